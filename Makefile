@@ -1,0 +1,47 @@
+# All set-up in two commands: `make demo` and `make test`. Everything runs in .venv, made on first use.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# Two threads by default: tests and figures are meant for a two-core machine.
+export OMP_NUM_THREADS ?= 2
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint slow check wheel clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
+
+install: $(STAMP)  ## make .venv with the package (editable) and every extra except `eval`
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python >= 3.11 is needed, found {sys.version.split()[0]}; set PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import tomllib; e = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(",".join(k for k in e if k != "eval"))' > $(VENV)/.extras
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[$$(cat $(VENV)/.extras)]"
+	@touch $@
+
+demo: $(STAMP)  ## encode the bundled clip and draw what was kept into out/demo.png
+	@mkdir -p out
+	$(BIN)/onevision encode bundled
+	$(BIN)/onevision view bundled --out out/demo.png
+
+test: $(STAMP)  ## the fast tests (under ten minutes on two cores)
+	$(BIN)/python -m pytest
+
+slow: $(STAMP)  ## the tests marked slow
+	$(BIN)/python -m pytest -m 'slow and not gpu and not browser and not ray and not evalenv'
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use it there
+	$(BIN)/python tests/check_wheel.py
+
+check: lint test slow wheel  ## what CI runs
+
+clean:  ## remove environments and outputs
+	rm -rf .venv .venv-* dist build out .pytest_cache .mypy_cache .ruff_cache

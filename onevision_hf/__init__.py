@@ -1,0 +1,7 @@
+"""onevision-hf: codec-sparse vision encoders for Hugging Face transformers.
+
+Importing the package registers its classes with transformers' Auto classes, so that
+`AutoModel.from_pretrained`, `AutoVideoProcessor.from_pretrained` and their kin find them.
+"""
+
+__version__ = "0.1.0"
