@@ -84,8 +84,9 @@ class OneVisionConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be positive, got {value}")
         if self.image_size % self.patch_size:
             raise ValueError(
-                f"patch_size {self.patch_size} does not divide image_size {self.image_size}; the nearest "
-                f"that fits is image_size {max(1, round(self.image_size / self.patch_size)) * self.patch_size}"
+                f"patch_size {self.patch_size} does not divide image_size {self.image_size}, which "
+                f"must be a multiple of it, "
+                f"such as {-(-self.image_size // self.patch_size) * self.patch_size}"
             )
 
     def validate_heads(self) -> None:
