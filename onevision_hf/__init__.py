@@ -5,3 +5,13 @@ Importing the package registers its classes with transformers' Auto classes, so 
 """
 
 __version__ = "0.1.0"
+
+from transformers import AutoConfig, AutoModel
+
+from onevision_hf.modeling.configuration_onevision import OneVisionConfig
+from onevision_hf.modeling.modeling_onevision import OneVisionModel
+
+AutoConfig.register(OneVisionConfig.model_type, OneVisionConfig)
+AutoModel.register(OneVisionConfig, OneVisionModel)
+
+__all__ = ["OneVisionConfig", "OneVisionModel", "__version__"]
