@@ -6,6 +6,8 @@
 `model_type` and every key are those of the published checkpoints, so their `config.json` is read as it is.
 """
 
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -64,6 +66,17 @@ class OneVisionConfig(PreTrainedConfig):
     rope_theta: float | int = 10000.0
     rope_temporal_size: int | None = 64
     use_head: bool = True
+
+    def save_pretrained(self, save_directory: str | PathLike, *args: Any, **kwargs: Any) -> Any:
+        """Write `config.json`; its `auto_map` names no code that stayed behind where the configuration came
+        from."""
+        if auto_map := getattr(self, "auto_map", None):
+            self.auto_map = {
+                auto_class: reference
+                for auto_class, reference in auto_map.items()
+                if "--" in reference or (Path(save_directory) / f"{reference.split('.')[0]}.py").is_file()
+            }
+        return super().save_pretrained(save_directory, *args, **kwargs)
 
     @property
     def head_dim(self) -> int:

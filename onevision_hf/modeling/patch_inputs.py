@@ -57,7 +57,13 @@ def prepare_patches(
 
     grid = None
     if name == "pixel_values" and pixels.ndim in (4, 5):
-        patches, grid = cut_patches(pixels, config)
+        if pixels.shape[1] != config.num_channels:
+            raise ValueError(
+                f"pixel_values has {pixels.shape[1]} channels in dimension 1, the model has "
+                f"{config.num_channels}; the layouts are (B, C, H, W) and (B, C, T, H, W), got shape "
+                f"{tuple(pixels.shape)}"
+            )
+        patches, grid = cut_patches(pixels, config.patch_size)
         positions = _dense_positions(patches, grid, visible_indices, patch_positions)
         if visible_indices is not None:
             patches = patches.gather(1, visible_indices[..., None].expand(-1, -1, patches.shape[-1]))
@@ -83,17 +89,12 @@ def prepare_patches(
     return PatchInputs(patches, positions, mask, cu_seqlens)
 
 
-def cut_patches(pixel_values: Tensor, config: OneVisionConfig) -> tuple[Tensor, tuple[int, int, int]]:
+def cut_patches(pixel_values: Tensor, patch_size: int) -> tuple[Tensor, tuple[int, int, int]]:
     """Cut (B, C, H, W) or (B, C, T, H, W) into patches (B, T*gh*gw, C*p*p); also gives the grid (T, gh,
     gw)."""
     video_BCTHW = pixel_values if pixel_values.ndim == 5 else pixel_values.unsqueeze(2)
     batch, channels, frames, height, width = video_BCTHW.shape
-    p = config.patch_size
-    if channels != config.num_channels:
-        raise ValueError(
-            f"pixel_values has {channels} channels in dimension 1, the model has {config.num_channels}; the "
-            f"layouts are (B, C, H, W) and (B, C, T, H, W), got shape {tuple(pixel_values.shape)}"
-        )
+    p = patch_size
     if height % p or width % p or not height or not width:
         raise ValueError(f"height {height} and width {width} must be multiples of patch_size {p}")
     grid = (frames, height // p, width // p)
