@@ -193,29 +193,45 @@ class OneVisionEncoder(nn.Module):
         return hidden_states
 
 
+class OneVisionProbeAttention(nn.MultiheadAttention):
+    """torch's attention for the names of its weights; its own forward reads weights of a module it never
+    calls, which hooks that bring weights in (offloading, adapters) then miss.
+    """
+
+    def forward(self, probes: Tensor, states: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """(B, Q, D) attends to (B, L, D) where `mask`, broadcast to (B, N, Q, L), is True -> (B, Q, D)."""
+        size = self.embed_dim
+        query = nn.functional.linear(probes, self.in_proj_weight[:size], self.in_proj_bias[:size])
+        key_value = nn.functional.linear(states, self.in_proj_weight[size:], self.in_proj_bias[size:])
+        query, key, value = (
+            state.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for state in (query, *key_value.chunk(2, dim=-1))
+        )
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
 class OneVisionPoolingHead(nn.Module):
     """A learned probe attends to the patches; then x + MLP(RMSNorm(x))."""
 
     def __init__(self, config: OneVisionConfig):
         super().__init__()
         self.probe = nn.Parameter(torch.randn(1, 1, config.hidden_size))
-        self.attention = nn.MultiheadAttention(
-            config.hidden_size, config.num_attention_heads, batch_first=True
-        )
+        self.attention = OneVisionProbeAttention(config.hidden_size, config.num_attention_heads)
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = OneVisionMLP(config)
 
     def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, L, D) -> (B, D), attending where `mask` (B, L) is True; packed, (L, D) -> (B, D) likewise."""
-        hidden = None if mask is None else ~mask
         if hidden_states.ndim == 3:
-            probe, masks = self.probe.expand(len(hidden_states), -1, -1), {"key_padding_mask": hidden}
+            probes = self.probe.expand(len(hidden_states), -1, -1)
+            mask = None if mask is None else mask[:, None, None]
         else:
             # One row of patches with a probe for each of its items.
-            assert hidden is not None
-            hidden_states = hidden_states[None]
-            probe, masks = self.probe.expand(1, len(hidden), -1), {"attn_mask": hidden}
-        pooled, _ = self.attention(probe, hidden_states, hidden_states, need_weights=False, **masks)
+            assert mask is not None
+            probes = self.probe.expand(1, len(mask), -1)
+            hidden_states, mask = hidden_states[None], mask[None, None]
+        pooled = self.attention(probes, hidden_states, mask)
         return (pooled + self.mlp(self.norm(pooled))).flatten(0, 1)
 
 
@@ -225,7 +241,6 @@ class OneVisionPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ["image", "video"]
     supports_gradient_checkpointing = True
-    # The head is whole because its attention reads the weights of sub-modules that it does not call.
     _no_split_modules = ["OneVisionEmbeddings", "OneVisionLayer", "OneVisionPoolingHead"]
     _supports_sdpa = True
     _supports_flash_attn = True
