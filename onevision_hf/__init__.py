@@ -4,8 +4,15 @@ Importing the package registers its classes with transformers' Auto classes, so 
 `AutoModel.from_pretrained`, `AutoVideoProcessor.from_pretrained` and their kin find them.
 """
 
-from .assets import bundled_clip
-
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "bundled_clip"]
+from transformers import AutoConfig, AutoModel
+
+from onevision_hf.assets import bundled_clip
+from onevision_hf.modeling.configuration_onevision import OneVisionConfig
+from onevision_hf.modeling.modeling_onevision import OneVisionModel
+
+AutoConfig.register(OneVisionConfig.model_type, OneVisionConfig)
+AutoModel.register(OneVisionConfig, OneVisionModel)
+
+__all__ = ["OneVisionConfig", "OneVisionModel", "__version__", "bundled_clip"]
