@@ -7,7 +7,6 @@
 On the command line: `onevision view CLIP --out F.png`.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -56,8 +55,8 @@ class ClipView:
         (t, gh, gw), (frames, height, width) = self.energy.shape, self.frames.shape[:3]
         if frames != t or height % gh or width % gw or len(self.timestamps) != t:
             raise ValueError(
-                f"frames {self.frames.shape}, energy {self.energy.shape} and {len(self.timestamps)} timestamps "
-                "do not fit: as many frames as maps and timestamps, and whole patches, are needed"
+                f"frames {self.frames.shape}, energy {self.energy.shape}, {len(self.timestamps)} timestamps"
+                " do not fit: as many frames as maps and timestamps, and whole patches, are needed"
             )
         if len(self.picture_types) not in (0, t):
             raise ValueError(f"{len(self.picture_types)} picture types were given for {t} frames")
@@ -75,7 +74,7 @@ class ClipView:
 
     @cached_property
     def seen(self) -> np.ndarray:
-        """The frames that uniform sampling takes whole for the same number of patches: first to last, evenly."""
+        """The frames that uniform sampling takes whole for the same number of patches."""
         per_frame = self.energy[0].size
         whole = max(1, min(len(self.frames), round(len(self.positions) / per_frame)))
         return np.floor(np.linspace(0, len(self.frames) - 1, whole)).astype(int)
@@ -129,13 +128,13 @@ def _colour_table(size: int = 256) -> np.ndarray:
 
 
 def colour_map(values: np.ndarray) -> np.ndarray:
-    """Colours for values in 0..1 (clipped): uint8 RGB in a new last axis, brighter for more, also in grey print."""
+    """Colours for values in 0..1 (clipped): uint8 RGB in a new last axis, lighter for more."""
     table = _colour_table()
     return table[np.round(np.clip(values, 0, 1) * (len(table) - 1)).astype(int)]
 
 
 def draw_sheet(view: ClipView) -> Image.Image:
-    """One picture of the clip: a column for a moment, rows of frames, uniform sampling, energy and kept patches."""
+    """One picture of the clip: a column for each moment; frames, uniform sampling, energy, kept patches."""
     height, width = view.frames.shape[1:3]
     room = SHEET_WIDTH - 2 * MARGIN - LABELS
     cell_width = min((room - 5 * GAP) // 6, round(300 * width / height))
@@ -159,7 +158,7 @@ def draw_sheet(view: ClipView) -> Image.Image:
     labels = [
         ("frames", [f"{len(moments)} of the {frames}", "that were sampled"]),
         ("uniform", ["the same budget buys", f"{_count(len(view.seen), 'whole frame')} of {frames}"]),
-        ("energy", ["dark: the codec predicts it", "bright: it moves, changes"]),
+        ("energy", ["dark: as predicted,", "bright: moves, changes"]),
         ("kept", [f"{kept:,} of {total:,}", f"patches, {100 * kept / total:.1f} %"]),
     ]
     for row, (name, notes) in enumerate(labels):
@@ -172,31 +171,37 @@ def draw_sheet(view: ClipView) -> Image.Image:
             if row == 1 and t in view.seen:
                 panel = view.frames[t]
             _paste(image, panel, place, cell)
+            if row == 2 and view.kept[t].all():
+                _text(draw, (place[0] + cell[0] / 2, top + cell[1] / 2), "anchor: kept whole", 18, INK, "mm")
         top += cell[1] + GAP
         if row == 1:
             marks = np.isin(np.arange(frames), view.seen).astype(float)
+            _text(draw, (left - 20, top + 13), "frames seen", 16, FAINT, "rm")
             top = _draw_timeline(draw, marks, moments, (left, top, strip))
         if row == 3:
+            _text(draw, (left - 20, top + 13), "share of each frame", 16, FAINT, "rm")
             top = _draw_timeline(draw, view.kept.sum(axis=(1, 2)) / per_frame, moments, (left, top, strip))
     return image
 
 
 def draw_moments(view: ClipView, panel_width: int = 480) -> Iterator[Image.Image]:
-    """The four panels at every sampled frame in turn, T pictures of one size (even sides, as video wants them)."""
+    """The four panels at every sampled frame in turn: T pictures of one size, with even sides."""
     height, width = view.frames.shape[1:3]
     panel_width = min(panel_width, round(0.9 * panel_width * width / height))
     cell = (2 * (panel_width // 2), 2 * round(panel_width * height / width / 2))
     scale = panel_width / 480
     margin, gap, name_height = (2 * round(v * scale / 2) for v in (28, 16, 34))
-    size = (
-        2 * margin + 2 * cell[0] + gap,
-        2 * margin + 2 * (cell[1] + name_height) + gap + 2 * round(33 * scale),
-    )
+    head = 2 * round(33 * scale)
+    size = (2 * (margin + cell[0]) + gap, 2 * (margin + cell[1] + name_height) + gap + head)
+    figures = " · ".join(f"{value} {label}" for label, value in view.figures)
+    while _font(round(16 * scale)).getlength(figures) > size[0] - 2 * margin:
+        figures = figures.rpartition(" · ")[0]
     for t in range(len(view.frames)):
         image = Image.new("RGB", size, PAPER)
         draw = ImageDraw.Draw(image)
         _text(draw, (margin, margin), _shorten(view.title, 34), round(26 * scale), INK, "la")
         _text(draw, (size[0] - margin, margin + 4 * scale), view.caption(t), round(20 * scale), FAINT, "ra")
+        _text(draw, (margin, margin + 36 * scale), figures, round(16 * scale), FAINT, "la")
         last = int(view.seen[view.seen <= t].max())
         age = view.timestamps[t] - view.timestamps[last]
         panels = [
@@ -222,7 +227,7 @@ def save(view: ClipView, path: str | Path, progress: Progress = lambda pictures,
     Args:
         view: what to draw.
         path: the file; folders that are missing are made.
-        progress: wraps the pictures of an animation, e.g. in a progress bar; called with them and their number.
+        progress: wraps the pictures of an animation, e.g. in a progress bar; gets them and their number.
 
     Raises:
         ValueError: for another suffix.
@@ -252,12 +257,11 @@ def check_suffix(path: str | Path) -> Path:
 
 
 def _save_gif(pictures: Iterable[Image.Image], path: Path, pace: float) -> None:
-    # One palette for all, taken from the first picture, keeps what stands still from flickering.
-    palette: Image.Image | None = None
-    frames = []
-    for picture in pictures:
-        palette = palette or picture.quantize(160, method=Image.Quantize.MEDIANCUT)
-        frames.append(picture.quantize(palette=palette, dither=Image.Dither.NONE))
+    # One palette for all, taken from four of them, keeps what stands still from flickering.
+    pictures = list(pictures)
+    chosen = [np.asarray(pictures[len(pictures) * i // 4]) for i in range(4)]
+    palette = Image.fromarray(np.concatenate(chosen)).quantize(256, method=Image.Quantize.MEDIANCUT)
+    frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     milliseconds = max(20, 10 * round(100 * pace))  # the format counts hundredths of a second
     frames[0].save(
         path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0, optimize=False
@@ -292,20 +296,22 @@ def _moments(view: ClipView, columns: int) -> list[int]:
 
 
 def _draw_header(draw: ImageDraw.ImageDraw, view: ClipView, width: int) -> None:
-    _text(draw, (MARGIN, MARGIN - 8), _shorten(view.title, 60), 44, INK, "la")
+    _text(draw, (MARGIN, MARGIN - 8), _shorten(view.title, 44), 44, INK, "la")
     _text(draw, (width - MARGIN, MARGIN + 10), view.subtitle, 22, FAINT, "ra")
-    step = (width - 2 * MARGIN) / max(len(view.figures), 1)
+    widths = [max(_font(32).getlength(value), _font(19).getlength(label)) for label, value in view.figures]
+    spare = (width - 2 * MARGIN - sum(widths)) / max(len(widths), 1)
+    x = float(MARGIN)
     for index, (label, value) in enumerate(view.figures):
-        x = MARGIN + index * step
         draw.line((x, 130, x, 196), RULE if index else ACCENT, 3)
         _text(draw, (x + 18, 126), value, 32, INK, "la")
         _text(draw, (x + 18, 172), label, 19, FAINT, "la")
+        x += widths[index] + spare
 
 
 def _draw_timeline(
     draw: ImageDraw.ImageDraw, values: np.ndarray, moments: Sequence[int], place: tuple[int, int, int]
 ) -> int:
-    """A bar for each sampled frame, as high as `values` (0..1); those with a column are bright. Returns the end."""
+    """A bar a sampled frame, as high as its value in 0..1, bright if it has a column. Returns the end."""
     left, top, width = place
     height, step = 26, width / len(values)
     for t, value in enumerate(values):
@@ -333,7 +339,7 @@ def _paste(
 
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+    return ImageFont.load_default(max(size, 11))
 
 
 def _text(
@@ -343,12 +349,9 @@ def _text(
 
 
 def _shorten(words: str, limit: int) -> str:
-    """Long file names lose their middle: the end tells more than the beginning."""
-    return (
-        words
-        if len(words) <= limit
-        else f"{words[: limit // 3]}...{words[len(words) + 3 + limit // 3 - limit :]}"
-    )
+    """Long file names lose their middle."""
+    half = (limit - 3) // 2
+    return words if len(words) <= limit else f"{words[:half]}...{words[-half:]}"
 
 
 def _count(number: int, noun: str) -> str:
