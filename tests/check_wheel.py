@@ -2,8 +2,8 @@
 
     python tests/check_wheel.py          (`make wheel`)
 
-The clean environment sees the dependencies of the running one (torch alone is gigabytes) through one line in a
-.pth file, behind its own site-packages; the package itself comes from the wheel, which is checked.
+The clean environment sees the dependencies of the running one (torch alone is gigabytes) through one line in
+a .pth file, behind its own site-packages; the package itself comes from the wheel, which is checked.
 """
 
 import json
@@ -65,7 +65,7 @@ def check_contents(wheel: Path) -> None:
 
 
 def install(wheel: Path, folder: Path) -> Path:
-    """A new environment with the wheel, which finds the dependencies in the running one. Returns its bin folder."""
+    """A new environment with the wheel, and the dependencies of the running one. Returns its bin folder."""
     venv.create(folder, with_pip=False)
     scripts = folder / ("Scripts" if os.name == "nt" else "bin")
     here = next(path for path in sys.path if path.endswith("site-packages"))
@@ -84,8 +84,8 @@ def install(wheel: Path, folder: Path) -> Path:
         "-q",
     ]
     run(*pip, wheel, cwd=folder)
-    # A path in a .pth file is searched after the environment's own site-packages, and .pth files in it are not read,
-    # so the editable install of the running environment stays out.
+    # A path in a .pth file is searched after the environment's own site-packages, and .pth files in it are not
+    # read, so the editable install of the running environment stays out.
     (site / "dependencies.pth").write_text(f"{here}\n")
     return scripts
 
@@ -101,9 +101,7 @@ def check_use(scripts: Path, folder: Path) -> None:
     )
     (clip,) = report["clips"]
     assert clip["frames_sampled"] == 8 and clip["outputs"]["last_hidden_state"][1] == clip["patches_kept"]
-    print(
-        f"onevision-hf {found['version']} works in a clean environment: {clip['patches_kept']} patches encoded"
-    )
+    print(f"onevision-hf {found['version']} encodes {clip['patches_kept']} patches in a clean environment")
 
 
 def main() -> None:

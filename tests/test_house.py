@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "onevision_hf"
-MAX_LINES = 420
+MAX_LINES = 450  # "about 400"
 
 # Room -> the rooms it may import. A room is a folder or a file right in the package. This is the paragraph
 # "Which way it depends": modeling and objectives know nothing of the rest, nothing imports upwards.
@@ -52,7 +52,7 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def rooms_in(names: set[str]) -> set[str]:
-    """The rooms among imported names; the package itself (`from onevision_hf import ...`) counts as the top."""
+    """The rooms among imported names; the package itself (`from onevision_hf import ...`) is the top."""
     existing = {room_of(path) for path in sources()}
     rooms = set()
     for name in names:
@@ -85,7 +85,7 @@ def test_the_table_has_no_circles():
 
 
 def test_modeling_is_flat_and_its_files_import_one_another_by_from_dot_name():
-    """The Hub's exporter of remote code copies `from .name import x` from the same folder and nothing else."""
+    """The Hub's exporter of remote code follows `from .name import x` in one folder and nothing else."""
     folder = PACKAGE / "modeling"
     assert not [path for path in folder.rglob("*.py") if path.parent != folder]
     for path in folder.glob("*.py"):

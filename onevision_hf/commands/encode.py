@@ -17,7 +17,7 @@ import torch
 from huggingface_hub.utils import tqdm
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, PreTrainedModel
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from onevision_hf.modeling.configuration_onevision import OneVisionConfig
 from onevision_hf.modeling.modeling_onevision import OneVisionModel
@@ -43,17 +43,16 @@ def run(args: argparse.Namespace) -> int:
     if args.out and args.out.suffix != ".safetensors":
         raise ValueError(f"{args.out}: the outputs are written as .safetensors, found '{args.out.suffix}'")
     stages = Stages()
+    if args.json or not sys.stderr.isatty():
+        logging.disable_progress_bar()  # of transformers, while weights are loaded
     with stages.timed("model"):
         model, processor, notes = load_encoder(args.model, args.seed)
-    for note in notes:
-        print(note, file=sys.stderr if args.json else sys.stdout)
-
     reports: list[dict[str, Any]] = []
     results: list[dict[str, torch.Tensor]] = []
     failures: list[str] = []
     for word in tqdm(args.clips, desc="encode", unit="clip", leave=False, disable=_quiet(args)):
         try:
-            report, result = encode_clip(clip_path(word), model, processor, args.num_frames, args.num_patches)
+            report, result = encode_clip(word, model, processor, args.num_frames, args.num_patches)
         except VideoReadError as error:
             failures.append(" ".join(str(error).split()))
             print(f"onevision encode: error: {failures[-1]}", file=sys.stderr)
@@ -61,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
         reports.append(report)
         results.append(result)
         if not args.json:
-            print(describe(report))
+            print("\n".join([*notes, describe(report)]))
+            notes = []
 
     if args.out and results:
         metadata = {
@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         document = {
             "model": args.model,
+            "notes": notes,
             "parameters": model.num_parameters(),
             "device": str(model.device),
             "seconds": dict(stages),
@@ -104,6 +105,10 @@ def load_encoder(
             f"no --model given: a tiny encoder ({encoder.num_parameters():,} parameters) with random weights"
         )
         return encoder, OneVisionVideoProcessor(patch_size=encoder.config.patch_size), [note]
+    if model.startswith((".", "/", "~")) and not Path(model).is_dir():
+        raise FileNotFoundError(
+            f"{model}: no such folder; name one that holds a saved model, or an id on the Hub"
+        )
     config = AutoConfig.from_pretrained(model)
     if not isinstance(config, OneVisionConfig):
         raise ValueError(
@@ -123,20 +128,20 @@ def load_encoder(
 
 
 def encode_clip(
-    path: Path,
+    clip: str,
     model: PreTrainedModel,
     processor: OneVisionVideoProcessor,
     num_frames: int | None = None,
     num_patches: int | None = None,
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Read, patchify and encode one clip.
+    """Read, patchify and encode one clip, named as on the command line.
 
     Returns the report and `last_hidden_state` (1, K, D), `pooler_output` (1, D) where the model has a head,
     `patch_positions` (1, K, 3), on the CPU.
     """
-    stages = Stages()
+    path, stages = clip_path(clip), Stages()
     with stages.timed("read"), VideoReader(path) as reader:
-        report = describe_clip(path, reader)
+        report = describe_clip(clip, path, reader)
     with stages.timed("patchify"):
         inputs = processor(
             path, num_frames=num_frames, num_patches=num_patches, return_metadata=True, return_tensors="pt"

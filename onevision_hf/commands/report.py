@@ -35,10 +35,11 @@ def clip_path(word: str) -> Path:
     return bundled_clip() if word == "bundled" else Path(word)
 
 
-def describe_clip(path: Path, reader: VideoReader) -> dict[str, object]:
-    """What an open video is, for the report."""
+def describe_clip(word: str, path: Path, reader: VideoReader) -> dict[str, object]:
+    """What the open video at `path` is, which the user called `word`."""
     return {
-        "clip": str(path),
+        "clip": word,
+        "path": str(path),
         "codec": reader.codec,
         "width": reader.width,
         "height": reader.height,

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
         num_frames = 64 if args.num_frames is None else args.num_frames
         selection = select_patches(path, num_frames=num_frames, num_patches=args.num_patches)
     with stages.timed("decode"), VideoReader(path) as reader:
-        report = describe_clip(path, reader)
+        report = describe_clip(args.clip, path, reader)
         frames = read_frames(reader, selection)
     view = make_view(report, selection, frames, stages)
     with stages.timed("draw"):
@@ -86,7 +86,7 @@ def make_view(report: dict[str, Any], selection: Selection, frames: np.ndarray, 
         selection.positions,
         selection.timestamps,
         selection.picture_types,
-        title=Path(report["clip"]).name,
+        title=Path(report["path"]).name,
         subtitle=f"{report['width']} x {report['height']} · {report['duration']:.1f} s · {report['codec']} · "
         f"signal: {selection.signal}",
         figures=figures,
