@@ -84,8 +84,8 @@ def install(wheel: Path, folder: Path) -> Path:
         "-q",
     ]
     run(*pip, wheel, cwd=folder)
-    # A path in a .pth file is searched after the environment's own site-packages, and .pth files in it are not
-    # read, so the editable install of the running environment stays out.
+    # A path in a .pth file comes after the environment's own packages, and .pth files in it are not read:
+    # the editable install of the running environment stays out.
     (site / "dependencies.pth").write_text(f"{here}\n")
     return scripts
 
