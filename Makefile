@@ -19,6 +19,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python >= 3.11 is needed, found {sys.version.split()[0]}; set PYTHON=...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c 'import tomllib; e = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(",".join(k for k in e if k != "eval"))' > $(VENV)/.extras
+	@echo "installing into $(VENV) (the first time takes minutes: torch is large)"
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[$$(cat $(VENV)/.extras)]"
 	@touch $@
 
