@@ -2,8 +2,8 @@
 
     python tests/check_wheel.py          (`make wheel`)
 
-The clean environment sees the dependencies of the running one (torch alone is gigabytes) through one line in
-a .pth file, behind its own site-packages; the package itself comes from the wheel, which is checked.
+The clean environment sees the dependencies of the running one (torch alone is gigabytes) through a .pth
+file, behind its own site-packages; the package itself comes from the wheel, which is checked.
 """
 
 import json
@@ -68,7 +68,7 @@ def install(wheel: Path, folder: Path) -> Path:
     """A new environment with the wheel, and the dependencies of the running one. Returns its bin folder."""
     venv.create(folder, with_pip=False)
     scripts = folder / ("Scripts" if os.name == "nt" else "bin")
-    here = next(path for path in sys.path if path.endswith("site-packages"))
+    here = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     site = Path(
         run(scripts / "python", "-c", "import site; print(site.getsitepackages()[0])", cwd=folder).strip()
     )
@@ -86,7 +86,7 @@ def install(wheel: Path, folder: Path) -> Path:
     run(*pip, wheel, cwd=folder)
     # A path in a .pth file comes after the environment's own packages, and .pth files in it are not read:
     # the editable install of the running environment stays out.
-    (site / "dependencies.pth").write_text(f"{here}\n")
+    (site / "dependencies.pth").write_text("".join(f"{path}\n" for path in here))
     return scripts
 
 
