@@ -17,14 +17,18 @@ from transformers.video_utils import VideoMetadata
 
 from .frame_geometry import FrameGeometry
 from .frame_sequence import FrameSequence, is_encoded, open_video
-from .patch_selection import DEFAULT_KEEP_RATIO, PRESETS, Selection, check_budget, read_selection
+from .patch_selection import DEFAULT_KEEP_RATIO, Selection, check_budget, read_selection
 from .pretrained_settings import read_with_model_settings
+from .signal_energy import PRESETS, SignalSettings
 from .video_reader import VideoReader, VideoReadError
 
 if TYPE_CHECKING:
     # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
-    from .codec_signals import motion_field  # noqa: F401
+    from .bit_cost import quantiser_step  # noqa: F401
+    from .codec_signals import vectors  # noqa: F401
     from .configuration_onevision import OneVisionConfig  # noqa: F401
+    from .h264_bitstream import BitReader  # noqa: F401
+    from .lone_decoder import UnsupportedStreamError  # noqa: F401
 
 BUDGETS = ("num_patches", "keep_ratio")
 
