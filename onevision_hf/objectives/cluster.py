@@ -5,7 +5,7 @@
     objective = ClusterDiscriminationLoss(num_classes=100_000, embedding_dim=1024)
     objective.load_centers("centers.safetensors")            # k-means centroids; or train from random ones
     loss = objective(model(images).pooler_output, labels)    # labels (B, M) int64, -100 where there is none
-    loss.backward()                                          # objective.centers.grad, and the encoder's gradients
+    loss.backward()                                          # into objective.centers and the encoder
 
 docs/cluster-loss.md has memory, scaling to many processes, and what to log.
 """
@@ -31,45 +31,47 @@ _INITIAL_BLOCK = 4096  # rows that share a generator
 class ClusterDiscriminationLoss(nn.Module):
     """Softmax or sigmoid discrimination of embeddings among sampled cluster centers.
 
-    With c the cosine of an embedding and a center, a positive's logit is scale * (c - margin) and a negative's
-    scale * c, or 0 where c is above `filter_threshold` (0: no filter): a center that near is probably the same
-    thing under another number. The loss of a sample with label y is, over the sampled negatives k,
+    With c the cosine of an embedding and a center, a positive's logit is scale * (c - margin) and a
+    negative's scale * c, or 0 where c is above `filter_threshold` (0: no filter): a center that near is
+    probably the same thing under another number. The loss of a sample with label y is, over the sampled
+    negatives k,
 
-        softmax:  log(e^z_y + sum_k e^z_k) - z_y            training/fused_partial_fc_v2_multi_res.py as published
-        sigmoid:  log(1 + e^-z_y) + sum_k log(1 + e^z_k)    equation 9 of arXiv 2602.08683, without its 1/pairs
+        softmax:  log(e^z_y + sum_k e^z_k) - z_y            training/fused_partial_fc_v2_multi_res.py
+        sigmoid:  log(1 + e^-z_y) + sum_k log(1 + e^z_k)    arXiv 2602.08683, equation 9, without its 1/pairs
 
     then a mean over the labels of a sample and a mean over the samples of all processes that have a label.
     `forward` returns this global mean on every process.
 
-    Sampling: class k is a negative of a step when a hash of (seed, step, k) is below `sample_rate`; positives of
-    the global batch are always in. So the draw is the same on any number of processes.
+    Sampling: class k is a negative of a step when a hash of (seed, step, k) is below `sample_rate`; positives
+    of the global batch are always in. So the draw is the same on any number of processes.
 
-    - "shared": one draw for all label columns, and a sample's other labels are not its negatives: one product.
+    - "shared": one draw, and one product, for all label columns; a sample's other labels are not among its
+      negatives.
     - "per_label": as published, a draw for each column (positives of that column only are always in), and a
-      sample's other labels are negatives like any. With the softmax form it also reports as published: no label's
-      term of the value is above -log(1e-30) = 69.08 (the gradient is not cut), and the gradient is that of the
-      sum, not the mean, over a sample's labels: 8 times larger with 8 labels.
+      sample's other labels are negatives like any. With the softmax form it also reports as published: no
+      label's term of the value is above -log(1e-30) = 69.08 (the gradient is not cut), and the gradient is
+      that of the sum, not the mean, over a sample's labels: 8 times larger with 8 labels.
 
     Labels: -100 is none, repeats in a row count once. Of more than `labels_per_sample` columns, that many are
     drawn per sample by a hash of (seed, step, number of the sample in the global batch); a label that is not
     drawn is an ordinary class in that step.
 
-    Gradients: those of `centers` are complete as they are, so keep this module out of DDP and FSDP, which would
-    average different rows. Those of the embeddings are **multiplied by the number of processes**, because DDP and
-    FSDP divide by it: under them the encoder receives the gradient of the global mean. Without such a wrapper
-    (gradients summed by hand), divide by it.
+    Gradients: those of `centers` are complete as they are, so keep this module out of DDP and FSDP, which
+    would average different rows. Those of the embeddings are **multiplied by the number of processes**,
+    because DDP and FSDP divide by it: under them the encoder receives the gradient of the global mean.
+    Without such a wrapper (gradients summed by hand), divide by it.
 
     Args:
         num_classes: centers over all processes, C.
         embedding_dim: D.
         sample_rate: share of the classes that are negatives, in (0, 1]; 1 is the full softmax.
-        process_group: where the centers are split; None is the default group if one is initialised, else none.
-        sparse_grad: give `centers.grad` only the sampled rows (a coalesced sparse tensor, for `RowSparseAdamW`).
-        seed: of the initial centers and all draws.
+        process_group: where the centers are split; None is the default group, or no splitting without one.
+        sparse_grad: give `centers.grad` the sampled rows only (a sparse tensor, for `RowSparseAdamW`).
+        seed: of the initial centers and of all draws.
 
     Attributes:
-        centers: parameter (c, D), the rows `class_range` of the whole matrix (as `torch.chunk` splits it; a last
-            process may have none). Random with deviation 0.01, the same on any number of processes.
+        centers: parameter (c, D), the rows `class_range` of the whole matrix (as `torch.chunk` splits it; a
+            last process may have none). Random with deviation 0.01, the same on any number of processes.
         seed, step: key of the draws. `step` counts calls in training mode; set it, or pass it, to resume.
         last_metrics: see there.
     """
@@ -94,7 +96,9 @@ class ClusterDiscriminationLoss(nn.Module):
         _require(num_classes >= 1, "num_classes", num_classes, "at least 1")
         _require(embedding_dim >= 1, "embedding_dim", embedding_dim, "at least 1")
         _require(scale > 0, "scale", scale, "above 0")
-        _require(0 <= filter_threshold <= 1, "filter_threshold", filter_threshold, "a cosine from 0 (off) to 1")
+        _require(
+            0 <= filter_threshold <= 1, "filter_threshold", filter_threshold, "a cosine from 0 (off) to 1"
+        )
         _require(0 < sample_rate <= 1, "sample_rate", sample_rate, "above 0 and at most 1")
         _require(labels_per_sample >= 1, "labels_per_sample", labels_per_sample, "at least 1")
         _require(sampling in ("shared", "per_label"), "sampling", sampling, "'shared' or 'per_label'")
@@ -116,6 +120,9 @@ class ClusterDiscriminationLoss(nn.Module):
         self.centers = nn.Parameter(torch.empty(len(self.class_range), embedding_dim))
         self._sums: Tensor | None = None
         self._loss: Tensor | None = None
+        self._gradient_rows = -1
+        if sparse_grad:
+            self.centers.register_post_accumulate_grad_hook(self._mark_coalesced)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -155,21 +162,32 @@ class ClusterDiscriminationLoss(nn.Module):
             as_published=self.form == "softmax" and self.sampling == "per_label",
             sparse_grad=self.sparse_grad,
         )
-        # A scale of 64 makes of a bfloat16 cosine's rounding (2^-9 near 0.7) an eighth of a logit, and sampling
-        # leaves one small product: all of it runs in float32, or wider, whatever autocast says.
+        # A scale of 64 makes of a bfloat16 cosine's rounding (2^-9 near 0.7) an eighth of a logit, and
+        # sampling leaves one small product: all of it runs in float32, or wider, whatever autocast says.
         with torch.autocast(embeddings.device.type, enabled=False):
-            dtype = torch.promote_types(torch.promote_types(embeddings.dtype, self.centers.dtype), torch.float32)
+            dtype = torch.promote_types(
+                torch.promote_types(embeddings.dtype, self.centers.dtype), torch.float32
+            )
             normalised = F.normalize(embeddings.to(dtype), dim=1)
             loss, sums = ClusterDiscrimination.apply(normalised, self.centers, drawn, scoring, self.processes)
+        self._gradient_rows = drawn.gradient_rows
         self._loss = loss.detach()
         self._sums = torch.cat([sums, drawn.counts.to(sums.dtype)])
         return loss
 
+    def _mark_coalesced(self, centers: Tensor) -> None:
+        # Autograd forgets that distinct, sorted rows came; finding it out again would wait for the device.
+        # When another backward pass was added, there are more of them, and `coalesce` has work to do.
+        grad = centers.grad
+        if grad is not None and grad.is_sparse and grad._nnz() == self._gradient_rows:
+            grad._coalesced_(True)
+
     def draw(self, labels: Tensor, *, step: int | None = None) -> Draw:
         """Choose labels and classes of a step: everything of it that does not need the embeddings.
 
-        Every process calls this. It is the only place where the host waits for the device (one copy), so calling
-        it before the encoder runs keeps the device busy; several losses wait once with `draw_together`.
+        Every process calls this. It is the only place where the host waits for the device (one copy), so
+        calling it before the encoder runs keeps the device busy; several losses wait once with
+        `draw_together`.
         """
         return draw_together({"": self}, {"": labels}, step=step)[""]
 
@@ -201,7 +219,8 @@ class ClusterDiscriminationLoss(nn.Module):
         `positives_over_sampled`: distinct positive centers over sampled ones;
         `grad_norm`: of its rows of `centers.grad`, once there is one.
 
-        Nothing is communicated or copied to the host here; `reduce_metrics` gives the same over all processes.
+        Nothing is communicated or copied to the host here; `reduce_metrics` gives the same over all
+        processes.
         """
         if self._sums is None:
             return {}
@@ -277,14 +296,15 @@ class ClusterDiscriminationLoss(nn.Module):
         self.centers.copy_(rows)
 
     def save_centers(self, path: str | PathLike) -> None:
-        """Write all centers (C, D) to one safetensors file; every process calls this, the first one writes."""
+        """Write all centers (C, D) to one safetensors file; every process calls this, the first writes."""
         save_rows(path, self.centers, self.num_classes, self.processes)
 
     def extra_repr(self) -> str:
-        own = f"rows {self.class_range.start}..{self.class_range.stop}" if self.processes.size > 1 else "all rows"
+        rows = self.class_range
+        own = f"rows {rows.start}..{rows.stop}" if self.processes.size > 1 else "all rows"
         return (
-            f"{self.num_classes} classes, {self.embedding_dim} dimensions, {own}, {self.form}, {self.sampling}, "
-            f"sample_rate={self.sample_rate}, scale={self.scale}, margin={self.margin}"
+            f"{self.num_classes} classes, {self.embedding_dim} dimensions, {own}, {self.form}, "
+            f"{self.sampling}, sample_rate={self.sample_rate}, scale={self.scale}, margin={self.margin}"
         )
 
 

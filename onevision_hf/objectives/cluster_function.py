@@ -1,12 +1,12 @@
 """The cluster objective as one autograd function over sharded centers.
 
-The gradient of the loss with respect to the logits needs nothing that comes after the loss, so the forward pass
-leaves it in the buffer of the logits: one (N, S) matrix a selection, from the product to the end of the backward
-pass, which is then two products. Collectives of a step: one gather of embeddings, a maximum (softmax only) and a sum
-of per-sample numbers, and in the backward pass a sum of the embeddings' gradients.
+The gradient of the loss with respect to the logits needs nothing that comes after the loss, so the forward
+pass leaves it in the buffer of the logits: one (N, S) matrix a selection, from the product to the end of the
+backward pass, which is then two products. Collectives of a step: one gather of embeddings, a maximum (softmax
+only) and a sum of per-sample numbers, and in the backward pass a sum of the embeddings' gradients.
 
-Shapes: b local rows, N rows over all processes with padding, D dimensions, S sampled centers of this shard, L labels
-scored against a selection, K label columns, G selections (G = 1 with L = K, or G = K with L = 1).
+Shapes: b local rows, N rows over all processes with padding, D dimensions, S sampled centers of this shard, L
+labels scored against a selection, K label columns, G selections (G = 1 with L = K, or G = K with L = 1).
 """
 
 import math
@@ -24,8 +24,8 @@ from .collectives import MAX, Processes
 EPS = 1e-12  # of the normalisation, as in F.normalize
 
 # Published code (training/fused_partial_fc_v2_multi_res.py) takes the log of probabilities raised to at least
-# 1e-30, so no term of the value exceeds this, while the gradient goes on; and it divides the value by the number
-# of labels, but not the gradient. Recorded tensors show both.
+# 1e-30, so no term of the value exceeds this, while the gradient goes on; and it divides the value by the
+# number of labels, but not the gradient. Recorded tensors show both.
 CAP = -math.log(1e-30)
 
 
@@ -136,7 +136,8 @@ class _Logits:
         rows_SD = centers if selection.rows is None else centers.index_select(0, selection.rows)
         rows_SD = rows_SD.to(embeddings_ND.dtype)
         self.inverse = torch.linalg.vector_norm(rows_SD, dim=1, keepdim=True).clamp_(min=EPS).reciprocal_()
-        # index_select and the conversion gave a copy of our own; a whole shard of the same type is the parameter.
+        # index_select and the conversion give a copy of our own; a whole shard of the same type is the
+        # parameter.
         in_place = rows_SD.data_ptr() != centers.data_ptr()
         self.directions = rows_SD.mul_(self.inverse) if in_place else rows_SD * self.inverse
         self.values = embeddings_ND @ self.directions.T
@@ -164,13 +165,15 @@ class _Logits:
         self.values.scatter_add_(1, self.column, values_NL.masked_fill(~self.here, 0))
 
     def _metrics(self, embeddings_ND: Tensor, labelled_N: Tensor) -> Tensor:
-        """Sums over pairs of this shard: positive cosines, positives, negative cosines, negatives, filtered."""
+        """Sums over this shard's pairs: positive cosines and their number, negative ones and theirs, filtered."""
         rows_N = labelled_N.to(embeddings_ND.dtype)
         positive_sum, positives = self.target.sum(), self.here.sum()
         # The sum of all cosines is the product of the sums.
         all_cosines = (rows_N @ embeddings_ND) @ self.directions.sum(0)
         negatives = rows_N.sum() * self.values.shape[1] - positives
-        filtered = rows_N.new_zeros(()) if self.filtered is None else self.filtered.sum(1).to(rows_N.dtype) @ rows_N
+        filtered = (
+            rows_N.new_zeros(()) if self.filtered is None else self.filtered.sum(1).to(rows_N.dtype) @ rows_N
+        )
         return torch.stack([positive_sum, positives, all_cosines - positive_sum, negatives, filtered])
 
     def top(self) -> Tensor:

@@ -1,12 +1,12 @@
 """Which classes and which labels take part in a step of the cluster objective.
 
-Every choice is a keyed hash of what is chosen, never a draw from a generator: class c is a negative of a step when
-hash(seed, step, c) is below the rate, so the choice is the same whichever process owns c. Sizes that the host
-must know are collected on the device first, by `survey`, for as many losses as a step has; one copy brings them
-over, and `settle` turns them into index tensors.
+Every choice is a keyed hash of what is chosen, never a draw from a generator: class c is a negative of a step
+when hash(seed, step, c) is below the rate, so the choice is the same whichever process owns c. Sizes that the
+host must know are collected on the device first, by `survey`, for as many losses as a step has; one copy
+brings them over, and `settle` turns them into index tensors.
 
-Shapes: b rows of this process's batch, W processes, N = W * max(b) rows with padding, M labels a sample, C classes,
-c classes of this process, G selections (1 when the label columns share a draw, else M).
+Shapes: b rows of this process's batch, W processes, N = W * max(b) rows with padding, M labels a sample, C
+classes, c classes of this process, G selections (1 when the label columns share a draw, else M).
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ def derive_key(*parts: int) -> int:
 
 
 def keyed_hash(items: Tensor, key: int) -> Tensor:
-    """A uniform integer in [0, 2**63) for each of the int64 `items`: splitmix64 of items * golden ratio + key."""
+    """A uniform integer in [0, 2**63) for each of the int64 `items`: splitmix64 from a start of `key`."""
     x = items * _signed(_GOLDEN)
     x += _signed(key)
     for shift, factor in ((30, _FIRST), (27, _SECOND)):
@@ -60,8 +60,8 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
 def draw_labels(labels: Tensor, wanted: int, first_sample: Tensor | int, key: int) -> Tensor:
     """(b, columns) -> (b, wanted): repeats and absent labels become -100; of more labels, `wanted` are drawn.
 
-    Row i is sample `first_sample + i` of the global batch; what is drawn for it depends on that number and the
-    key alone. Chosen labels keep the order of their columns.
+    Row i is sample `first_sample + i` of the global batch; what is drawn for it depends on that number and
+    the key alone. Chosen labels keep the order of their columns.
     """
     rows, columns = labels.shape
     repeated = (labels[:, :, None] == labels[:, None, :]).tril(-1).any(2)
@@ -86,7 +86,7 @@ class Selection(NamedTuple):
 
 @dataclass(frozen=True)
 class Draw:
-    """The labels and the sampled classes of one step of one loss; made by `ClusterDiscriminationLoss.draw`."""
+    """The labels and the sampled classes of one step of one loss; from `ClusterDiscriminationLoss.draw`."""
 
     labels: Tensor  # (N, K) over all processes, -100 where there is none
     selections: tuple[Selection, ...]
@@ -94,6 +94,14 @@ class Draw:
     local_rows: int
     rows_per_process: int
     counts: Tensor  # (2,) distinct positives and sampled centers of this shard, summed over selections
+
+    @property
+    def gradient_rows(self) -> int:
+        """Distinct rows of the shard that get a gradient."""
+        if self.union is not None:
+            return self.union[0].shape[0]
+        (selection,) = self.selections
+        return (selection.place if selection.rows is None else selection.rows).shape[0]
 
 
 @dataclass(frozen=True)
@@ -131,8 +139,8 @@ def survey(
     first_sample = header[: processes.rank, 0].sum()
     drawn = draw_labels(labels, labels_per_sample, first_sample, derive_key(LABELS, seed, step))
 
-    # One byte a class says which are positives of the global batch: its size does not depend on the batch, so it
-    # can be reduced before the host knows how many rows the other processes have.
+    # One byte a class says which are positives of the global batch: its size does not depend on the batch, so
+    # it can be reduced before the host knows how many rows the other processes have.
     groups = 1 if shared else labels_per_sample
     by_group = drawn.reshape(1, -1) if shared else drawn.T
     inside = (by_group >= 0) & (by_group < num_classes)

@@ -1,7 +1,7 @@
 """Sharded centers as one `centers.safetensors`, written and read a shard at a time.
 
-The file is an ordinary safetensors file with the tensor `centers` (C, D). The first process writes the shards as
-they arrive, so no process holds more than two of them.
+The file is an ordinary safetensors file with the tensor `centers` (C, D). The first process writes the shards
+as they arrive, so no process holds more than two of them.
 """
 
 import json
@@ -23,8 +23,8 @@ _TYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", to
 def save_rows(path: str | os.PathLike, local: Tensor, total: int, processes: Processes) -> None:
     """Write the (total, D) matrix whose rows the processes own; every process calls this.
 
-    The file is written aside and renamed, so a file under this name is whole. Raises OSError, on every process,
-    when it cannot be written.
+    The file is written aside and renamed, so a file under this name is whole. Raises OSError, on every
+    process, when it cannot be written.
     """
     path = Path(path)
     if processes.rank == 0:
@@ -54,7 +54,7 @@ def _receive_and_write(path: Path, local: Tensor, total: int, processes: Process
     error: OSError | None = None
     file = None
     try:
-        file = open(aside, "wb")
+        file = open(aside, "wb")  # noqa: SIM115 (an error must not keep the others waiting)
         file.write(len(header).to_bytes(8, "little") + header)
     except OSError as problem:
         error = problem
@@ -68,7 +68,7 @@ def _receive_and_write(path: Path, local: Tensor, total: int, processes: Process
             dist.recv(block, processes.global_rank(rank), group=processes.group)
         if file is not None and error is None:
             try:
-                file.write(memoryview(block.contiguous().cpu().view(torch.uint8).numpy()).cast("B"))
+                file.write(block.contiguous().cpu().view(torch.uint8).numpy().data)
             except OSError as problem:
                 error = problem
     try:
@@ -97,8 +97,8 @@ def load_rows(path: str | os.PathLike, rows: range, shape: tuple[int, int]) -> T
             found = tuple(stored.get_shape())
             if found != shape:
                 raise ValueError(
-                    f"{path}: {found[0]} centers of {found[-1]} dimensions, expected {shape[0]} of {shape[1]}; "
-                    f"build the loss with the file's numbers or cluster again"
+                    f"{path}: {found[0]} centers of {found[-1]} dimensions, expected {shape[0]} of "
+                    f"{shape[1]}; build the loss with the file's numbers or cluster again"
                 )
             return stored[rows.start : rows.stop]
     except SafetensorError as error:

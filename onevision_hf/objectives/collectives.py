@@ -1,6 +1,7 @@
 """The collectives that a sharded loss needs, and which rows of a matrix a process owns.
 
-Without a process group there is one process and every collective is the identity, so callers have no branches.
+Without a process group there is one process and every collective is the identity, so callers do not
+branch.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ class Processes:
     def of(cls, group: dist.ProcessGroup | None) -> "Processes":
         """`group`, or the default group where one is initialised, or this process alone."""
         if group is None:
-            if not (dist.is_available() and dist.is_initialized()):
+            if not dist.is_initialized():
                 return cls(None, 0, 1)
             group = dist.group.WORLD
         return cls(group, dist.get_rank(group), dist.get_world_size(group))
@@ -45,7 +46,7 @@ class Processes:
         return tensor
 
     def all_gather(self, tensor: Tensor, rows: int, fill: float = 0) -> Tensor:
-        """(b, ...) with b <= rows on every process -> (size * rows, ...), each block filled up with `fill`."""
+        """(b, ...), b <= rows on every process -> (size * rows, ...), each block filled up with `fill`."""
         if missing := rows - tensor.shape[0]:
             tensor = F.pad(tensor, (0, 0) * (tensor.ndim - 1) + (0, missing), value=fill)
         if self.size == 1:
@@ -54,21 +55,16 @@ class Processes:
         dist.all_gather_into_tensor(out, tensor.contiguous(), group=self.group)
         return out
 
-    def barrier(self) -> None:
-        if self.size > 1:
-            dist.barrier(group=self.group)
-
     def global_rank(self, rank: int) -> int:
         """What `dist.send` and `dist.recv` call the process that has `rank` in this group."""
         return rank if self.group is None else dist.get_global_rank(self.group, rank)
 
 
-ALONE = Processes(None, 0, 1)
-MAX = dist.ReduceOp.MAX if dist.is_available() else None
+MAX = dist.ReduceOp.MAX
 
 
 def compact(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The positions of the `count` true entries of a (n,) mask, and (n,) -> where each of them stands in that list.
+    """The positions of the `count` true entries of a (n,) mask, and (n,): where each stands in that list.
 
     `torch.nonzero` would wait for the device to learn the size of its result; here the caller knows it.
     """

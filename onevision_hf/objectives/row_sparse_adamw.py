@@ -10,12 +10,12 @@ from torch import Tensor
 class RowSparseAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov and Hutter, arXiv 1711.05101) that touches only the rows that have a gradient.
 
-    Each row takes the steps that AdamW would take if it saw that row's steps alone: a row that was not sampled
-    keeps its value, its moments and its own count of steps, where a dense AdamW goes on moving and decaying it.
-    When every row has a gradient in every step the two are the same.
+    Each row takes the steps that AdamW would take if it saw that row's steps alone: a row that was not
+    sampled keeps its value, its moments and its own count of steps, where a dense AdamW goes on moving and
+    decaying it. When every row has a gradient in every step the two are the same.
 
     Args:
-        params: parameters of at least one dimension whose gradients are sparse over the first.
+        params: float32 (or wider) parameters whose gradients are sparse over the first dimension.
         lr, betas, eps, weight_decay: as in `torch.optim.AdamW`; the decay is applied when a row is touched.
 
     State per parameter: `exp_avg` and `exp_avg_sq` like it, `row_steps` (rows,) int32.
@@ -31,9 +31,16 @@ class RowSparseAdamW(torch.optim.Optimizer):
     ):
         if lr < 0 or eps < 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(
-                f"lr {lr}, eps {eps} and weight_decay {weight_decay} must not be negative, betas {betas} in [0, 1)"
+                f"lr {lr}, eps {eps} and weight_decay {weight_decay} must not be negative, "
+                f"betas {betas} in [0, 1)"
             )
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in every optimizer, which would convert the counts of steps to the parameter's type."""
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            state["row_steps"] = state["row_steps"].to(torch.int32)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -48,8 +55,8 @@ class RowSparseAdamW(torch.optim.Optimizer):
                     continue
                 if not parameter.grad.is_sparse:
                     raise ValueError(
-                        f"RowSparseAdamW got a dense gradient of shape {tuple(parameter.grad.shape)}: build the "
-                        "loss with sparse_grad=True, or use torch.optim.AdamW"
+                        f"RowSparseAdamW got a dense gradient of shape {tuple(parameter.grad.shape)}: build "
+                        "the loss with sparse_grad=True, or use torch.optim.AdamW"
                     )
                 self._update(parameter, parameter.grad.coalesce(), group)
         return loss
@@ -65,7 +72,9 @@ class RowSparseAdamW(torch.optim.Optimizer):
 
         steps = state["row_steps"].index_select(0, rows) + 1
         first = state["exp_avg"].index_select(0, rows).lerp_(values, 1 - beta1)
-        second = state["exp_avg_sq"].index_select(0, rows).mul_(beta2).addcmul_(values, values, value=1 - beta2)
+        second = (
+            state["exp_avg_sq"].index_select(0, rows).mul_(beta2).addcmul_(values, values, value=1 - beta2)
+        )
         state["row_steps"].index_copy_(0, rows, steps)
         state["exp_avg"].index_copy_(0, rows, first)
         state["exp_avg_sq"].index_copy_(0, rows, second)

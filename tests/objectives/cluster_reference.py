@@ -1,4 +1,4 @@
-"""The cluster objective written densely: one process, all classes, autograd; loops where loops are clearest."""
+"""The cluster objective written densely: one process, all classes, autograd, plain loops."""
 
 import math
 
@@ -38,13 +38,15 @@ def dense_loss(
     seed=0,
     step=0,
 ):
-    """(value, what to differentiate); labels (B, M) within M = labels_per_sample, -100 and repeats allowed."""
+    """(value, what to differentiate); labels (B, labels_per_sample), -100 and repeats allowed."""
     cosine = F.normalize(embeddings) @ F.normalize(centers).T
     negative_logit = cosine
     if filter_threshold:
         negative_logit = torch.where(cosine > filter_threshold, torch.zeros_like(cosine), cosine)
     negative_logit = scale * negative_logit
-    rows = [[y if y >= 0 and y not in row[:j] else None for j, y in enumerate(row)] for row in labels.tolist()]
+    rows = [
+        [y if y >= 0 and y not in row[:j] else None for j, y in enumerate(row)] for row in labels.tolist()
+    ]
     columns = [{row[j] for row in rows} - {None} for j in range(labels.shape[1])]
     shared = sampling == "shared"
     published = form == "softmax" and not shared

@@ -1,6 +1,7 @@
 """What the processes of the sharded tests run, and the cases that they run.
 
-Three gloo processes start once; groups of the first one, two and three of them stand for the numbers of processes.
+Three gloo processes start once; groups of the first one, two and three of them stand for the numbers of
+processes.
 """
 
 import itertools
@@ -19,7 +20,13 @@ INPUT, DIM = 6, 5
 SPLITS = {1: (11,), 2: (7, 4), 3: (5, 0, 6)}
 # 37 classes are 13, 13 and 11 rows; 4 are 2, 2 and 0.
 CASES = [
-    {"num_classes": classes, "form": form, "sampling": sampling, "sample_rate": rate, "filter_threshold": filtered}
+    {
+        "num_classes": classes,
+        "form": form,
+        "sampling": sampling,
+        "sample_rate": rate,
+        "filter_threshold": filtered,
+    }
     for classes, form, sampling, (rate, filtered) in itertools.product(
         (37, 4), ("softmax", "sigmoid"), ("shared", "per_label"), ((1.0, 0.0), (0.3, 0.4))
     )
@@ -28,7 +35,7 @@ FIXED = {"scale": 8.0, "margin": 0.3, "labels_per_sample": 3}
 
 
 def case_batch(case):
-    """Inputs, backbone, centers and labels of a case; some samples have fewer labels, repeated ones, or none."""
+    """Inputs, backbone, centers and labels; some samples have fewer labels, repeated ones, or none."""
     generator = torch.Generator().manual_seed(case["num_classes"])
     inputs = torch.randn(11, INPUT, generator=generator, dtype=torch.float64)
     weight = torch.randn(DIM, INPUT, generator=generator, dtype=torch.float64)
@@ -74,7 +81,7 @@ def run_case(case, size, rank, group, **options):
 
 
 def train(size, rank, group):
-    """Five steps with more label columns than are used: draws of labels and of negatives go on by themselves."""
+    """Five steps with more label columns than are used: both draws go on by themselves."""
     case = {"num_classes": 37, "sample_rate": 0.3, "filter_threshold": 0.4, "seed": 11}
     inputs, weight, centers, _ = case_batch(case)
     labels = torch.randint(0, 37, (11, 7), generator=torch.Generator().manual_seed(5))
@@ -87,7 +94,11 @@ def train(size, rank, group):
         value.backward()
         optimizer.step()
         trace.append(value.item())
-    return {"trace": trace, "backbone": next(backbone.parameters()).detach(), "centers": loss.centers.detach()}
+    return {
+        "trace": trace,
+        "backbone": next(backbone.parameters()).detach(),
+        "centers": loss.centers.detach(),
+    }
 
 
 def out_of_range(size, rank, group):

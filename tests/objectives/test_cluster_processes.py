@@ -32,7 +32,7 @@ def results(written):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cluster_workers"])  # imported once, for all three
+    context.set_forkserver_preload(["onevision_hf.objectives"])  # imported once, for all three
     processes = [context.Process(target=workers.main, args=(rank, str(written), port)) for rank in range(3)]
     try:
         for process in processes:
@@ -88,7 +88,9 @@ def test_training_with_drawn_labels_and_negatives_is_the_same_on_any_number_of_p
     assert len(set(alone["trace"])) == 5
     for size in (2, 3):
         ranks = results[size, "train"]
-        torch.testing.assert_close(torch.cat([r["centers"] for r in ranks]), alone["centers"], rtol=1e-9, atol=0)
+        torch.testing.assert_close(
+            torch.cat([r["centers"] for r in ranks]), alone["centers"], rtol=1e-9, atol=0
+        )
         for rank in ranks:
             assert rank["trace"] == pytest.approx(alone["trace"], rel=1e-10)
             torch.testing.assert_close(rank["backbone"], alone["backbone"], rtol=1e-9, atol=0)
