@@ -41,12 +41,10 @@ class DenseLoss(torch.nn.Module):
         return F.cross_entropy(SCALE * logits, labels[:, 0])
 
 
-def build(kind: str, classes: int, dim: int, rate: float, columns: int, sparse: bool = False) ->
-    torch.nn.Module: if kind == "dense":
+def build(kind: str, classes: int, dim: int, rate: float, columns: int) -> torch.nn.Module:
+    if kind == "dense":
         return DenseLoss(classes, dim)
-    return ClusterDiscriminationLoss(
-        classes, dim, sampling=kind, sample_rate=rate, labels_per_sample=columns, sparse_grad=sparse
-    )  # fmt: skip
+    return ClusterDiscriminationLoss(classes, dim, sampling=kind, sample_rate=rate, labels_per_sample=columns)
 
 
 def batch(classes: int, dim: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -151,20 +149,23 @@ def growth(repeats: int) -> tuple[float, float, float]:
             planned = plan["centers"] + plan["gradient"] + plan["sampled"] + plan["logits"]
             print(
                 f"| {classes:,} | {rows} | {taken * 1e3:.1f} | {memory / MIB:.0f} | {planned / MIB:.0f} |",
-            flush=True )
+                flush=True,
+            )
             sampled = plan["sampled"] / (4 * dim)
             parts.append([1.0, 6 * rows * sampled * dim, float(plan["gradient"])])
             seconds.append(taken)
         del loss
     # Each row weighs the same: 1 ms of 5 is as much a miss as 100 ms of 500.
     table, times = torch.tensor(parts, dtype=torch.float64), torch.tensor(seconds, dtype=torch.float64)
-    fitted = torch.linalg.lstsq(table / times[:, None], torch.ones(len(times), 1,
-    dtype=torch.float64)).solution fixed, per_flop, per_byte = fitted[:, 0].clamp(min=0).tolist()
+    ones = torch.ones(len(times), 1, dtype=torch.float64)
+    fitted = torch.linalg.lstsq(table / times[:, None], ones).solution.clamp(min=0)
+    fixed, per_flop, per_byte = fitted[:, 0].tolist()
     worst = ((table @ fitted)[:, 0] / times - 1).abs().max().item()
     print(
         f"seconds = {fixed:.4f} + 6 N S D / {1e-9 / max(per_flop, 1e-30):.0f} Gflop/s + 4 c D / "
-        f"{1e-9 / max(per_byte, 1e-30):.1f} GB/s, at most {worst:.0%} off (S sampled of the c rows of a
-    process)" )
+        f"{1e-9 / max(per_byte, 1e-30):.1f} GB/s, at most {worst:.0%} off "
+        "(S sampled of the c rows of a process)"
+    )
     return fixed, per_flop, per_byte
 
 
@@ -182,8 +183,8 @@ def projection(fixed: float, per_flop: float, per_byte: float) -> None:
             for sparse in (False, True)
         )
         flops = 6 * rows * dim * plan["sampled"] / (4 * dim)
-        # Embeddings gathered, their gradients summed (a ring sends everything twice), a byte a class,
-        targets. share = (processes - 1) / processes
+        # Embeddings gathered, their gradients summed (a ring sends that twice), a byte a class, and targets.
+        share = (processes - 1) / processes
         sent = share * (4 * rows * dim + 2 * 4 * rows * dim + 2 * classes + rows * columns * (8 + 2 * 4))
         seconds = fixed + flops * per_flop + plan["gradient"] * per_byte
         columns_of = " | ".join(f"{plan[name] / MIB:.0f}" for name in plan)

@@ -165,7 +165,7 @@ class _Logits:
         self.values.scatter_add_(1, self.column, values_NL.masked_fill(~self.here, 0))
 
     def _metrics(self, embeddings_ND: Tensor, labelled_N: Tensor) -> Tensor:
-        """Sums over this shard's pairs: positive cosines and their number, negative ones and theirs, filtered."""
+        """Sums over this shard's pairs: positive cosines, their number; the same of negatives; filtered."""
         rows_N = labelled_N.to(embeddings_ND.dtype)
         positive_sum, positives = self.target.sum(), self.here.sum()
         # The sum of all cosines is the product of the sums.
