@@ -131,7 +131,9 @@ class ClusterDiscriminationLoss(nn.Module):
         own = self.class_range
         for start in range(own.start - own.start % _INITIAL_BLOCK, own.stop, _INITIAL_BLOCK):
             generator = torch.Generator().manual_seed(derive_key(CENTERS, self.seed, start))
-            block = torch.randn(_INITIAL_BLOCK, self.embedding_dim, generator=generator, dtype=torch.float32, device="cpu")
+            block = torch.randn(
+                _INITIAL_BLOCK, self.embedding_dim, generator=generator, dtype=torch.float32, device="cpu"
+            )
             first, last = max(start, own.start), min(start + _INITIAL_BLOCK, own.stop)
             rows = block[first - start : last - start] * INITIAL_STD
             self.centers[first - own.start : last - own.start].copy_(rows)
