@@ -9,7 +9,8 @@ import dataclasses
 import numbers
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypedDict
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from transformers.image_processing_utils import BatchFeature
@@ -28,8 +29,19 @@ from .patch_selection import (
     check_positive,
     read_selection,
 )
+from .pretrained_settings import read_with_model_settings
 from .signal_energy import SignalSettings
 from .video_reader import DecodedFrame, VideoReader, VideoReadError
+
+if TYPE_CHECKING:
+    # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
+    from .bit_cost import quantiser_step  # noqa: F401
+    from .codec_signals import vectors  # noqa: F401
+    from .configuration_onevision import OneVisionConfig  # noqa: F401
+    from .h264_bitstream import BitReader  # noqa: F401
+    from .lone_decoder import UnsupportedStreamError  # noqa: F401
+    from .video_demuxer import Demuxer  # noqa: F401
+    from .video_source import VideoFile  # noqa: F401
 
 HELD_FRAMES = 4  # decoded frames that wait to be cut
 BUDGETS = ("num_patches", "keep_ratio")
@@ -128,6 +140,23 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
             self.keep_ratio = None
         if "rope_temporal_size" in kwargs:  # None is a value: t stays the frame's index
             self.rope_temporal_size = kwargs["rope_temporal_size"]
+
+    @classmethod
+    def get_video_processor_dict(
+        cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Settings of the folder; patch size and time grid are those of the model beside them."""
+        settings, unused = read_with_model_settings(
+            super().get_video_processor_dict,
+            pretrained_model_name_or_path,
+            ("patch_size", "rope_temporal_size"),
+            **kwargs,
+        )
+        if "image_processor_type" in settings:
+            # A published folder has an image processor's file only; what it says of sizes and colours counts.
+            known = settings.keys() & cls.valid_kwargs.__annotations__.keys()
+            settings = {name: settings[name] for name in known}
+        return settings, unused
 
     @classmethod
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any):  # type: ignore[override]
