@@ -1,9 +1,9 @@
 """A folder that a job fills with shards, and can go on filling after it was killed at any point.
 
 `plan.json` says what the folder is made of: the stage, its settings, and a digest of its sources. A shard is
-written under another name, synced to the disk and renamed, so a file under its own name is always whole. A job
-started again with the same plan does the shards that are missing; with another plan it stops and says what
-differs, or, asked to (`redo=True`), empties the folder and begins anew. `summary.json` is written last.
+written under another name, synced to the disk and renamed, so a file under its own name is always whole. A
+job started again with the same plan does the shards that are missing; with another plan it stops and says
+what differs, or, asked to (`redo=True`), empties the folder and begins anew. `summary.json` is written last.
 
     with RunFolder("out", stage="features", settings={"size": 224}, sources=digest_of(paths)) as run:
         for index in run.missing([f"part-{i:05d}.parquet" for i in range(12)]):
@@ -108,7 +108,9 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
-            raise ValueError(f"{self.path} is being written by another process; wait for it or stop it") from None
+            raise ValueError(
+                f"{self.path} is being written by another process; wait for it or stop it"
+            ) from None
         try:
             self._settle(redo)
             if rank == 0:
@@ -140,8 +142,8 @@ class RunFolder:
             strangers = [f.name for f in self.path.iterdir() if not f.name.startswith(".")]
             if strangers:
                 raise ValueError(
-                    f"{self.path} holds {len(strangers)} files ({min(strangers)}, ...) but no {PLAN}: no run made "
-                    "it; choose an empty folder"
+                    f"{self.path} holds {len(strangers)} files ({min(strangers)}, ...) but no {PLAN}: "
+                    "no run made it; choose an empty folder"
                 )
         write_atomically(plan_path, canonical_json(self.plan))
 
@@ -188,7 +190,8 @@ class RunFolder:
 class FinishedRun:
     """A folder that a stage has finished, opened for reading.
 
-    Attributes: `path`, `plan`, `settings`, `summary`, and `digest`, which names it as the source of a later stage.
+    Attributes: `path`, `plan`, `settings`, `summary`, and `digest`, which names it as the source of a later
+    stage.
 
     Raises:
         ValueError: the folder is not of this stage, or the stage has not finished.
@@ -203,7 +206,8 @@ class FinishedRun:
         self.plan: dict[str, Any] = json.loads(plan_path.read_text())
         if self.plan.get("stage") not in stages:
             raise ValueError(
-                f"{self.path} was made by {self.plan.get('stage')!r}, expected {' or '.join(map(repr, stages))}"
+                f"{self.path} was made by {self.plan.get('stage')!r}, "
+                f"expected {' or '.join(map(repr, stages))}"
             )
         self.settings: dict[str, Any] = self.plan["settings"]
         self.digest = digest_of(self.plan)

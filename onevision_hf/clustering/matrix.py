@@ -1,11 +1,12 @@
 """Rows of float16 on disk, read in blocks: what k-means, dedup and assignment walk over with flat memory."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from .processes import Processes
 
 BLOCK_ROWS = 8192
 
@@ -27,7 +28,9 @@ class RowFile:
         count = (stop - start) * self.dim
         values = np.fromfile(self.path, np.float16, count, offset=(self.first + start) * self.dim * 2)
         if values.size != count:
-            raise OSError(f"{self.path} ends early: {values.size} of {count} values at row {self.first + start}")
+            raise OSError(
+                f"{self.path} ends early: {values.size} of {count} values at row {self.first + start}"
+            )
         return torch.from_numpy(values.reshape(-1, self.dim)).float()
 
     def take(self, indices: torch.Tensor) -> torch.Tensor:
@@ -61,32 +64,43 @@ def take(rows: Rows, indices: torch.Tensor) -> torch.Tensor:
     return rows.take(indices) if isinstance(rows, RowFile) else rows[indices].float()
 
 
-def scatter_into_groups(rows: Rows, group_of: torch.Tensor, groups: int, path: Path) -> tuple[RowFile, torch.Tensor]:
-    """Write the rows again, sorted by group (stably), so that each group is one contiguous part.
+def group_rows(
+    rows: Rows, group_of: torch.Tensor, groups: int, path: Path, processes: Processes | None = None
+) -> tuple[RowFile, torch.Tensor, torch.Tensor]:
+    """Write the rows again, sorted by group, so that each group is one contiguous part of a file.
 
     Args:
-        group_of: (M, G) int64, the G groups of each row; a row is written once into each.
+        rows: this process's M rows. group_of: (M, G) int64, the G groups of each; a row is written into each.
+        path: of the one file that all processes write into.
 
     Returns:
-        The new file of M * G rows, and (groups + 1,) int64 where each group begins. The row that place `p` came
-        from is `torch.argsort(group_of.flatten(), stable=True)[p] // G`.
+        The file of all processes' rows; (groups + 1,) int64 where each group begins; (M, G) int64, the place
+        in the file of each row. Within a group rows keep their order, those of earlier processes first.
     """
+    processes = processes or Processes.current()
     width = width_of(rows)
-    counts = torch.bincount(group_of.flatten(), minlength=groups)
-    begins = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-    place_of = torch.empty(group_of.numel(), dtype=torch.int64)
-    place_of[group_of.flatten().argsort(stable=True)] = torch.arange(group_of.numel())
+    counts = torch.zeros(processes.world, groups, dtype=torch.int64)
+    counts[processes.rank] = torch.bincount(group_of.flatten(), minlength=groups)
+    processes.sum_(counts)
+    begins = torch.cat([torch.zeros(1, dtype=torch.int64), counts.sum(0).cumsum(0)])
+    # Where this process's share of each group begins in the file, and in its own sorted order.
+    own_begins = begins[:-1] + counts[: processes.rank].sum(0)
+    sorted_begins = counts[processes.rank].cumsum(0) - counts[processes.rank]
+    flat = group_of.flatten()
+    order = flat.argsort(stable=True)
+    place_of = torch.empty_like(flat)
+    place_of[order] = torch.arange(len(flat)) + (own_begins - sorted_begins)[flat[order]]
     place_of = place_of.view_as(group_of)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-    try:
-        os.ftruncate(descriptor, group_of.numel() * width * 2)
-    finally:
-        os.close(descriptor)
-    if group_of.numel():
-        mapped = np.memmap(path, np.float16, "r+", 0, (group_of.numel(), width))
-        for start, block in blocks(rows):
-            half = block.half().numpy()
-            for column in range(group_of.shape[1]):
-                mapped[place_of[start : start + len(block), column].numpy()] = half
-        mapped.flush()
-    return RowFile(path, group_of.numel(), width), begins
+    total = int(begins[-1])
+    if processes.main:
+        with open(path, "wb") as file:
+            file.truncate(total * width * 2)
+    processes.barrier()
+    mapped = np.memmap(path, np.float16, "r+", 0, (total, width))
+    for start, block in blocks(rows):
+        half = block.half().numpy()
+        for places in place_of[start : start + len(block)].T:
+            mapped[places.numpy()] = half
+    mapped.flush()
+    processes.barrier()
+    return RowFile(path, total, width), begins, place_of

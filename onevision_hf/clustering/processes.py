@@ -1,6 +1,6 @@
 """One process or several: rank, barriers and sums, over torch.distributed when it runs.
 
-    torchrun --nproc_per_node 4 -m onevision_hf.cli cluster kmeans ...
+torchrun --nproc_per_node 4 -m onevision_hf.cli cluster kmeans ...
 """
 
 import contextlib

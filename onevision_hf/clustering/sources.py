@@ -1,14 +1,15 @@
 """Where media come from: a folder, parquet files, webdataset tars, or a Hugging Face dataset.
 
-`open_source` lists every picture and video once, in the order of their keys, and reads any one of them by itself.
-The digest of the listing (keys, sizes, times of change, tags) says whether two runs saw the same files.
+`open_source` lists every picture and video once, in the order of their keys, and reads any one of them by
+itself. The digest of the listing (keys, sizes, times of change) says whether two runs saw the same files.
 
 | source | what is listed | key |
 |---|---|---|
 | folder | files with a picture's or a video's extension, at any depth | path inside the folder |
 | parquet | rows with a binary column, or a struct with `bytes` (and `path`) | `file.parquet/0000012` |
 | webdataset | tar members with a picture's or a video's extension | `shard.tar/name.jpg` |
-| Hugging Face | rows of one split (`hf:NAME:SPLIT`, `hf:NAME:CONFIG:SPLIT`, or a folder from `save_to_disk`) | `0000012` |
+| Hugging Face | rows of one split (`hf:NAME:SPLIT`, `hf:NAME:CONFIG:SPLIT`, or a folder from `save_to_disk`)
+| `0000012` |
 """
 
 import bisect
@@ -59,9 +60,10 @@ class MediaError(ValueError):
 class Item:
     """One picture or video of a source.
 
-    `path`, `size` (bytes) and `mtime_ns` are those of the file that holds it, which may hold others; `place` says
-    where in that file: a byte offset (tar), a row number (parquet, Hugging Face), 0 for a plain file; `length` is
-    the item's own number of bytes, -1 if it is not known before it is read.
+    `path`, `size` (bytes) and `mtime_ns` are those of the file that holds it, which may hold others; `place`
+    says
+    where in that file: a byte offset (tar), a row number (parquet, Hugging Face), 0 for a plain file;
+    `length` is the item's own number of bytes, -1 if it is not known before it is read.
     """
 
     key: str
@@ -105,12 +107,19 @@ class Source:
 
     @functools.cached_property
     def digest(self) -> str:
-        return digest_of(self._parts())
+        return digest_of(self._listing())
 
-    def _parts(self) -> Iterator[Any]:
+    def _listing(self) -> Iterator[Any]:
         yield self.identity
         for i in self.items:
-            yield [i.key, i.size, i.mtime_ns, i.place, list(i.tags) if i.tags is not None else None]
+            yield [i.key, i.size, i.mtime_ns, i.place]
+
+    @functools.cached_property
+    def tags_digest(self) -> str | None:
+        """Of the tags alone; None when there are none."""
+        if all(i.tags is None for i in self.items):
+            return None
+        return digest_of([i.key, *i.tags] for i in self.items if i.tags is not None)
 
     def open(self, item: Item) -> str | bytes:
         """A path (plain files) or the bytes of one item.
@@ -146,8 +155,8 @@ def open_source(
         spec: a path, whose kind is found by looking, or `folder:PATH`, `parquet:PATH`, `webdataset:PATH`,
             `hf:NAME:SPLIT`.
         media_column: the column of parquet or of a dataset; the only one that holds media if left out.
-        tags_column: a column (parquet, dataset, tags file), a field of the `.json` member or the extension of a
-            text member (webdataset), whose words or list of strings become the item's tags.
+        tags_column: a column (parquet, dataset, tags file), a field of the `.json` member or the extension of
+            a text member (webdataset), whose words or list of strings become the item's tags.
         tags_file: a .parquet, .csv or .jsonl table with the columns `key` and `tags_column` (default `tags`).
 
     Raises:
@@ -305,10 +314,14 @@ def _media_column(schema: pa.Schema, wanted: str | None, where: str) -> str:
     candidates = [field.name for field in schema if holds_bytes(field.type)]
     if wanted is not None:
         if wanted not in candidates:
-            raise ValueError(f"{where} has no column {wanted!r} of bytes; it has {candidates or schema.names}")
+            raise ValueError(
+                f"{where} has no column {wanted!r} of bytes; it has {candidates or schema.names}"
+            )
         return wanted
     if len(candidates) != 1:
-        raise ValueError(f"{where} has {len(candidates)} columns of bytes {candidates}; name one: --media-column")
+        raise ValueError(
+            f"{where} has {len(candidates)} columns of bytes {candidates}; name one: --media-column"
+        )
     return candidates[0]
 
 
@@ -341,13 +354,17 @@ class _ParquetColumn:
             name = os.path.relpath(path, self._root).replace(os.sep, "/")
             for row in range(file.metadata.num_rows):
                 found = split_tags(tags[row]) if tags is not None else None
-                item = Item(f"{name}/{row:07d}", kind or "image", str(path), stat.st_size, stat.st_mtime_ns, row)
+                item = Item(
+                    f"{name}/{row:07d}", kind or "image", str(path), stat.st_size, stat.st_mtime_ns, row
+                )
                 items.append(dataclasses.replace(item, tags=found))
         return items
 
     def _kind(self, file: pq.ParquetFile) -> Kind:
         content = _content(file.read_row_group(0, [self.column])[self.column][0].as_py()) or b""
-        return kind_of_extension("x." + format_of(content)) or ("video" if "video" in self.column else "image")
+        return kind_of_extension("x." + format_of(content)) or (
+            "video" if "video" in self.column else "image"
+        )
 
     def read(self, item: Item) -> bytes:
         with self._lock:
@@ -395,7 +412,9 @@ def _open_dataset(spec: str, media_column: str | None, tags_column: str | None) 
     media = [n for n, f in features.items() if isinstance(f, (datasets.Image, datasets.Video))]
     column = media_column or (media[0] if len(media) == 1 else None)
     if column is None or column not in features:
-        raise ValueError(f"{spec} has the media columns {media} of {list(features)}; name one: --media-column")
+        raise ValueError(
+            f"{spec} has the media columns {media} of {list(features)}; name one: --media-column"
+        )
     is_video = isinstance(features[column], datasets.Video)
     tags = loaded[tags_column] if tags_column is not None else None
     undecoded = loaded.select_columns([column]).cast_column(

@@ -1,11 +1,12 @@
 """Spherical k-means in torch: rows and centers of length one, similarity = cosine.
 
-One pass over the rows an iteration: blocks of rows times blocks of centers, each row goes to its nearest center,
-sums and counts are added over processes, each center moves to its normalised sum. A cluster that lost all its rows
-takes half of the largest one. The same start and the same rows give the same centers, wherever the run was stopped.
+One pass over the rows an iteration: blocks of rows times blocks of centers, each row goes to its nearest
+center, sums and counts are added over processes, each center moves to its normalised sum. A cluster that lost
+all its rows takes half of the largest one. The same start and the same rows give the same centers, wherever
+the run was stopped.
 
-Follows the published clustering (20 iterations of Lloyd's algorithm, no subsampling; tools/kmeans of the OneVision
-encoder's repository, where faiss does it), on the sphere as its features are.
+Follows the published clustering (20 iterations of Lloyd's algorithm, no subsampling; tools/kmeans of the
+OneVision encoder's repository, where faiss does it), on the sphere as its features are.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from torch.nn.functional import normalize
 from .matrix import Rows, blocks, take, width_of
 from .processes import Processes
 
-CENTER_BLOCK = 16384
+CENTER_BLOCK = 4096
 # How far the two halves of a split cluster stand apart, relative: as in faiss (EPS of its Clustering.cpp).
 SPLIT = 1 / 1024
 
@@ -28,7 +29,8 @@ class State:
     """Where a run stands: everything that the next iteration needs.
 
     centers (K, D) float32, unit rows; iteration: how many are done; objective: mean cosine of the rows to the
-    centers they were assigned to, one an iteration (so of the centers before it); reseeded: clusters found empty.
+    centers they were assigned to, one an iteration (so of the centers before it); reseeded: clusters found
+    empty.
     """
 
     centers: torch.Tensor
@@ -57,7 +59,12 @@ def nearest(rows: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def random_start(
-    rows: Rows, clusters: int, seed: int = 0, processes: Processes | None = None, first: int = 0, total: int = -1
+    rows: Rows,
+    clusters: int,
+    seed: int = 0,
+    processes: Processes | None = None,
+    first: int = 0,
+    total: int = -1,
 ) -> torch.Tensor:
     """(clusters, D) unit rows drawn without replacement; the same for any number of processes.
 
