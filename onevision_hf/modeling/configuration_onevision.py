@@ -1,0 +1,151 @@
+"""The configuration of the OneVision encoder.
+
+    from onevision_hf import OneVisionConfig
+    OneVisionConfig.base(), OneVisionConfig.large(), OneVisionConfig.huge(), OneVisionConfig.tiny()
+
+`model_type` and every key are those of the published checkpoints, so their `config.json` is read as it is.
+"""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+# Half of a head's channels is split 4:6:6 between t, h and w, so a head is a multiple of 2 * 16 channels.
+ROTARY_SPLIT = (4, 6, 6)
+HEAD_SIZE_STEP = 2 * sum(ROTARY_SPLIT)
+
+
+@strict
+class OneVisionConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`OneVisionModel`]; the defaults are those of the published large encoder.
+
+    Args:
+        hidden_size (`int`, defaults to 1024): width of the encoder.
+        intermediate_size (`int`, defaults to 4096): width inside the MLPs.
+        num_hidden_layers (`int`, defaults to 24): transformer layers.
+        num_attention_heads (`int`, defaults to 16): heads; `hidden_size / num_attention_heads` must be a
+            multiple of 32, because half of it is split 4:6:6 between time, height and width.
+        num_channels (`int`, defaults to 3): colour channels of a patch.
+        image_size (`int`, defaults to 448): side in pixels of the published training images. The model takes
+            every height and width that `patch_size` divides.
+        patch_size (`int`, defaults to 14): side of a patch in pixels; must divide `image_size`.
+        hidden_act (`str`, defaults to `"gelu"`): activation inside the MLPs.
+        layer_norm_eps (`float`, defaults to 1e-6): epsilon of the normalisation layers.
+        layer_norm_type (`str`, defaults to `"layer_norm"`): `"layer_norm"` or `"rms_norm"`. The norm inside
+            the pooling head is an RMSNorm either way.
+        attention_dropout (`float`, defaults to 0.0): dropout on attention weights while training.
+        initializer_range (`float`, defaults to 0.02): standard deviation of new weights.
+        rope_theta (`float`, defaults to 10000.0): base of the rotary frequencies.
+        rope_temporal_size (`int` or `None`, defaults to 64): length of the virtual time grid on which
+            positions t lie. `None` puts no bound on t.
+        use_head (`bool`, defaults to `True`): final norm and attention pooling head; without it
+            `last_hidden_state` is the last layer's output and `pooler_output` is `None`.
+
+    Raises the library's strict dataclass errors for a wrong type, a head size that cannot be split, a patch
+    size that does not divide `image_size`, an unknown norm or a size that is not positive.
+    """
+
+    model_type = "onevision_encoder"
+
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    num_channels: int = 3
+    image_size: int = 448
+    patch_size: int = 14
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    layer_norm_type: str = "layer_norm"
+    attention_dropout: float | int = 0.0
+    initializer_range: float = 0.02
+    rope_theta: float | int = 10000.0
+    rope_temporal_size: int | None = 64
+    use_head: bool = True
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    def validate_sizes(self) -> None:
+        """Sizes are positive and the patch divides the image."""
+        names = (
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_channels",
+        )
+        for name in (*names, "image_size", "patch_size", "rope_theta", "rope_temporal_size"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"patch_size {self.patch_size} does not divide image_size {self.image_size}; the nearest "
+                f"that fits is image_size {max(1, round(self.image_size / self.patch_size)) * self.patch_size}"
+            )
+
+    def validate_heads(self) -> None:
+        """A head's channels can be split 4:6:6 between t, h and w."""
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} cannot be divided into num_attention_heads "
+                f"{self.num_attention_heads}"
+            )
+        if self.head_dim % HEAD_SIZE_STEP:
+            raise ValueError(
+                f"head size {self.head_dim} (hidden_size {self.hidden_size} / num_attention_heads "
+                f"{self.num_attention_heads}) cannot be split 4:6:6 between t, h and w: it must be a "
+                f"multiple of {HEAD_SIZE_STEP}"
+            )
+
+    def validate_norm(self) -> None:
+        """The norm is one that published checkpoints use."""
+        if self.layer_norm_type not in ("layer_norm", "rms_norm"):
+            raise ValueError(
+                f"layer_norm_type must be 'layer_norm' or 'rms_norm', got {self.layer_norm_type!r}"
+            )
+
+    @classmethod
+    def tiny(cls, **overrides: Any) -> "OneVisionConfig":
+        """Two narrow layers, for tests and for demonstrations without weights (0.14 M parameters)."""
+        sizes = {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        }
+        return cls(**{**sizes, "image_size": 56, **overrides})
+
+    @classmethod
+    def base(cls, **overrides: Any) -> "OneVisionConfig":
+        """ViT-B (92.6 M parameters with the head)."""
+        sizes = {
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+        }
+        return cls(**{**sizes, **overrides})
+
+    @classmethod
+    def large(cls, **overrides: Any) -> "OneVisionConfig":
+        """ViT-L, the published size (315.5 M parameters with the head)."""
+        return cls(**overrides)
+
+    @classmethod
+    def huge(cls, **overrides: Any) -> "OneVisionConfig":
+        """ViT-H (650.1 M parameters with the head)."""
+        sizes = {
+            "hidden_size": 1280,
+            "intermediate_size": 5120,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 20,
+        }
+        return cls(**{**sizes, **overrides})
+
+
+__all__ = ["OneVisionConfig"]

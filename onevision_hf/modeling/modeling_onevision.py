@@ -1,0 +1,309 @@
+"""The OneVision encoder: a vision transformer over patches that carry their (t, h, w) position.
+
+    from onevision_hf import OneVisionConfig, OneVisionModel
+    model = OneVisionModel(OneVisionConfig.tiny())
+    model(torch.randn(1, 3, 56, 56)).pooler_output            # an image, on any machine
+
+The architecture and the parameter names are those of the published `modeling_onevision_encoder.py`
+(EvolvingLMMs-Lab/OneVision-Encoder), so its checkpoints load as they are.
+
+Shapes: B batch, L patches of a row, D hidden size, N heads, d head size.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_onevision import ROTARY_SPLIT, OneVisionConfig
+from .patch_inputs import prepare_patches
+
+
+class OneVisionEmbeddings(nn.Module):
+    """One linear map of each patch, kept as the published convolution."""
+
+    def __init__(self, config: OneVisionConfig):
+        super().__init__()
+        self.patch_shape = (config.num_channels, config.patch_size, config.patch_size)
+        self.patch_embedding = nn.Conv2d(
+            config.num_channels, config.hidden_size, config.patch_size, stride=config.patch_size, bias=False
+        )
+
+    def forward(self, patches: Tensor) -> Tensor:
+        # (..., C*p*p) -> (patches, C, p, p) -> (..., D); through the module, so that hooks and adapters on it
+        # count
+        images = patches.reshape(-1, *self.patch_shape).to(self.patch_embedding.weight.dtype)
+        return self.patch_embedding(images).view(*patches.shape[:-1], -1)
+
+
+class OneVisionRotaryEmbedding(nn.Module):
+    """Angles of the 4:6:6 rotary embedding, as cos and sin of shape (..., L, 1, d).
+
+    Half of a head's channels is shared 4:6:6 between t, h and w, and that half is laid out twice, while the
+    rotation pairs neighbouring channels; so the two members of a pair turn by different angles. That is the
+    published embedding and what the weights were trained with.
+
+    The frequencies are computed on every call, in float32: a buffer would be garbage after `from_pretrained`,
+    which builds on the meta device, and would be rounded by `model.to(torch.bfloat16)`.
+    """
+
+    def __init__(self, config: OneVisionConfig):
+        super().__init__()
+        unit = config.head_dim // 2 // sum(ROTARY_SPLIT)
+        self.axis_sizes = [share * unit for share in ROTARY_SPLIT]
+        self.theta = float(config.rope_theta)
+
+    def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        angles = []
+        for axis, size in enumerate(self.axis_sizes):
+            steps = torch.arange(size, dtype=torch.float32, device=positions.device) / size
+            angles.append(positions[..., axis, None].float() * self.theta**-steps)
+        half = torch.cat(angles, dim=-1)
+        angle = torch.cat([half, half], dim=-1).unsqueeze(-2)
+        cos, sin = angle.cos(), angle.sin()
+        # The sign of (x0, x1) -> (-x1, x0) is folded into sin here, once for all layers.
+        sin[..., ::2].neg_()
+        return cos.to(dtype), sin.to(dtype)
+
+
+def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate x (..., L, N, d): each pair (x0, x1) becomes (x0 cos - x1 sin, x1 cos + x0 sin)."""
+    swapped = torch.stack((x[..., 1::2], x[..., ::2]), dim=-1).flatten(-2)
+    return torch.addcmul(x * cos, swapped, sin)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[Tensor, Tensor]:
+    """Attention written out, which also gives the weights: (B, N, L, d) -> (B, L, N, d), (B, N, L, L)."""
+    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class OneVisionAttention(nn.Module):
+    def __init__(self, config: OneVisionConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.head_dim
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.attention_dropout
+        self.is_causal = False
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[Tensor, Tensor | None]:
+        # (B, L, D) -> (B, L, N, d); rotated in this layout, where the channels are contiguous
+        heads = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query = apply_rotary(self.q_proj(hidden_states).view(heads), *rotary)
+        key = apply_rotary(self.k_proj(hidden_states).view(heads), *rotary)
+        value = self.v_proj(hidden_states).view(heads)
+
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attended, weights = attend(
+            self,
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            attention_mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.out_proj(attended.reshape(hidden_states.shape)), weights
+
+
+class OneVisionMLP(nn.Module):
+    def __init__(self, config: OneVisionConfig):
+        super().__init__()
+        self.activation_fn = ACT2FN[config.hidden_act]
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
+
+
+def make_norm(config: OneVisionConfig) -> nn.Module:
+    norm = nn.RMSNorm if config.layer_norm_type == "rms_norm" else nn.LayerNorm
+    return norm(config.hidden_size, eps=config.layer_norm_eps)
+
+
+class OneVisionLayer(GradientCheckpointingLayer):
+    def __init__(self, config: OneVisionConfig):
+        super().__init__()
+        self.self_attn = OneVisionAttention(config)
+        self.layer_norm1 = make_norm(config)
+        self.mlp = OneVisionMLP(config)
+        self.layer_norm2 = make_norm(config)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> Tensor:
+        attended, _ = self.self_attn(self.layer_norm1(hidden_states), rotary, attention_mask, **kwargs)
+        hidden_states = hidden_states + attended
+        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
+
+
+class OneVisionEncoder(nn.Module):
+    """The stack of layers; it owns their published name, `encoder.layers`."""
+
+    def __init__(self, config: OneVisionConfig):
+        super().__init__()
+        self.layers = nn.ModuleList(OneVisionLayer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(
+        self, hidden_states: Tensor, rotary: tuple[Tensor, Tensor], attention_mask, **kwargs
+    ) -> Tensor:
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, rotary, attention_mask, **kwargs)
+        return hidden_states
+
+
+class OneVisionPoolingHead(nn.Module):
+    """A learned probe attends to the patches; then x + MLP(RMSNorm(x))."""
+
+    def __init__(self, config: OneVisionConfig):
+        super().__init__()
+        self.probe = nn.Parameter(torch.randn(1, 1, config.hidden_size))
+        self.attention = nn.MultiheadAttention(
+            config.hidden_size, config.num_attention_heads, batch_first=True
+        )
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = OneVisionMLP(config)
+
+    def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, L, D), mask (B, L) True for real patches -> (B, D)."""
+        probe = self.probe.expand(hidden_states.shape[0], -1, -1)
+        padding = None if mask is None else ~mask
+        pooled, _ = self.attention(
+            probe, hidden_states, hidden_states, key_padding_mask=padding, need_weights=False
+        )
+        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+
+
+class OneVisionPreTrainedModel(PreTrainedModel):
+    config: OneVisionConfig
+    base_model_prefix = "onevision_encoder"
+    main_input_name = "pixel_values"
+    input_modalities = ["image", "video"]
+    supports_gradient_checkpointing = True
+    # The head is whole because its attention reads the weights of sub-modules that it does not call.
+    _no_split_modules = ["OneVisionEmbeddings", "OneVisionLayer", "OneVisionPoolingHead"]
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": OneVisionLayer, "attentions": OneVisionAttention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, OneVisionPoolingHead):
+            init.normal_(module.probe)
+
+
+class OneVisionModel(OneVisionPreTrainedModel):
+    """The encoder with its final norm and pooling head (both absent when `config.use_head` is False)."""
+
+    def __init__(self, config: OneVisionConfig):
+        super().__init__(config)
+        self.embeddings = OneVisionEmbeddings(config)
+        self.layernorm_pre = make_norm(config)
+        self.encoder = OneVisionEncoder(config)
+        self.video_rope = OneVisionRotaryEmbedding(config)
+        self.layernorm_post = make_norm(config) if config.use_head else None
+        self.head = OneVisionPoolingHead(config) if config.use_head else None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.patch_embedding
+
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        visible_indices: Tensor | None = None,
+        patch_positions: Tensor | None = None,
+        pixel_attention_mask: Tensor | None = None,
+        pixel_values_videos: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        r"""
+        Encode images, dense videos or selected patches.
+
+        Args:
+            pixel_values (`torch.FloatTensor`): (B, C, H, W) images or (B, C, T, H, W) videos, H and W
+                multiples of the patch size; or (B, K, C*p*p) patches, as `pixel_values_videos`.
+            visible_indices (`torch.LongTensor` of shape (B, K), *optional*): the patches of a dense input
+                that are encoded, as flat indices t*gh*gw + h*gw + w.
+            patch_positions (`torch.LongTensor` of shape (B, K, 3), *optional*): [t, h, w] of each patch, t on
+                the grid of `config.rope_temporal_size`. Needed for patches; dense pixels default to t =
+                0..T-1.
+            pixel_attention_mask (`torch.Tensor` of shape (B, K), *optional*): bool or int, 1 for a real
+                patch, 0 for padding, whose content is ignored.
+            pixel_values_videos (`torch.FloatTensor` of shape (B, K, C*p*p)): patches, flattened as (C, p, p).
+
+        Returns:
+            `last_hidden_state` (B, K, D) and `pooler_output` (B, D), which is `None` without a head. Of the
+            `hidden_states`, the first is the input of the first layer and the last one precedes the final
+            norm.
+
+        Raises:
+            ValueError: for inputs that do not fit together or the model; the message names both sides.
+        """
+        patches, positions, mask = prepare_patches(
+            self.config,
+            pixel_values,
+            visible_indices,
+            patch_positions,
+            pixel_attention_mask,
+            pixel_values_videos,
+        )
+        hidden_states = self.layernorm_pre(self.embeddings(patches))
+        rotary = self.video_rope(positions.to(hidden_states.device), hidden_states.dtype)
+        attention_mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=mask
+        )
+        hidden_states = self.encoder(hidden_states, rotary, attention_mask, **kwargs)
+
+        if self.layernorm_post is None or self.head is None:
+            return BaseModelOutputWithPooling(last_hidden_state=hidden_states)
+        hidden_states = self.layernorm_post(hidden_states)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden_states, pooler_output=self.head(hidden_states, mask)
+        )
+
+
+__all__ = ["OneVisionModel", "OneVisionPreTrainedModel"]

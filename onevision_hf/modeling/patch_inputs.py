@@ -1,0 +1,205 @@
+"""From every form in which pixels reach the encoder to one: flattened patches, their positions, a mask.
+
+Shapes: B batch, C channels, T frames, H W pixels, p patch side, K patches of a batch row, gh gw patch grid.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .configuration_onevision import OneVisionConfig
+
+
+class PatchInputs(NamedTuple):
+    """What the encoder computes on.
+
+    Attributes:
+        patches: (B, K, C*p*p) floating point, each patch flattened as (C, p, p).
+        positions: (B, K, 3) integers [t, h, w].
+        mask: (B, K) bool, True for a real patch; `None` when every patch is real.
+    """
+
+    patches: Tensor
+    positions: Tensor
+    mask: Tensor | None
+
+
+def prepare_patches(
+    config: OneVisionConfig,
+    pixel_values: Tensor | None = None,
+    visible_indices: Tensor | None = None,
+    patch_positions: Tensor | None = None,
+    pixel_attention_mask: Tensor | None = None,
+    pixel_values_videos: Tensor | None = None,
+) -> PatchInputs:
+    """Check the arguments of `OneVisionModel.forward` and bring them to one form.
+
+    Raises:
+        ValueError: none or both of the pixel arguments, a shape, type or size that does not fit the model,
+            positions off the grid, a row without a real patch. The message names what was found and what was
+            expected.
+    """
+    if (pixel_values is None) == (pixel_values_videos is None):
+        found = "both" if pixel_values is not None else "neither"
+        raise ValueError(f"give either pixel_values or pixel_values_videos, found {found}")
+    name = "pixel_values" if pixel_values is not None else "pixel_values_videos"
+    pixels = pixel_values if pixel_values is not None else pixel_values_videos
+    assert pixels is not None
+    if not pixels.is_floating_point():
+        raise ValueError(f"{name} must be floating point (normalised pixels), got {pixels.dtype}")
+
+    grid = None
+    if name == "pixel_values" and pixels.ndim in (4, 5):
+        patches, grid = cut_patches(pixels, config)
+        positions = _dense_positions(patches, grid, visible_indices, patch_positions)
+        if visible_indices is not None:
+            patches = patches.gather(1, visible_indices[..., None].expand(-1, -1, patches.shape[-1]))
+    elif pixels.ndim == 3:
+        patches, positions = pixels, _given_positions(config, name, pixels, visible_indices, patch_positions)
+    else:
+        dense = "(B, C, H, W), (B, C, T, H, W) or " if name == "pixel_values" else ""
+        raise ValueError(f"{name} must be {dense}(B, K, C*p*p), got shape {tuple(pixels.shape)}")
+
+    mask = None
+    if pixel_attention_mask is not None:
+        mask = _checked_mask(pixel_attention_mask, patches)
+        # Padding may hold anything, NaN included, and NaN would survive a weight of zero.
+        patches = patches.masked_fill(~mask[..., None], 0)
+        positions = positions.masked_fill(~mask[..., None], 0)
+    _check_on_grid(config, positions, grid)
+    return PatchInputs(patches, positions, mask)
+
+
+def cut_patches(pixel_values: Tensor, config: OneVisionConfig) -> tuple[Tensor, tuple[int, int, int]]:
+    """Cut (B, C, H, W) or (B, C, T, H, W) into patches (B, T*gh*gw, C*p*p); also gives the grid (T, gh,
+    gw)."""
+    video_BCTHW = pixel_values if pixel_values.ndim == 5 else pixel_values.unsqueeze(2)
+    batch, channels, frames, height, width = video_BCTHW.shape
+    p = config.patch_size
+    if channels != config.num_channels:
+        raise ValueError(
+            f"pixel_values has {channels} channels in dimension 1, the model has {config.num_channels}; the "
+            f"layouts are (B, C, H, W) and (B, C, T, H, W), got shape {tuple(pixel_values.shape)}"
+        )
+    if height % p or width % p or not height or not width:
+        raise ValueError(f"height {height} and width {width} must be multiples of patch_size {p}")
+    grid = (frames, height // p, width // p)
+    # (B, C, T, gh, p, gw, p) -> (B, T, gh, gw, C, p, p)
+    tiles = video_BCTHW.reshape(batch, channels, frames, grid[1], p, grid[2], p).permute(0, 2, 3, 5, 1, 4, 6)
+    return tiles.reshape(batch, -1, channels * p * p), grid
+
+
+def grid_positions(frames: int, height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """All positions (T*gh*gw, 3) of a grid in raster order, t slowest."""
+    axes = [torch.arange(size, device=device) for size in (frames, height, width)]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2)
+
+
+def _dense_positions(
+    patches: Tensor,
+    grid: tuple[int, int, int],
+    visible_indices: Tensor | None,
+    patch_positions: Tensor | None,
+) -> Tensor:
+    """Positions of the patches that stay of a dense input: given, or those of the grid."""
+    batch, total, _ = patches.shape
+    rows = total
+    if visible_indices is not None:
+        _check_integers("visible_indices", visible_indices)
+        if visible_indices.ndim != 2 or visible_indices.shape[0] != batch:
+            raise ValueError(
+                f"visible_indices must be (B={batch}, K), got shape {tuple(visible_indices.shape)}"
+            )
+        if (bounds := _bounds(visible_indices)) and not 0 <= bounds[0] <= bounds[1] < total:
+            raise ValueError(
+                f"visible_indices lie in {bounds[0]}..{bounds[1]}, the grid (T, gh, gw) = {grid} has indices "
+                f"0..{total - 1}"
+            )
+        rows = visible_indices.shape[1]
+    if patch_positions is not None:
+        _check_integers("patch_positions", patch_positions)
+        if patch_positions.shape != (batch, rows, 3):
+            raise ValueError(
+                f"patch_positions must be (B, K, 3) = {(batch, rows, 3)} for these pixels, got "
+                f"{tuple(patch_positions.shape)}"
+            )
+        return patch_positions
+    positions = grid_positions(*grid, device=patches.device)
+    return positions.expand(batch, -1, -1) if visible_indices is None else positions[visible_indices]
+
+
+def _given_positions(
+    config: OneVisionConfig,
+    name: str,
+    patches: Tensor,
+    visible_indices: Tensor | None,
+    patch_positions: Tensor | None,
+) -> Tensor:
+    """The positions that must come with patches that were cut outside the model."""
+    expected = config.num_channels * config.patch_size**2
+    if patches.shape[-1] != expected:
+        raise ValueError(
+            f"{name} holds patches of {patches.shape[-1]} values, the model takes {config.num_channels} "
+            f"channels x patch_size {config.patch_size} x {config.patch_size} = {expected}"
+        )
+    if visible_indices is not None:
+        raise ValueError(f"visible_indices index a dense video; {name} already holds selected patches")
+    if patch_positions is None:
+        raise ValueError(
+            f"{name} holds selected patches, so patch_positions must say where each lies, found None"
+        )
+    _check_integers("patch_positions", patch_positions)
+    if patch_positions.shape != (*patches.shape[:-1], 3):
+        raise ValueError(
+            f"patch_positions must be {(*patches.shape[:-1], 3)}, one [t, h, w] for each patch, got "
+            f"{tuple(patch_positions.shape)}"
+        )
+    return patch_positions
+
+
+def _checked_mask(pixel_attention_mask: Tensor, patches: Tensor) -> Tensor:
+    if pixel_attention_mask.is_floating_point():
+        raise ValueError(f"pixel_attention_mask must be bool or integer, got {pixel_attention_mask.dtype}")
+    if pixel_attention_mask.shape != patches.shape[:-1]:
+        raise ValueError(
+            f"pixel_attention_mask must be (B, K) = {tuple(patches.shape[:-1])}, got "
+            f"{tuple(pixel_attention_mask.shape)}"
+        )
+    mask = pixel_attention_mask.bool().to(patches.device)
+    if _values_can_be_read(mask) and not bool((real := mask.any(dim=-1)).all()):
+        raise ValueError(f"row {int(real.long().argmin())} of pixel_attention_mask has no real patch")
+    return mask
+
+
+def _check_integers(name: str, values: Tensor) -> None:
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise ValueError(f"{name} must be integer (int64), got {values.dtype}")
+
+
+def _check_on_grid(config: OneVisionConfig, positions: Tensor, grid: tuple[int, int, int] | None) -> None:
+    """Positions are not negative, t fits the model's time grid, and h and w the grid of dense pixels."""
+    if not _values_can_be_read(positions):
+        return
+    lows, highs = torch.stack(torch.aminmax(positions.flatten(0, -2).T.contiguous(), dim=1)).tolist()
+    limits = (config.rope_temporal_size, *(grid[1:] if grid is not None else (None, None)))
+    for axis, low, high, limit in zip("thw", lows, highs, limits, strict=True):
+        if low < 0 or (limit is not None and high >= limit):
+            allowed = f"0..{limit - 1}" if limit is not None else "0 or more"
+            source = " (rope_temporal_size)" if axis == "t" and limit is not None else ""
+            raise ValueError(
+                f"patch_positions: {axis} lies in {low}..{high}, the grid allows {allowed}{source}"
+            )
+
+
+def _bounds(values: Tensor) -> tuple[int, int] | None:
+    if not _values_can_be_read(values):
+        return None
+    low, high = torch.stack(torch.aminmax(values)).tolist()
+    return low, high
+
+
+def _values_can_be_read(values: Tensor) -> bool:
+    """Whether checks of values are possible: not on meta tensors, and a compiled graph must not break on
+    them."""
+    return not torch.compiler.is_compiling() and not values.is_meta and values.numel() > 0
