@@ -23,8 +23,8 @@ from ..modeling.video_reader import DecodedFrame, VideoReader, turn
 from .sources import MediaError
 
 PARTS = ("object", "motion")
-CELL = 8  # pixels a side of a grid cell
-SIDE = 128  # the shorter side that pictures and frames are brought to: 16 cells
+SIDE = 64  # the shorter side that pictures and frames are brought to
+CELL = 4  # pixels a side of a cell of the grid of kept patches, so 16 cells
 COLOUR_LEVELS = 4  # a channel
 ORIENTATIONS = 8
 EDGE_GRID = 4
@@ -155,10 +155,10 @@ def _displacement(frame: DecodedFrame) -> np.ndarray | None:
         return None
     height, width = frame.av_frame.height, frame.av_frame.width
     # From the block to its reference: against the motion for a past one, along it for a future one.
-    past = -motion_field(records, height, width, whole_pixels=True)
-    moved = np.where(
-        np.isnan(past), motion_field(records, height, width, future=True, whole_pixels=True), past
-    )
+    moved = -motion_field(records, height, width, whole_pixels=True)
+    if (records["source"] > 0).any():
+        future = motion_field(records, height, width, future=True, whole_pixels=True)
+        moved = np.where(np.isnan(moved), future, moved)
     moved = turn(np.nan_to_num(moved, nan=0.0), frame.rotation)
     for _ in range(frame.rotation // 90 % 4):  # a quarter turn counter-clockwise: right becomes up
         moved = np.stack([moved[..., 1], -moved[..., 0]], -1)

@@ -97,6 +97,9 @@ def inspect(
     wide = 3 if shards.kind == "video" else 1
     samples = max(3, samples // wide)
 
+    def counted(count: int) -> str:
+        return f"{count:,} {unit}" if count == 1 else f"{count:,} {unit}s"
+
     def tiles(rows: Sequence[int] | np.ndarray) -> list[Image.Image]:
         return [tile(source, items[members.keys[i]]) for i in rows]
 
@@ -112,7 +115,7 @@ def inspect(
         if far:
             groups.append(("farthest from it", tiles(own[len(own) - far :])))
         mean = f", mean cosine {members.score[own].mean():.2f}" if len(own) else ""
-        rows.append(Row(f"Cluster {cluster}", f"{len(own):,} {unit}s{mean}", groups))
+        rows.append(Row(f"Cluster {cluster}", f"{counted(len(own))}{mean}", groups))
     images: dict[str, Image.Image] = {
         "sizes.png": size_histogram(members.sizes.tolist()),
         "clusters.png": sheet(
@@ -125,7 +128,7 @@ def inspect(
     rows = []
     for one, two, cosine in closest:
         groups = [
-            (f"cluster {c}, {members.sizes[c]:,} {unit}s", tiles(members.of(c)[:half])) for c in (one, two)
+            (f"cluster {c}, {counted(members.sizes[c])}", tiles(members.of(c)[:half])) for c in (one, two)
         ]
         rows.append(Row(f"{one} and {two}", f"cosine of the centers {cosine:.3f}", groups))
     if rows:

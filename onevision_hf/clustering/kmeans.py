@@ -84,6 +84,7 @@ def find_centers(
         run = RunFolder(out, stage=STAGE, settings=settings, sources=sources, redo=redo, rank=processes.rank)
     with run:
         if run.finished:
+            _remove_states(run)
             return FinishedRun(out, STAGE).summary
         rows = shards.unpack(run.path / f".rows-{processes.rank}.tmp", dropped, processes.part(len(shards)))
         counts = torch.zeros(processes.world, dtype=torch.int64)
@@ -110,17 +111,23 @@ def find_centers(
             return {}
         run.write(OBJECTIVE, canonical_json(history))
         run.write(CENTERS, save({"centers": centers.contiguous()}))
-        for leftover in (*run.path.glob("state*.safetensors"), *run.path.glob("cell-*.safetensors")):
-            leftover.unlink()
-        (run.path / ".cells.tmp").unlink(missing_ok=True)
-        return run.finish(
-            {
-                "clusters": clusters,
-                "dim": shards.dim,
-                "items": job.total,
-                "objective": history["objective"][-1],
-            }
-        )
+        summary = {
+            "clusters": clusters,
+            "dim": shards.dim,
+            "items": job.total,
+            "objective": history["objective"][-1],
+        }
+        finished = run.finish(summary)
+        _remove_states(run)
+        return finished
+
+
+def _remove_states(run: RunFolder) -> None:
+    """What only an unfinished run needs; not before it is finished, or a kill in between would cost it
+    all."""
+    for pattern in ("state.safetensors", "cell-*.safetensors", ".cells.tmp"):
+        for leftover in run.path.glob(pattern):
+            leftover.unlink(missing_ok=True)
 
 
 class _Job:

@@ -122,14 +122,8 @@ def pack(
         run.write("rejected.jsonl", rejections)
         count_rejected = rejections.count("\n")
         if count_rejected == total:
-            first = (
-                json.loads(rejections.splitlines()[0])
-                if total
-                else {"key": "", "reason": "nothing is labelled"}
-            )
-            raise ValueError(
-                f"none of the {total} items could be packed; the first: {first['key']}: {first['reason']}"
-            )
+            example = json.loads(rejections.splitlines()[0]) if total else {"reason": "nothing is labelled"}
+            raise ValueError(f"none of the {total} items could be packed: {example}")
         rows_of = [pq.read_metadata(run.path / name[-1]).num_rows for name in names]
         return run.finish(
             {

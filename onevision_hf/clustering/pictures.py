@@ -61,13 +61,14 @@ class Row:
 def sheet(heading: str, explanation: str, rows: Sequence[Row]) -> Image.Image:
     """Rows of tiles under one another."""
     caption, group_gap, head = 46, 34, 96
-    widths = [
-        sum(sum(t.width + GAP for t in tiles) - GAP for _, tiles in row.groups if tiles)
-        + group_gap * (len(row.groups) - 1)
-        for row in rows
-    ]
+    # Groups of one place begin at one column in every row.
+    columns = [MARGIN]
+    for place in range(max(len(row.groups) for row in rows)):
+        found = [row.groups[place][1] for row in rows if place < len(row.groups) and row.groups[place][1]]
+        widest = max((sum(one.width + GAP for one in tiles) for tiles in found), default=TILE)
+        columns.append(columns[-1] + widest + group_gap)
     text_width = int(font(15).getlength(explanation))
-    width = 2 * MARGIN + max([640, text_width, *widths])
+    width = max(2 * MARGIN + max(640, text_width), columns[-1] - group_gap - GAP + MARGIN)
     height = head + len(rows) * (caption + TILE + 28) + MARGIN - 10
     canvas = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(canvas)
@@ -78,13 +79,11 @@ def sheet(heading: str, explanation: str, rows: Sequence[Row]) -> Image.Image:
         draw.line([(MARGIN, y), (width - MARGIN, y)], FAINT, 1)
         draw.text((MARGIN, y + 9), row.title, INK, font(17))
         draw.text((MARGIN + font(17).getlength(row.title) + 12, y + 11), row.note, QUIET, font(15))
-        x = MARGIN
-        for word, tiles in row.groups:
+        for x, (word, tiles) in zip(columns, row.groups, strict=False):
             draw.text((x, y + 33), word, QUIET, font(12))
             for one in tiles:
                 canvas.paste(one, (x, y + caption + 4))
                 x += one.width + GAP
-            x += group_gap - GAP
         y += caption + TILE + 28
     return canvas
 
@@ -127,7 +126,7 @@ def size_histogram(sizes: Sequence[int]) -> Image.Image:
             draw.text((x + slot / 2, top + plot_height + 8), name, QUIET, font(13), anchor="mt")
     draw.line([(left, top + plot_height), (width - MARGIN, top + plot_height)], INK, 1)
     draw.text((left + plot_width / 2, height - 26), "items in a cluster", QUIET, font(14), anchor="mm")
-    draw.text((left - 10, top - 22), "clusters", QUIET, font(14), anchor="rm")
+    draw.text((MARGIN, top - 22), "clusters", QUIET, font(14), anchor="lm")
     return canvas
 
 

@@ -77,7 +77,7 @@ class DescriptorTeacher:
         if "object" not in self.parts:
             raise MediaError("a picture has no motion: use --teacher descriptors:object")
         picture = open_picture(content)
-        picture.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
+        picture.thumbnail((2 * SIDE, 2 * SIDE), Image.Resampling.BILINEAR)
         return describe_picture(np.asarray(picture))
 
     def encode(self, prepared: Sequence[np.ndarray]) -> torch.Tensor:
