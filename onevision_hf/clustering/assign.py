@@ -125,7 +125,10 @@ def assign_labels(
         run = RunFolder(out, stage=STAGE, settings=settings, sources=sources, redo=redo, rank=processes.rank)
     with run:
         names = _names(shards)
-        mine = run.missing(names)[processes.rank :: processes.world]
+        missing = run.missing(names)
+        if run.finished and not missing:
+            return FinishedRun(out, STAGE).summary
+        mine = processes.own(missing)
         with progress("assign", sum(shards.rows[i] for i in mine), not processes.main) as step:
             for index in mine:
                 kept = shards.kept(index, dropped)
@@ -198,13 +201,16 @@ def assign_tags(
     with processes.main_first():
         run = RunFolder(out, stage=STAGE, settings=settings, sources=sources, redo=redo, rank=processes.rank)
     with run:
+        names = _names(shards)
+        missing = run.missing(names)
+        if run.finished and not missing:
+            return FinishedRun(out, STAGE).summary
         if processes.main:
             with run.shard(VOCABULARY) as path:
                 pq.write_table(
                     pa.table({"tag": [w for w, _ in frequent], "count": [c for _, c in frequent]}), path
                 )
-        names = _names(shards)
-        for index in run.missing(names)[processes.rank :: processes.world]:
+        for index in processes.own(missing):
             kept, tags, keys = _tags(shards, index, dropped)
             labelled = [[number[w] for w in words if w in number] for words in tags]
             some = [i for i, found in enumerate(labelled) if found]
@@ -241,11 +247,12 @@ def _lists(values: np.ndarray) -> pa.ListArray:
 
 
 def _finish(run: RunFolder, names: list[str], processes: Processes, classes: int) -> dict[str, Any]:
-    processes.barrier()
-    if not processes.main:
-        return {}
-    rows = [pq.read_metadata(run.path / name).num_rows for name in names]
-    return run.finish({"items": sum(rows), "classes": classes, "rows": rows})
+    def summarise() -> None:
+        rows = [pq.read_metadata(run.path / name).num_rows for name in names]
+        run.finish({"items": sum(rows), "classes": classes, "rows": rows})
+
+    processes.finish(summarise)
+    return FinishedRun(run.path, STAGE).summary
 
 
 class LabelShards:

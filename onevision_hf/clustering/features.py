@@ -71,7 +71,9 @@ def extract_features(
         parts = [items[i : i + shard_items] for i in range(0, len(items), shard_items)]
         names = [f"features-{i:05d}.parquet" for i in range(len(parts))]
         missing = run.missing(names)
-        mine = missing[processes.rank :: processes.world]
+        if run.finished and not missing:
+            return FinishedRun(out, STAGE).summary
+        mine = processes.own(missing)
         with progress(f"features ({kind})", sum(len(parts[i]) for i in mine), not processes.main) as step:
             for index in mine:
                 rows, rejected = _encode(source, parts[index], teacher, batch_size, workers, step)
@@ -81,10 +83,8 @@ def extract_features(
                         table, path, compression="none", use_dictionary=False, write_statistics=False
                     )
                     rejected_path.write_text(json_lines(rejected))
-        processes.barrier()
-        if not processes.main:
-            return {}
-        return _finish(run, names, len(items))
+        processes.finish(lambda: _finish(run, names, len(items)))
+        return FinishedRun(out, STAGE).summary
 
 
 def json_lines(records: Iterable[dict[str, str]]) -> str:
@@ -168,7 +168,7 @@ def _table(rows: list[dict[str, Any]], plan: str) -> pa.Table:
     return pa.table(columns).replace_schema_metadata({"plan": plan})
 
 
-def _finish(run: RunFolder, names: list[str], items: int) -> dict[str, Any]:
+def _finish(run: RunFolder, names: list[str], items: int) -> None:
     rejected = "".join((run.path / f"rejected-{i:05d}.jsonl").read_text() for i in range(len(names)))
     run.write("rejected.jsonl", rejected)
     count = rejected.count("\n")
@@ -184,7 +184,7 @@ def _finish(run: RunFolder, names: list[str], items: int) -> dict[str, Any]:
         rows.append(pq.read_metadata(run.path / name).num_rows)
         if rows[-1]:
             dim = schema.field("feature").type.list_size
-    return run.finish({"items": sum(rows), "rejected": count, "shards": len(names), "rows": rows, "dim": dim})
+    run.finish({"items": sum(rows), "rejected": count, "shards": len(names), "rows": rows, "dim": dim})
 
 
 class FeatureShards:

@@ -106,20 +106,16 @@ def find_centers(
             state = job.lloyd("state", first, iterations)
             centers, history = state.centers, {"objective": state.objective, "reseeded": state.reseeded}
         rows.remove()
-        processes.barrier()
-        if not processes.main:
-            return {}
-        run.write(OBJECTIVE, canonical_json(history))
-        run.write(CENTERS, save({"centers": centers.contiguous()}))
-        summary = {
-            "clusters": clusters,
-            "dim": shards.dim,
-            "items": job.total,
-            "objective": history["objective"][-1],
-        }
-        finished = run.finish(summary)
-        _remove_states(run)
-        return finished
+
+        def save_all() -> None:
+            run.write(OBJECTIVE, canonical_json(history))
+            run.write(CENTERS, save({"centers": centers.contiguous()}))
+            objective = history["objective"][-1]
+            run.finish({"clusters": clusters, "dim": shards.dim, "items": job.total, "objective": objective})
+            _remove_states(run)
+
+        processes.finish(save_all)
+        return FinishedRun(out, STAGE).summary
 
 
 def _remove_states(run: RunFolder) -> None:
@@ -146,10 +142,8 @@ class _Job:
         path = self.run.path / f"{name}.safetensors"
         self.processes.barrier()
         state = _load_state(path) if path.exists() else State(normalize(centers.float(), dim=1))
-        with progress(
-            f"k-means ({len(centers)} clusters)", iterations * self.total, not self.processes.main
-        ) as step:
-            step(state.iteration * self.total)
+        left = (iterations - state.iteration) * self.total
+        with progress(f"k-means ({len(centers)} clusters)", left, not self.processes.main) as step:
 
             def after(state: State) -> None:
                 step(self.total)
@@ -174,7 +168,7 @@ def _two_levels(
     filled = [i for i in range(cells) if sizes[i]]
     names = [f"cell-{i:05d}.safetensors" for i in filled]
     missing = job.run.missing(names)
-    mine = missing[job.processes.rank :: job.processes.world]
+    mine = job.processes.own(missing)
     alone = Processes()
     with progress(
         "k-means (cells)", int(sum(sizes[filled[i]] for i in mine)), not job.processes.main

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from ..modeling.patch_selection import select_patches
 from ..modeling.video_reader import VideoReader
-from ..run_folder import RunFolder, digest_of
+from ..run_folder import FinishedRun, RunFolder, digest_of
 from .assign import LabelShards
 from .features import ahead, json_lines
 from .media import BROKEN, picture_size, reason_of
@@ -89,7 +89,9 @@ def pack(
         count = -(-total // shard_items)
         names = [shard_names(head, index, layout) for index in range(count)]
         missing = run.missing([name[-1] for name in names])
-        mine = set(missing[processes.rank :: processes.world])
+        if run.finished and not missing:
+            return FinishedRun(out, STAGE).summary
+        mine = set(processes.own(missing))
         items = {item.key: item for item in source.items}
 
         def one(row: Mapping[str, Any]) -> PackedRow | dict[str, str]:
@@ -115,24 +117,19 @@ def pack(
                 with run.shard(last, f"rejected-{index:05d}.jsonl", *first) as (path, rejected_path, *others):
                     rejected_path.write_text(json_lines(rejected))
                     write_shard(packed, [*others, path], layout, index * shard_items)
-        processes.barrier()
-        if not processes.main:
-            return {}
-        rejections = "".join((run.path / f"rejected-{i:05d}.jsonl").read_text() for i in range(count))
-        run.write("rejected.jsonl", rejections)
-        count_rejected = rejections.count("\n")
-        if count_rejected == total:
-            example = json.loads(rejections.splitlines()[0]) if total else {"reason": "nothing is labelled"}
-            raise ValueError(f"none of the {total} items could be packed: {example}")
-        rows_of = [pq.read_metadata(run.path / name[-1]).num_rows for name in names]
-        return run.finish(
-            {
-                "items": sum(rows_of),
-                "rejected": count_rejected,
-                "classes": labelled.classes,
-                "rows": rows_of,
-            }
-        )
+        processes.finish(lambda: _finish(run, [name[-1] for name in names], total, labelled.classes))
+        return FinishedRun(out, STAGE).summary
+
+
+def _finish(run: RunFolder, names: list[str], total: int, classes: int) -> None:
+    rejected = "".join((run.path / f"rejected-{i:05d}.jsonl").read_text() for i in range(len(names)))
+    run.write("rejected.jsonl", rejected)
+    count = rejected.count("\n")
+    if count == total:
+        example = json.loads(rejected.splitlines()[0]) if total else {"reason": "nothing is labelled"}
+        raise ValueError(f"none of the {total} items could be packed: {example}")
+    rows = [pq.read_metadata(run.path / name).num_rows for name in names]
+    run.finish({"items": sum(rows), "rejected": count, "classes": classes, "rows": rows})
 
 
 def _batched(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

@@ -5,7 +5,7 @@ torchrun --nproc_per_node 4 -m onevision_hf.cli cluster kmeans ...
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +43,18 @@ class Processes:
     def part(self, count: int) -> range:
         """This process's contiguous share of `count` things: earlier ranks hold earlier things."""
         return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+
+    def finish(self, do: Callable[[], object]) -> None:
+        """When all processes are here, the main one does the rest; all go on when it is done."""
+        self.barrier()
+        with self.main_first():
+            if self.main:
+                do()
+
+    def own(self, shards: Iterable[int]) -> list[int]:
+        """Those of some shards that this process is to do: by their number, since another process may have
+        finished some of its own by the time that this one looks at what is missing."""
+        return [shard for shard in shards if shard % self.world == self.rank]
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:

@@ -51,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     dedup.add_argument(
         "--cell-items", type=int, default=20_000, help="items compared pair by pair (%(default)s)"
     )
+    dedup.add_argument("--seed", type=int, default=0)
     _add_rows(dedup, workers=False)
 
     kmeans = stage("kmeans", _kmeans, "features -> centers, spherical k-means")
