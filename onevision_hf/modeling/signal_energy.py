@@ -250,7 +250,8 @@ def _borrow_motion(
     if missing:
 
         def measure(picture: LonePicture) -> np.ndarray:
-            return _own_motion(picture.vectors, *picture.luma.shape, camera)
+            height, width = picture.luma.shape
+            return _own_motion(picture.vectors, height, width, camera)
 
         known |= zip(missing, read_lone_pictures(reader, missing, block_qp=False, then=measure), strict=True)
     for frame_id, signals in borrowing:

@@ -1,4 +1,4 @@
-"""The vectors of B pictures that are decoded alone are wrong: their motion is that of a P picture near them."""
+"""B pictures decoded alone have wrong vectors: their motion is that of a P picture near them."""
 
 import numpy as np
 import pytest
