@@ -4,14 +4,29 @@ Importing the package registers its classes with transformers' Auto classes, so 
 `AutoModel.from_pretrained`, `AutoVideoProcessor.from_pretrained` and their kin find them.
 """
 
-__version__ = "0.1.0"
+from transformers import AutoConfig, AutoModel, AutoVideoProcessor
 
-from transformers import AutoConfig, AutoModel
-
+from onevision_hf.assets import bundled_clip
 from onevision_hf.modeling.configuration_onevision import OneVisionConfig
 from onevision_hf.modeling.modeling_onevision import OneVisionModel
+from onevision_hf.modeling.patch_selection import Selection, select_patches
+from onevision_hf.modeling.video_processing_onevision import OneVisionVideoProcessor
+from onevision_hf.modeling.video_reader import VideoReader, VideoReadError
+
+__version__ = "0.1.0"
 
 AutoConfig.register(OneVisionConfig.model_type, OneVisionConfig)
 AutoModel.register(OneVisionConfig, OneVisionModel)
+AutoVideoProcessor.register(OneVisionConfig, OneVisionVideoProcessor)
 
-__all__ = ["OneVisionConfig", "OneVisionModel", "__version__"]
+__all__ = [
+    "OneVisionConfig",
+    "OneVisionModel",
+    "OneVisionVideoProcessor",
+    "Selection",
+    "VideoReadError",
+    "VideoReader",
+    "__version__",
+    "bundled_clip",
+    "select_patches",
+]

@@ -1,8 +1,8 @@
 """The command `onevision`: one table of sub-commands, each configured and run by the room that owns it.
 
-A command module has `configure(parser)`, which adds its arguments, and `run(args) -> int | None`. It is imported
-only when its command is named, so `onevision --help` stays quick. Bad input ends with status 1 and one line on
-standard error; a wrong option ends with argparse's status 2.
+A command module has `configure(parser)`, which adds its arguments, and `run(args) -> int | None`. It is
+imported only when its command is named, so `onevision --help` stays quick. Bad input ends with status 1 and
+one line on standard error; a wrong option ends with argparse's status 2.
 """
 
 import argparse

@@ -1,0 +1,41 @@
+"""What all tests share: capped threads, no network, and clips drawn once a session.
+
+The environment is set before torch and transformers are imported anywhere: they read it at import.
+"""
+# ruff: noqa: E402
+
+import os
+from pathlib import Path
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "2")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 reports its settings on standard error otherwise
+
+import numpy as np
+import pytest
+import torch
+from clips import moving_scene, write_clip
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(scope="session")
+def scene() -> np.ndarray:
+    """48 RGB frames of 144 x 192: a panning ground and three squares that move."""
+    return moving_scene(48, 144, 192, seed=0)
+
+
+@pytest.fixture(scope="session")
+def clip(scene: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`scene` as H.264 in mp4: keyframes every 12 frames, up to two B-pictures between references."""
+    return write_clip(tmp_path_factory.mktemp("clips") / "scene.mp4", scene)
+
+
+@pytest.fixture(scope="session")
+def real_clips() -> Path:
+    """The folder of real clips that `ONEVISION_CLIPS` names; tests that need it skip where it is not set."""
+    folder = os.environ.get("ONEVISION_CLIPS")
+    if not folder:
+        pytest.skip("set ONEVISION_CLIPS to the folder of the real clips (beach.mp4 and what belongs to it)")
+    return Path(folder)
