@@ -4,11 +4,14 @@ Importing the package registers its classes with transformers' Auto classes, so 
 `AutoModel.from_pretrained`, `AutoVideoProcessor.from_pretrained` and their kin find them.
 """
 
-from transformers import AutoConfig, AutoModel, AutoVideoProcessor
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoVideoProcessor
 
 from onevision_hf.assets import bundled_clip
 from onevision_hf.modeling.configuration_onevision import OneVisionConfig
+from onevision_hf.modeling.configuration_openvision3 import OpenVision3Config
+from onevision_hf.modeling.image_processing_openvision3 import OpenVision3ImageProcessor
 from onevision_hf.modeling.modeling_onevision import OneVisionModel
+from onevision_hf.modeling.modeling_openvision3 import MissingVAEError, OpenVision3Model
 from onevision_hf.modeling.patch_selection import Selection, select_patches
 from onevision_hf.modeling.video_processing_onevision import OneVisionVideoProcessor
 from onevision_hf.modeling.video_reader import VideoReader, VideoReadError
@@ -18,11 +21,20 @@ __version__ = "0.1.0"
 AutoConfig.register(OneVisionConfig.model_type, OneVisionConfig)
 AutoModel.register(OneVisionConfig, OneVisionModel)
 AutoVideoProcessor.register(OneVisionConfig, OneVisionVideoProcessor)
+AutoConfig.register(OpenVision3Config.model_type, OpenVision3Config)
+AutoModel.register(OpenVision3Config, OpenVision3Model)
+AutoImageProcessor.register(
+    OpenVision3Config, image_processor_classes={"torchvision": OpenVision3ImageProcessor}
+)
 
 __all__ = [
+    "MissingVAEError",
     "OneVisionConfig",
     "OneVisionModel",
     "OneVisionVideoProcessor",
+    "OpenVision3Config",
+    "OpenVision3ImageProcessor",
+    "OpenVision3Model",
     "Selection",
     "VideoReadError",
     "VideoReader",
