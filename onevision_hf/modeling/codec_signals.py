@@ -1,8 +1,9 @@
 """What a codec says about each block of a picture, as plain arrays.
 
-A video encoder has already found out where things move (motion vectors) and where a picture cannot be predicted
-from the others (the residual). Each function here gives one such signal of one picture on the stream's own grid, in
-stored orientation; `frame_energies` brings them together on the patch grid, a map a sampled frame.
+A video encoder has already found out where things move (motion vectors) and where a picture cannot be
+predicted from the others (the residual). Each function here gives one such signal of one picture on the
+stream's own grid, in stored orientation; `frame_energies` brings them together on the patch grid, a map a
+sampled frame.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,11 +11,23 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from .frame_geometry import FrameGeometry
+from .frame_sequence import FrameSequence
 from .video_reader import DecodedFrame, VideoReader, turn
 
 BLOCK = 4  # the grid of motion vectors, in pixels: the smallest block of H.264
 # Decoders of stock FFmpeg that export motion vectors.
-VECTOR_CODECS = ("h264", "mpeg4", "mpeg1video", "mpeg2video", "h263", "flv", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2")
+VECTOR_CODECS = (
+    "h264",
+    "mpeg4",
+    "mpeg1video",
+    "mpeg2video",
+    "h263",
+    "flv1",
+    "msmpeg4v2",
+    "msmpeg4v3",
+    "wmv1",
+    "wmv2",
+)
 # A residual of this many grey levels or less is coding noise.
 DEAD_ZONE = 2
 RESIDUAL_WEIGHT = 0.5
@@ -29,12 +42,12 @@ def motion_field(
         records: FFmpeg's motion vector records (`DecodedFrame.motion_vectors`), or None.
         height, width: of the stored picture, in pixels.
         future: the vectors to the following reference instead of those to the preceding one.
-        whole_pixels: FFmpeg's rounded `src - dst` instead of `motion / motion_scale`. The published pipeline reads
-            these; the rounding is a dead zone for noise below a pixel.
+        whole_pixels: FFmpeg's rounded `src - dst` instead of `motion / motion_scale`. The published pipeline
+            reads these; the rounding is a dead zone for noise below a pixel.
 
     Returns:
-        (ceil(height / 4), ceil(width / 4), 2) float32 [x, y], pixels from the block to its reference; NaN where a
-        block is intra coded or has no vector of that direction.
+        (ceil(height / 4), ceil(width / 4), 2) float32 [x, y], pixels from the block to its reference; NaN
+        where a block is intra coded or has no vector of that direction.
     """
     field = np.full((-(-height // BLOCK), -(-width // BLOCK), 2), np.nan, np.float32)
     if records is None or not len(records):
@@ -45,7 +58,7 @@ def motion_field(
     else:
         scale = np.maximum(records["motion_scale"], 1)[:, None]
         vectors = np.stack([records["motion_x"], records["motion_y"]], -1) / scale
-    # `dst` is the middle of the block. Blocks of one shape are written together, a 4 x 4 cell of each at a time.
+    # `dst` is the middle of a block. Blocks of one shape are written together, one 4 x 4 cell at a time.
     shapes = records["h"].astype(np.int64) << 8 | records["w"]
     for shape in np.unique(shapes):
         block_height, block_width = int(shape) >> 8, int(shape) & 255
@@ -61,9 +74,9 @@ def motion_field(
 
 
 def vector_energy(field: np.ndarray) -> np.ndarray:
-    """How much each block moves against the camera: the length of its vector less the picture's median vector.
+    """How much each block moves against the camera: the length of its vector less the median vector.
 
-    (rows, columns, 2) with NaN where there is none, which counts as no motion -> (rows, columns) float32, pixels.
+    (rows, columns, 2), NaN (no vector) counting as no motion -> (rows, columns) float32, pixels.
     """
     field = np.nan_to_num(field, nan=0.0)
     field = field - np.median(field.reshape(-1, 2), axis=0)
@@ -81,8 +94,8 @@ def compensated_residual(
         past, future: (H, W) uint8, the I or P pictures shown before and after it (None: there is none).
 
     Returns:
-        (ceil(H / 4), ceil(W / 4)) float32, mean grey levels over the dead zone of each 4 x 4 block, >= 0. Where
-        both directions exist their predictions are averaged; blocks without a vector are 0.
+        (ceil(H / 4), ceil(W / 4)) float32, mean grey levels over the dead zone of each 4 x 4 block, >= 0.
+        Where both directions exist their predictions are averaged; blocks without a vector are 0.
     """
     height, width = luma.shape
     total = np.zeros((height, width), np.int16)
@@ -107,8 +120,8 @@ def compensated_residual(
 
 
 def frame_difference(luma: np.ndarray, previous: np.ndarray | None) -> np.ndarray:
-    """The picture less the one shown before it: (ceil(H / 4), ceil(W / 4)) float32, mean grey levels over the dead
-    zone of each 4 x 4 block, >= 0; zero without a previous picture of the same size."""
+    """The picture less the one shown before it: (ceil(H / 4), ceil(W / 4)) float32, mean grey levels over the
+    dead zone of each 4 x 4 block, >= 0; zero without a previous picture of the same size."""
     if previous is None or previous.shape != luma.shape:
         return np.zeros((-(-luma.shape[0] // BLOCK), -(-luma.shape[1] // BLOCK)), np.float32)
     difference = np.abs(luma.astype(np.int16) - previous)
@@ -116,26 +129,31 @@ def frame_difference(luma: np.ndarray, previous: np.ndarray | None) -> np.ndarra
 
 
 def normalise(energy: np.ndarray, floor: float) -> np.ndarray:
-    """Divide by the map's 95th percentile (at least `floor`, so that a still picture's noise stays small), cut at 1."""
+    """Divide by the 95th percentile, at least `floor` (a still picture's noise stays small); cut at 1."""
     return np.clip(energy / np.float32(max(_percentile_95(energy), floor)), 0, 1)
 
 
 def frame_energies(
-    reader: VideoReader, frame_ids: Sequence[int] | np.ndarray, geometry: FrameGeometry
+    reader: VideoReader | FrameSequence, frame_ids: Sequence[int] | np.ndarray, geometry: FrameGeometry
 ) -> tuple[np.ndarray, list[str], str]:
     """Energy of sampled frames on the patch grid, from the best signal that the codec gives.
 
     With motion vectors: whole-pixel vectors to the past, median removed, plus half of the motion-compensated
-    residual; pictures without vectors (I) have half of their difference to the picture before. Other codecs: the
-    difference. Each is divided by its 95th percentile in the picture.
+    residual; pictures without vectors (I) have half of their difference to the picture before. Other codecs:
+    the difference. Each is divided by its 95th percentile in the picture.
 
     Returns:
         energy (T, gh, gw) float32 >= 0, picture types (T,), the name of the signal.
     """
     frame_ids = np.asarray(frame_ids)
     has_vectors = reader.codec in VECTOR_CODECS
-    keyframes = frame_ids[reader.index.keyframe[frame_ids]] if has_vectors else frame_ids
-    wanted = np.union1d(frame_ids, keyframes[keyframes > 0] - 1)
+    # Pictures without vectors are compared with the one before, which has to be decoded too.
+    compared = (
+        frame_ids[reader.index.keyframe[frame_ids]]
+        if isinstance(reader, VideoReader) and has_vectors
+        else frame_ids
+    )
+    wanted = np.union1d(frame_ids, compared[compared > 0] - 1)
     sampled = {int(frame_id) for frame_id in frame_ids}
     energies: dict[int, np.ndarray] = {}
     types: dict[int, str] = {}
@@ -161,7 +179,9 @@ def frame_energies(
     )
 
 
-def pool_stored(energy: np.ndarray, frame: DecodedFrame, geometry: FrameGeometry, cell: int = BLOCK) -> np.ndarray:
+def pool_stored(
+    energy: np.ndarray, frame: DecodedFrame, geometry: FrameGeometry, cell: int = BLOCK
+) -> np.ndarray:
     """Carry a block map from stored orientation onto the patch grid (turned, pixel shape applied)."""
     height, width = frame.av_frame.height, frame.av_frame.width
     if frame.rotation % 180:

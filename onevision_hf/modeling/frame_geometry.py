@@ -7,9 +7,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class FrameGeometry:
-    """A frame of `height` x `width` pixels (as displayed) is resized to `resized_height` x `resized_width` and laid
-    with its corner at (`top`, `left`) onto a canvas of grid_height x grid_width patches: positive offsets pad with
-    black, negative ones crop. All in pixels but the grid, which is in patches.
+    """A frame of `height` x `width` pixels (as displayed) is resized to `resized_height` x `resized_width`
+    and laid with its corner at (`top`, `left`) onto a canvas of grid_height x grid_width patches: positive
+    offsets pad with black, negative ones crop. All in pixels but the grid, which is in patches.
     """
 
     height: int
@@ -24,22 +24,32 @@ class FrameGeometry:
 
     @classmethod
     def fit(cls, height: int, width: int, size: int, patch_size: int) -> "FrameGeometry":
-        """Shorter side to `size`, then both sides to the nearest multiple of the patch: no crop, no padding."""
+        """Shorter side to `size`, then both sides to the nearest multiple of the patch."""
         scale = size / min(height, width)
         grid_height = max(1, round(height * scale / patch_size))
         grid_width = max(1, round(width * scale / patch_size))
         return cls(
-            height, width, grid_height * patch_size, grid_width * patch_size, 0, 0, patch_size, grid_height, grid_width
+            height,
+            width,
+            grid_height * patch_size,
+            grid_width * patch_size,
+            0,
+            0,
+            patch_size,
+            grid_height,
+            grid_width,
         )
 
     @classmethod
     def crop(
         cls, height: int, width: int, size: int, crop_height: int, crop_width: int, patch_size: int
     ) -> "FrameGeometry":
-        """Shorter side to `size`, then the middle crop_height x crop_width (padded where the frame is smaller)."""
+        """Shorter side to `size`, then the middle crop_height x crop_width (padded where it is smaller)."""
         for side in (crop_height, crop_width):
             if side % patch_size:
-                raise ValueError(f"crop_size {crop_height} x {crop_width} is no multiple of the patch size {patch_size}")
+                raise ValueError(
+                    f"crop_size {crop_height} x {crop_width} is no multiple of the patch size {patch_size}"
+                )
         scale = size / min(height, width)
         resized_height, resized_width = max(1, round(height * scale)), max(1, round(width * scale))
         top, left = (crop_height - resized_height) // 2, (crop_width - resized_width) // 2
@@ -54,7 +64,9 @@ class FrameGeometry:
         scale = size / max(height, width)
         resized_height, resized_width = max(1, round(height * scale)), max(1, round(width * scale))
         top, left = (size - resized_height) // 2, (size - resized_width) // 2
-        return cls(height, width, resized_height, resized_width, top, left, patch_size, *(size // patch_size,) * 2)
+        return cls(
+            height, width, resized_height, resized_width, top, left, patch_size, *(size // patch_size,) * 2
+        )
 
     @property
     def patches_per_frame(self) -> int:
@@ -74,7 +86,9 @@ class FrameGeometry:
         rows = np.arange(self.grid_height) * self.patch_size
         columns = np.arange(self.grid_width) * self.patch_size
         inside_rows = (rows >= self.top) & (rows + self.patch_size <= self.top + self.resized_height)
-        inside_columns = (columns >= self.left) & (columns + self.patch_size <= self.left + self.resized_width)
+        inside_columns = (columns >= self.left) & (
+            columns + self.patch_size <= self.left + self.resized_width
+        )
         return inside_rows[:, None] & inside_columns
 
     def place(self, picture: np.ndarray) -> np.ndarray:
@@ -83,21 +97,23 @@ class FrameGeometry:
             return picture
         canvas = np.zeros((self.canvas_height, self.canvas_width, *picture.shape[2:]), picture.dtype)
         y, x = max(self.top, 0), max(self.left, 0)
-        part = picture[y - self.top : self.canvas_height - self.top, x - self.left : self.canvas_width - self.left]
+        part = picture[
+            y - self.top : self.canvas_height - self.top, x - self.left : self.canvas_width - self.left
+        ]
         canvas[y : y + part.shape[0], x : x + part.shape[1]] = part
         return canvas
 
     def pool(self, energy: np.ndarray, cell_height: float, cell_width: float) -> np.ndarray:
         """Mean of a block map over each patch: (rows, columns) -> (grid_height, grid_width) float32.
 
-        `cell_height`, `cell_width` are a block's size in pixels of the displayed frame. What a patch covers of each
-        block is weighed exactly; area outside the picture counts as zero.
+        `cell_height`, `cell_width` are a block's size in pixels of the displayed frame. What a patch covers
+        of each block is weighed exactly; area outside the picture counts as zero.
         """
         scale_y = self.height / self.resized_height / cell_height
         scale_x = self.width / self.resized_width / cell_width
         edges_y = (np.arange(self.grid_height + 1) * self.patch_size - self.top) * scale_y
         edges_x = (np.arange(self.grid_width + 1) * self.patch_size - self.left) * scale_x
-        # A block row that sticks out of the picture (sizes that are no multiple of the block) counts for what is in.
+        # A block that sticks out of the picture counts with the part that is in.
         rows = _integrate(energy.astype(np.float64), np.clip(edges_y, 0, self.height / cell_height))
         both = _integrate(rows.T, np.clip(edges_x, 0, self.width / cell_width)).T
         area = (self.patch_size * scale_y) * (self.patch_size * scale_x)
@@ -105,7 +121,7 @@ class FrameGeometry:
 
 
 def _integrate(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Integral of a step function (rows of unit height) between consecutive edges: (N, M), (E + 1,) -> (E, M)."""
+    """Integral of a step function (rows of height 1) between the edges: (N, M), (E + 1,) -> (E, M)."""
     sums = np.zeros((len(values) + 1, *values.shape[1:]))
     np.cumsum(values, axis=0, out=sums[1:])
     edges = np.clip(edges, 0, len(values))

@@ -1,19 +1,21 @@
 """Which patches of which frames are kept: a budget, whole anchor frames, and the best of the rest by energy.
 
-    selection = select_patches("clip.mp4", num_frames=64, keep_ratio=0.125)
-    selection.positions        # (K, 3) [t, h, w]: t counts the sampled frames, h and w the patch grid
-    selection.signal           # how the energy was obtained
+selection = select_patches("clip.mp4", num_frames=64, keep_ratio=0.125)
+selection.positions        # (K, 3) [t, h, w]: t counts the sampled frames, h and w the patch grid
+selection.signal           # how the energy was obtained
 """
 
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .codec_signals import frame_energies
 from .frame_geometry import FrameGeometry
-from .video_reader import VideoReader, VideoSource
+from .frame_sequence import FrameSequence, open_video
+from .video_reader import VideoReader
 
 PRESETS = ("auto", "published")
 DEFAULT_KEEP_RATIO = 0.125
@@ -23,10 +25,13 @@ DEFAULT_KEEP_RATIO = 0.125
 class Selection:
     """The patches kept of a clip of T sampled frames on a grid of gh x gw patches.
 
-    positions: (K, 3) int64 [t, h, w], sorted by (t, h, w); t = 0..T-1 indexes `frame_ids`, h and w are in patches.
-    frame_ids: (T,) int64, the sampled frames' numbers in display order. timestamps: (T,) float64, their seconds from
-    the first frame (NaN for frames that came without times). scores: (K,) float32, the energy of each kept patch.
-    energy: (T, gh, gw) float32 >= 0. signal: what the energy was made of. picture_types: T of "I", "P", "B", "?".
+    positions: (K, 3) int64 [t, h, w] sorted; t = 0..T-1 indexes `frame_ids`, h and w are in patches.
+    frame_ids: (T,) int64, the sampled frames' numbers in display order.
+    timestamps: (T,) float64, their seconds from the first frame; NaN for frames that came without times.
+    scores: (K,) float32, the energy of each kept patch.
+    energy: (T, gh, gw) float32 >= 0.
+    signal: what the energy was made of.
+    picture_types: T of "I", "P", "B", "?".
     geometry: how a frame is laid onto the grid.
     """
 
@@ -56,11 +61,15 @@ def sample_frame_ids(num_available: int, num_frames: int) -> np.ndarray:
 
 
 def resolve_budget(
-    num_patches: int | None, keep_ratio: float | None, num_frames: int, patches_per_frame: int, num_anchors: int = 1
+    num_patches: int | None,
+    keep_ratio: float | None,
+    num_frames: int,
+    patches_per_frame: int,
+    num_anchors: int = 1,
 ) -> int:
     """The number of patches K to keep. With neither given, `keep_ratio` is 0.125.
 
-    A ratio gives round(keep_ratio * T * gh * gw), and at least what the anchors need. A number is taken as it is.
+    A ratio gives round(keep_ratio * T * gh * gw), and at least what the anchors need; a number is a number.
 
     Raises:
         ValueError: both given, out of range, more than there are, or fewer than the anchors need.
@@ -72,12 +81,13 @@ def resolve_budget(
         return min(total, max(round(ratio * total), anchored))
     if num_patches > total:
         raise ValueError(
-            f"num_patches={num_patches}, but {num_frames} frames of {patches_per_frame} patches have only {total}"
+            f"num_patches={num_patches}, but {num_frames} frames of {patches_per_frame} patches have only "
+            f"{total}"
         )
     if num_patches < anchored:
         raise ValueError(
-            f"num_patches={num_patches} is below the {anchored} patches of the {num_anchors} anchor frame(s) of "
-            f"{patches_per_frame} patches, which are kept whole: ask for {anchored} or more, or for a smaller size"
+            f"num_patches={num_patches} is below the {anchored} patches of {num_anchors} anchor frame(s), "
+            f"which are kept whole ({patches_per_frame} each): ask for {anchored} or more, or for a smaller size"
         )
     return num_patches
 
@@ -85,7 +95,9 @@ def resolve_budget(
 def check_budget(num_patches: int | None, keep_ratio: float | None) -> None:
     """Refuse budgets that no clip can have."""
     if num_patches is not None and keep_ratio is not None:
-        raise ValueError(f"num_patches={num_patches} and keep_ratio={keep_ratio} are both given: give one of them")
+        raise ValueError(
+            f"num_patches={num_patches} and keep_ratio={keep_ratio} are both given: give one of them"
+        )
     if num_patches is not None and (
         isinstance(num_patches, bool) or not isinstance(num_patches, numbers.Integral) or num_patches <= 0
     ):
@@ -107,7 +119,7 @@ def top_patches(
         allowed: (gh, gw) bool; patches outside (padding) are taken only when all the others are.
 
     Returns:
-        (K, 3) int64 [t, h, w] sorted by (t, h, w). Of equal energies the one with the lower flat index is kept.
+        (K, 3) int64 [t, h, w], sorted. Of equal energies the one with the lower flat index is kept.
     """
     rank = energy.astype(np.float32, copy=True)
     if allowed is not None:
@@ -140,12 +152,19 @@ def select(
     positions = top_patches(energy, budget, allowed=geometry.inside)
     scores = energy[tuple(positions.T)]
     return Selection(
-        positions, np.asarray(frame_ids), np.asarray(timestamps), scores, energy, signal, tuple(picture_types), geometry
+        positions,
+        np.asarray(frame_ids),
+        np.asarray(timestamps),
+        scores,
+        energy,
+        signal,
+        tuple(picture_types),
+        geometry,
     )
 
 
 def read_selection(
-    reader: VideoReader,
+    reader: VideoReader | FrameSequence,
     geometry: FrameGeometry,
     *,
     num_frames: int = 64,
@@ -170,7 +189,7 @@ def read_selection(
 
 
 def select_patches(
-    video: VideoSource,
+    video: Any,
     *,
     num_frames: int = 64,
     size: int = 224,
@@ -182,13 +201,13 @@ def select_patches(
     """Choose the patches of a video that its codec says matter, without building pixels.
 
     Args:
-        video: a path, bytes, or a binary file object.
-        num_frames: frames sampled uniformly, floor(linspace(0, N - 1, num_frames)); a shorter clip gives all it has.
-        size: `auto`: the shorter side in pixels, both sides then rounded to the patch. `published`: the longer side.
+        video: a path, bytes, a binary file object, or decoded frames.
+        num_frames: frames sampled uniformly, floor(linspace(0, N - 1, num_frames)); a shorter clip gives all.
+        size: pixels of the shorter side, both then rounded to the patch; `published`: of the longer side.
         patch_size: pixels.
         num_patches, keep_ratio: the budget, one of them; 12.5 % of all patches by default.
-        preset: `auto`, or `published`: the geometry of the published pipeline, a black square of `size` with the
-            picture in its middle, frame 0 kept whole with its padding.
+        preset: `auto`, or `published`: the geometry of the published pipeline, a black square of `size` with
+            the picture in its middle, frame 0 kept whole with its padding.
 
     Raises:
         VideoReadError: the video cannot be read. ValueError: an argument is out of range.
@@ -199,7 +218,7 @@ def select_patches(
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
     check_budget(num_patches, keep_ratio)
-    with VideoReader(video) as reader:
+    with open_video(video) as reader:
         layout = FrameGeometry.pad_square if preset == "published" else FrameGeometry.fit
         geometry = layout(reader.height, reader.width, int(size), int(patch_size))
         return read_selection(

@@ -1,8 +1,9 @@
-"""Reads a video the way codec patchification needs it: an index first, then only the pictures that are asked for.
+"""Reads a video the way codec patchification needs it: an index first, then only the pictures asked for.
 
-One demux pass gives (pts, size, keyframe) of every packet. No picture is decoded for it, so it is cheap, and it
-works in containers that name no frame count (mkv, webm, ts). Frames are numbered in display order; what no wanted
-frame needs is not decoded: whole GOPs are jumped over, pictures that nothing refers to are dropped by the decoder.
+One demux pass gives (pts, size, keyframe) of every packet. No picture is decoded for it, so it is cheap, and
+it works in containers that name no frame count (mkv, webm, ts). Frames are numbered in display order; what no
+wanted frame needs is not decoded: whole GOPs are jumped over, pictures that nothing refers to are dropped by
+the decoder.
 
     with VideoReader("clip.mp4") as reader:
         print(len(reader), reader.width, reader.height, reader.fps)
@@ -14,7 +15,7 @@ import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,17 +27,18 @@ from av.codec.context import Flags2
 
 VideoSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
-# Larger frames are refused: a header of a few bytes can ask for gigabytes. This is the largest picture of HEVC 6.2.
+# Larger frames are refused: a header of a few bytes can ask for gigabytes. This is HEVC's largest picture.
 MAX_PIXELS = 8192 * 4320
 # A jump over more bytes than this uses the container's seek; over fewer, it reads on and drops the packets.
 SEEK_BYTES = 1 << 22
 # What FFmpeg and PyAV raise on damaged data.
 DECODE_ERRORS = (av.FFmpegError, OverflowError, MemoryError)
-PICTURE_TYPES = {1: "I", 2: "P", 3: "B", 4: "P", 5: "I", 6: "P", 7: "B"}  # AVPictureType; S, SI, SP, BI folded in
+# FFmpeg's AVPictureType; S(GMC), SI, SP, BI are folded in.
+PICTURE_TYPES = {1: "I", 2: "P", 3: "B", 4: "P", 5: "I", 6: "P", 7: "B"}
 
 
 class VideoReadError(ValueError):
-    """A video cannot be read. `path` names it ("<bytes>" and "<file object>" in memory), `reason` says why."""
+    """A video cannot be read: `path` names it ("<bytes>", "<file object>" in memory), `reason` says why."""
 
     def __init__(self, path: Any, reason: str):
         super().__init__(str(path), reason)
@@ -64,7 +66,7 @@ class PacketIndex:
 
 @dataclass(frozen=True)
 class DecodedFrame:
-    """One decoded picture: planes as stored, `rgb` as displayed. `frame_id` is its number in display order."""
+    """One decoded picture: planes as stored, `rgb` as displayed. `frame_id` counts in display order."""
 
     av_frame: av.VideoFrame
     frame_id: int
@@ -72,24 +74,23 @@ class DecodedFrame:
 
     @property
     def picture_type(self) -> str:
-        """"I", "P", "B", or "?" where the decoder does not say."""
+        """I, P, B, or ? where the decoder does not say."""
         return PICTURE_TYPES.get(int(self.av_frame.pict_type), "?")
 
     @property
     def luma(self) -> np.ndarray:
-        """(H, W) uint8 brightness as stored; formats deeper than 8 bits are reduced to 8, RGB is converted."""
-        video_format = self.av_frame.format
-        planar = video_format.name.startswith(("yuv", "nv", "gray")) and not video_format.name.startswith("yuyv")
+        """(H, W) uint8 brightness as stored; deeper formats are reduced to 8 bits, RGB is converted."""
         frame = self.av_frame
-        if not planar or video_format.components[0].bits != 8:
+        planar = frame.format.name.startswith(("yuv4", "yuvj4", "nv12", "nv21", "gray"))
+        if not planar or frame.format.components[0].bits != 8:
             frame = frame.reformat(format="gray")
         plane = frame.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         return rows[: frame.height, : frame.width]
 
     @property
     def motion_vectors(self) -> np.ndarray | None:
-        """FFmpeg's records (source, w, h, dst_x, dst_y, motion_x, motion_y, motion_scale...), None without any.
+        """FFmpeg's records (source, w, h, dst_x, dst_y, motion_x, motion_y, motion_scale...), or None.
 
         Read the fields, never the raw bytes: the records hold uninitialised padding.
         """
@@ -105,7 +106,7 @@ class DecodedFrame:
 
 
 def turn(array: np.ndarray, degrees: int) -> np.ndarray:
-    """Turn the first two axes counter-clockwise by a multiple of 90 degrees: stored orientation to displayed."""
+    """Turn the first two axes counter-clockwise by a multiple of 90 degrees: from stored to displayed."""
     return np.ascontiguousarray(np.rot90(array, degrees // 90 % 4)) if degrees % 360 else array
 
 
@@ -116,10 +117,10 @@ class VideoReader:
         source: a path, the bytes of a file, or a binary file object (read from its start; not closed).
         max_pixels: frames with more pixels than this are refused, against decompression bombs.
 
-    Attributes: `index` (`PacketIndex`), `codec` (FFmpeg's name), `width`, `height` (pixels as displayed: rotation
-    and pixel shape applied), `coded_width`, `coded_height` (as stored), `rotation` (degrees counter-clockwise from
-    stored to displayed), `timestamps` (N,) float64 seconds from the first frame, `fps` (mean), `duration` (seconds).
-    `len(reader)` is the number of frames.
+    Attributes: `index` (`PacketIndex`), `codec` (FFmpeg's name), `width`, `height` (pixels as displayed:
+    rotation and pixel shape applied), `coded_width`, `coded_height` (as stored), `rotation` (degrees
+    counter-clockwise from stored to displayed), `timestamps` (N,) float64 seconds from the first frame, `fps`
+    (mean), `duration` (seconds). `len(reader)` is the number of frames.
 
     Raises:
         VideoReadError: the source cannot be opened, holds no video, is damaged, or is too large.
@@ -163,7 +164,7 @@ class VideoReader:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise VideoReadError(self.name, f"not a video that FFmpeg can read: {reason}") from error
 
-    # -- what the file says about itself ---------------------------------------------------------------------------
+    # -- what the file says about itself --
 
     @cached_property
     def _first_frame(self) -> av.VideoFrame:
@@ -216,7 +217,7 @@ class VideoReader:
     def duration(self) -> float:
         return float(self.timestamps[-1]) + (1 / self.fps if self.fps > 0 else 0.0)
 
-    # -- opening and indexing ---------------------------------------------------------------------------------------
+    # -- opening and indexing --
 
     def _open(self, motion_vectors: bool = False) -> None:
         """(Re)open at the first packet: a fresh demuxer is the one rewind that works in every container."""
@@ -278,20 +279,25 @@ class VideoReader:
             raise VideoReadError(self.name, "its video stream has no frames")
         self._first_rank = rows[0][0]
 
-        # Only distinct pts tell the order of display. AVI has none (with B-pictures, FFmpeg's guess is the order of
-        # decoding), and interlaced pictures may be two packets each: then the decoder has to say what there is.
+        # Only distinct pts tell the order of display. AVI has none (with B-pictures, FFmpeg's guess is the
+        # order of decoding), and interlaced pictures may be two packets each: then the decoder has to say
+        # what there is.
         interlaced = int(self._stream.codec_context.field_order) > 1 and self.codec != "mjpeg"
         guessed = self._container.format.name == "avi" and self.codec in ("h264", "hevc")
         self._seekable = len(self._rank_of_pts) == self._position and not interlaced and not guessed
         self._time_base = float(self._stream.time_base or 1)
         if self._seekable:
             # Pictures shown before the first keyframe refer to some that are not in the file.
-            rows = sorted((row for row in rows if row[1] >= rows[0][1]), key=lambda row: row[1])  # type: ignore
             pts = np.array([row[1] for row in rows], np.int64)
+            order = np.argsort(pts)
+            order = order[pts[order] >= pts[0]]
+            rows, pts = [rows[place] for place in order], pts[order]
         else:
             row_of_rank = {row[0]: row for row in rows}
             all_ranks = set(range(self._position))
-            decoded = (frame.pts for frame in self._decode([(self._first_rank, self._position - 1)], all_ranks))
+            decoded = (
+                frame.pts for frame in self._decode([(self._first_rank, self._position - 1)], all_ranks)
+            )
             known = sorted(row[1] for row in rows if row[1] is not None)
             rows = [row_of_rank[rank] for rank in dict.fromkeys(decoded) if rank in row_of_rank]
             if not rows:
@@ -301,10 +307,10 @@ class VideoReader:
             else:
                 pts = np.arange(len(rows))
                 self._time_base = 1 / float(self._average_rate or 25)
-        rank, _, size, keyframe, start = (np.array(column) for column in zip(*rows, strict=True))
-        return PacketIndex(pts, size.astype(np.int64), keyframe.astype(bool), rank, start.astype(np.int64))
+        columns = [np.array([row[column] for row in rows]) for column in (2, 3, 0, 4)]
+        return PacketIndex(pts, *columns)
 
-    # -- decoding ---------------------------------------------------------------------------------------------------
+    # -- decoding --
 
     def frames(
         self, frame_ids: Iterable[int], *, motion_vectors: bool = False, references: bool = False
@@ -314,7 +320,8 @@ class VideoReader:
         Args:
             frame_ids: numbers in 0..len(self)-1, in any order.
             motion_vectors: have the decoder export them (H.264, MPEG-1/2/4, H.263).
-            references: also yield the other pictures that had to be decoded, which include every I and P picture
+            references: also yield the other pictures that had to be decoded, which include every I and P
+            picture
                 around a wanted one; tell them apart by `frame_id`.
 
         Raises:
@@ -329,7 +336,7 @@ class VideoReader:
         rotation, missing = self.rotation, set(wanted_ranks)
         with self._reporting():
             for frame in self._decode(self._runs(wanted), wanted_ranks, motion_vectors):
-                rank = int(frame.pts)
+                rank = int(frame.pts or 0)
                 if rank in missing or (references and rank in id_of_rank and rank not in wanted_ranks):
                     missing.discard(rank)
                     yield DecodedFrame(frame, id_of_rank[rank], rotation)
@@ -344,7 +351,8 @@ class VideoReader:
         return {int(rank): frame_id for frame_id, rank in enumerate(self.index.rank)}
 
     def _runs(self, wanted: np.ndarray) -> list[tuple[int, int]]:
-        """(first, last) ranks of the stretches to decode: each begins with a keyframe; what lies between is skipped."""
+        """(first, last) ranks of the stretches to decode: each begins with a keyframe; what lies between is
+        skipped."""
         runs: list[tuple[int, int]] = []
         keys = np.flatnonzero(self.index.keyframe)
         for frame_id in wanted:
@@ -360,7 +368,8 @@ class VideoReader:
     def _decode(
         self, runs: list[tuple[int, int]], wanted: set[int], motion_vectors: bool = False
     ) -> Iterator[av.VideoFrame]:
-        """Decode runs of packets; a frame's `pts` is the rank of its packet, which no container can get wrong."""
+        """Decode runs of packets; a frame's `pts` is the rank of its packet, which no container can get
+        wrong."""
         self._open(motion_vectors)
         for first, last in runs:
             self._go_to(first, motion_vectors)
@@ -371,10 +380,8 @@ class VideoReader:
                 packet.pts, packet.dts = rank, None
                 # What nothing refers to and nobody wants is not decoded.
                 context.skip_frame = "DEFAULT" if rank in wanted else "NONREF"
-                try:
+                with suppress(av.FFmpegError):  # damaged: if a wanted frame is lost by it, `frames` says so
                     yield from context.decode(packet)
-                except av.FFmpegError:
-                    pass  # damaged: if a wanted frame is lost by it, `frames` says so
                 if rank >= last:
                     break
             context.skip_frame = "DEFAULT"

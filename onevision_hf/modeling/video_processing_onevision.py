@@ -1,0 +1,362 @@
+"""From videos to the encoder's input: codec patchification behind transformers' video processor interface.
+
+processor = OneVisionVideoProcessor()
+inputs = processor("clip.mp4", num_frames=64, keep_ratio=0.125, return_tensors="pt")
+outputs = model(**inputs)       # pixel_values_videos, patch_positions, pixel_attention_mask
+"""
+
+import numbers
+from typing import Any, TypedDict
+
+import numpy as np
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.video_processing_utils import BaseVideoProcessor
+from transformers.video_utils import VideoMetadata
+
+from .frame_geometry import FrameGeometry
+from .frame_sequence import FrameSequence, is_encoded, open_video
+from .patch_selection import DEFAULT_KEEP_RATIO, PRESETS, Selection, check_budget, read_selection
+from .video_reader import VideoReader, VideoReadError
+
+BUDGETS = ("num_patches", "keep_ratio")
+
+
+class OneVisionVideoProcessorKwargs(TypedDict, total=False):
+    """Arguments of `OneVisionVideoProcessor`, in the constructor, in `from_pretrained` and at the call.
+
+    num_frames (`int`, default 64): frames sampled uniformly; a shorter clip gives all it has.
+    size (`int` or `dict`, default 224): the shorter side in pixels, both sides then resized to the nearest
+        multiple of the patch (no crop); or {"height": h, "width": w}, multiples of the patch.
+    do_center_crop (`bool`, default `False`), crop_size (`int` or `dict`, default `size`): the middle only.
+    do_resize (`bool`, default `True`): `False` takes frames as they are: multiples of the patch, then.
+    patch_size (`int`, default 14): pixels.
+    keep_ratio (`float`, default 0.125) or num_patches (`int`): the budget. One given at the call or in the
+        constructor replaces the stored one of either kind.
+    preset (`str`, default "auto"): see `select_patches`.
+    rope_temporal_size (`int`, default 64): the model's virtual time grid; `None` keeps the frame's index.
+    do_rescale, rescale_factor, do_normalize, image_mean, image_std: as everywhere in transformers.
+    return_metadata (`bool`): add `video_metadata` and `selections`, lists with an entry a video.
+    """
+
+    num_frames: int | None
+    size: Any
+    crop_size: Any
+    do_resize: bool | None
+    do_center_crop: bool | None
+    patch_size: int | None
+    num_patches: int | None
+    keep_ratio: float | None
+    preset: str | None
+    rope_temporal_size: int | None
+    do_rescale: bool | None
+    rescale_factor: float | None
+    do_normalize: bool | None
+    image_mean: Any
+    image_std: Any
+    default_to_square: bool | None
+    return_metadata: bool | None
+
+
+class OneVisionVideoProcessor(BaseVideoProcessor):
+    """Codec patchification: keeps the patches of a video where its codec says that something happens."""
+
+    valid_kwargs = OneVisionVideoProcessorKwargs  # type: ignore[assignment]
+    model_input_names = ["pixel_values_videos", "patch_positions", "pixel_attention_mask"]
+
+    num_frames = 64
+    size = {"shortest_edge": 224}
+    crop_size = None
+    default_to_square = False
+    do_resize = True
+    do_center_crop = False
+    patch_size = 14
+    num_patches = None
+    keep_ratio: float | None = DEFAULT_KEEP_RATIO
+    preset = "auto"
+    rope_temporal_size = 64
+    do_rescale = True
+    rescale_factor = 1 / 255
+    do_normalize = True
+    image_mean = OPENAI_CLIP_MEAN
+    image_std = OPENAI_CLIP_STD
+    return_metadata = False
+
+    def __init__(self, **kwargs: Any):
+        check_budget(kwargs.get("num_patches"), kwargs.get("keep_ratio"))
+        super().__init__(**kwargs)
+        if kwargs.get("num_patches") is not None:
+            self.keep_ratio = None
+        if "rope_temporal_size" in kwargs:  # None is a value: t stays the frame's index
+            self.rope_temporal_size = kwargs["rope_temporal_size"]
+
+    @classmethod
+    def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any):  # type: ignore[override]
+        if any(kwargs.get(name) is not None for name in BUDGETS):
+            video_processor_dict = {k: v for k, v in video_processor_dict.items() if k not in BUDGETS}
+        return super().from_dict(video_processor_dict, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        # transformers leaves out what is None, but here None differs from the default.
+        return {**super().to_dict(), "rope_temporal_size": self.rope_temporal_size}
+
+    def preprocess(
+        self,
+        videos: Any,
+        *,
+        selection: Selection | list[Selection] | None = None,
+        errors: str = "raise",
+        return_tensors: str | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Read, select and cut one video or a list of videos.
+
+        Args:
+            videos: a path, bytes, a binary file object, decoded frames (uint8 array or tensor (T, H, W, 3) or
+                (T, 3, H, W), list of PIL images), or a list of those.
+            selection: what to cut (one `Selection` a video) instead of choosing.
+            errors: "raise", or "skip": videos that cannot be read are left out of the batch; the result has
+                `skipped`, a list of (index in the list, reason). Take it out before calling the model.
+            return_tensors: "pt" or "np".
+
+        Returns:
+            `BatchFeature` with `pixel_values_videos` (B, K, C*p*p) float32, each patch flattened as (C, p,
+            p), `patch_positions` (B, K, 3) int64 [t, h, w], `pixel_attention_mask` (B, K) bool; K is the
+            largest of the batch, shorter ones are padded with zeros.
+
+        Raises:
+            VideoReadError: a video cannot be read. ValueError: an argument is out of range.
+        """
+        unknown = kwargs.keys() - self.valid_kwargs.__annotations__.keys()
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__} got unknown arguments {sorted(unknown)}; it takes "
+                f"{', '.join(self.valid_kwargs.__annotations__)}, selection, errors, return_tensors"
+            )
+        settings = self._resolve_settings(kwargs)
+        if errors not in ("raise", "skip"):
+            raise ValueError(f'errors must be "raise" or "skip", not {errors!r}')
+        clips = _as_list(videos)
+        selections = _match_selections(selection, len(clips))
+
+        results, skipped = [], []
+        for index, (clip, chosen) in enumerate(zip(clips, selections, strict=True)):
+            try:
+                results.append(self._process(clip, chosen, settings))
+            except VideoReadError as error:
+                if errors == "raise":
+                    raise
+                skipped.append((index, str(error)))
+        if not results:
+            raise VideoReadError(
+                skipped[0][1], f"and none of the other {len(skipped) - 1} videos can be read"
+            )
+
+        features = BatchFeature(data=_pad(results), tensor_type=return_tensors)
+        if errors == "skip":
+            features["skipped"] = skipped
+        if settings["return_metadata"]:
+            features["video_metadata"] = [result["metadata"] for result in results]
+            features["selections"] = [result["selection"] for result in results]
+        return features
+
+    def _resolve_settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Stored settings, with those of the call on top; a budget of the call replaces the stored one."""
+        given = {
+            name: value for name, value in kwargs.items() if value is not None or name == "rope_temporal_size"
+        }
+        check_budget(given.get("num_patches"), given.get("keep_ratio"))
+        settings = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__} | given
+        for name in BUDGETS:
+            if name in given:
+                settings[BUDGETS[1 - BUDGETS.index(name)]] = None
+        check_budget(settings["num_patches"], settings["keep_ratio"])
+        for name in ("num_frames", "patch_size"):
+            value = settings[name]
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value <= 0:
+                raise ValueError(f"{name} must be a positive integer, not {value!r}")
+        if settings["preset"] not in PRESETS:
+            raise ValueError(f"unknown preset {settings['preset']!r}: choose one of {', '.join(PRESETS)}")
+        settings["size"] = _as_size(settings["size"], "size")
+        if settings["crop_size"] is not None:
+            settings["crop_size"] = _as_size(settings["crop_size"], "crop_size")
+        return settings
+
+    def _process(self, clip: Any, selection: Selection | None, settings: dict[str, Any]) -> dict[str, Any]:
+        """One video: select, then cut the patches out of the frames that have some."""
+        with open_video(clip) as reader:
+            if selection is None:
+                selection = read_selection(
+                    reader,
+                    _geometry(reader, settings),
+                    num_frames=settings["num_frames"],
+                    num_patches=settings["num_patches"],
+                    keep_ratio=settings["keep_ratio"],
+                )
+            else:
+                _check_selection(selection, reader, settings)
+            patches = _cut(reader, selection, settings)
+            metadata = VideoMetadata(
+                total_num_frames=len(reader),
+                fps=reader.fps,
+                width=reader.width,
+                height=reader.height,
+                duration=float(getattr(reader, "duration", "nan")),
+                video_backend="pyav",
+                frames_indices=selection.frame_ids.tolist(),
+            )
+        positions = selection.positions.copy()
+        positions[:, 0] = _virtual_times(len(selection.frame_ids), settings["rope_temporal_size"])[
+            positions[:, 0]
+        ]
+        return {"patches": patches, "positions": positions, "selection": selection, "metadata": metadata}
+
+
+def _virtual_times(num_frames: int, temporal_size: int | None) -> np.ndarray:
+    """Where each sampled frame stands on the model's time grid of `temporal_size` frames."""
+    if temporal_size is None or num_frames == temporal_size:
+        return np.arange(num_frames)
+    return np.linspace(0, temporal_size - 1, num_frames).astype(np.int64)
+
+
+def _geometry(reader: VideoReader | FrameSequence, settings: dict[str, Any]) -> FrameGeometry:
+    height, width, patch_size = reader.height, reader.width, settings["patch_size"]
+    size = settings["size"]
+    shorter = size.get("shortest_edge")
+    if settings["preset"] == "published":
+        return FrameGeometry.pad_square(
+            height, width, shorter or max(size["height"], size["width"]), patch_size
+        )
+    if not settings["do_resize"]:
+        shorter = None
+        size = {"height": height, "width": width}
+    if settings["do_center_crop"]:
+        crop = settings["crop_size"] or settings["size"]
+        sides = (crop.get("height", crop.get("shortest_edge")), crop.get("width", crop.get("shortest_edge")))
+        return FrameGeometry.crop(height, width, shorter or min(size.values()), *sides, patch_size)
+    if shorter is not None:
+        return FrameGeometry.fit(height, width, shorter, patch_size)
+    exact = (size["height"], size["width"])
+    if exact[0] % patch_size or exact[1] % patch_size:
+        raise ValueError(
+            f"frames of {exact[0]} x {exact[1]} pixels are no multiple of the patch size {patch_size}"
+        )
+    return FrameGeometry(
+        height, width, *exact, 0, 0, patch_size, exact[0] // patch_size, exact[1] // patch_size
+    )
+
+
+def _cut(reader: VideoReader | FrameSequence, selection: Selection, settings: dict[str, Any]) -> np.ndarray:
+    """(K, C*p*p) float32, the selected patches rescaled and normalised. Other frames never become RGB."""
+    geometry, positions = selection.geometry, selection.positions
+    p, channels = geometry.patch_size, 3
+    scale: np.ndarray = np.full(channels, settings["rescale_factor"] if settings["do_rescale"] else 1.0)
+    offset: np.ndarray = np.zeros(channels)
+    if settings["do_normalize"]:
+        mean, std = (np.broadcast_to(settings[name], channels) for name in ("image_mean", "image_std"))
+        scale, offset = scale / std, -mean / std
+    scale, offset = (np.float32(value).reshape(1, channels, 1, 1) for value in (scale, offset))
+
+    patches = np.empty((len(positions), channels, p, p), np.float32)
+    rows_of: dict[int, list[np.ndarray]] = {}
+    for t in np.unique(positions[:, 0]):
+        rows_of.setdefault(int(selection.frame_ids[t]), []).append(np.flatnonzero(positions[:, 0] == t))
+    for frame in reader.frames(rows_of):
+        canvas = geometry.place(frame.rgb(geometry.resized_width, geometry.resized_height))
+        grid = canvas.reshape(geometry.grid_height, p, geometry.grid_width, p, channels).transpose(
+            0, 2, 4, 1, 3
+        )
+        for rows in rows_of[frame.frame_id]:
+            patches[rows] = grid[positions[rows, 1], positions[rows, 2]] * scale + offset
+    return patches.reshape(len(positions), -1)
+
+
+def _check_selection(
+    selection: Selection, reader: VideoReader | FrameSequence, settings: dict[str, Any]
+) -> None:
+    geometry = selection.geometry
+    if geometry.patch_size != settings["patch_size"]:
+        raise ValueError(
+            f"the selection has patches of {geometry.patch_size} pixels, the processor "
+            f"of {settings['patch_size']}"
+        )
+    if (geometry.height, geometry.width) != (reader.height, reader.width):
+        raise ValueError(
+            f"the selection was made for frames of {geometry.height} x {geometry.width} pixels, this video "
+            f"has {reader.height} x {reader.width}"
+        )
+    if selection.frame_ids.max() >= len(reader):
+        raise ValueError(
+            f"the selection names frame {selection.frame_ids.max()}, this video has "
+            f"frames 0 to {len(reader) - 1}"
+        )
+    limits = np.array([len(selection.frame_ids), geometry.grid_height, geometry.grid_width])
+    positions = np.asarray(selection.positions)
+    if positions.ndim != 2 or positions.shape[1] != 3 or not np.issubdtype(positions.dtype, np.integer):
+        raise ValueError(
+            f"positions must be (K, 3) integers, found {positions.dtype} of shape {positions.shape}"
+        )
+    outside = (positions < 0) | (positions >= limits)
+    if outside.any():
+        bad = positions[outside.any(1)][0].tolist()
+        raise ValueError(f"position {bad} is out of the selection's grid of {limits.tolist()} [t, h, w]")
+
+
+def _pad(results: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    longest = max(len(result["positions"]) for result in results)
+    width = results[0]["patches"].shape[1]
+    if len(results) == 1:
+        patches = results[0]["patches"][None]
+    else:
+        patches = np.zeros((len(results), longest, width), np.float32)
+    positions = np.zeros((len(results), longest, 3), np.int64)
+    mask = np.zeros((len(results), longest), bool)
+    for row, result in enumerate(results):
+        count = len(result["positions"])
+        if len(results) > 1:
+            patches[row, :count] = result.pop("patches")
+        positions[row, :count] = result["positions"]
+        mask[row, :count] = True
+    return {"pixel_values_videos": patches, "patch_positions": positions, "pixel_attention_mask": mask}
+
+
+def _as_list(videos: Any) -> list[Any]:
+    """One video, or a list of them. A list of pictures is one video."""
+    if is_encoded(videos):
+        return [videos]
+    if isinstance(videos, list | tuple):
+        if not len(videos):
+            raise ValueError("an empty list of videos was given")
+        first = videos[0]
+        one_clip = hasattr(first, "convert") or getattr(first, "ndim", 0) == 3
+        return [videos] if one_clip else list(videos)
+    if getattr(videos, "ndim", 0) == 5:
+        return list(videos)
+    if getattr(videos, "ndim", 0) == 4:
+        return [videos]
+    raise TypeError(
+        f"videos must be paths, bytes, file objects, decoded frames (T, H, W, 3), or a list of those, not "
+        f"{type(videos).__name__}{list(getattr(videos, 'shape', [])) or ''}"
+    )
+
+
+def _match_selections(selection: Selection | list[Selection] | None, count: int) -> list[Selection | None]:
+    if selection is None:
+        return [None] * count
+    selections = [selection] if isinstance(selection, Selection) else list(selection)
+    if len(selections) != count:
+        raise ValueError(f"{count} videos but {len(selections)} selections: give one selection a video")
+    return list(selections)
+
+
+def _as_size(size: Any, name: str) -> dict[str, int]:
+    """{"shortest_edge": s} or {"height": h, "width": w}, with positive integers."""
+    if isinstance(size, numbers.Integral) and not isinstance(size, bool):
+        size = {"shortest_edge": int(size)}
+    sides = {key: value for key, value in dict(size).items() if value is not None}
+    if set(sides) not in ({"shortest_edge"}, {"height", "width"}):
+        raise ValueError(f"{name} must be an integer, shortest_edge, or height and width, not {size!r}")
+    for side, value in sides.items():
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value <= 0:
+            raise ValueError(f"{name}: {side} must be a positive integer, not {value!r}")
+    return {side: int(value) for side, value in sides.items()}
