@@ -20,7 +20,9 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "encode": Command("onevision_hf.commands.encode", "encode clips: codec patchification, then the encoder"),
     "view": Command("onevision_hf.commands.view", "draw what codec patchification keeps of a clip"),
-    "convert": Command("onevision_hf.commands.convert", "turn a published checkpoint into a transformers folder"),
+    "convert": Command(
+        "onevision_hf.commands.convert", "turn a published checkpoint into a transformers folder"
+    ),
     "push": Command("onevision_hf.commands.push", "publish a folder to a Hub repository"),
 }
 

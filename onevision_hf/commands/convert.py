@@ -1,11 +1,13 @@
-"""`onevision convert NAME SRC DST`: a published checkpoint becomes a folder that loads through `AutoModel`."""
+"""`onevision convert NAME SRC DST`: a published checkpoint becomes a transformers folder."""
 
 import argparse
 import json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("converter", choices=["openvision3", "onevision-encoder"], help="which published layout")
+    parser.add_argument(
+        "converter", choices=["openvision3", "onevision-encoder"], help="which published layout"
+    )
     parser.add_argument("source", metavar="SRC", help="folder or Hub id of the published checkpoint")
     parser.add_argument("destination", metavar="DST", help="folder to write; must not exist or be empty")
     parser.add_argument("--revision", help="branch, tag or commit of a Hub repository")
@@ -19,5 +21,8 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(result.to_dict()))
         return
-    print(f"{result.source}: {result.published_keys} tensors, {result.published_numbers:,} numbers, all consumed")
+    print(
+        f"{result.source}: {result.published_keys} tensors, {result.published_numbers:,} numbers, all "
+        "consumed"
+    )
     print(f"{result.destination}: {result.parameters:,} parameters; {', '.join(result.files)}")

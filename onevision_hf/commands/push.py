@@ -6,8 +6,12 @@ from pathlib import Path
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="FOLDER", help="a folder written by save_pretrained or `onevision convert`")
-    parser.add_argument("repo_id", metavar="REPO_ID", help="owner/name of the Hub repository; made when absent")
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="a folder written by save_pretrained or `onevision convert`"
+    )
+    parser.add_argument(
+        "repo_id", metavar="REPO_ID", help="owner/name of the Hub repository; made when absent"
+    )
     parser.add_argument("--public", action="store_true", help="make it public (default: private)")
     parser.add_argument("--revision", help="branch to commit to, made when absent (default: main)")
     parser.add_argument("--tag", help="tag to put on the commit")

@@ -40,10 +40,11 @@ OPENVISION3 = Origin(
     paper="2601.15369",
     licence=None,
     licence_note=(
-        "The publisher states no licence for these weights: the Hub repositories carry no card. The code of the "
-        "publisher's repository is under Apache-2.0, which says nothing of the weights. Ask the publisher before you "
-        "redistribute this folder. The VAE is not part of it; the one that the config names has the weights of "
-        "FLUX.1-dev, which are under that model's own non-commercial licence."
+        "The publisher states no licence for these weights: the Hub repositories carry no card. The code "
+        "of the publisher's repository is under Apache-2.0, which says nothing of the weights. Ask the "
+        "publisher before you redistribute this folder. The VAE is not part of it; the one that the "
+        "config names has the weights of FLUX.1-dev, which are under that model's own non-commercial "
+        "licence."
     ),
     example=(
         "tokens = model(latents=latents).last_hidden_state      # no VAE needed\n"
@@ -56,14 +57,17 @@ ONEVISION_ENCODER = Origin(
     paper="2602.08683",
     licence="apache-2.0",
     licence_note=(
-        "The card that the publisher ships with the encoder states Apache-2.0, and so does the publisher's repository."
+        "The card that the publisher ships with the encoder states Apache-2.0, and so does the "
+        "publisher's repository."
     ),
     example="pooled = model(pixel_values).pooler_output",
 )
 
 
 def conversion_card(origin: Origin, source: str, details: Mapping[str, Any], source_card: Path | None) -> str:
-    """The card of a converted folder; the licence is the source card's where it states one, else `origin`'s."""
+    """The card of a converted folder; the licence is the source card's where it states one, else
+    `origin`'s.
+    """
     stated = ModelCard.load(source_card).data.license if source_card else None
     licence = stated or origin.licence
     note = f"The source's card states {stated}. " if stated else ""
@@ -104,8 +108,8 @@ model = AutoModel.from_pretrained("THIS FOLDER OR REPOSITORY", trust_remote_code
 {origin.example}
 ```
 
-The code travels with the weights; `pip install onevision-hf` and `import onevision_hf` load the same class without
-`trust_remote_code`.
+The code travels with the weights. With `pip install onevision-hf` and `import onevision_hf` the same class
+loads without `trust_remote_code`.
 """
 
 
@@ -118,7 +122,14 @@ def trained_card(config: Mapping[str, Any]) -> str:
         pipeline_tag="image-feature-extraction",
         tags=["onevision-hf", "custom_code"],
     )
-    keys = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
+    keys = (
+        "model_type",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "image_size",
+        "patch_size",
+    )
     rows = "\n".join(f"| {key} | {config[key]} |" for key in keys if key in config)
     return f"""---
 {data.to_yaml()}
@@ -135,7 +146,9 @@ Trained with onevision-hf. No licence has been stated: write one into the first 
 
 
 def with_figures(card: str, figures: Mapping[str, Any]) -> str:
-    """`card` with a section of measured figures, in place of one that it had. Nested names are joined with " / "."""
+    """`card` with a section of measured figures, in place of one that it had. Nested names are joined with
+    " / ".
+    """
     body, _, rest = card.partition(f"\n{FIGURES_HEADING}\n")
     # What follows the old section starts at the next heading.
     after = rest.partition("\n## ")
@@ -152,4 +165,6 @@ def flat_figures(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
         elif isinstance(value, int | float | str):
             yield f"{prefix}{name}", value
         else:
-            raise ValueError(f"the figure {prefix}{name} is a {type(value).__name__}, expected a number or a text")
+            raise ValueError(
+                f"the figure {prefix}{name} is a {type(value).__name__}, expected a number or a text"
+            )

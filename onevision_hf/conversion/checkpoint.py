@@ -3,7 +3,8 @@
     files = find_files("UCSC-VLAA/openvision3-vit-base-patch2-32", ["open_clip_pytorch_model.bin"])
     state = read_torch(files["open_clip_pytorch_model.bin"])
 
-Nothing here executes what a file holds: torch files are read with `weights_only=True`, the rest is JSON and safetensors.
+Nothing here executes what a file holds: torch files are read with `weights_only=True`, the rest is JSON and
+safetensors.
 """
 
 import json
@@ -27,7 +28,7 @@ State = dict[str, torch.Tensor]
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be read or is not what a converter takes; the message names the file and what it holds."""
+    """A checkpoint cannot be read, or is not what a converter takes; the message says what was found."""
 
 
 class CheckpointMismatchError(CheckpointError):
@@ -94,9 +95,7 @@ def find_files(
     if os.path.exists(source) or os.path.isabs(source):
         if revision is not None:
             raise CheckpointError(f"{source} is a folder on this machine and has no revision {revision!r}")
-        found = {
-            name: Path(source, name) for name in (*required, *optional) if Path(source, name).is_file()
-        }
+        found = {name: Path(source, name) for name in (*required, *optional) if Path(source, name).is_file()}
         absent = [name for name in required if name not in found]
         if absent:
             raise CheckpointError(
@@ -120,19 +119,24 @@ def read_torch(path: Path) -> State:
 
     A training checkpoint's `state_dict` entry is taken out of its wrapper. Raises `CheckpointError`.
     """
-    # Only the zip form can be mapped, and a truncated zip is not recognised as one.
+    damaged = f"{path} is truncated or no torch file: download it again"
+    # Only the zip form can be mapped. It begins with PK and ends with a directory that a truncated file
+    # lacks.
     is_zip = zipfile.is_zipfile(path)
+    with open(path, "rb") as file:
+        begins = file.read(2)
+    if not begins or (begins == b"PK" and not is_zip):
+        raise CheckpointError(damaged)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
-        if is_zip:
-            raise CheckpointError(
-                f"{path} holds pickled objects other than tensors, which are never executed: ask its author for "
-                f"a plain state dict or safetensors ({error})"
-            ) from error
-        raise CheckpointError(f"{path} is truncated or no torch file: download it again") from error
-    except (RuntimeError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is truncated or no torch file: download it again ({error})") from error
+        also = "" if is_zip else "is damaged, or "
+        raise CheckpointError(
+            f"{path} {also}holds pickled objects other than tensors, which are never executed: ask its "
+            f"author for a plain state dict or safetensors ({error})"
+        ) from error
+    except (RuntimeError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{damaged} ({error})") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict):
@@ -140,13 +144,14 @@ def read_torch(path: Path) -> State:
     others = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
     if others or not state:
         raise CheckpointError(
-            f"{path} is no state dict: these entries are not tensors: {', '.join(map(str, others)) or 'it is empty'}"
+            f"{path} is no state dict: these entries are not tensors: "
+            f"{', '.join(map(str, others)) or 'it is empty'}"
         )
     return state
 
 
 def read_safetensors(paths: Sequence[Path]) -> State:
-    """All tensors of the safetensors files. Raises `CheckpointError` for a file that is truncated or is none."""
+    """All tensors of the safetensors files. Raises `CheckpointError` for a file that cannot be read."""
     state: State = {}
     for path in paths:
         try:

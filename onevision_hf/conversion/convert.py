@@ -1,7 +1,8 @@
-"""From a published checkpoint to a folder that loads through `AutoModel`, with its code, a processor and a card.
+"""From a published checkpoint to a folder that loads through `AutoModel`, with its code, a processor and a
+card.
 
-    from onevision_hf.conversion import convert
-    convert("openvision3", "UCSC-VLAA/openvision3-vit-base-patch2-32", "out/base")
+from onevision_hf.conversion import convert
+convert("openvision3", "UCSC-VLAA/openvision3-vit-base-patch2-32", "out/base")
 """
 
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from onevision_hf.conversion.card import ONEVISION_ENCODER, OPENVISION3, Origin, conversion_card
 from onevision_hf.conversion.checkpoint import State, new_folder
@@ -20,13 +21,13 @@ from onevision_hf.modeling.image_processing_openvision3 import OpenVision3ImageP
 
 
 class Adapter(Protocol):
-    """Two layouts of one model. `to_published(to_ours(state), config)` gives the same tensors under the same names."""
+    """Two layouts of one model; `to_published` is the inverse of `to_ours`."""
 
     name: str
-    model_class: type[PreTrainedModel]
+    model_class: type[Any]
 
     def read(self, source: str, revision: str | None = None) -> tuple[State, Any, dict[str, Path]]: ...
-    def config_of(self, state: State, settings: dict[str, Any]) -> PreTrainedConfig: ...
+    def config_of(self, state: State, settings: Any) -> PreTrainedConfig: ...
     def to_ours(self, state: State) -> State: ...
     def to_published(self, state: State, config: Any) -> State: ...
     def published_settings(self, config: Any) -> dict[str, Any]: ...
@@ -61,7 +62,10 @@ class Conversion:
 
 
 def convert(
-    converter: str, source: str | os.PathLike[str], destination: str | os.PathLike[str], revision: str | None = None
+    converter: str,
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    revision: str | None = None,
 ) -> Conversion:
     """Write the published checkpoint `source` (folder or Hub id) as a transformers folder to `destination`.
 
@@ -83,7 +87,9 @@ def convert(
         parameters = sum(parameter.numel() for parameter in model.parameters())
         details = {
             "model type": config.model_type,
-            "width, layers, heads": f"{config.hidden_size}, {config.num_hidden_layers}, {config.num_attention_heads}",
+            "width": config.hidden_size,
+            "layers": config.num_hidden_layers,
+            "heads": config.num_attention_heads,
             "parameters": f"{parameters:,}",
             "image size": f"{config.image_size} px",
         }

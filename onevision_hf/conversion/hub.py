@@ -1,7 +1,7 @@
 """A trained or converted folder to a Hub repository: weights, code, processors, and a card with figures.
 
-    plan = plan_upload("out/base", figures={"ImageNet top-1": 71.3})
-    upload(plan, "me/openvision3-base", tag="v1")
+plan = plan_upload("out/base", figures={"ImageNet top-1": 71.3})
+upload(plan, "me/openvision3-base", tag="v1")
 """
 
 import json
@@ -18,7 +18,19 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from onevision_hf.conversion.card import trained_card, with_figures
 
 # What a model repository is made of. Everything else (optimizer states, logs, caches, pickles) stays at home.
-SUFFIXES = {".safetensors", ".json", ".py", ".md", ".txt", ".jinja", ".model", ".yaml", ".png", ".jpg", ".gif"}
+SUFFIXES = {
+    ".safetensors",
+    ".json",
+    ".py",
+    ".md",
+    ".txt",
+    ".jinja",
+    ".model",
+    ".yaml",
+    ".png",
+    ".jpg",
+    ".gif",
+}
 CARD = "README.md"
 
 
@@ -46,8 +58,8 @@ class Plan:
 def plan_upload(folder: str | os.PathLike[str], figures: Mapping[str, Any] | None = None) -> Plan:
     """Collect what `folder` has to publish and write its card, without touching the folder or the network.
 
-    `figures` (names to numbers or texts, nested as they come) become a table of the card. Raises ValueError for a
-    folder without configuration or weights, or whose `auto_map` names code that is not in it.
+    `figures` (names to numbers or texts, nested as they come) become a table of the card. Raises ValueError
+    for a folder without configuration or weights, or whose `auto_map` names code that is not in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -66,7 +78,9 @@ def plan_upload(folder: str | os.PathLike[str], figures: Mapping[str, Any] | Non
             else:
                 skipped.append(name.as_posix())
     if not any(name.endswith(".safetensors") and "/" not in name for name in files):
-        raise ValueError(f"{folder} holds no weights (*.safetensors): save a model there with save_pretrained")
+        raise ValueError(
+            f"{folder} holds no weights (*.safetensors): save a model there with save_pretrained"
+        )
     check_code(folder, config, files)
     card_path = folder / CARD
     card = card_path.read_text(encoding="utf-8") if card_path.is_file() else trained_card(config)
@@ -74,19 +88,24 @@ def plan_upload(folder: str | os.PathLike[str], figures: Mapping[str, Any] | Non
 
 
 def check_code(folder: Path, config: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-    """Raise ValueError unless everyone can load the folder: transformers knows its type, or its code is inside."""
+    """Raise ValueError unless the folder loads anywhere: transformers knows its type or its code is inside."""
     auto_map: dict[str, Any] = {}
     for name in files:
         if name.endswith("config.json"):
             auto_map |= json.loads(files[name].read_text(encoding="utf-8")).get("auto_map") or {}
-    references = {name.split("--")[-1].split(".")[0] + ".py" for name in auto_map.values() if "--" not in name}
+    references = {
+        name.split("--")[-1].split(".")[0] + ".py" for name in auto_map.values() if "--" not in name
+    }
     absent = sorted(references - set(files))
     if absent:
-        raise ValueError(f"{folder}: auto_map names {', '.join(absent)}, not in the folder: save the model again")
+        raise ValueError(
+            f"{folder}: auto_map names {', '.join(absent)}, not in the folder: save the model again"
+        )
     if config.get("model_type") not in CONFIG_MAPPING_NAMES and not auto_map:
         raise ValueError(
             f"{folder}: config.json has no auto_map, so nobody without this package could load model type "
-            f"{config.get('model_type')!r}: load and save it with onevision_hf, which writes the code beside the weights"
+            f"{config.get('model_type')!r}: load and save it with onevision_hf, which writes the code "
+            "beside the weights"
         )
 
 
@@ -102,9 +121,9 @@ def upload(
 ) -> str:
     """Upload `plan` in one commit and return the commit's address.
 
-    The repository is made when it does not exist, private unless `private=False`; a public one is refused unless
-    `private=False`. `revision` is the branch, made when absent; `tag` then points at the commit. Raises ValueError,
-    and the Hub's errors (`OSError`).
+    The repository is made when it does not exist, private unless `private=False`; a public one is refused
+    unless `private=False`. `revision` is the branch, made when absent; `tag` then points at the commit.
+    Raises ValueError, and the Hub's errors (`OSError`).
     """
     api = api or HfApi()
     try:

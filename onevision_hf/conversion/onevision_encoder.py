@@ -2,8 +2,9 @@
 
     onevision convert onevision-encoder FOLDER_OR_HUB_ID DST
 
-OneVisionModel keeps the published names, so such a folder also loads as it is. Converting checks every key, and writes
-the code, the processors and a card beside the weights, so that the result loads where this package is not installed.
+OneVisionModel keeps the published names, so such a folder also loads as it is. Converting checks every key,
+and writes the code, the processors and a card beside the weights, so that the result loads where this
+package is not installed.
 """
 
 from pathlib import Path
@@ -34,7 +35,7 @@ class OneVisionEncoderAdapter:
     def read(
         self, source: str, revision: str | None = None
     ) -> tuple[State, OneVisionConfig, dict[str, Path]]:
-        """The published state dict of `source` (folder or Hub id), the config it implies, and the files read."""
+        """The published state dict of `source` (folder or Hub id), its config, and the files read."""
         extras = [WEIGHTS, INDEX, "preprocessor_config.json", "README.md"]
         files = find_files(source, [SETTINGS], extras, revision)
         if INDEX in files:
@@ -57,7 +58,8 @@ class OneVisionEncoderAdapter:
         """
         if settings.get("model_type") != OneVisionConfig.model_type:
             raise CheckpointError(
-                f"{SETTINGS} says model_type = {settings.get('model_type')!r}, expected {OneVisionConfig.model_type!r}"
+                f"{SETTINGS} says model_type = {settings.get('model_type')!r}, expected "
+                f"{OneVisionConfig.model_type!r}"
             )
         # Their code and class names would be wrong beside ours.
         config = OneVisionConfig.from_dict(
@@ -78,6 +80,6 @@ class OneVisionEncoderAdapter:
         return dict(state)
 
     def published_settings(self, config: OneVisionConfig) -> dict[str, Any]:
-        """The content of a published config.json; the code that its `auto_map` would name is not ours to write."""
+        """The content of a published config.json, but for `auto_map`: their code is not ours to write."""
         settings = {key: value for key, value in config.to_dict().items() if key != "auto_map"}
         return settings | {"architectures": ["OneVisionEncoderModel"]}

@@ -2,9 +2,10 @@
 
     onevision convert openvision3 FOLDER_OR_HUB_ID DST
 
-The layout is open_clip's VisionTransformer with a patch convolution over 16 latent channels (UCSC-VLAA/OpenVision,
-src/convert_upload/open_clip): 6 tensors and 12 a block, so 150 for base and 294 for large, with or without a `visual.`
-prefix. Sizes come from the shapes; the JSON, when there, gives what shapes cannot tell and is held to the architecture.
+The layout is open_clip's VisionTransformer with a patch convolution over 16 latent channels
+(UCSC-VLAA/OpenVision, src/convert_upload/open_clip): 6 tensors and 12 a block, so 150 for base and 294 for
+large, with or without a `visual.` prefix. Sizes come from the shapes; the JSON, when there, gives what
+shapes cannot tell and is held to the architecture.
 """
 
 import math
@@ -31,8 +32,8 @@ TABLE_TOLERANCE = 1e-4
 HEAD_WIDTH = 64
 PIXELS_PER_LATENT = 8
 
-# A text tower beside the vision tower. The second group has names of the vision tower's own, so it is text only
-# where the vision tower has its prefix.
+# A text tower beside the vision tower. The second group has names of the vision tower's own, so it is text
+# only where the vision tower has its prefix.
 TEXT = re.compile(
     r"(text|text_encoder|text_decoder|token_embedding|ln_final)\.|(text_projection|logit_scale|logit_bias|attn_mask)$"
 )
@@ -54,7 +55,7 @@ IN_BLOCK = {
 }
 HINTS = {
     "class_embedding": "a tower without class token is another architecture: OpenVision 3's attends to one",
-    "conv1.bias": "a patch convolution with bias (`conv1.bias`) is another architecture: OpenVision 3's has none",
+    "conv1.bias": "a patch convolution with bias (conv1.bias) is another architecture's: ours has none",
     "proj": "a tower without `proj` has no pooled vector to convert",
 }
 
@@ -68,7 +69,7 @@ class OpenVision3Adapter:
     def read(
         self, source: str, revision: str | None = None
     ) -> tuple[State, OpenVision3Config, dict[str, Path]]:
-        """The published state dict of `source` (folder or Hub id), the config it implies, and the files read."""
+        """The published state dict of `source` (folder or Hub id), its config, and the files read."""
         files = find_files(source, [WEIGHTS], [SETTINGS, "README.md"], revision)
         settings = read_json(files[SETTINGS]) if SETTINGS in files else None
         state = read_torch(files[WEIGHTS])
@@ -77,8 +78,8 @@ class OpenVision3Adapter:
     def config_of(self, state: State, settings: dict[str, Any] | None = None) -> OpenVision3Config:
         """The configuration of a published state dict: sizes from its shapes, the rest from `settings`.
 
-        `settings` is the content of open_clip_config.json. Raises `CheckpointMismatchError` for keys or shapes,
-        `CheckpointError` for a setting or a positional table of another architecture.
+        `settings` is the content of open_clip_config.json. Raises `CheckpointMismatchError` for keys or
+        shapes, `CheckpointError` for a setting or a positional table of another architecture.
         """
         tower = vision_tower(state)
         head_width, eps = read_settings(settings)
@@ -102,7 +103,7 @@ class OpenVision3Adapter:
         )
 
     def to_ours(self, state: State) -> State:
-        """A published state dict -> OpenVision3Model's, contiguous; the positional table, a formula, is dropped."""
+        """A published state dict -> OpenVision3Model's, contiguous, without the table, which is a formula."""
         tower = vision_tower(state)
         check_tower(tower)
         ours = {name: tower[published] for published, name in OUTSIDE.items()}
@@ -119,12 +120,12 @@ class OpenVision3Adapter:
                     for letter, part in zip("qkv", parts, strict=True)
                 }
         # Cloned where they are views: safetensors refuses tensors that share memory.
-        return {
-            name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in ours.items()
-        }
+        return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in ours.items()}
 
     def to_published(self, state: State, config: OpenVision3Config, prefix: str = "visual.") -> State:
-        """OpenVision3Model's state dict -> the published layout, the table regenerated for `config.image_size`."""
+        """OpenVision3Model's state dict -> the published layout, the table regenerated for
+        `config.image_size`.
+        """
         grid = config.image_size // (config.patch_size * PIXELS_PER_LATENT)
         table = sincos_position_table(grid, grid, config.hidden_size)
         tower = {published: state[name] for published, name in OUTSIDE.items()}
@@ -196,8 +197,13 @@ def tower_shapes(
     }
     for layer in range(layers):
         block = f"transformer.resblocks.{layer}."
-        shapes |= {f"{block}{norm}.{kind}": (width,) for norm in ("ln_1", "ln_2") for kind in ("weight", "bias")}
-        shapes |= {f"{block}attn.in_proj_weight": (3 * width, width), f"{block}attn.in_proj_bias": (3 * width,)}
+        shapes |= {
+            f"{block}{norm}.{kind}": (width,) for norm in ("ln_1", "ln_2") for kind in ("weight", "bias")
+        }
+        shapes |= {
+            f"{block}attn.in_proj_weight": (3 * width, width),
+            f"{block}attn.in_proj_bias": (3 * width,),
+        }
         shapes |= {f"{block}attn.out_proj.weight": (width, width), f"{block}attn.out_proj.bias": (width,)}
         shapes |= {f"{block}mlp.c_fc.weight": (mlp, width), f"{block}mlp.c_fc.bias": (mlp,)}
         shapes |= {f"{block}mlp.c_proj.weight": (width, mlp), f"{block}mlp.c_proj.bias": (width,)}
@@ -205,18 +211,23 @@ def tower_shapes(
 
 
 def check_tower(tower: State) -> dict[str, int]:
-    """The sizes of a tower, read from its shapes. Raises `CheckpointMismatchError` unless every key has its place."""
+    """The sizes of a tower, read from its shapes. Raises `CheckpointMismatchError` unless every key has its
+    place.
+    """
     what, layers = "an OpenVision 3 vision tower", max(count_layers(tower), 1)
-    sizing = {"conv1.weight": 4, "proj": 2, "positional_embedding": 2, "transformer.resblocks.0.mlp.c_fc.weight": 2}
+    sizing = {
+        "conv1.weight": 4,
+        "proj": 2,
+        "positional_embedding": 2,
+        "transformer.resblocks.0.mlp.c_fc.weight": 2,
+    }
     unsized = [key for key, rank in sizing.items() if key not in tower or tower[key].ndim != rank]
     if unsized:
         # Without these there are no sizes to hold shapes against: names are what can be compared.
         names = tower_shapes(0, layers, 0, 0, 0, 0, 0)
         left = [key for key in tower if key not in names]
         missing = [key for key in names if key not in tower]
-        misshapen = {
-            key: (tuple(tower[key].shape), (-1,) * sizing[key]) for key in unsized if key in tower
-        }
+        misshapen = {key: (tuple(tower[key].shape), (-1,) * sizing[key]) for key in unsized if key in tower}
         hints = [HINTS[key] for key in (*left, *missing) if key in HINTS]
         raise CheckpointMismatchError(what, left, missing, misshapen, hints)
     width, channels, patch, _ = tower["conv1.weight"].shape
@@ -242,7 +253,8 @@ def check_table(table: torch.Tensor, grid: int) -> None:
     if not difference <= TABLE_TOLERANCE:
         raise CheckpointError(
             f"positional_embedding is not the fixed sin-cos table of a {grid} x {grid} grid: it differs by "
-            f"{difference:.3g} (at most {TABLE_TOLERANCE:g}); a learned table has no place in OpenVision3Model"
+            f"{difference:.3g} (at most {TABLE_TOLERANCE:g}); a learned table has no place in "
+            "OpenVision3Model"
         )
 
 
@@ -266,4 +278,6 @@ def read_settings(settings: dict[str, Any] | None) -> tuple[int, float]:
     if model.get("quick_gelu") or vision.get("act_kwargs"):
         raise CheckpointError(f"{SETTINGS} asks for another activation than GELU")
     # open_clip's own defaults, where a field is left out.
-    return int(vision.get("head_width", HEAD_WIDTH)), float((vision.get("norm_kwargs") or {}).get("eps", 1e-5))
+    return int(vision.get("head_width", HEAD_WIDTH)), float(
+        (vision.get("norm_kwargs") or {}).get("eps", 1e-5)
+    )

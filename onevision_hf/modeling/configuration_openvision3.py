@@ -1,7 +1,7 @@
 """Configuration of the OpenVision 3 encoder: a ViT over the latents of a frozen VAE (arXiv 2601.15369).
 
-    from onevision_hf.modeling.configuration_openvision3 import OpenVision3Config
-    OpenVision3Config.base()
+from onevision_hf.modeling.configuration_openvision3 import OpenVision3Config
+OpenVision3Config.base()
 """
 
 from typing import Any
@@ -14,21 +14,25 @@ from transformers import PreTrainedConfig
 class OpenVision3Config(PreTrainedConfig):
     r"""
     hidden_size (`int`, *optional*, defaults to 768):
-        Width D of the encoder; a multiple of 4, since the sin-cos table has four parts, and of the number of heads.
+        Width D of the encoder; a multiple of 4, since the sin-cos table has four parts, and of the number
+        of heads.
     projection_dim (`int`, *optional*, defaults to 768):
         Width E of `pooler_output`.
     image_size (`int`, *optional*, defaults to 256):
-        Side in pixels that the weights were last trained at. It limits nothing: the positional table is a formula.
+        Side in pixels that the weights were last trained at. It limits nothing: the positional table is a
+        formula.
     patch_size (`int`, *optional*, defaults to 2):
         Side of a patch on the latent grid.
     latent_channels (`int`, *optional*, defaults to 16):
         Channels of the VAE's latents.
     vae_name_or_path (`str`, *optional*, defaults to `"Letian2003/black-forest-labs_FLUX.1-dev_vae"`):
         Folder or Hub id of the diffusers `AutoencoderKL`, read at the first `pixel_values`, never by
-        `from_pretrained`. The default is what the published test script reads. `None`: only `set_vae` gives one.
-    latent_scaling (`float`, *optional*, defaults to 0.3611), latent_shift (`float`, *optional*, defaults to 0.0):
-        latents = latent_scaling * (posterior mean - latent_shift). The published encoder subtracts no shift, unlike
-        diffusers' FLUX pipelines (0.1159).
+        `from_pretrained`. The default is what the published test script reads. `None`: only `set_vae` gives
+        one.
+    latent_scaling (`float`, *optional*, defaults to 0.3611), latent_shift (`float`, *optional*, defaults to
+    0.0):
+        latents = latent_scaling * (posterior mean - latent_shift). The published encoder subtracts no
+        shift, unlike diffusers' FLUX pipelines (0.1159).
     """
 
     model_type = "openvision3"
@@ -53,11 +57,13 @@ class OpenVision3Config(PreTrainedConfig):
         """Refuse sizes that no encoder can be built with, naming the numbers."""
         if self.hidden_size % 4 or self.hidden_size < 8:
             raise ValueError(
-                f"hidden_size must be a multiple of 4 and at least 8 (sin and cos of x and of y), found {self.hidden_size}"
+                "hidden_size must be a multiple of 4 and at least 8 (sin and cos of x and of y), found "
+                f"{self.hidden_size}"
             )
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size {self.hidden_size} cannot be split over {self.num_attention_heads} attention heads"
+                f"hidden_size {self.hidden_size} cannot be split over {self.num_attention_heads} attention "
+                "heads"
             )
         if self.latent_scaling == 0:
             raise ValueError("latent_scaling must not be 0: every image would have the same latents")

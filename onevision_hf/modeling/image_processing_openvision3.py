@@ -1,8 +1,8 @@
 """Images for the OpenVision 3 encoder: resized, cropped, in [-1, 1], with sides that are multiples of 16.
 
-    processor = OpenVision3ImageProcessor()
-    pixel_values = processor(images, return_tensors="pt").pixel_values      # (B, 3, 256, 256)
-    processor(images, size={"shortest_edge": 192}, do_center_crop=False)    # whole pictures, sides rounded to 16
+processor = OpenVision3ImageProcessor()
+pixel_values = processor(images, return_tensors="pt").pixel_values      # (B, 3, 256, 256)
+processor(images, size={"shortest_edge": 192}, do_center_crop=False)    # whole pictures, sides rounded to 16
 """
 
 import torch
@@ -15,11 +15,13 @@ SIZE_MULTIPLE = 16
 
 
 class OpenVision3ImageProcessor(TorchvisionBackend):
-    """Resize the shorter side to 256, crop the centre 256 x 256, map [0, 255] to [-1, 1]: the paper's evaluation form.
+    """Resize the shorter side to 256, crop the centre 256 x 256, map [0, 255] to [-1, 1]: the paper's
+    evaluation form.
 
-    Every argument is transformers' own. With `size` as `shortest_edge` and no crop, the longer side is rounded to
-    the nearest multiple of 16; any other size that is not a multiple raises ValueError, at construction where it is
-    known by then. So does a crop larger than the picture, which transformers would fill with black.
+    Every argument is transformers' own. With `size` as `shortest_edge` and no crop, the longer side is
+    rounded to the nearest multiple of 16; any other size that is not a multiple raises ValueError, at
+    construction where it is known by then. So does a crop larger than the picture, which transformers would
+    fill with black.
     """
 
     resample = PILImageResampling.BILINEAR
@@ -39,19 +41,19 @@ class OpenVision3ImageProcessor(TorchvisionBackend):
         super().__init__(**kwargs)
         check_multiples(self.do_resize, self.size, self.do_center_crop, self.crop_size)
 
-    def _validate_preprocess_kwargs(self, **kwargs) -> None:
+    def _validate_preprocess_kwargs(self, **kwargs) -> None:  # type: ignore[override]
         super()._validate_preprocess_kwargs(**kwargs)
         check_multiples(*(kwargs.get(name) for name in ("do_resize", "size", "do_center_crop", "crop_size")))
 
-    def center_crop(self, image: torch.Tensor, size: SizeDict, **kwargs) -> torch.Tensor:
-        if image.shape[-2] < size.height or image.shape[-1] < size.width:
+    def center_crop(self, image: torch.Tensor, size: SizeDict, **kwargs):  # type: ignore[override]
+        if image.shape[-2] < (size.height or 0) or image.shape[-1] < (size.width or 0):
             raise ValueError(
                 f"a crop of {size.height} x {size.width} does not fit in a picture of {image.shape[-2]} x "
                 f"{image.shape[-1]}: resize to at least the crop, or set crop_size"
             )
         return super().center_crop(image, size, **kwargs)
 
-    def _preprocess(
+    def _preprocess(  # type: ignore[override]
         self,
         images: list[torch.Tensor],
         do_resize: bool,
@@ -63,7 +65,9 @@ class OpenVision3ImageProcessor(TorchvisionBackend):
     ) -> BatchFeature:
         if do_resize and size.shortest_edge and not do_center_crop:
             # In one step, and only here: before a crop the picture keeps its exact shape.
-            images = [self.resize(image, rounded_size(image, size.shortest_edge), resample) for image in images]
+            images = [
+                self.resize(image, rounded_size(image, size.shortest_edge), resample) for image in images
+            ]
             do_resize = False
         kwargs |= {"size": size, "resample": resample, "do_center_crop": do_center_crop}
         batch = super()._preprocess(images, do_resize=do_resize, return_tensors=None, **kwargs)
@@ -77,16 +81,16 @@ class OpenVision3ImageProcessor(TorchvisionBackend):
 
 
 def rounded_size(image: torch.Tensor, shortest_edge: int) -> SizeDict:
-    """The size with that shorter side and the image's shape, both sides rounded to multiples of 16, at least 16."""
+    """The size with that shorter side and the image's shape, both sides rounded to multiples of 16, at
+    least 16.
+    """
     scale = shortest_edge / min(image.shape[-2:])
-    height, width = (
-        max(1, round(side * scale / SIZE_MULTIPLE)) * SIZE_MULTIPLE for side in image.shape[-2:]
-    )
+    height, width = (max(1, round(side * scale / SIZE_MULTIPLE)) * SIZE_MULTIPLE for side in image.shape[-2:])
     return SizeDict(height=height, width=width)
 
 
 def check_multiples(do_resize, size, do_center_crop, crop_size) -> None:
-    """Raise ValueError unless the last of resize and crop that is on leaves sides that are multiples of 16."""
+    """Raise ValueError unless the last of resize and crop that is on leaves multiples of 16."""
     if do_center_crop:
         name, found = "crop_size", crop_size
     elif do_resize:
@@ -99,7 +103,8 @@ def check_multiples(do_resize, size, do_center_crop, crop_size) -> None:
             side: max(1, round(value / SIZE_MULTIPLE)) * SIZE_MULTIPLE for side, value in wrong.items()
         }
         raise ValueError(
-            f"{name} must be multiples of {SIZE_MULTIPLE} (VAE 8 x patch 2), found {wrong}; nearest: {nearest}"
+            f"{name} must be multiples of {SIZE_MULTIPLE} (VAE 8 x patch 2), found {wrong}; nearest: "
+            f"{nearest}"
         )
 
 

@@ -4,8 +4,8 @@
     tokens = model(pixel_values=pixels).last_hidden_state    # the VAE is loaded here, at the first pixels
     tokens = model(latents=cached).last_hidden_state         # no VAE at all: `onevision latents` caches them
 
-Shapes: B images, H x W pixels, C latent channels, h x w latent grid, N tokens = (h / patch) * (w / patch), D width,
-E projection.
+Shapes: B images, H x W pixels, C latent channels, h x w latent grid, N tokens = (h / patch) * (w / patch),
+D width, E projection.
 """
 
 import warnings
@@ -27,7 +27,8 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_openvision3 import OpenVision3Config
 
-# Pixels may leave [-1, 1] by rounding in a resize; a picture in [0, 255] or in ImageNet units leaves it by far more.
+# Pixels may leave [-1, 1] by rounding in a resize; a picture in [0, 255] or in ImageNet units leaves it by
+# far more.
 PIXEL_TOLERANCE = 1e-2
 
 
@@ -40,9 +41,10 @@ def sincos_position_table(
 ) -> torch.Tensor:
     """The fixed positional table (height * width, dim), float32, rows in raster order.
 
-    A row is [sin x, cos x, sin y, cos y], each with dim / 4 frequencies 10000^(-k / (dim / 4 - 1)): MoCo v3's form, as
-    `posemb_sincos_2d` of the published vit.py has it. MAE's divides by dim / 4 and puts y first. Coordinates are
-    raw integers, so another grid evaluates other rows of one function, and nothing is interpolated.
+    A row is [sin x, cos x, sin y, cos y], each with dim / 4 frequencies 10000^(-k / (dim / 4 - 1)): MoCo
+    v3's form, as `posemb_sincos_2d` of the published vit.py has it. MAE's divides by dim / 4 and puts y
+    first. Coordinates are raw integers, so another grid evaluates other rows of one function, and nothing
+    is interpolated.
     """
     omega = 10000.0 ** (-torch.arange(dim // 4, device=device, dtype=torch.float32) / (dim // 4 - 1))
     y = torch.arange(height, device=device, dtype=torch.float32).repeat_interleave(width)[:, None] * omega
@@ -60,7 +62,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention written out; query, key, value (B, heads, N, D / heads) -> output (B, N, heads, D / heads), weights."""
+    """Attention written out: (B, heads, N, D / heads) each -> output (B, N, heads, D / heads), weights."""
     weights = torch.matmul(query, key.transpose(-1, -2)) * scaling  # (B, heads, N, N)
     if attention_mask is not None:
         weights = weights + attention_mask
@@ -70,14 +72,18 @@ def eager_attention_forward(
 
 
 class OpenVision3Embeddings(nn.Module):
-    """Latents -> patch tokens with the fixed positions, after one class token that has none (its row is zero)."""
+    """Latents -> a class token, whose position is a row of zeros, and patch tokens with the fixed table."""
 
     def __init__(self, config: OpenVision3Config):
         super().__init__()
         self.config = config
         self.class_embedding = nn.Parameter(torch.empty(config.hidden_size))
         self.patch_embedding = nn.Conv2d(
-            config.latent_channels, config.hidden_size, config.patch_size, stride=config.patch_size, bias=False
+            config.latent_channels,
+            config.hidden_size,
+            config.patch_size,
+            stride=config.patch_size,
+            bias=False,
         )
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
@@ -125,12 +131,19 @@ class OpenVision3Attention(nn.Module):
         return self.out_proj(output.reshape(*batch_and_length, -1)), weights
 
 
+class OpenVision3MLPOutput(nn.Linear):
+    """A linear layer that is told apart when weights are drawn.
+
+    It has to be this module: transformers passes over modules without parameters of their own, as the MLP is.
+    """
+
+
 class OpenVision3MLP(nn.Module):
     def __init__(self, config: OpenVision3Config):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.activation_fn = ACT2FN[config.hidden_act]
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.fc2 = OpenVision3MLPOutput(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.fc2(self.activation_fn(self.fc1(hidden_states)))
@@ -168,7 +181,7 @@ class OpenVision3PreTrainedModel(PreTrainedModel):
     config: OpenVision3Config
     base_model_prefix = "openvision3"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["OpenVision3Layer"]
     _supports_sdpa = True
@@ -180,19 +193,22 @@ class OpenVision3PreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """The published initialisation (src/models/vit.py): everything at `initializer_range`, with three exceptions."""
+        """The published initialisation (src/models/vit.py): `initializer_range`, with three exceptions."""
         super()._init_weights(module)
         if isinstance(module, OpenVision3Embeddings):
             init.normal_(module.class_embedding, std=1e-6)
             init.kaiming_uniform_(module.patch_embedding.weight, a=5**0.5)
-        elif isinstance(module, OpenVision3MLP):
-            # Variance scaling over the outputs, 0.3072 / D = 0.02^2 at the base width, cut at two deviations.
-            std = (0.3072 / module.fc2.out_features) ** 0.5
-            init.trunc_normal_(module.fc2.weight, std=std, a=-2 * std, b=2 * std)
+        elif isinstance(module, OpenVision3MLPOutput):
+            # Variance scaling over the outputs, 0.3072 / D = 0.02^2 at the base width. flax widens the
+            # normal so that what is left after the cut at two deviations has that variance.
+            std = (0.3072 / module.out_features) ** 0.5 / 0.87962566
+            init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
 
 
 class OpenVision3Model(OpenVision3PreTrainedModel):
     """The encoder. The VAE is held beside it: not in the state dict, not trained, moved with `.to()`."""
+
+    _vae: Any
 
     def __init__(self, config: OpenVision3Config):
         super().__init__(config)
@@ -215,18 +231,20 @@ class OpenVision3Model(OpenVision3PreTrainedModel):
         pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`, *optional*):
             Images in [-1, 1], H and W multiples of 16. Encoded by the VAE, without gradient.
         latents (`torch.Tensor` of shape `(B, C, h, w)`, *optional*):
-            latent_scaling * (posterior mean - latent_shift), as `encode_pixels` returns; h and w multiples of the
-            patch. Give these or `pixel_values`, not both.
+            latent_scaling * (posterior mean - latent_shift), as `encode_pixels` returns; h and w multiples
+            of the patch. Give these or `pixel_values`, not both.
 
-        Returns `last_hidden_state` (B, N, D), the last block's patch tokens without norm and without the class token,
-        and `pooler_output` (B, E), the norm of their mean, projected. Recorded `hidden_states` keep the class token
-        in front. Raises ValueError for wrong shapes and `MissingVAEError` for pixels without a VAE.
+        Returns `last_hidden_state` (B, N, D), the last block's patch tokens without norm and without the
+        class token, and `pooler_output` (B, E), the norm of their mean, projected. Recorded `hidden_states`
+        keep the class token in front. Raises ValueError for wrong shapes and `MissingVAEError` for pixels
+        without a VAE.
         """
-        if (pixel_values is None) == (latents is None):
-            found = "neither" if latents is None else "both"
-            raise ValueError(f"give pixel_values or latents, exactly one of them; found {found}")
-        if latents is None:
+        if pixel_values is not None and latents is not None:
+            raise ValueError("give pixel_values or latents, exactly one of them; found both")
+        if pixel_values is not None:
             latents = self.encode_pixels(pixel_values)
+        if latents is None:
+            raise ValueError("give pixel_values or latents, exactly one of them; found neither")
         self._check_latents(latents)
         hidden_states = self.encoder(self.embeddings(latents), **kwargs)  # (B, 1 + N, D)
         tokens = hidden_states[:, 1:]
@@ -237,19 +255,19 @@ class OpenVision3Model(OpenVision3PreTrainedModel):
         self,
         pixel_values: torch.Tensor | None = None,
         latents: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Any,
     ) -> torch.Tensor:
-        """The images' features (B, E): `pooler_output`, not normalised. Arguments and errors as for `forward`."""
-        return self(pixel_values=pixel_values, latents=latents, **(kwargs | {"return_dict": True})).pooler_output
+        """The images' features (B, E), which are `pooler_output`, not normalised; otherwise as `forward`."""
+        return self(
+            pixel_values=pixel_values, latents=latents, **kwargs | {"return_dict": True}
+        ).pooler_output
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings.patch_embedding
 
-    # The VAE ------------------------------------------------------------------------------------------------------
-
     @property
-    def vae(self) -> nn.Module:
-        """The VAE that `set_vae` gave, or else the one named in the config, loaded now. Raises `MissingVAEError`."""
+    def vae(self) -> Any:
+        """The VAE that `set_vae` gave, or the config's, which is loaded now. Raises `MissingVAEError`."""
         if self._vae is None:
             self.set_vae(load_vae(self.config))
         return self._vae
@@ -257,27 +275,29 @@ class OpenVision3Model(OpenVision3PreTrainedModel):
     def set_vae(self, vae: nn.Module) -> None:
         """Use `vae`, a diffusers `AutoencoderKL` or a module with the same `encode`, from now on.
 
-        It is frozen, set to evaluation, moved to the model's device, and follows the model's `.to()` from then on;
-        float16 becomes float32, where this family of VAEs overflows. Raises ValueError when its number of latent
-        channels is not the config's, TypeError when it cannot encode.
+        It is frozen, set to evaluation, moved to the model's device, and follows the model's `.to()` from
+        then on; float16 becomes float32, where this family of VAEs overflows. Raises ValueError when its
+        number of latent channels is not the config's, TypeError when it cannot encode.
         """
         if not callable(getattr(vae, "encode", None)):
-            raise TypeError(f"a VAE has a method `encode`, as diffusers' AutoencoderKL; found {type(vae).__name__}")
+            raise TypeError(
+                f"a VAE has a method `encode`, as diffusers' AutoencoderKL; found {type(vae).__name__}"
+            )
         channels = getattr(getattr(vae, "config", None), "latent_channels", self.config.latent_channels)
         if channels != self.config.latent_channels:
             raise ValueError(
-                f"the VAE has {channels} latent channels, the encoder reads {self.config.latent_channels}: pass the VAE "
-                "that it was trained with, or a config with that `latent_channels`"
+                f"the VAE has {channels} latent channels, the encoder reads {self.config.latent_channels}: "
+                "pass the VAE that it was trained with, or a config with that `latent_channels`"
             )
         self._hold_vae(vae.eval().requires_grad_(False))
         self._place_vae(lambda tensor: tensor.to(self.device))
 
     @torch.no_grad()
     def encode_pixels(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> latents (B, C, H / 8, W / 8), in the VAE's dtype (float32 or bfloat16).
+        """Images (B, 3, H, W) in [-1, 1] -> latents (B, C, H / 8, W / 8), in the VAE's dtype.
 
-        The posterior mean, shifted and scaled as the config says. Raises ValueError for sizes that are not whole
-        patches, and `MissingVAEError`; warns when values leave [-1, 1].
+        The posterior mean, shifted and scaled as the config says. Raises ValueError for sizes that are not
+        whole patches, and `MissingVAEError`; warns when values leave [-1, 1].
         """
         if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
             raise ValueError(f"pixel_values must be (B, 3, H, W), found {tuple(pixel_values.shape)}")
@@ -286,15 +306,15 @@ class OpenVision3Model(OpenVision3PreTrainedModel):
         multiple = stride * self.config.patch_size
         if any(side % multiple for side in pixel_values.shape[-2:]):
             raise ValueError(
-                f"pixel_values must have a height and a width that are multiples of {multiple} (VAE {stride} x patch "
-                f"{self.config.patch_size}), found {tuple(pixel_values.shape[-2:])}: resize or crop, as "
-                "OpenVision3ImageProcessor does"
+                f"pixel_values must have a height and a width that are multiples of {multiple} (VAE "
+                f"{stride} x patch {self.config.patch_size}), found {tuple(pixel_values.shape[-2:])}: "
+                "resize or crop, as OpenVision3ImageProcessor does"
             )
         low, high = (bound.item() for bound in torch.aminmax(pixel_values.float()))
         if not (low >= -1 - PIXEL_TOLERANCE and high <= 1 + PIXEL_TOLERANCE):
             warnings.warn(
-                f"pixel_values range from {low:.3g} to {high:.3g}; the VAE expects [-1, 1] (2 * x / 255 - 1, as "
-                "OpenVision3ImageProcessor gives them)",
+                f"pixel_values range from {low:.3g} to {high:.3g}; the VAE expects [-1, 1] (2 * x / 255 - "
+                "1, as OpenVision3ImageProcessor gives them)",
                 stacklevel=2,
             )
         reference = next(vae.parameters(), pixel_values)
@@ -304,7 +324,7 @@ class OpenVision3Model(OpenVision3PreTrainedModel):
         return (mean - self.config.latent_shift) * self.config.latent_scaling
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents (B, C, h, w) -> images (B, 3, 8 h, 8 w) in about [-1, 1]: the inverse scaling, then the VAE's decoder.
+        """Latents (B, C, h, w) -> images (B, 3, 8 h, 8 w), about in [-1, 1]: the way back through the VAE.
 
         Gradients reach `latents` through the frozen decoder. Raises `MissingVAEError`.
         """
@@ -337,7 +357,9 @@ class OpenVision3Model(OpenVision3PreTrainedModel):
             self._vae.to(moved.device, torch.float32 if moved.dtype == torch.float16 else moved.dtype)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
-        """Where `.to()`, `.cuda()`, `.bfloat16()` and their kin arrive, of this module or of one that holds it."""
+        """Where `.to()`, `.cuda()`, `.bfloat16()` and their kin arrive, of this module or of one that holds
+        it.
+        """
         result = super()._apply(fn, recurse)
         if getattr(self, "_vae", None) is not None:
             self._place_vae(fn)
@@ -345,7 +367,9 @@ class OpenVision3Model(OpenVision3PreTrainedModel):
 
 
 def load_vae(config: OpenVision3Config) -> nn.Module:
-    """The diffusers `AutoencoderKL` that `config.vae_name_or_path` names, in float32. Raises `MissingVAEError`."""
+    """The diffusers `AutoencoderKL` that `config.vae_name_or_path` names, in float32. Raises
+    `MissingVAEError`.
+    """
     remedy = "give one with model.set_vae(vae), or pass latents=..."
     if config.vae_name_or_path is None:
         raise MissingVAEError(
@@ -362,8 +386,8 @@ def load_vae(config: OpenVision3Config) -> nn.Module:
         return AutoencoderKL.from_pretrained(config.vae_name_or_path)
     except (OSError, ValueError) as error:
         raise MissingVAEError(
-            f"the VAE {config.vae_name_or_path!r} (the config's vae_name_or_path) could not be loaded: name a folder or "
-            f"a Hub id of a diffusers AutoencoderKL, {remedy} ({error})"
+            f"the VAE {config.vae_name_or_path!r} (the config's vae_name_or_path) could not be loaded: "
+            f"name a folder or a Hub id of a diffusers AutoencoderKL, {remedy} ({error})"
         ) from error
 
 
