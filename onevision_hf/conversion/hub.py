@@ -88,7 +88,7 @@ def plan_upload(folder: str | os.PathLike[str], figures: Mapping[str, Any] | Non
 
 
 def check_code(folder: Path, config: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-    """Raise ValueError unless the folder loads anywhere: transformers knows its type or its code is inside."""
+    """Raise ValueError unless the folder loads anywhere: a type of transformers, or its code inside."""
     auto_map: dict[str, Any] = {}
     for name in files:
         if name.endswith("config.json"):
