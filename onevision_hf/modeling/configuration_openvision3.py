@@ -99,7 +99,4 @@ class OpenVision3Config(PreTrainedConfig):
         return cls(**(sizes | overrides))
 
 
-# Saving a model or a configuration writes this file beside it, so that a folder loads without this package.
-OpenVision3Config.register_for_auto_class("AutoConfig")
-
 __all__ = ["OpenVision3Config"]

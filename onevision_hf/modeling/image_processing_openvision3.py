@@ -108,7 +108,4 @@ def check_multiples(do_resize, size, do_center_crop, crop_size) -> None:
         )
 
 
-# Saving a processor writes this file beside its configuration, so that the folder loads without this package.
-OpenVision3ImageProcessor.register_for_auto_class("AutoImageProcessor")
-
 __all__ = ["OpenVision3ImageProcessor"]

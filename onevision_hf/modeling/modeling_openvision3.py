@@ -391,7 +391,4 @@ def load_vae(config: OpenVision3Config) -> nn.Module:
         ) from error
 
 
-# Saving a model writes this file beside the weights, so that the folder loads without this package.
-OpenVision3Model.register_for_auto_class("AutoModel")
-
 __all__ = ["MissingVAEError", "OpenVision3Model", "OpenVision3PreTrainedModel", "sincos_position_table"]

@@ -6,6 +6,7 @@ outputs = model(**inputs)       # pixel_values_videos, patch_positions, pixel_at
 """
 
 import numbers
+from os import PathLike
 from typing import Any, TypedDict
 
 import numpy as np
@@ -17,6 +18,7 @@ from transformers.video_utils import VideoMetadata
 from .frame_geometry import FrameGeometry
 from .frame_sequence import FrameSequence, is_encoded, open_video
 from .patch_selection import DEFAULT_KEEP_RATIO, PRESETS, Selection, check_budget, read_selection
+from .pretrained_settings import read_with_model_settings
 from .video_reader import VideoReader, VideoReadError
 
 BUDGETS = ("num_patches", "keep_ratio")
@@ -89,6 +91,23 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
             self.keep_ratio = None
         if "rope_temporal_size" in kwargs:  # None is a value: t stays the frame's index
             self.rope_temporal_size = kwargs["rope_temporal_size"]
+
+    @classmethod
+    def get_video_processor_dict(
+        cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Settings of the folder; patch size and time grid are those of the model beside them."""
+        settings, unused = read_with_model_settings(
+            super().get_video_processor_dict,
+            pretrained_model_name_or_path,
+            ("patch_size", "rope_temporal_size"),
+            **kwargs,
+        )
+        if "image_processor_type" in settings:
+            # A published folder has an image processor's file only; what it says of sizes and colours counts.
+            known = settings.keys() & cls.valid_kwargs.__annotations__.keys()
+            settings = {name: settings[name] for name in known}
+        return settings, unused
 
     @classmethod
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any):  # type: ignore[override]
