@@ -13,11 +13,10 @@ from typing import Any, Protocol
 import torch
 from transformers import PreTrainedConfig
 
-from onevision_hf.conversion.card import ONEVISION_ENCODER, OPENVISION3, Origin, conversion_card
+from onevision_hf.conversion.card import Origin, conversion_card
 from onevision_hf.conversion.checkpoint import State, new_folder
 from onevision_hf.conversion.onevision_encoder import OneVisionEncoderAdapter
 from onevision_hf.conversion.openvision3 import OpenVision3Adapter
-from onevision_hf.modeling.image_processing_openvision3 import OpenVision3ImageProcessor
 
 
 class Adapter(Protocol):
@@ -25,18 +24,19 @@ class Adapter(Protocol):
 
     name: str
     model_class: type[Any]
+    origin: Origin
 
     def read(self, source: str, revision: str | None = None) -> tuple[State, Any, dict[str, Path]]: ...
     def config_of(self, state: State, settings: Any) -> PreTrainedConfig: ...
     def to_ours(self, state: State) -> State: ...
     def to_published(self, state: State, config: Any) -> State: ...
     def published_settings(self, config: Any) -> dict[str, Any]: ...
+    def processors(self, config: Any, files: dict[str, Path]) -> list[Any]: ...
 
 
 ADAPTERS: dict[str, Adapter] = {
     adapter.name: adapter for adapter in (OpenVision3Adapter(), OneVisionEncoderAdapter())
 }
-ORIGINS: dict[str, Origin] = {"openvision3": OPENVISION3, "onevision-encoder": ONEVISION_ENCODER}
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def convert(
             model = adapter.model_class(config)
         model.load_state_dict(state, strict=True, assign=True)
         model.save_pretrained(folder)
-        for processor in make_processors(converter, config, files):
+        for processor in adapter.processors(config, files):
             processor.save_pretrained(folder)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         details = {
@@ -93,7 +93,7 @@ def convert(
             "parameters": f"{parameters:,}",
             "image size": f"{config.image_size} px",
         }
-        card = conversion_card(ORIGINS[converter], source, details, files.get("README.md"))
+        card = conversion_card(adapter.origin, source, details, files.get("README.md"))
         (folder / "README.md").write_text(card, encoding="utf-8")
         written = sorted(path.name for path in folder.iterdir())
     return Conversion(
@@ -105,13 +105,3 @@ def convert(
         parameters,
         written,
     )
-
-
-def make_processors(converter: str, config: Any, files: dict[str, Path]) -> list[Any]:
-    """The processors that belong beside a converted model."""
-    if converter == "openvision3":
-        side = config.image_size
-        return [
-            OpenVision3ImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-        ]
-    return []

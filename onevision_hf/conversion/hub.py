@@ -4,7 +4,6 @@ plan = plan_upload("out/base", figures={"ImageNet top-1": 71.3})
 upload(plan, "me/openvision3-base", tag="v1")
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from onevision_hf.conversion.card import trained_card, with_figures
+from onevision_hf.conversion.checkpoint import read_json
 
 # What a model repository is made of. Everything else (optimizer states, logs, caches, pickles) stays at home.
 SUFFIXES = {
@@ -67,7 +67,7 @@ def plan_upload(folder: str | os.PathLike[str], figures: Mapping[str, Any] | Non
     config_path = folder / "config.json"
     if not config_path.is_file():
         raise ValueError(f"{folder} holds no config.json: save a model there with save_pretrained")
-    config = json.loads(config_path.read_text(encoding="utf-8"))
+    config = read_json(config_path)
     files, skipped = {}, []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -92,7 +92,7 @@ def check_code(folder: Path, config: Mapping[str, Any], files: Mapping[str, Path
     auto_map: dict[str, Any] = {}
     for name in files:
         if name.endswith("config.json"):
-            auto_map |= json.loads(files[name].read_text(encoding="utf-8")).get("auto_map") or {}
+            auto_map |= read_json(files[name]).get("auto_map") or {}
     references = {
         name.split("--")[-1].split(".")[0] + ".py" for name in auto_map.values() if "--" not in name
     }
@@ -101,7 +101,7 @@ def check_code(folder: Path, config: Mapping[str, Any], files: Mapping[str, Path
         raise ValueError(
             f"{folder}: auto_map names {', '.join(absent)}, not in the folder: save the model again"
         )
-    if config.get("model_type") not in CONFIG_MAPPING_NAMES and not auto_map:
+    if config.get("model_type") not in CONFIG_MAPPING_NAMES and not config.get("auto_map"):
         raise ValueError(
             f"{folder}: config.json has no auto_map, so nobody without this package could load model type "
             f"{config.get('model_type')!r}: load and save it with onevision_hf, which writes the code "
@@ -127,11 +127,17 @@ def upload(
     """
     api = api or HfApi()
     try:
-        if private and api.repo_info(repo_id).private is False:
-            raise ValueError(f"{repo_id} exists and is public: pass --public to publish there")
-    except RepositoryNotFoundError:
-        pass
-    api.create_repo(repo_id, private=private, exist_ok=True)
+        api.create_repo(repo_id, private=private)
+    except HfHubHTTPError as error:
+        # It exists (409), or this token may write to it and not create it.
+        if error.response.status_code not in (401, 403, 409):
+            raise
+        try:
+            public = api.repo_info(repo_id).private is False
+        except HfHubHTTPError:
+            raise error from None
+        if private and public:
+            raise ValueError(f"{repo_id} exists and is public: pass --public to publish there") from None
     if revision is not None:
         api.create_branch(repo_id, branch=revision, exist_ok=True)
     operations = [

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from onevision_hf.conversion.card import ONEVISION_ENCODER
 from onevision_hf.conversion.checkpoint import (
     CheckpointError,
     State,
@@ -21,7 +22,9 @@ from onevision_hf.conversion.checkpoint import (
     read_safetensors,
 )
 from onevision_hf.modeling.configuration_onevision import OneVisionConfig
+from onevision_hf.modeling.image_processing_onevision import OneVisionImageProcessor
 from onevision_hf.modeling.modeling_onevision import OneVisionModel
+from onevision_hf.modeling.video_processing_onevision import OneVisionVideoProcessor
 
 SETTINGS, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
@@ -31,6 +34,7 @@ class OneVisionEncoderAdapter:
 
     name = "onevision-encoder"
     model_class = OneVisionModel
+    origin = ONEVISION_ENCODER
 
     def read(
         self, source: str, revision: str | None = None
@@ -83,3 +87,11 @@ class OneVisionEncoderAdapter:
         """The content of a published config.json, but for `auto_map`: their code is not ours to write."""
         settings = {key: value for key, value in config.to_dict().items() if key != "auto_map"}
         return settings | {"architectures": ["OneVisionEncoderModel"]}
+
+    def processors(self, config: OneVisionConfig, files: dict[str, Path]) -> list[Any]:
+        """Ours for images and videos, with the settings of the published preprocessor_config.json."""
+        folder = files[SETTINGS].parent
+        return [
+            OneVisionImageProcessor.from_pretrained(folder),
+            OneVisionVideoProcessor.from_pretrained(folder),
+        ]

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from onevision_hf.conversion.card import OPENVISION3
 from onevision_hf.conversion.checkpoint import (
     CheckpointError,
     CheckpointMismatchError,
@@ -25,6 +26,7 @@ from onevision_hf.conversion.checkpoint import (
     read_torch,
 )
 from onevision_hf.modeling.configuration_openvision3 import OpenVision3Config
+from onevision_hf.modeling.image_processing_openvision3 import OpenVision3ImageProcessor
 from onevision_hf.modeling.modeling_openvision3 import OpenVision3Model, sincos_position_table
 
 WEIGHTS, SETTINGS = "open_clip_pytorch_model.bin", "open_clip_config.json"
@@ -65,6 +67,7 @@ class OpenVision3Adapter:
 
     name = "openvision3"
     model_class = OpenVision3Model
+    origin = OPENVISION3
 
     def read(
         self, source: str, revision: str | None = None
@@ -159,6 +162,15 @@ class OpenVision3Adapter:
             "output_tokens": True,
         }
         return {"model_cfg": {"embed_dim": config.projection_dim, "vision_cfg": vision}, "preprocess_cfg": {}}
+
+    def processors(
+        self, config: OpenVision3Config, files: dict[str, Path]
+    ) -> list[OpenVision3ImageProcessor]:
+        """The image processor at the size that the tower was last trained at."""
+        side = config.image_size
+        return [
+            OpenVision3ImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+        ]
 
 
 def vision_tower(state: State) -> State:
