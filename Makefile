@@ -8,10 +8,10 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint slow check wheel clean
+.PHONY: help install demo test lint slow check wheel clean bench-openvision3
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
 
 install: $(STAMP)  ## make .venv with the package (editable) and every extra except `eval`
 
@@ -37,6 +37,9 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench-openvision3: $(STAMP)  ## OpenVision 3: the encoder, its VAE, and what caching latents saves
+	$(BIN)/python benchmarks/openvision3.py
 
 wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use it there
 	$(BIN)/python tests/check_wheel.py

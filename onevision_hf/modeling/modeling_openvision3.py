@@ -8,7 +8,6 @@ Shapes: B images, H x W pixels, C latent channels, h x w latent grid, N tokens =
 D width, E projection.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -26,14 +25,14 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_openvision3 import OpenVision3Config
-
-# Pixels may leave [-1, 1] by rounding in a resize; a picture in [0, 255] or in ImageNet units leaves it by
-# far more.
-PIXEL_TOLERANCE = 1e-2
-
-
-class MissingVAEError(OSError):
-    """Pixels were given and there is no VAE to encode them: the message names what to install or to pass."""
+from .vae_openvision3 import (
+    MissingVAEError,
+    check_latents,
+    check_vae,
+    decode_latents,
+    encode_pixels,
+    load_vae,
+)
 
 
 def sincos_position_table(
@@ -245,7 +244,7 @@ class OpenVision3Model(OpenVision3PreTrainedModel):
             latents = self.encode_pixels(pixel_values)
         if latents is None:
             raise ValueError("give pixel_values or latents, exactly one of them; found neither")
-        self._check_latents(latents)
+        check_latents(latents, self.config)
         hidden_states = self.encoder(self.embeddings(latents), **kwargs)  # (B, 1 + N, D)
         tokens = hidden_states[:, 1:]
         pooled = self.visual_projection(self.post_layernorm(tokens.mean(dim=1)))  # (B, E)
@@ -279,71 +278,25 @@ class OpenVision3Model(OpenVision3PreTrainedModel):
         then on; float16 becomes float32, where this family of VAEs overflows. Raises ValueError when its
         number of latent channels is not the config's, TypeError when it cannot encode.
         """
-        if not callable(getattr(vae, "encode", None)):
-            raise TypeError(
-                f"a VAE has a method `encode`, as diffusers' AutoencoderKL; found {type(vae).__name__}"
-            )
-        channels = getattr(getattr(vae, "config", None), "latent_channels", self.config.latent_channels)
-        if channels != self.config.latent_channels:
-            raise ValueError(
-                f"the VAE has {channels} latent channels, the encoder reads {self.config.latent_channels}: "
-                "pass the VAE that it was trained with, or a config with that `latent_channels`"
-            )
+        check_vae(vae, self.config)
         self._hold_vae(vae.eval().requires_grad_(False))
         self._place_vae(lambda tensor: tensor.to(self.device))
 
-    @torch.no_grad()
     def encode_pixels(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> latents (B, C, H / 8, W / 8), in the VAE's dtype.
+        """Images (B, 3, H, W) in [-1, 1] -> latents (B, C, H / 8, W / 8), without gradient: what `forward`
+        reads.
 
-        The posterior mean, shifted and scaled as the config says. Raises ValueError for sizes that are not
-        whole patches, and `MissingVAEError`; warns when values leave [-1, 1].
+        Raises ValueError for sizes that are not whole patches, and `MissingVAEError`; warns when values leave
+        [-1, 1].
         """
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
-            raise ValueError(f"pixel_values must be (B, 3, H, W), found {tuple(pixel_values.shape)}")
-        vae = self.vae
-        stride = 2 ** (len(getattr(getattr(vae, "config", None), "block_out_channels", (1,) * 4)) - 1)
-        multiple = stride * self.config.patch_size
-        if any(side % multiple for side in pixel_values.shape[-2:]):
-            raise ValueError(
-                f"pixel_values must have a height and a width that are multiples of {multiple} (VAE "
-                f"{stride} x patch {self.config.patch_size}), found {tuple(pixel_values.shape[-2:])}: "
-                "resize or crop, as OpenVision3ImageProcessor does"
-            )
-        low, high = (bound.item() for bound in torch.aminmax(pixel_values.float()))
-        if not (low >= -1 - PIXEL_TOLERANCE and high <= 1 + PIXEL_TOLERANCE):
-            warnings.warn(
-                f"pixel_values range from {low:.3g} to {high:.3g}; the VAE expects [-1, 1] (2 * x / 255 - "
-                "1, as OpenVision3ImageProcessor gives them)",
-                stacklevel=2,
-            )
-        reference = next(vae.parameters(), pixel_values)
-        # Autocast would take a float32 VAE to half precision behind its back.
-        with torch.autocast(pixel_values.device.type, enabled=False):
-            mean = vae.encode(pixel_values.to(reference.device, reference.dtype)).latent_dist.mean
-        return (mean - self.config.latent_shift) * self.config.latent_scaling
+        return encode_pixels(self.vae, pixel_values, self.config)
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents (B, C, h, w) -> images (B, 3, 8 h, 8 w), about in [-1, 1]: the way back through the VAE.
+        """Latents (B, C, h, w) -> images (B, 3, 8 h, 8 w), about in [-1, 1]; gradients reach the latents.
 
-        Gradients reach `latents` through the frozen decoder. Raises `MissingVAEError`.
+        Raises ValueError for another shape, and `MissingVAEError`.
         """
-        self._check_latents(latents)
-        vae = self.vae
-        reference = next(vae.parameters(), latents)
-        unscaled = latents / self.config.latent_scaling + self.config.latent_shift
-        with torch.autocast(latents.device.type, enabled=False):
-            return vae.decode(unscaled.to(reference.device, reference.dtype)).sample
-
-    def _check_latents(self, latents: torch.Tensor) -> None:
-        channels, patch = self.config.latent_channels, self.config.patch_size
-        if latents.ndim != 4 or latents.shape[1] != channels:
-            raise ValueError(f"latents must be (B, {channels}, h, w), found {tuple(latents.shape)}")
-        if any(side % patch or not side for side in latents.shape[-2:]):
-            raise ValueError(
-                f"latents must have a grid whose sides are multiples of the patch, {patch}; found "
-                f"{tuple(latents.shape[-2:])}: encode images whose sides are multiples of {8 * patch} pixels"
-            )
+        return decode_latents(self.vae, latents, self.config)
 
     def _hold_vae(self, vae: nn.Module | None) -> None:
         # Past nn.Module's own __setattr__, which would make it a sub-module: in the state dict, and trained.
@@ -364,31 +317,6 @@ class OpenVision3Model(OpenVision3PreTrainedModel):
         if getattr(self, "_vae", None) is not None:
             self._place_vae(fn)
         return result
-
-
-def load_vae(config: OpenVision3Config) -> nn.Module:
-    """The diffusers `AutoencoderKL` that `config.vae_name_or_path` names, in float32. Raises
-    `MissingVAEError`.
-    """
-    remedy = "give one with model.set_vae(vae), or pass latents=..."
-    if config.vae_name_or_path is None:
-        raise MissingVAEError(
-            f"pixel_values need a VAE and the config names none (vae_name_or_path is None): {remedy}"
-        )
-    try:
-        from diffusers import AutoencoderKL
-    except ImportError as error:
-        raise MissingVAEError(
-            "pixel_values need a VAE, and diffusers, which reads it, is not installed: "
-            f'pip install "onevision-hf[openvision]", {remedy}'
-        ) from error
-    try:
-        return AutoencoderKL.from_pretrained(config.vae_name_or_path)
-    except (OSError, ValueError) as error:
-        raise MissingVAEError(
-            f"the VAE {config.vae_name_or_path!r} (the config's vae_name_or_path) could not be loaded: "
-            f"name a folder or a Hub id of a diffusers AutoencoderKL, {remedy} ({error})"
-        ) from error
 
 
 __all__ = ["MissingVAEError", "OpenVision3Model", "OpenVision3PreTrainedModel", "sincos_position_table"]

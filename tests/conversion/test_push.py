@@ -61,6 +61,7 @@ UPLOADED = {
     "model.safetensors",
     "modeling_openvision3.py",
     "preprocessor_config.json",
+    "vae_openvision3.py",
 }
 
 
@@ -133,6 +134,7 @@ def test_a_tag_that_fails_is_told_apart_from_the_upload(hub, folder):
     assert hub.repositories[REPOSITORY].branches["main"].keys() >= UPLOADED
 
 
+@pytest.mark.slow
 def test_the_environment_of_the_command_is_the_hub_librarys_own(folder):
     with hub_stub() as stub:
         environment = os.environ | {

@@ -312,6 +312,6 @@ assert "onevision_hf" not in sys.modules
         timeout=120,
     )
     assert result.returncode == 0, result.stderr
-    assert {"modeling_openvision3.py", "configuration_openvision3.py"} <= {
+    assert {"modeling_openvision3.py", "configuration_openvision3.py", "vae_openvision3.py"} <= {
         path.name for path in (tmp_path / "again").iterdir()
     }
