@@ -6,7 +6,7 @@ outputs = model(**inputs)       # pixel_values, and for images of unequal size p
 """
 
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,10 @@ from transformers.processing_utils import ImagesKwargs
 from .frame_geometry import FrameGeometry
 from .patch_inputs import cut_patches, grid_positions
 from .pretrained_settings import read_with_model_settings
+
+if TYPE_CHECKING:
+    # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
+    from .configuration_onevision import OneVisionConfig  # noqa: F401
 
 
 class OneVisionImageProcessorKwargs(ImagesKwargs, total=False):

@@ -7,7 +7,7 @@ outputs = model(**inputs)       # pixel_values_videos, patch_positions, pixel_at
 
 import numbers
 from os import PathLike
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from transformers.image_processing_utils import BatchFeature
@@ -20,6 +20,11 @@ from .frame_sequence import FrameSequence, is_encoded, open_video
 from .patch_selection import DEFAULT_KEEP_RATIO, PRESETS, Selection, check_budget, read_selection
 from .pretrained_settings import read_with_model_settings
 from .video_reader import VideoReader, VideoReadError
+
+if TYPE_CHECKING:
+    # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
+    from .codec_signals import motion_field  # noqa: F401
+    from .configuration_onevision import OneVisionConfig  # noqa: F401
 
 BUDGETS = ("num_patches", "keep_ratio")
 
