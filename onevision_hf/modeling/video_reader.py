@@ -80,13 +80,7 @@ class DecodedFrame:
     @property
     def luma(self) -> np.ndarray:
         """(H, W) uint8 brightness as stored; deeper formats are reduced to 8 bits, RGB is converted."""
-        frame = self.av_frame
-        planar = frame.format.name.startswith(("yuv4", "yuvj4", "nv12", "nv21", "gray"))
-        if not planar or frame.format.components[0].bits != 8:
-            frame = frame.reformat(format="gray")
-        plane = frame.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        return rows[: frame.height, : frame.width]
+        return luma_plane(self.av_frame)
 
     @property
     def motion_vectors(self) -> np.ndarray | None:
@@ -103,6 +97,16 @@ class DecodedFrame:
         size = {"width": height, "height": width} if turned else {"width": width, "height": height}
         array = self.av_frame.reformat(format="rgb24", interpolation="BICUBIC", **size).to_ndarray()
         return turn(array, self.rotation)
+
+
+def luma_plane(frame: av.VideoFrame) -> np.ndarray:
+    """(H, W) uint8 brightness of a picture, a view where it has an 8-bit luma plane."""
+    planar = frame.format.name.startswith(("yuv4", "yuvj4", "nv12", "nv21", "gray"))
+    if not planar or frame.format.components[0].bits != 8:
+        frame = frame.reformat(format="gray")
+    plane = frame.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    return rows[: frame.height, : frame.width]
 
 
 def turn(array: np.ndarray, degrees: int) -> np.ndarray:
@@ -242,6 +246,7 @@ class VideoReader:
         if motion_vectors:
             context.flags2 |= Flags2.export_mvs
         self._stream = stream
+        self._extradata = context.extradata
         self._average_rate = stream.average_rate
         self._sample_aspect_ratio = stream.sample_aspect_ratio or context.sample_aspect_ratio
         self._demuxer = self._container.demux(stream)
@@ -346,11 +351,29 @@ class VideoReader:
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
             raise VideoReadError(self.name, f"{where}{more} cannot be decoded: the data are damaged")
 
+    def packets(self, frame_ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """(frame_id, data) of the packets of `frame_ids`, each once, in the order of decoding; nothing is decoded."""
+        wanted = np.unique(np.fromiter(frame_ids, np.int64))
+        runs = sorted((target, first) for frame_id in wanted for first, target in self._runs([frame_id]))
+        with self._reporting():
+            self._open()
+            for target, keyframe in runs:
+                self._go_to(keyframe, motion_vectors=False)
+                for rank, packet in self._packets():
+                    if rank == target:
+                        yield self._id_of_rank[rank], bytes(packet)
+                        break
+
+    @property
+    def extradata(self) -> bytes | None:
+        """The codec's header, with its parameter sets."""
+        return self._extradata
+
     @cached_property
     def _id_of_rank(self) -> dict[int, int]:
         return {int(rank): frame_id for frame_id, rank in enumerate(self.index.rank)}
 
-    def _runs(self, wanted: np.ndarray) -> list[tuple[int, int]]:
+    def _runs(self, wanted: Iterable[int]) -> list[tuple[int, int]]:
         """(first, last) ranks of the stretches to decode: each begins with a keyframe; what lies between is
         skipped."""
         runs: list[tuple[int, int]] = []
