@@ -1,6 +1,6 @@
 """OpenVision 3: what the encoder costs, what its VAE costs before it, and what caching latents saves.
 
-    make bench-openvision3                             # about two minutes on two cores
+    make bench-openvision3                             # about three minutes on two cores
     python benchmarks/openvision3.py --size 128 --repeats 5
 
 Random weights in the published shapes: the base encoder, and an AutoencoderKL with FLUX.1-dev's
@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=256, help="side of the pictures in pixels (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=2, help="pictures at once (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="timed rounds (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="timed rounds (%(default)s)")
     args = parser.parse_args()
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -307,7 +307,9 @@ class OpenVision3Model(OpenVision3PreTrainedModel):
         parameter = next(self._vae.parameters(), None)
         if parameter is not None:
             moved = move(torch.empty(0, dtype=parameter.dtype, device=parameter.device))
-            self._vae.to(moved.device, torch.float32 if moved.dtype == torch.float16 else moved.dtype)
+            dtype = torch.float32 if moved.dtype == torch.float16 else moved.dtype
+            # diffusers' own `to` warns of modules to keep in float32, of which this VAE has none.
+            nn.Module.to(self._vae, moved.device, dtype)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         """Where `.to()`, `.cuda()`, `.bfloat16()` and their kin arrive, of this module or of one that holds

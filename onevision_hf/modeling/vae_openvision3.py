@@ -102,7 +102,8 @@ def encode_pixels(vae: Any, pixel_values: torch.Tensor, config: OpenVision3Confi
     # Autocast would take a float32 VAE to half precision behind its back.
     with torch.autocast(pixel_values.device.type, enabled=False):
         mean = vae.encode(_like_parameters(vae, pixel_values)).latent_dist.mean
-    return (mean - config.latent_shift) * config.latent_scaling
+    # The mean is half of what the VAE returns: a view, which safetensors would refuse.
+    return ((mean - config.latent_shift) * config.latent_scaling).contiguous()
 
 
 def decode_latents(vae: Any, latents: torch.Tensor, config: OpenVision3Config) -> torch.Tensor:
