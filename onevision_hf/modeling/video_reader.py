@@ -11,42 +11,26 @@ the decoder.
             print(frame.picture_type, frame.luma.shape, frame.rgb(224, 224).shape, len(frame.motion_vectors))
 """
 
-import io
-import itertools
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
 
 import av
 import numpy as np
-from av.codec.context import Flags2
 
-VideoSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+from .video_demuxer import NO_TIME, Demuxer
+from .video_source import VideoFile, VideoReadError, VideoSource, reporting
+
+__all__ = ["MAX_PIXELS", "DecodedFrame", "PacketIndex", "VideoReadError", "VideoReader", "VideoSource"]
 
 # Larger frames are refused: a header of a few bytes can ask for gigabytes. This is HEVC's largest picture.
 MAX_PIXELS = 8192 * 4320
 # A jump over more bytes than this uses the container's seek; over fewer, it reads on and drops the packets.
 SEEK_BYTES = 1 << 22
-# What FFmpeg and PyAV raise on damaged data.
-DECODE_ERRORS = (av.FFmpegError, OverflowError, MemoryError)
 # FFmpeg's AVPictureType; S(GMC), SI, SP, BI are folded in.
 PICTURE_TYPES = {1: "I", 2: "P", 3: "B", 4: "P", 5: "I", 6: "P", 7: "B"}
-
-
-class VideoReadError(ValueError):
-    """A video cannot be read: `path` names it ("<bytes>", "<file object>" in memory), `reason` says why."""
-
-    def __init__(self, path: Any, reason: str):
-        super().__init__(str(path), reason)
-        self.path = str(path)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+# Decoders that take `skip_frame` only when they are opened.
+NEVER_SKIPS = ("libdav1d", "libaom-av1", "av1")
 
 
 @dataclass(frozen=True)
@@ -91,12 +75,19 @@ class DecodedFrame:
         side_data = self.av_frame.side_data.get("MOTION_VECTORS")
         return None if side_data is None else side_data.to_ndarray()
 
-    def rgb(self, width: int, height: int) -> np.ndarray:
-        """(height, width, 3) uint8 as displayed: resized bicubically by swscale in one step, then turned."""
+    def rgb_planes(self, width: int, height: int) -> list[np.ndarray]:
+        """Red, green and blue, (height, width) uint8 each, as displayed: resized bicubically by swscale in one step,
+        then turned. Planes are what it writes fastest, and it interpolates the chroma fully for them."""
         turned = self.rotation % 180 != 0
         size = {"width": height, "height": width} if turned else {"width": width, "height": height}
-        array = self.av_frame.reformat(format="rgb24", interpolation="BICUBIC", **size).to_ndarray()
-        return turn(array, self.rotation)
+        frame = self.av_frame.reformat(format="gbrp", interpolation="BICUBIC", **size)
+        planes = [np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size) for plane in frame.planes]
+        green, blue, red = (turn(plane[: frame.height, : frame.width], self.rotation) for plane in planes)
+        return [red, green, blue]
+
+    def rgb(self, width: int, height: int) -> np.ndarray:
+        """The same as one picture (height, width, 3)."""
+        return np.stack(self.rgb_planes(width, height), -1)
 
 
 def luma_plane(frame: av.VideoFrame) -> np.ndarray:
@@ -114,6 +105,10 @@ def turn(array: np.ndarray, degrees: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(array, degrees // 90 % 4)) if degrees % 360 else array
 
 
+class _FalseKeyframe(Exception):
+    """Decoding cannot start at a packet that the container calls a keyframe."""
+
+
 class VideoReader:
     """An index of a video and a decoder of chosen frames.
 
@@ -121,10 +116,11 @@ class VideoReader:
         source: a path, the bytes of a file, or a binary file object (read from its start; not closed).
         max_pixels: frames with more pixels than this are refused, against decompression bombs.
 
-    Attributes: `index` (`PacketIndex`), `codec` (FFmpeg's name), `width`, `height` (pixels as displayed:
-    rotation and pixel shape applied), `coded_width`, `coded_height` (as stored), `rotation` (degrees
-    counter-clockwise from stored to displayed), `timestamps` (N,) float64 seconds from the first frame, `fps`
-    (mean), `duration` (seconds). `len(reader)` is the number of frames.
+    Attributes: `index` (`PacketIndex`), `codec` (FFmpeg's name: h264, hevc, av1...), `width`, `height`
+    (pixels as displayed: rotation and pixel shape applied), `coded_width`, `coded_height` (as stored),
+    `rotation` (degrees counter-clockwise from stored to displayed), `timestamps` (N,) float64 seconds from
+    the first frame, `fps` (mean), `duration` (seconds). `len(reader)` is the number of frames. A reader has
+    no file open between calls; any number of `frames` may run side by side.
 
     Raises:
         VideoReadError: the source cannot be opened, holds no video, is damaged, or is too large.
@@ -132,13 +128,31 @@ class VideoReader:
 
     def __init__(self, source: VideoSource, *, max_pixels: int = MAX_PIXELS):
         self.max_pixels = max_pixels
-        self.name, self._source = _resolve(source)
-        self._container: Any = None
-        with self._reporting():
-            self._open()
-            context = self._stream.codec_context
-            self.codec: str = context.name
-            self.index = self._build_index()
+        self._file = VideoFile(source)
+        self.name = self._file.name
+        with reporting(self.name), self._demux() as demuxer:
+            self._file.check_complete(demuxer.container.format.name)
+            self.codec: str = demuxer.context.codec.canonical_name
+            stream = demuxer.stream
+            self._time_base = float(stream.time_base or 1)
+            self._average_rate = float(stream.average_rate or 0)
+            self._pixel_shape = float(stream.sample_aspect_ratio or demuxer.context.sample_aspect_ratio or 1)
+            # Only distinct pts tell the order of display. AVI has none (with B-pictures, FFmpeg's guess is
+            # the order of decoding), and interlaced pictures may be two packets each.
+            interlaced = int(demuxer.context.field_order) > 1 and self.codec != "mjpeg"
+            guessed = demuxer.container.format.name == "avi" and self.codec in ("h264", "hevc")
+            self._table = demuxer.read_table()
+        shown = np.flatnonzero(self._table.shown)
+        # A stream cut out of a broadcast starts with pictures that cannot be decoded.
+        keys = np.flatnonzero(self._table.keyframe)
+        self._first_rank = int(keys[0]) if len(keys) else 0
+        shown = shown[shown >= self._first_rank]
+        if not len(shown):
+            raise VideoReadError(self.name, "its video stream has no frames")
+        self._fields = interlaced
+        self._times_tell = self._table.has_distinct_times and not interlaced and not guessed
+        self._can_seek, self._keyframes_hold = self._times_tell, True
+        self.index = self._index_by_times(shown) if self._times_tell else self._index_by_decoding(shown)
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -150,23 +164,8 @@ class VideoReader:
         return len(self.index.pts)
 
     def close(self) -> None:
-        """Free the decoder and the file. Reading again afterwards reopens them."""
-        if self._container is not None:
-            self._container.close()
-            self._container = None
-
-    @contextmanager
-    def _reporting(self) -> Iterator[None]:
-        """Turn what FFmpeg raises into `VideoReadError`, with the file's name."""
-        try:
-            yield
-        except VideoReadError:
-            self.close()
-            raise
-        except DECODE_ERRORS as error:
-            self.close()
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise VideoReadError(self.name, f"not a video that FFmpeg can read: {reason}") from error
+        """Free the picture that is kept for its size. Files are open only while `frames` runs."""
+        self.__dict__.pop("_first_frame", None)
 
     # -- what the file says about itself --
 
@@ -174,10 +173,10 @@ class VideoReader:
     def _first_frame(self) -> av.VideoFrame:
         """The first picture, which alone knows the display matrix (FFmpeg hands it over with the frames)."""
         rank = int(self.index.rank[0])
-        with self._reporting():
-            for frame in self._decode([(rank, rank)], {rank}):
+        for frame in self._decode(np.array([0])):
+            if frame.pts == rank:
                 return frame
-        raise VideoReadError(self.name, "its first frame cannot be decoded")
+        raise VideoReadError(self.name, "its first frame cannot be decoded: the data are damaged")
 
     @property
     def coded_width(self) -> int:
@@ -195,9 +194,8 @@ class VideoReader:
     def _display_size(self) -> tuple[int, int]:
         """(width, height) as displayed. Pixel shapes beyond 1:20 are header noise, not pictures."""
         width, height = self.coded_width, self.coded_height
-        ratio = float(self._sample_aspect_ratio or 1)
-        if 0.05 <= ratio <= 20:
-            width = max(1, round(width * ratio))
+        if 0.05 <= self._pixel_shape <= 20:
+            width = max(1, round(width * self._pixel_shape))
         return (height, width) if self.rotation % 180 else (width, height)
 
     @property
@@ -215,105 +213,42 @@ class VideoReader:
     @property
     def fps(self) -> float:
         span = float(self.timestamps[-1])
-        return (len(self) - 1) / span if span > 0 else float(self._average_rate or 0)
+        return (len(self) - 1) / span if span > 0 else self._average_rate
 
     @property
     def duration(self) -> float:
         return float(self.timestamps[-1]) + (1 / self.fps if self.fps > 0 else 0.0)
 
-    # -- opening and indexing --
+    # -- indexing --
 
-    def _open(self, motion_vectors: bool = False) -> None:
-        """(Re)open at the first packet: a fresh demuxer is the one rewind that works in every container."""
-        self.close()
-        if not isinstance(self._source, str):
-            self._source.seek(0)
-        self._container = av.open(self._source, "r", metadata_errors="ignore")
-        if not self._container.streams.video:
-            kinds = ", ".join(sorted({stream.type for stream in self._container.streams})) or "nothing"
-            raise VideoReadError(self.name, f"has no video stream (found: {kinds})")
-        stream = self._container.streams.best("video") or self._container.streams.video[0]
-        context = stream.codec_context
-        if context is None:
-            raise VideoReadError(self.name, "this FFmpeg has no decoder for its video codec")
-        if context.width * context.height > self.max_pixels:
-            raise VideoReadError(
-                self.name,
-                f"frames of {context.width} x {context.height} pixels are over max_pixels={self.max_pixels}",
-            )
-        # Slices only: under frame threading H.264's motion vectors are read while another thread writes them.
-        context.thread_type = "SLICE"
-        if motion_vectors:
-            context.flags2 |= Flags2.export_mvs
-        self._stream = stream
-        self._extradata = context.extradata
-        self._average_rate = stream.average_rate
-        self._sample_aspect_ratio = stream.sample_aspect_ratio or context.sample_aspect_ratio
-        self._demuxer = self._container.demux(stream)
-        self._position = 0  # the rank of the packet that `_packets` hands out next
-
-    def _packets(self) -> Iterator[tuple[int, av.Packet]]:
-        """(rank, packet) from where the container stands. Ranks count the packets in decode order."""
-        for packet in self._demuxer:
-            if packet.size:
-                self._position += 1
-                yield self._position - 1, packet
-
-    def _build_index(self) -> PacketIndex:
-        movie = "mp4" in self._container.format.name
-        rows: list[tuple[int, int | None, int, bool, int]] = []  # rank, pts, size, keyframe, start
-        self._rank_of_pts: dict[int, int] = {}
-        for rank, packet in self._packets():
-            if movie and packet.is_corrupt:
-                raise VideoReadError(self.name, f"is truncated: the data of packet {rank} are cut off")
-            if packet.pts is not None:
-                self._rank_of_pts[packet.pts] = rank
-            # Outside the edit list, or one of VP8's alternate references, which are never shown.
-            if packet.is_discard or (self.codec == "vp8" and not bytes(packet)[0] >> 4 & 1):
-                continue
-            start = -1 if packet.pos is None else packet.pos
-            rows.append((rank, packet.pts, packet.size, bool(packet.is_keyframe), start))
-        listed = len(self._stream.index_entries) if movie else 0
-        if listed > self._position:
-            raise VideoReadError(
-                self.name, f"is truncated: it lists {listed} frames, {self._position} of them can be read"
-            )
-        # A stream cut out of a broadcast starts with pictures that cannot be decoded.
-        rows = rows[next((place for place, row in enumerate(rows) if row[3]), 0) :]
-        if not rows:
+    def _index_by_times(self, shown: np.ndarray) -> PacketIndex:
+        """Frames in the order of their pts, without those that need pictures before the first keyframe."""
+        shown = shown[self._table.pts[shown] >= self._table.pts[self._first_rank]]
+        if not len(shown):
             raise VideoReadError(self.name, "its video stream has no frames")
-        self._first_rank = rows[0][0]
+        return self._index_of(shown[np.argsort(self._table.pts[shown])])
 
-        # Only distinct pts tell the order of display. AVI has none (with B-pictures, FFmpeg's guess is the
-        # order of decoding), and interlaced pictures may be two packets each: then the decoder has to say
-        # what there is.
-        interlaced = int(self._stream.codec_context.field_order) > 1 and self.codec != "mjpeg"
-        guessed = self._container.format.name == "avi" and self.codec in ("h264", "hevc")
-        self._seekable = len(self._rank_of_pts) == self._position and not interlaced and not guessed
-        self._time_base = float(self._stream.time_base or 1)
-        if self._seekable:
-            # Pictures shown before the first keyframe refer to some that are not in the file.
-            pts = np.array([row[1] for row in rows], np.int64)
-            order = np.argsort(pts)
-            order = order[pts[order] >= pts[0]]
-            rows, pts = [rows[place] for place in order], pts[order]
-        else:
-            row_of_rank = {row[0]: row for row in rows}
-            all_ranks = set(range(self._position))
-            decoded = (
-                frame.pts for frame in self._decode([(self._first_rank, self._position - 1)], all_ranks)
-            )
-            known = sorted(row[1] for row in rows if row[1] is not None)
-            rows = [row_of_rank[rank] for rank in dict.fromkeys(decoded) if rank in row_of_rank]
-            if not rows:
-                raise VideoReadError(self.name, "no frame of its video stream can be decoded")
-            if len(set(known)) >= len(rows):
-                pts = np.array(known[: len(rows)], np.int64)
-            else:
-                pts = np.arange(len(rows))
-                self._time_base = 1 / float(self._average_rate or 25)
-        columns = [np.array([row[column] for row in rows]) for column in (2, 3, 0, 4)]
-        return PacketIndex(pts, *columns)
+    def _index_by_decoding(self, shown: np.ndarray) -> PacketIndex:
+        """Frames in the order in which the decoder gives them, all of which it has to decode for that."""
+        everything = (self._first_rank, len(self._table) - 1)
+        wanted = set(range(len(self._table)))
+        decoded = [int(frame.pts or 0) for frame in self._decode_runs([everything], wanted)]
+        ranks = np.array(list(dict.fromkeys(decoded)), np.int64)
+        ranks = ranks[np.isin(ranks, shown)]
+        if not len(ranks):
+            raise VideoReadError(self.name, "no frame of its video stream can be decoded")
+        index = self._index_of(ranks)
+        times = np.sort(index.pts)
+        if times[0] == NO_TIME or not (np.diff(times) > 0).all():
+            times = np.arange(len(ranks))
+            self._time_base = 1 / (self._average_rate or 25)
+        return PacketIndex(times, index.size, index.keyframe, index.rank, index.start)
+
+    def _index_of(self, ranks: np.ndarray) -> PacketIndex:
+        table = self._table
+        return PacketIndex(
+            table.pts[ranks], table.size[ranks], table.keyframe[ranks], ranks, table.start[ranks]
+        )
 
     # -- decoding --
 
@@ -326,8 +261,7 @@ class VideoReader:
             frame_ids: numbers in 0..len(self)-1, in any order.
             motion_vectors: have the decoder export them (H.264, MPEG-1/2/4, H.263).
             references: also yield the other pictures that had to be decoded, which include every I and P
-            picture
-                around a wanted one; tell them apart by `frame_id`.
+                picture around a wanted one; tell them apart by `frame_id`.
 
         Raises:
             ValueError: a number is out of range. VideoReadError: a wanted frame cannot be decoded.
@@ -336,127 +270,161 @@ class VideoReader:
         if len(wanted) and not (wanted[0] >= 0 and wanted[-1] < len(self)):
             bad = wanted[0] if wanted[0] < 0 else wanted[-1]
             raise ValueError(f"{self.name}: frame {bad} asked for, but its frames are 0 to {len(self) - 1}")
-        id_of_rank = self._id_of_rank
-        wanted_ranks = {int(self.index.rank[frame_id]) for frame_id in wanted}
-        rotation, missing = self.rotation, set(wanted_ranks)
-        with self._reporting():
-            for frame in self._decode(self._runs(wanted), wanted_ranks, motion_vectors):
-                rank = int(frame.pts or 0)
-                if rank in missing or (references and rank in id_of_rank and rank not in wanted_ranks):
-                    missing.discard(rank)
-                    yield DecodedFrame(frame, id_of_rank[rank], rotation)
+        return self._frames(wanted, motion_vectors, references)
+
+    def _frames(self, wanted: np.ndarray, motion_vectors: bool, references: bool) -> Iterator[DecodedFrame]:
+        rotation, missing = self.rotation, set(wanted.tolist())
+        newest = -1
+        for frame in self._decode(wanted, motion_vectors):
+            frame_id = self._id_of_rank.get(int(frame.pts or 0), -1)
+            if frame_id in missing or (references and frame_id > newest):
+                newest = frame_id
+                missing.discard(frame_id)
+                yield DecodedFrame(frame, frame_id, rotation)
         if missing:
-            lost = sorted(id_of_rank[rank] for rank in missing)
-            where = f"frame {lost[0]} ({self.timestamps[lost[0]]:.3f} s)"
-            more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-            raise VideoReadError(self.name, f"{where}{more} cannot be decoded: the data are damaged")
+            lost = min(missing)
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise VideoReadError(
+                self.name,
+                f"frame {lost} ({self.timestamps[lost]:.3f} s){more} cannot be decoded: the data are damaged",
+            )
 
     def packets(self, frame_ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-        """(frame_id, data) of the packets of `frame_ids`, each once, in the order of decoding; nothing is decoded."""
+        """(frame_id, data) of the packets of `frame_ids`, each once, in the order of decoding; none is decoded."""
         wanted = np.unique(np.fromiter(frame_ids, np.int64))
-        runs = sorted((target, first) for frame_id in wanted for first, target in self._runs([frame_id]))
-        with self._reporting():
-            self._open()
-            for target, keyframe in runs:
-                self._go_to(keyframe, motion_vectors=False)
-                for rank, packet in self._packets():
-                    if rank == target:
-                        yield self._id_of_rank[rank], bytes(packet)
-                        break
+        runs = sorted((last, first) for frame_id in wanted for first, last in self._runs([frame_id]))
+        with reporting(self.name):
+            demuxer = self._demux()
+            try:
+                for target, entry in runs:
+                    demuxer = self._go_to(entry, demuxer, False) if entry > demuxer.position else demuxer
+                    for rank, packet in demuxer:
+                        if rank == target:
+                            yield self._id_of_rank[rank], bytes(packet)
+                            break
+            finally:
+                demuxer.close()
 
-    @property
-    def extradata(self) -> bytes | None:
-        """The codec's header, with its parameter sets."""
-        return self._extradata
+    @cached_property
+    def extradata(self) -> bytes:
+        """The codec's header with its parameter sets, b"" where they are in the packets only."""
+        with reporting(self.name), self._demux() as demuxer:
+            return demuxer.context.extradata or b""
 
     @cached_property
     def _id_of_rank(self) -> dict[int, int]:
         return {int(rank): frame_id for frame_id, rank in enumerate(self.index.rank)}
 
+    @cached_property
+    def _entries(self) -> tuple[np.ndarray, np.ndarray]:
+        """(times, ranks) of the packets at which decoding can start. Leading pictures of an open GOP are
+        shown before its keyframe and need the GOP before, so it is the time of display that counts."""
+        if not self._times_tell:
+            frame_ids = np.flatnonzero(self.index.keyframe)
+            return self.index.pts[frame_ids], self.index.rank[frame_ids]
+        ranks = np.flatnonzero(self._table.keyframe)
+        ranks = ranks[np.argsort(self._table.pts[ranks])]
+        return self._table.pts[ranks], ranks
+
     def _runs(self, wanted: Iterable[int]) -> list[tuple[int, int]]:
         """(first, last) ranks of the stretches to decode: each begins with a keyframe; what lies between is
         skipped."""
+        times, entries = self._entries
         runs: list[tuple[int, int]] = []
-        keys = np.flatnonzero(self.index.keyframe)
         for frame_id in wanted:
-            before = np.searchsorted(keys, frame_id, side="right") - 1
-            first = int(self.index.rank[keys[before]]) if before >= 0 else self._first_rank
             last = int(self.index.rank[frame_id])
+            place = int(np.searchsorted(times, self.index.pts[frame_id], side="right")) - 1
+            first = int(entries[place]) if place >= 0 else self._first_rank
+            first = first if self._first_rank <= first <= last else self._first_rank
             if runs and first <= runs[-1][1] + 1:
                 runs[-1] = (runs[-1][0], max(last, runs[-1][1]))
             else:
                 runs.append((first, last))
         return runs
 
-    def _decode(
+    def _decode(self, wanted: np.ndarray, motion_vectors: bool = False) -> Iterator[av.VideoFrame]:
+        """The frames `wanted` and what they need, each with the rank of its packet as `pts`, which no
+        container can get wrong."""
+        ranks = set(self.index.rank[wanted].tolist())
+        if self._fields:  # the second field of a picture may be a packet of its own
+            ranks |= {rank + 1 for rank in ranks}
+        if self._keyframes_hold:
+            try:
+                yield from self._decode_runs(self._runs(wanted), ranks, motion_vectors)
+                return
+            except _FalseKeyframe:
+                self._keyframes_hold = False
+        if ranks:
+            yield from self._decode_runs([(self._first_rank, max(ranks))], ranks, motion_vectors)
+
+    def _decode_runs(
         self, runs: list[tuple[int, int]], wanted: set[int], motion_vectors: bool = False
     ) -> Iterator[av.VideoFrame]:
-        """Decode runs of packets; a frame's `pts` is the rank of its packet, which no container can get
-        wrong."""
-        self._open(motion_vectors)
-        for first, last in runs:
-            self._go_to(first, motion_vectors)
-            context = self._stream.codec_context
-            for rank, packet in self._packets():
-                if rank < first:
-                    continue
-                packet.pts, packet.dts = rank, None
-                # What nothing refers to and nobody wants is not decoded.
-                context.skip_frame = "DEFAULT" if rank in wanted else "NONREF"
-                with suppress(av.FFmpegError):  # damaged: if a wanted frame is lost by it, `frames` says so
-                    yield from context.decode(packet)
-                if rank >= last:
-                    break
+        with reporting(self.name):
+            demuxer = self._demux(motion_vectors)
+            try:
+                for first, last in runs:
+                    demuxer = self._go_to(first, demuxer, motion_vectors)
+                    frames = self._decode_run(demuxer, first, last, wanted)
+                    yield from frames if first == self._first_rank else self._from_entry(first, frames)
+            finally:
+                demuxer.close()
+
+    def _from_entry(self, first: int, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """The frames of a run from its keyframe `first` on, if that is one: in streams with gradual refresh
+        the decoder gives no picture there."""
+        entry, entered = self._id_of_rank.get(first), False
+        for frame in frames:
+            if frame.pts == first:
+                entered = True
+            elif entry is not None:
+                if self._id_of_rank.get(int(frame.pts or 0), -1) < entry:
+                    continue  # a leading picture, made of references that are not there
+                if not entered:
+                    raise _FalseKeyframe
+            yield frame
+        if entry is not None and not entered:
+            raise _FalseKeyframe
+
+    def _decode_run(
+        self, demuxer: Demuxer, first: int, last: int, wanted: set[int]
+    ) -> Iterator[av.VideoFrame]:
+        context = demuxer.context
+        skips = context.name not in NEVER_SKIPS
+        for rank, packet in demuxer:
+            if rank < first:
+                continue
+            packet.pts, packet.dts = rank, None
+            if skips:  # what nothing refers to and nobody wants is not decoded
+                context.skip_frame = "DEFAULT" if rank in wanted or rank == first else "NONREF"
+            yield from _decode_packet(demuxer, packet)
+            if rank >= last:
+                break
+        if skips:
             context.skip_frame = "DEFAULT"
-            yield from context.decode(None)
-            context.flush_buffers()
+        yield from _decode_packet(demuxer, None)
+        context.flush_buffers()
 
-    def _go_to(self, rank: int, motion_vectors: bool) -> None:
+    def _demux(self, motion_vectors: bool = False) -> Demuxer:
+        return Demuxer(self._file, self.max_pixels, motion_vectors)
+
+    def _go_to(self, rank: int, demuxer: Demuxer, motion_vectors: bool) -> Demuxer:
         """Bring the container to `rank` or before it: a seek over long gaps, reading on over short ones."""
-        if not self._seekable or rank <= self._position:
-            return
-        index, here, there = self.index, self._id_of_rank.get(self._position), self._id_of_rank[rank]
-        if here is None or index.start[there] - index.start[here] < SEEK_BYTES:
-            return
-        resume = self._position
-        self._container.seek(int(index.pts[there]), stream=self._stream, backward=True)
-        self._demuxer = self._container.demux(self._stream)
-        for packet in self._demuxer:
-            landed = self._rank_of_pts.get(packet.pts) if packet.size else None
-            if landed is not None and resume <= landed <= rank:
-                self._position = landed
-                self._demuxer = itertools.chain([packet], self._demuxer)
-                return
-            break
+        gap = int(self._table.size[demuxer.position : rank].sum())
+        if not self._can_seek or gap < SEEK_BYTES or demuxer.jump(rank, self._table):
+            return demuxer
         # The container's own table of times is wrong: read on from its start, now and from here on.
-        self._seekable = False
-        self._open(motion_vectors)
+        self._can_seek = False
+        demuxer.close()
+        return self._demux(motion_vectors)
 
 
-def _resolve(source: VideoSource) -> tuple[str, Any]:
-    """(name for messages, what `av.open` takes)."""
-    if isinstance(source, bytes | bytearray | memoryview):
-        if not len(source):
-            raise VideoReadError("<bytes>", "is empty (0 bytes)")
-        return "<bytes>", io.BytesIO(source)
-    if isinstance(source, str | os.PathLike):
-        name = os.fspath(source)
-        if not isinstance(name, str):
-            name = os.fsdecode(name)
-        if "://" in name:
-            return name, name
-        path = Path(name)
-        if not path.exists():
-            raise VideoReadError(name, "no such file")
-        if path.is_dir():
-            raise VideoReadError(name, "is a folder, not a video file")
-        if path.is_file() and path.stat().st_size == 0:
-            raise VideoReadError(name, "is empty (0 bytes)")
-        return name, f"file:{name}"  # a colon in a name is not a protocol
-    if hasattr(source, "read"):
-        label = f"<file object {getattr(source, 'name', '')}>".replace(" >", ">")
-        seekable = getattr(source, "seekable", lambda: hasattr(source, "seek"))()
-        if not seekable:
-            return _resolve(source.read())
-        return label, source
-    raise TypeError(f"a video is a path, bytes or a binary file object, not {type(source).__name__}")
+def _decode_packet(demuxer: Demuxer, packet: av.Packet | None) -> list[av.VideoFrame]:
+    """The frames that come out after one packet, None being the end. Damage gives none: whoever wants such a
+    frame finds it missing."""
+    try:
+        frames = demuxer.context.decode(packet)
+    except av.FFmpegError:
+        demuxer.check_pixels()
+        return []
+    return frames

@@ -1,0 +1,182 @@
+"""The packets of a video's best stream, numbered in the order of decoding, with jumps that are checked."""
+
+import itertools
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import av
+import numpy as np
+from av.codec.context import Flags2
+from av.stream import Disposition
+
+from .video_source import VideoFile, VideoReadError
+
+NO_TIME = -(1 << 63)
+# A file whose index names more bytes than this many times its size goes in circles.
+MAX_REPEATS = 64
+# Packets that are read after a jump in search of one that is known.
+LANDING_PACKETS = 16
+
+
+@dataclass(frozen=True)
+class PacketTable:
+    """What the container says of each packet, in the order of decoding: arrays of N.
+
+    pts, dts int64 in the stream's time base, NO_TIME where unknown; size int64 in bytes; keyframe bool;
+    shown bool, False outside the edit list and for pictures that are only referred to; start int64, the
+    first byte in the file or -1.
+    """
+
+    pts: np.ndarray
+    dts: np.ndarray
+    size: np.ndarray
+    keyframe: np.ndarray
+    shown: np.ndarray
+    start: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    @cached_property
+    def has_distinct_times(self) -> bool:
+        return bool((self.pts != NO_TIME).all() and (np.diff(self._sorted_pts) > 0).all())
+
+    @cached_property
+    def _by_pts(self) -> np.ndarray:
+        return np.argsort(self.pts, kind="stable")
+
+    @cached_property
+    def _sorted_pts(self) -> np.ndarray:
+        return self.pts[self._by_pts]
+
+    def find(self, packet: av.Packet) -> int | None:
+        """The rank of a packet, by its time and its size; None for one that the table does not have.
+
+        After a jump into an MPEG program stream the first packet may be the end of one.
+        """
+        if packet.pts is None or not packet.size:
+            return None
+        place = int(np.searchsorted(self._sorted_pts, packet.pts))
+        if place == len(self) or self._sorted_pts[place] != packet.pts:
+            return None
+        rank = int(self._by_pts[place])
+        return rank if self.size[rank] == packet.size else None
+
+
+class Demuxer:
+    """An open container that stands before the packet of rank `position`.
+
+    Raises:
+        VideoReadError: it holds no video, or frames of more than `max_pixels`.
+    """
+
+    def __init__(self, file: VideoFile, max_pixels: int, motion_vectors: bool = False):
+        self.file = file
+        self.max_pixels = max_pixels
+        self.container: Any = av.open(
+            file.open(), "r", metadata_errors="ignore", options={"protocol_whitelist": file.protocols}
+        )
+        try:
+            self.stream = self._best_stream()
+            self.context = self.stream.codec_context
+            if self.context is None:
+                raise VideoReadError(file.name, "this FFmpeg has no decoder for its video codec")
+            self.check_pixels()
+        except BaseException:
+            self.close()
+            raise
+        # Slices only: under frame threading H.264's motion vectors are read while another thread writes them.
+        self.context.thread_type = "SLICE"
+        # The bitstream may hold larger pictures than the container admits.
+        self.context.options = {"max_pixels": str(max_pixels)}
+        if motion_vectors:
+            self.context.flags2 |= Flags2.export_mvs
+        self.position = 0
+        self._packets: Iterator[av.Packet] = self.container.demux(self.stream)
+
+    def __enter__(self) -> "Demuxer":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.container.close()
+
+    def __iter__(self) -> Iterator[tuple[int, av.Packet]]:
+        """(rank, packet) from where the container stands."""
+        for packet in self._packets:
+            if packet.size:
+                self.position += 1
+                yield self.position - 1, packet
+
+    def check_pixels(self) -> None:
+        """Refuse what the container, or the decoder by now, says of the size of the frames."""
+        if self.context.width * self.context.height > self.max_pixels:
+            raise VideoReadError(
+                self.file.name,
+                f"frames of {self.context.width} x {self.context.height} pixels are over "
+                f"max_pixels={self.max_pixels}",
+            )
+
+    def read_table(self) -> PacketTable:
+        """One pass over all packets; nothing is decoded."""
+        movie, vp8 = "mp4" in self.container.format.name, self.context.name == "vp8"
+        # A row a packet in one growing buffer: an hour has 100 000 of them.
+        rows = array("q")
+        total, limit = 0, MAX_REPEATS * self.file.size if self.file.size else None
+        for rank, packet in self:
+            if movie and packet.is_corrupt:
+                raise VideoReadError(self.file.name, f"is truncated: the data of packet {rank} are cut off")
+            total += packet.size
+            if limit is not None and total > limit:
+                raise VideoReadError(
+                    self.file.name,
+                    f"its index goes in circles: it names over {limit} bytes, the file has {self.file.size}",
+                )
+            # VP8's alternate references are never shown; their header says so.
+            hidden = packet.is_discard or (vp8 and not bytes(packet)[0] >> 4 & 1)
+            pts = NO_TIME if packet.pts is None else packet.pts
+            dts = NO_TIME if packet.dts is None else packet.dts
+            start = -1 if packet.pos is None else packet.pos
+            rows.extend((pts, dts, packet.size, packet.is_keyframe, not hidden, start))
+        columns = np.frombuffer(rows, np.int64).reshape(-1, 6).T
+        times, decode_times, size, keyframe, shown, starts = (column.copy() for column in columns)
+        return PacketTable(times, decode_times, size, keyframe.astype(bool), shown.astype(bool), starts)
+
+    def jump(self, rank: int, table: PacketTable) -> bool:
+        """Seek to the packet `rank` or a little before it, never back. False: the container cannot, and
+        stands nowhere known."""
+        # Some containers seek by the time of decoding, some by that of display.
+        for time in dict.fromkeys((int(table.pts[rank]), int(table.dts[rank]))):
+            if time == NO_TIME:
+                continue
+            try:
+                self.container.seek(time, stream=self.stream, backward=True)
+            except av.FFmpegError:
+                return False
+            packets = self.container.demux(self.stream)
+            for packet in itertools.islice(packets, LANDING_PACKETS):
+                landed = table.find(packet)
+                if landed is not None and landed > rank:
+                    break
+                if landed is not None and landed >= self.position:
+                    self.position = landed
+                    self._packets = itertools.chain([packet], packets)
+                    return True
+        return False
+
+    def _best_stream(self) -> Any:
+        if self.container.format.name == "tty":  # a text file, drawn letter by letter
+            raise VideoReadError(self.file.name, "is text, not a video")
+        videos = [s for s in self.container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not videos:
+            kinds = {stream.type for stream in self.container.streams if stream.type != "video"}
+            covers = {"cover art"} if self.container.streams.video else set()
+            found = ", ".join(sorted(kinds | covers)) or "nothing"
+            raise VideoReadError(self.file.name, f"has no video stream (found: {found})")
+        best = self.container.streams.best("video")
+        return best if best in videos else videos[0]

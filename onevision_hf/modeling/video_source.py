@@ -1,0 +1,210 @@
+"""Where a video comes from: a path, bytes or a file object, checked before FFmpeg sees it.
+
+file = VideoFile("clip.mp4")
+file.name, file.size            # for messages; bytes, None where nobody knows
+av.open(file.open())            # any number of times: each has its own place in the file
+"""
+
+import io
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import av
+
+VideoSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+
+# What FFmpeg, PyAV and the file itself raise on what cannot be read.
+READ_ERRORS = (av.FFmpegError, OSError, OverflowError, MemoryError, UnicodeError)
+# Boxes of an mp4 that are looked at for its length; a fragmented recording has two a second.
+MAX_BOXES = 1 << 17
+
+
+class VideoReadError(ValueError):
+    """A video cannot be read: `path` names it ("<bytes>", "<file object>" in memory), `reason` says why."""
+
+    def __init__(self, path: Any, reason: str):
+        super().__init__(str(path), reason)
+        self.path = str(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@contextmanager
+def reporting(name: str) -> Iterator[None]:
+    """Turn what reading raises into `VideoReadError`, with the file's name."""
+    try:
+        yield
+    except READ_ERRORS as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise VideoReadError(name, f"not a video that FFmpeg can read: {reason}") from error
+
+
+class VideoFile:
+    """A source that can be opened again and again.
+
+    Raises:
+        VideoReadError: no such file, a folder, empty. TypeError: not a video source at all.
+    """
+
+    name: str
+    size: int | None
+
+    def __init__(self, source: VideoSource):
+        self._source: Any = source
+        if isinstance(source, bytes | bytearray | memoryview):
+            self._set_bytes("<bytes>", bytes(source))
+        elif isinstance(source, str | os.PathLike):
+            self._set_path(os.fsdecode(source))
+        elif hasattr(source, "read"):
+            self._set_file(source)
+        else:
+            raise TypeError(f"a video is a path, bytes or a binary file object, not {type(source).__name__}")
+
+    def open(self) -> Any:
+        """What `av.open` takes, standing at the first byte."""
+        if isinstance(self._source, bytes):
+            return io.BytesIO(self._source)
+        return self._source if isinstance(self._source, str) else _OwnPlace(self._source)
+
+    @property
+    def protocols(self) -> str:
+        """What FFmpeg may open besides: a playlist cannot reach the network, nor bytes the files."""
+        if not isinstance(self._source, str):
+            return "none"
+        return "file" if self._source.startswith("file:") else "file,http,https,tcp,tls,httpproxy,crypto,data"
+
+    def check_complete(self, container_format: str) -> None:
+        """Refuse a file that ends before its container says so.
+
+        FFmpeg gives what is there and no error. Only mp4, mov, mkv, webm and avi know their length.
+        """
+        if self.size is None:
+            return
+        file = self.open()
+        if isinstance(file, str):
+            file = open(file.removeprefix("file:"), "rb")  # noqa: SIM115
+        with file:
+            if "mp4" in container_format:
+                declared = _mp4_length(file, self.size)
+            elif "matroska" in container_format:
+                declared = _matroska_length(file)
+            else:
+                declared = _avi_length(file) if container_format == "avi" else 0
+        if declared > self.size:
+            raise VideoReadError(
+                self.name, f"is truncated: its header promises {declared} bytes, {self.size} are there"
+            )
+
+    def _set_bytes(self, name: str, data: bytes) -> None:
+        if not data:
+            raise VideoReadError(name, "is empty (0 bytes)")
+        self.name, self.size, self._source = name, len(data), data
+
+    def _set_path(self, name: str) -> None:
+        self.name, self.size, self._source = name, None, name
+        if "://" in name:
+            return
+        try:
+            status = Path(name).stat()
+        except FileNotFoundError:
+            raise VideoReadError(name, "no such file") from None
+        except (OSError, ValueError) as error:  # a name that is too long, or has a zero byte
+            raise VideoReadError(name, getattr(error, "strerror", None) or str(error)) from error
+        if Path(name).is_dir():
+            raise VideoReadError(name, "is a folder, not a video file")
+        if Path(name).is_file():
+            if status.st_size == 0:
+                raise VideoReadError(name, "is empty (0 bytes)")
+            self.size = status.st_size
+        self._source = f"file:{name}"  # a colon in a name is not a protocol
+
+    def _set_file(self, file: Any) -> None:
+        if isinstance(file, io.TextIOBase):
+            raise TypeError("the file object gives text: open it in binary mode ('rb')")
+        label = f"<file object {getattr(file, 'name', '')}>".replace(" >", ">")
+        self.name = label
+        with reporting(label):
+            if not getattr(file, "seekable", lambda: hasattr(file, "seek"))():
+                self._set_bytes(label, bytes(file.read()))
+                return
+            file.seek(0, os.SEEK_END)
+            self.size = file.tell()
+        if self.size == 0:
+            raise VideoReadError(label, "is empty (0 bytes)")
+
+
+class _OwnPlace(io.RawIOBase):
+    """A file object read from a place of its own: two who read it do not disturb each other."""
+
+    def __init__(self, file: Any):
+        self._file, self._place = file, 0
+
+    def read(self, count: int = -1) -> bytes:
+        self._file.seek(self._place)
+        data = self._file.read(count)
+        self._place += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_CUR:
+            offset, whence = self._place + offset, os.SEEK_SET
+        self._file.seek(offset, whence)
+        self._place = self._file.tell()
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+
+def _mp4_length(file: Any, size: int) -> int:
+    """Where the first box that holds pictures or their index ends beyond the file, or 0."""
+    at = 0
+    for _ in range(MAX_BOXES):
+        file.seek(at)
+        head = file.read(16)
+        if len(head) < 8:
+            return 0
+        length, kind = struct.unpack(">I4s", head[:8])
+        if length == 1 and len(head) == 16:
+            (length,) = struct.unpack(">Q", head[8:])
+        if length < 8:  # 0: up to the end of the file
+            return 0
+        at += length
+        if at > size:
+            return at if kind in (b"mdat", b"moov", b"moof") else 0
+    return 0
+
+
+def _matroska_length(file: Any) -> int:
+    """Where the segment ends; 0 where it does not say, as in a live recording."""
+    at = 0
+    for wanted in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
+        file.seek(at)
+        head = file.read(12)
+        if len(head) < 12 or head[:4] != wanted or head[4] == 0:
+            return 0
+        width = 9 - head[4].bit_length()
+        length = int.from_bytes(head[4 : 4 + width], "big") & ((1 << 7 * width) - 1)
+        if length == (1 << 7 * width) - 1:
+            return 0
+        at += 4 + width + length
+    return at
+
+
+def _avi_length(file: Any) -> int:
+    """Where the first RIFF chunk ends; a recorder that was killed leaves 0."""
+    head = file.read(8)
+    length = int.from_bytes(head[4:], "little")
+    return 8 + length if head[:4] == b"RIFF" and length else 0
