@@ -20,10 +20,13 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "encode": Command("onevision_hf.commands.encode", "encode clips: codec patchification, then the encoder"),
     "view": Command("onevision_hf.commands.view", "draw what codec patchification keeps of a clip"),
-    "cluster": Command("onevision_hf.commands.cluster", "a folder of media -> features -> clusters -> labelled shards"),
+    "cluster": Command(
+        "onevision_hf.commands.cluster", "a folder of media -> features -> clusters -> labelled shards"
+    ),
     "convert": Command(
         "onevision_hf.commands.convert", "turn a published checkpoint into a transformers folder"
     ),
+    "latents": Command("onevision_hf.commands.latents", "cache what OpenVision 3's VAE makes of pictures"),
     "push": Command("onevision_hf.commands.push", "publish a folder to a Hub repository"),
 }
 

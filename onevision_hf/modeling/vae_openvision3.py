@@ -61,6 +61,12 @@ def check_vae(vae: Any, config: OpenVision3Config) -> None:
         )
 
 
+def vae_stride(vae: Any) -> int:
+    """Pixels to a side of one latent: each level after the first halves it; 8 where `vae` has no config."""
+    levels = getattr(getattr(vae, "config", None), "block_out_channels", (1,) * 4)
+    return 2 ** (len(levels) - 1)
+
+
 def check_latents(latents: torch.Tensor, config: OpenVision3Config) -> None:
     """Raise ValueError unless `latents` are (B, C, h, w) with h and w whole patches."""
     channels, patch = config.latent_channels, config.patch_size
@@ -83,8 +89,7 @@ def encode_pixels(vae: Any, pixel_values: torch.Tensor, config: OpenVision3Confi
     """
     if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
         raise ValueError(f"pixel_values must be (B, 3, H, W), found {tuple(pixel_values.shape)}")
-    levels = getattr(getattr(vae, "config", None), "block_out_channels", (1,) * 4)
-    stride = 2 ** (len(levels) - 1)
+    stride = vae_stride(vae)
     multiple = stride * config.patch_size
     if any(side % multiple for side in pixel_values.shape[-2:]):
         raise ValueError(
@@ -122,4 +127,12 @@ def _like_parameters(vae: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(parameter.device, parameter.dtype)
 
 
-__all__ = ["MissingVAEError", "check_latents", "check_vae", "decode_latents", "encode_pixels", "load_vae"]
+__all__ = [
+    "MissingVAEError",
+    "check_latents",
+    "check_vae",
+    "decode_latents",
+    "encode_pixels",
+    "load_vae",
+    "vae_stride",
+]
