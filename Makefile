@@ -70,3 +70,7 @@ bench-cluster: $(STAMP)  ## the cluster objective: shared against per_label, a d
 
 clean:  ## remove environments and outputs
 	rm -rf .venv .venv-* dist build out .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: bench-clustering
+bench-clustering: $(STAMP)  ## clustering: growth of k-means and assignment, against faiss, reading rows
+	$(BIN)/python benchmarks/clustering.py

@@ -16,9 +16,10 @@ import math
 
 import numpy as np
 
-from ..modeling.codec_signals import frame_energies, motion_field
+from ..modeling.codec_signals import vectors
 from ..modeling.frame_geometry import FrameGeometry
 from ..modeling.patch_selection import sample_frame_ids, top_patches
+from ..modeling.signal_energy import frame_energies
 from ..modeling.video_reader import DecodedFrame, VideoReader, turn
 from .sources import MediaError
 
@@ -155,9 +156,9 @@ def _displacement(frame: DecodedFrame) -> np.ndarray | None:
         return None
     height, width = frame.av_frame.height, frame.av_frame.width
     # From the block to its reference: against the motion for a past one, along it for a future one.
-    moved = -motion_field(records, height, width, whole_pixels=True)
+    moved = -vectors(records, height, width, whole_pixels=True)
     if (records["source"] > 0).any():
-        future = motion_field(records, height, width, future=True, whole_pixels=True)
+        future = vectors(records, height, width, reference="future", whole_pixels=True)
         moved = np.where(np.isnan(moved), future, moved)
     moved = turn(np.nan_to_num(moved, nan=0.0), frame.rotation)
     for _ in range(frame.rotation // 90 % 4):  # a quarter turn counter-clockwise: right becomes up

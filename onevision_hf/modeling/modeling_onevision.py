@@ -322,8 +322,13 @@ class OneVisionModel(OneVisionPreTrainedModel):
         if "attention_mask" in kwargs:
             raise ValueError("the mask of the encoder is called pixel_attention_mask, got attention_mask")
         if cu_seqlens is None:
+            # All rows of a padding mask are equal. One is made where it spreads, so that none is L x L.
+            spreads = self.config._attn_implementation in ("sdpa", "eager")
             attention_mask = create_bidirectional_mask(
-                config=self.config, inputs_embeds=hidden_states, attention_mask=mask
+                config=self.config,
+                inputs_embeds=hidden_states[:, :1] if spreads else hidden_states,
+                encoder_hidden_states=hidden_states,
+                attention_mask=mask,
             )
             arguments: dict[str, Any] = {"attention_mask": attention_mask}
         else:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -100,6 +101,32 @@ def test_packed_sdpa_builds_no_mask(model, monkeypatch):
 
     monkeypatch.setattr(modeling_onevision, "create_bidirectional_mask", refuse)
     model(**Clips([7, 9]).packed())
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records how many values the largest tensor holds that any operation returns."""
+
+    values = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for value in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(value, torch.Tensor):
+                self.values = max(self.values, value.untyped_storage().nbytes() // value.element_size())
+        return result
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", ["padded", "packed"])
+def test_sdpa_makes_no_tensor_of_length_times_length(model, form):
+    clips = Clips([1500, 700])
+    with LargestTensor() as largest:
+        model(**getattr(clips, form)())
+    assert largest.values < 1500 * 1500
+    model.set_attn_implementation("eager")
+    with LargestTensor() as largest:
+        model(**getattr(clips, form)())
+    assert largest.values > 1500 * 1500
 
 
 @torch.no_grad()
