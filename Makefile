@@ -45,8 +45,9 @@ $(OLDEST)/.installed: pyproject.toml | $(STAMP)
 		> $$($(OLDEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth
 	@touch $@
 
-test-oldest: $(OLDEST)/.installed  ## the encoder's tests on the oldest supported transformers
-	$(OLDEST)/bin/python -m pytest tests/modeling/test_onevision_*.py tests/modeling/test_image_processing_onevision.py
+test-oldest: $(OLDEST)/.installed  ## the encoders' tests on the oldest supported transformers
+	$(OLDEST)/bin/python -m pytest tests/modeling/test_onevision_*.py tests/modeling/test_image_processing_onevision.py \
+		tests/modeling/test_openvision3_*.py
 
 bench-encoder: $(STAMP)  ## speed and memory of the encoder, as ratios measured in one run
 	$(BIN)/python benchmarks/encoder.py
