@@ -14,9 +14,11 @@ the decoder.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 from .video_demuxer import NO_TIME, Demuxer
 from .video_source import VideoFile, VideoReadError, VideoSource, reporting
@@ -72,8 +74,8 @@ class DecodedFrame:
 
         Read the fields, never the raw bytes: the records hold uninitialised padding.
         """
-        side_data = self.av_frame.side_data.get("MOTION_VECTORS")
-        return None if side_data is None else side_data.to_ndarray()
+        records = side_data(self.av_frame, "MOTION_VECTORS")
+        return None if records is None else records.to_ndarray()
 
     def rgb_planes(self, width: int, height: int) -> list[np.ndarray]:
         """Red, green and blue, (height, width) uint8 each, as displayed: resized bicubically by swscale in
@@ -101,6 +103,15 @@ def luma_plane(frame: av.VideoFrame) -> np.ndarray:
     plane = frame.planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return rows[: frame.height, : frame.width]
+
+
+def side_data(frame: av.VideoFrame, kind: str) -> Any:
+    """A frame's side data of one kind, or None.
+
+    `frame.side_data` would tie frame and container into a circle, so that pictures are held until the garbage
+    collector comes by: tens of megabytes for a clip.
+    """
+    return SideDataContainer(frame).get(kind)
 
 
 def turn(array: np.ndarray, degrees: int) -> np.ndarray:
@@ -144,6 +155,8 @@ class VideoReader:
             # the order of decoding), and interlaced pictures may be two packets each.
             interlaced = int(demuxer.context.field_order) > 1 and self.codec != "mjpeg"
             guessed = demuxer.container.format.name == "avi" and self.codec in ("h264", "hevc")
+            # The codec's header with its parameter sets; b"" where they are in the packets only.
+            self.extradata: bytes = demuxer.context.extradata or b""
             self._table = demuxer.read_table()
         shown = np.flatnonzero(self._table.shown)
         # A stream cut out of a broadcast starts with pictures that cannot be decoded.
@@ -308,12 +321,6 @@ class VideoReader:
                             break
             finally:
                 demuxer.close()
-
-    @cached_property
-    def extradata(self) -> bytes:
-        """The codec's header with its parameter sets, b"" where they are in the packets only."""
-        with reporting(self.name), self._demux() as demuxer:
-            return demuxer.context.extradata or b""
 
     @cached_property
     def _id_of_rank(self) -> dict[int, int]:
