@@ -157,7 +157,7 @@ def remux(
 
 
 def two_streams(second: Path, first: Path, path: Path) -> None:
-    """Two video streams in one file, of which the later one has more pixels."""
+    """Two video streams in one file."""
     with av.open(str(first)) as a, av.open(str(second)) as b, av.open(str(path), "w") as new:
         inputs = [a, b]
         streams = [new.add_stream_from_template(c.streams.video[0]) for c in inputs]
@@ -203,6 +203,18 @@ def find_box(data: bytes, *names: str) -> tuple[int, int]:
     for name in names:
         start, end = next((s, e) for found, s, e in boxes(data, start, end) if found == name)
     return start, end
+
+
+def with_box(data: bytes, names: tuple[str, ...], content: bytes) -> bytes:
+    """An mp4 whose index comes last, with other content in one box of the index."""
+    start, end = find_box(data, *names)
+    result = bytearray(data)
+    for depth in range(1, len(names) + 1):
+        at = find_box(data, *names[:depth])[0] - 8
+        (size,) = struct.unpack(">I", data[at : at + 4])
+        struct.pack_into(">I", result, at, size + len(content) - (end - start))
+    result[start:end] = content
+    return bytes(result)
 
 
 def patch_edit_list(source: Path, path: Path, *, first: int, count: int) -> None:

@@ -31,6 +31,10 @@ SEEK_BYTES = 1 << 22
 PICTURE_TYPES = {1: "I", 2: "P", 3: "B", 4: "P", 5: "I", 6: "P", 7: "B"}
 # Decoders that take `skip_frame` only when they are opened.
 NEVER_SKIPS = ("libdav1d", "libaom-av1", "av1")
+# Decoders that hold a picture back until the next reference, and give it without vectors at the end of data.
+HOLD_BACK = ("mpeg1video", "mpeg2video", "mpeg4")
+# Packets in which the next reference is looked for.
+HOLD_BACK_PACKETS = 32
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,15 @@ class DecodedFrame:
     def luma(self) -> np.ndarray:
         """(H, W) uint8 brightness as stored; deeper formats are reduced to 8 bits, RGB is converted."""
         frame = self.av_frame
-        planar = frame.format.name.startswith(("yuv4", "yuvj4", "nv12", "nv21", "gray"))
-        if not planar or frame.format.components[0].bits != 8:
+        if not frame.format.name.startswith(("yuv4", "yuvj4", "nv12", "nv21", "gray")):
             frame = frame.reformat(format="gray")
-        plane = frame.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        return rows[: frame.height, : frame.width]
+        plane, depth = frame.planes[0], frame.format.components[0].bits
+        if depth == 8:
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+            return rows[: frame.height, : frame.width]
+        order = ">u2" if frame.format.name.endswith("be") else "<u2"
+        deep = np.frombuffer(memoryview(plane), order).reshape(-1, plane.line_size // 2)
+        return (deep[: frame.height, : frame.width] >> (depth - 8)).astype(np.uint8)
 
     @property
     def motion_vectors(self) -> np.ndarray | None:
@@ -293,9 +300,9 @@ class VideoReader:
         ranks = ranks[np.argsort(self._table.pts[ranks])]
         return self._table.pts[ranks], ranks
 
-    def _runs(self, wanted: np.ndarray) -> list[tuple[int, int]]:
+    def _runs(self, wanted: np.ndarray, tail: int = 0) -> list[tuple[int, int]]:
         """(first, last) ranks of the stretches to decode: each begins with a keyframe; what lies between is
-        skipped."""
+        skipped, if it is more than `tail` packets."""
         times, entries = self._entries
         runs: list[tuple[int, int]] = []
         for frame_id in wanted:
@@ -303,7 +310,7 @@ class VideoReader:
             place = int(np.searchsorted(times, self.index.pts[frame_id], side="right")) - 1
             first = int(entries[place]) if place >= 0 else self._first_rank
             first = first if self._first_rank <= first <= last else self._first_rank
-            if runs and first <= runs[-1][1] + 1:
+            if runs and first <= runs[-1][1] + 1 + tail:
                 runs[-1] = (runs[-1][0], max(last, runs[-1][1]))
             else:
                 runs.append((first, last))
@@ -315,24 +322,25 @@ class VideoReader:
         ranks = set(self.index.rank[wanted].tolist())
         if self._fields:  # the second field of a picture may be a packet of its own
             ranks |= {rank + 1 for rank in ranks}
+        tail = HOLD_BACK_PACKETS if motion_vectors and self.codec in HOLD_BACK else 0
         if self._keyframes_hold:
             try:
-                yield from self._decode_runs(self._runs(wanted), ranks, motion_vectors)
+                yield from self._decode_runs(self._runs(wanted, tail), ranks, motion_vectors, tail)
                 return
             except _FalseKeyframe:
                 self._keyframes_hold = False
         if ranks:
-            yield from self._decode_runs([(self._first_rank, max(ranks))], ranks, motion_vectors)
+            yield from self._decode_runs([(self._first_rank, max(ranks))], ranks, motion_vectors, tail)
 
     def _decode_runs(
-        self, runs: list[tuple[int, int]], wanted: set[int], motion_vectors: bool = False
+        self, runs: list[tuple[int, int]], wanted: set[int], motion_vectors: bool = False, tail: int = 0
     ) -> Iterator[av.VideoFrame]:
         with reporting(self.name):
             demuxer = self._demux(motion_vectors)
             try:
                 for first, last in runs:
                     demuxer = self._go_to(first, demuxer, motion_vectors)
-                    frames = self._decode_run(demuxer, first, last, wanted)
+                    frames = self._decode_run(demuxer, first, last, wanted, tail)
                     yield from frames if first == self._first_rank else self._from_entry(first, frames)
             finally:
                 demuxer.close()
@@ -354,7 +362,7 @@ class VideoReader:
             raise _FalseKeyframe
 
     def _decode_run(
-        self, demuxer: Demuxer, first: int, last: int, wanted: set[int]
+        self, demuxer: Demuxer, first: int, last: int, wanted: set[int], tail: int
     ) -> Iterator[av.VideoFrame]:
         context = demuxer.context
         skips = context.name not in NEVER_SKIPS
@@ -364,8 +372,9 @@ class VideoReader:
             packet.pts, packet.dts = rank, None
             if skips:  # what nothing refers to and nobody wants is not decoded
                 context.skip_frame = "DEFAULT" if rank in wanted or rank == first else "NONREF"
-            yield from _decode_packet(demuxer, packet)
-            if rank >= last:
+            frames = _decode_packet(demuxer, packet)
+            yield from frames
+            if rank >= last + tail or (rank >= last and any(frame.pts == last for frame in frames)):
                 break
         if skips:
             context.skip_frame = "DEFAULT"
