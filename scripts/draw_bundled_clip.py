@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 HEIGHT, WIDTH, NUM_FRAMES, FPS = 360, 640, 120, 30
 MARGIN = 8  # room around the ground for the shake
-PAN = 0.9  # pixels a frame
+PAN, TILT = 0.75, 0.25  # pixels a frame: the camera turns right and up
 HORIZON, ROAD = 205, 312
 SMOOTH = 4  # sprites are drawn this much larger and then reduced
 OUT = Path(__file__).parents[1] / "onevision_hf" / "assets" / "valley.mp4"
@@ -52,8 +52,9 @@ def blend(ground: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> None:
 
 
 def ground(rng: np.random.Generator) -> np.ndarray:
-    """The painted valley, wider than the picture by what the camera pans: (H + margins, W + pan, 3)."""
-    height, width = HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN + math.ceil(PAN * NUM_FRAMES)
+    """The painted valley, larger than the picture by what the camera turns over, (H, W, 3)."""
+    height = HEIGHT + 2 * MARGIN + math.ceil(TILT * NUM_FRAMES)
+    width = WIDTH + 2 * MARGIN + math.ceil(PAN * NUM_FRAMES)
     y, x = np.mgrid[0:height, 0:width].astype(float)
     sky = [(0, (38, 52, 104)), (90, (112, 96, 150)), (160, (236, 150, 122)), (HORIZON, (255, 214, 150))]
     scene = ramp(sky, y)
@@ -85,6 +86,7 @@ def ground(rng: np.random.Generator) -> np.ndarray:
     for rail in (ROAD + 5, ROAD + 13):
         blend(scene, np.array([168, 160, 158]), np.clip(1.4 - np.abs(y - rail), 0, 1))
 
+    scene += 14 * (noise(rng, height, width, 7, 2) - 0.5)[..., None]  # canvas grain
     picture = Image.fromarray(np.clip(scene, 0, 255).astype(np.uint8))
     plant(picture, rng)
     return np.asarray(picture, dtype=np.float32)
@@ -268,13 +270,13 @@ def draw_frames(seed: int = 0, num_frames: int = NUM_FRAMES) -> Iterator[np.ndar
     )
     phases = rng.random(4) * 2 * math.pi
     for t in range(num_frames):
-        shake_x = 1.1 * math.sin(0.31 * t + phases[0]) + 0.6 * math.sin(0.83 * t + phases[1])
-        shake_y = 1.0 * math.sin(0.27 * t + phases[2]) + 0.5 * math.sin(0.71 * t + phases[3])
-        left, top = MARGIN + PAN * t + shake_x, MARGIN + shake_y
+        shake_x = 0.8 * math.sin(0.07 * t + phases[0]) + 0.1 * math.sin(0.31 * t + phases[1])
+        shake_y = 0.8 * math.sin(0.06 * t + phases[2]) + 0.1 * math.sin(0.27 * t + phases[3])
+        left, top = MARGIN + PAN * t + shake_x, MARGIN + TILT * (NUM_FRAMES - t) + shake_y
         picture = Image.fromarray(window(scene, left, top).astype(np.uint8))
         place(picture, windmill(0.035 * t), 486 - left, 176 - top)
-        place(picture, drifting, 150 + 0.35 * t - shake_x, 116 - 0.75 * t - shake_y + 3 * math.sin(0.06 * t))
-        place(picture, tram(-0.69 * t), 596 - 6.2 * t - shake_x, ROAD - 55 - shake_y)
+        place(picture, drifting, 150 + 0.8 * t - shake_x, 108 - 0.8 * t - shake_y + 3 * math.sin(0.06 * t))
+        place(picture, tram(-0.69 * t), 596 - 6.2 * t - shake_x, ROAD - 47 - top)
         place(picture, bird(math.sin(0.5 * t)), -50 + 5.4 * t, 120 + 26 * math.sin(0.07 * t))
         lit = np.asarray(picture, dtype=np.float32) * vignette_HW1
         picture = Image.fromarray(lit.astype(np.uint8))

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from .codec_signals import frame_energies
+from .codec_signals import sample_frame_ids
 from .frame_geometry import FrameGeometry
 from .frame_sequence import FrameSequence, open_video
+from .signal_energy import PRESETS, frame_energies, SignalSettings
 from .video_reader import VideoReader
 
-PRESETS = ("auto", "published")
 DEFAULT_KEEP_RATIO = 0.125
 
 
@@ -53,13 +53,6 @@ class Selection:
         return len(self.positions) / self.energy.size
 
 
-def sample_frame_ids(num_available: int, num_frames: int) -> np.ndarray:
-    """floor(linspace(0, N - 1, num_frames)); all N frames when there are not more than that."""
-    if num_available <= num_frames:
-        return np.arange(num_available)
-    return np.linspace(0, num_available - 1, num_frames).astype(np.int64)
-
-
 def resolve_budget(
     num_patches: int | None,
     keep_ratio: float | None,
@@ -86,7 +79,7 @@ def resolve_budget(
         )
     if num_patches < anchored:
         raise ValueError(
-            f"num_patches={num_patches} is below the {anchored} patches of {num_anchors} anchor frame(s), "
+            f"num_patches={num_patches} is below the {anchored} patches of {num_anchors} anchor frame(s) "
             f"which are kept whole ({patches_per_frame} each): ask for {anchored} or more, or for a smaller size"
         )
     return num_patches
@@ -170,12 +163,13 @@ def read_selection(
     num_frames: int = 64,
     num_patches: int | None = None,
     keep_ratio: float | None = None,
+    settings: SignalSettings | None = None,
 ) -> Selection:
     """Select patches of the video that `reader` has open, laid out by `geometry`."""
     frame_ids = sample_frame_ids(len(reader), num_frames)
     # Fail on the budget before the time is spent.
     resolve_budget(num_patches, keep_ratio, len(frame_ids), geometry.patches_per_frame)
-    energy, picture_types, signal = frame_energies(reader, frame_ids, geometry)
+    energy, picture_types, signal = frame_energies(reader, frame_ids, geometry, settings)
     return select(
         energy,
         frame_ids=frame_ids,
@@ -222,5 +216,5 @@ def select_patches(
         layout = FrameGeometry.pad_square if preset == "published" else FrameGeometry.fit
         geometry = layout(reader.height, reader.width, int(size), int(patch_size))
         return read_selection(
-            reader, geometry, num_frames=num_frames, num_patches=num_patches, keep_ratio=keep_ratio
+            reader, geometry, num_frames=num_frames, num_patches=num_patches, keep_ratio=keep_ratio, settings=SignalSettings(preset=preset)
         )

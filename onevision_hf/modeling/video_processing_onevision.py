@@ -16,7 +16,8 @@ from transformers.video_utils import VideoMetadata
 
 from .frame_geometry import FrameGeometry
 from .frame_sequence import FrameSequence, is_encoded, open_video
-from .patch_selection import DEFAULT_KEEP_RATIO, PRESETS, Selection, check_budget, read_selection
+from .patch_selection import DEFAULT_KEEP_RATIO, Selection, check_budget, read_selection
+from .signal_energy import PRESETS, SignalSettings
 from .video_reader import VideoReader, VideoReadError
 
 BUDGETS = ("num_patches", "keep_ratio")

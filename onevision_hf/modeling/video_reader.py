@@ -68,16 +68,7 @@ class DecodedFrame:
     @property
     def luma(self) -> np.ndarray:
         """(H, W) uint8 brightness as stored; deeper formats are reduced to 8 bits, RGB is converted."""
-        frame = self.av_frame
-        if not frame.format.name.startswith(("yuv4", "yuvj4", "nv12", "nv21", "gray")):
-            frame = frame.reformat(format="gray")
-        plane, depth = frame.planes[0], frame.format.components[0].bits
-        if depth == 8:
-            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-            return rows[: frame.height, : frame.width]
-        order = ">u2" if frame.format.name.endswith("be") else "<u2"
-        deep = np.frombuffer(memoryview(plane), order).reshape(-1, plane.line_size // 2)
-        return (deep[: frame.height, : frame.width] >> (depth - 8)).astype(np.uint8)
+        return luma_plane(self.av_frame)
 
     @property
     def motion_vectors(self) -> np.ndarray | None:
@@ -94,6 +85,19 @@ class DecodedFrame:
         size = {"width": height, "height": width} if turned else {"width": width, "height": height}
         array = self.av_frame.reformat(format="rgb24", interpolation="BICUBIC", **size).to_ndarray()
         return turn(array, self.rotation)
+
+
+def luma_plane(frame: av.VideoFrame) -> np.ndarray:
+    """(H, W) uint8 brightness of a picture, a view where it has an 8-bit luma plane."""
+    if not frame.format.name.startswith(("yuv4", "yuvj4", "nv12", "nv21", "gray")):
+        frame = frame.reformat(format="gray")
+    plane, depth = frame.planes[0], frame.format.components[0].bits
+    if depth == 8:
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        return rows[: frame.height, : frame.width]
+    order = ">u2" if frame.format.name.endswith("be") else "<u2"
+    deep = np.frombuffer(memoryview(plane), order).reshape(-1, plane.line_size // 2)
+    return (deep[: frame.height, : frame.width] >> (depth - 8)).astype(np.uint8)
 
 
 def turn(array: np.ndarray, degrees: int) -> np.ndarray:
@@ -115,8 +119,9 @@ class VideoReader:
     Attributes: `index` (`PacketIndex`), `codec` (FFmpeg's name: h264, hevc, av1...), `width`, `height`
     (pixels as displayed: rotation and pixel shape applied), `coded_width`, `coded_height` (as stored),
     `rotation` (degrees counter-clockwise from stored to displayed), `timestamps` (N,) float64 seconds from
-    the first frame, `fps` (mean), `duration` (seconds). `len(reader)` is the number of frames. A reader has
-    no file open between calls; any number of `frames` may run side by side.
+    the first frame, `fps` (mean), `duration` (seconds), `extradata` (the codec's header, with its parameter
+    sets, or None). `len(reader)` is the number of frames. A reader has no file open between calls; any number
+    of `frames` may run side by side.
 
     Raises:
         VideoReadError: the source cannot be opened, holds no video, is damaged, or is too large.
@@ -129,6 +134,7 @@ class VideoReader:
         with reporting(self.name), self._demux() as demuxer:
             self._file.check_complete(demuxer.container.format.name)
             self.codec: str = demuxer.context.codec.canonical_name
+            self.extradata: bytes | None = demuxer.context.extradata
             stream = demuxer.stream
             self._time_base = float(stream.time_base or 1)
             self._average_rate = float(stream.average_rate or 0)
@@ -262,11 +268,38 @@ class VideoReader:
         Raises:
             ValueError: a number is out of range. VideoReadError: a wanted frame cannot be decoded.
         """
+        return self._frames(self._checked(frame_ids), motion_vectors, references)
+
+    def packets(self, frame_ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """(frame_id, data) of the packets of `frame_ids`, each once, in the order of decoding; nothing is
+        decoded.
+
+        Raises:
+            ValueError: a number is out of range.
+        """
+        return self._packets(self._checked(frame_ids))
+
+    def _packets(self, wanted: np.ndarray) -> Iterator[tuple[int, bytes]]:
+        with reporting(self.name):
+            demuxer = self._demux()
+            try:
+                for frame_id in wanted[np.argsort(self.index.rank[wanted])]:
+                    ((entry, target),) = self._runs(np.array([frame_id]))
+                    demuxer = self._go_to(entry, demuxer)
+                    for rank, packet in demuxer:
+                        if rank == target:
+                            yield int(frame_id), bytes(packet)
+                            break
+            finally:
+                demuxer.close()
+
+    def _checked(self, frame_ids: Iterable[int]) -> np.ndarray:
+        """Sorted, each once."""
         wanted = np.unique(np.fromiter(frame_ids, np.int64))
         if len(wanted) and not (wanted[0] >= 0 and wanted[-1] < len(self)):
             bad = wanted[0] if wanted[0] < 0 else wanted[-1]
             raise ValueError(f"{self.name}: frame {bad} asked for, but its frames are 0 to {len(self) - 1}")
-        return self._frames(wanted, motion_vectors, references)
+        return wanted
 
     def _frames(self, wanted: np.ndarray, motion_vectors: bool, references: bool) -> Iterator[DecodedFrame]:
         rotation, missing = self.rotation, set(wanted.tolist())
@@ -384,7 +417,7 @@ class VideoReader:
     def _demux(self, motion_vectors: bool = False) -> Demuxer:
         return Demuxer(self._file, self.max_pixels, motion_vectors)
 
-    def _go_to(self, rank: int, demuxer: Demuxer, motion_vectors: bool) -> Demuxer:
+    def _go_to(self, rank: int, demuxer: Demuxer, motion_vectors: bool = False) -> Demuxer:
         """Bring the container to `rank` or before it: a seek over long gaps, reading on over short ones."""
         gap = int(self._table.size[demuxer.position : rank].sum())
         if not self._can_seek or gap < SEEK_BYTES or demuxer.jump(rank, self._table):

@@ -157,6 +157,18 @@ def test_pictures_that_nobody_needs_are_not_decoded(zoo):
     assert len(frames) < 12  # the B-pictures in the last one
 
 
+@pytest.mark.parametrize("name", ["h264-bframes.mp4", "hevc-bframes.mp4", "mpeg2.ts"])
+def test_packets_are_those_of_the_container_in_the_order_of_decoding(name, zoo, monkeypatch):
+    monkeypatch.setattr(video_reader, "SEEK_BYTES", 0)
+    with av.open(str(zoo[name])) as container:
+        stored = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    reader = VideoReader(zoo[name])
+    got = list(reader.packets([35, 3, 14, 3, 20]))
+    ranks = [reader.index.rank[frame_id] for frame_id, _ in got]
+    assert sorted(frame_id for frame_id, _ in got) == [3, 14, 20, 35] and ranks == sorted(ranks)
+    assert all(data == stored[rank] for (_, data), rank in zip(got, ranks, strict=True))
+
+
 def count_packets(monkeypatch) -> list[int]:
     """The ranks of all packets that demuxers hand out from now on."""
     ranks: list[int] = []
@@ -386,6 +398,8 @@ def test_an_index_that_goes_in_circles_is_refused(zoo):
     times = struct.pack(">IIII", 0, 1, 36 * 200, 512)
     for name, content in (("stsz", samples), ("stsc", in_chunks), ("stco", chunks), ("stts", times)):
         data = with_box(data, (*media, name), content)
+    edits = struct.pack(">IIIII", 0, 1, 1 << 30, 0, 1 << 16)  # and all of it is shown
+    data = with_box(data, ("moov", "trak", "edts", "elst"), edits)
     refused(data, "its index goes in circles: it names over")
 
 

@@ -1,0 +1,254 @@
+"""The few parts of an H.264 bitstream that a lone decode of one packet needs (ITU-T H.264, sections 7.3 and 7.4).
+
+To read the exact residual of an inter picture, its packet is decoded behind a grey picture that stands in for all
+its references (`grey_picture`). For that one has to know the stream's parameter sets; everything else is FFmpeg's.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+START_CODE = b"\x00\x00\x00\x01"
+SLICE, IDR_SLICE, SPS, PPS = 1, 5, 7, 8
+# Profiles whose parameter set tells of chroma format and bit depth (section 7.3.2.1.1).
+HIGH_PROFILES = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
+
+
+class BitReader:
+    """Reads bits and Exp-Golomb codes of a NAL unit's payload (emulation prevention removed)."""
+
+    def __init__(self, payload: bytes):
+        data = payload.replace(b"\x00\x00\x03", b"\x00\x00")
+        self._value = int.from_bytes(data, "big")
+        self._left = len(data) * 8
+
+    def bits(self, count: int) -> int:
+        if count > self._left:
+            raise ValueError("the parameter set ends early")
+        self._left -= count
+        return self._value >> self._left & ((1 << count) - 1)
+
+    def unsigned(self) -> int:
+        zeros = 0
+        while not self.bits(1):
+            zeros += 1
+        return (1 << zeros) - 1 + self.bits(zeros)
+
+    def signed(self) -> int:
+        code = self.unsigned()
+        return (code + 1) // 2 if code & 1 else -(code // 2)
+
+
+class BitWriter:
+    def __init__(self) -> None:
+        self._bits: list[str] = []
+
+    def bits(self, value: int, count: int) -> "BitWriter":
+        self._bits.append(format(value, f"0{count}b") if count else "")
+        return self
+
+    def unsigned(self, value: int) -> "BitWriter":
+        code = format(value + 1, "b")
+        self._bits.append("0" * (len(code) - 1) + code)
+        return self
+
+    def raw(self, bits: str) -> "BitWriter":
+        self._bits.append(bits)
+        return self
+
+    def nal_unit(self, header: int) -> bytes:
+        """The bits so far as a NAL unit: stop bit, padding to a byte, emulation prevention."""
+        bits = "".join(self._bits) + "1"
+        bits += "0" * (-len(bits) % 8)
+        payload = int(bits, 2).to_bytes(len(bits) // 8, "big")
+        return bytes([header]) + _prevent_emulation(payload)
+
+
+@dataclass(frozen=True)
+class SequenceParameters:
+    """What a grey picture needs of a sequence parameter set. Sizes in macroblocks."""
+
+    number: int
+    chroma_format: int
+    bit_depth: int
+    frame_num_bits: int
+    poc_type: int
+    poc_lsb_bits: int
+    delta_poc_always_zero: bool
+    width: int
+    height: int
+    frames_only: bool
+
+
+def split_annex_b(data: bytes) -> list[bytes]:
+    """NAL units of a byte stream with start codes."""
+    units = data.split(b"\x00\x00\x01")[1:]
+    return [unit.rstrip(b"\x00") for unit in units if unit.rstrip(b"\x00")]
+
+
+def split_length_prefixed(data: bytes, length_size: int) -> Iterator[bytes]:
+    """NAL units of a packet of mp4 or mkv."""
+    place = 0
+    while place + length_size <= len(data):
+        length = int.from_bytes(data[place : place + length_size], "big")
+        place += length_size
+        if length == 0 or place + length > len(data):
+            return
+        yield data[place : place + length]
+        place += length
+
+
+def parse_extradata(extradata: bytes) -> tuple[list[bytes], int]:
+    """(parameter sets as NAL units, bytes of a packet's length prefixes or 0 for start codes)."""
+    if not extradata or extradata[0] != 1:
+        return split_annex_b(extradata or b""), 0
+    units, place = [], 6
+    count = extradata[5] & 31
+    for kind in range(2):
+        if kind == 1:
+            count = extradata[place] if place < len(extradata) else 0
+            place += 1
+        for _ in range(count):
+            length = int.from_bytes(extradata[place : place + 2], "big")
+            units.append(extradata[place + 2 : place + 2 + length])
+            place += 2 + length
+    return units, (extradata[4] & 3) + 1
+
+
+def parse_sequence_parameters(unit: bytes) -> SequenceParameters:
+    reader = BitReader(unit[1:])
+    profile = reader.bits(8)
+    reader.bits(16)
+    number = reader.unsigned()
+    chroma_format, bit_depth = 1, 8
+    if profile in HIGH_PROFILES:
+        chroma_format = reader.unsigned()
+        if chroma_format == 3:
+            reader.bits(1)
+        bit_depth = 8 + max(reader.unsigned(), reader.unsigned())
+        reader.bits(1)
+        if reader.bits(1):
+            for index in range(12 if chroma_format == 3 else 8):
+                if reader.bits(1):
+                    _skip_scaling_list(reader, 16 if index < 6 else 64)
+    frame_num_bits = reader.unsigned() + 4
+    poc_type = reader.unsigned()
+    poc_lsb_bits, always_zero = 0, False
+    if poc_type == 0:
+        poc_lsb_bits = reader.unsigned() + 4
+    elif poc_type == 1:
+        always_zero = bool(reader.bits(1))
+        reader.signed(), reader.signed()
+        for _ in range(reader.unsigned()):
+            reader.signed()
+    reader.unsigned(), reader.bits(1)
+    width, height = reader.unsigned() + 1, reader.unsigned() + 1
+    return SequenceParameters(
+        number,
+        chroma_format,
+        bit_depth,
+        frame_num_bits,
+        poc_type,
+        poc_lsb_bits,
+        always_zero,
+        width,
+        height,
+        frames_only=bool(reader.bits(1)),
+    )
+
+
+@dataclass(frozen=True)
+class PictureParameters:
+    """What reading a slice header up to its direct prediction mode needs of a picture parameter set."""
+
+    number: int
+    sequence_number: int
+    bottom_field_poc: bool
+    redundant_pictures: bool
+
+
+def parse_picture_parameters(unit: bytes) -> PictureParameters:
+    reader = BitReader(unit[1:])
+    number, sequence_number = reader.unsigned(), reader.unsigned()
+    reader.bits(1)
+    bottom_field_poc = bool(reader.bits(1))
+    if reader.unsigned():
+        raise ValueError("slice groups are in use")
+    reader.unsigned(), reader.unsigned(), reader.bits(3)
+    reader.signed(), reader.signed(), reader.signed(), reader.bits(2)
+    return PictureParameters(number, sequence_number, bottom_field_poc, bool(reader.bits(1)))
+
+
+def slice_parameters_number(unit: bytes) -> int:
+    """The number of the picture parameter set that a slice uses."""
+    reader = BitReader(unit[1:40])
+    reader.unsigned(), reader.unsigned()
+    return reader.unsigned()
+
+
+def direct_is_spatial(unit: bytes, sequence: SequenceParameters, picture: PictureParameters) -> bool | None:
+    """Whether a B slice predicts its direct blocks from their neighbours (else from the co-located picture).
+
+    None for slices that are not B (section 7.3.3; progressive streams without separate colour planes).
+    """
+    reader = BitReader(unit[1:60])
+    reader.unsigned()
+    if reader.unsigned() % 5 != 1:
+        return None
+    reader.unsigned(), reader.bits(sequence.frame_num_bits)
+    if sequence.poc_type == 0:
+        reader.bits(sequence.poc_lsb_bits)
+        if picture.bottom_field_poc:
+            reader.signed()
+    elif sequence.poc_type == 1 and not sequence.delta_poc_always_zero:
+        reader.signed()
+        if picture.bottom_field_poc:
+            reader.signed()
+    if picture.redundant_pictures:
+        reader.unsigned()
+    return bool(reader.bits(1))
+
+
+def grey_picture(sequence: SequenceParameters, free_number: int) -> list[bytes]:
+    """NAL units of a picture that decodes to 128 everywhere: a picture parameter set of its own and an IDR slice.
+
+    Every macroblock is I_16x16 with DC prediction and no coefficients. Without neighbours DC prediction is 128, and
+    from there on the neighbours are 128.
+    """
+    parameters = BitWriter().unsigned(free_number).unsigned(sequence.number)
+    parameters.bits(0b00, 2)  # CAVLC, no field order in slices
+    parameters.unsigned(0).unsigned(0).unsigned(0)  # one slice group, one reference a list
+    parameters.bits(0b000, 3)  # no weights
+    parameters.unsigned(0).unsigned(0).unsigned(0)  # QP and chroma QP offsets
+    parameters.bits(0b100, 3)  # slices control deblocking
+    picture = BitWriter().unsigned(0).unsigned(7).unsigned(free_number)
+    picture.bits(0, sequence.frame_num_bits)
+    picture.unsigned(0)  # idr_pic_id
+    if sequence.poc_type == 0:
+        picture.bits(0, sequence.poc_lsb_bits)
+    elif sequence.poc_type == 1 and not sequence.delta_poc_always_zero:
+        picture.unsigned(0)
+    picture.bits(0b00, 2).unsigned(0).unsigned(1)  # no long-term reference, QP, no deblocking
+    # mb_type 3, chroma mode DC (where there is chroma), QP change 0, no coefficients.
+    macroblock = "00100" + ("1" if sequence.chroma_format else "") + "1" + "1"
+    picture.raw(macroblock * (sequence.width * sequence.height))
+    return [parameters.nal_unit(0x68), picture.nal_unit(0x65)]
+
+
+def _skip_scaling_list(reader: BitReader, size: int) -> None:
+    last = following = 8
+    for _ in range(size):
+        if following:
+            following = (last + reader.signed()) % 256
+        last = following or last
+
+
+def _prevent_emulation(payload: bytes) -> bytes:
+    out = bytearray()
+    zeros = 0
+    for byte in payload:
+        if zeros >= 2 and byte <= 3:
+            out.append(3)
+            zeros = 0
+        out.append(byte)
+        zeros = zeros + 1 if byte == 0 else 0
+    return bytes(out)

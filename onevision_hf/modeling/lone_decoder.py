@@ -1,0 +1,202 @@
+"""Decodes one packet alone, against grey references: what comes out of an inter picture is 128 + its residual.
+
+A decoder adds the residual to a prediction from reference pictures. When these are grey everywhere, so is the
+prediction, whatever the motion vectors are. This gives the exact residual with a stock FFmpeg, on any system, at the
+price of one picture a packet. HEVC's decoder makes up missing references in grey by itself; H.264's fills them by
+other rules, so a grey picture is put in front of the packet (`h264_bitstream.grey_picture`).
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+
+from .h264_bitstream import (
+    IDR_SLICE,
+    PPS,
+    SLICE,
+    SPS,
+    START_CODE,
+    PictureParameters,
+    SequenceParameters,
+    direct_is_spatial,
+    grey_picture,
+    parse_extradata,
+    parse_picture_parameters,
+    parse_sequence_parameters,
+    slice_parameters_number,
+    split_annex_b,
+    split_length_prefixed,
+)
+from .video_reader import PICTURE_TYPES, luma_plane
+
+LONE_CODECS = ("h264", "hevc")
+
+
+class UnsupportedStreamError(ValueError):
+    """The exact residual of this stream cannot be read; the message names the feature that stands in the way."""
+
+
+@dataclass(frozen=True)
+class LonePicture:
+    """A packet decoded alone.
+
+    luma: (H, W) uint8, 128 + residual for P and B pictures, the picture itself for I pictures.
+    vectors: FFmpeg's motion vector records. Those of P pictures equal a full decode's; in B pictures the direct modes
+    read a co-located picture which is grey here, so some differ.
+    qp: (ceil(H / 16), ceil(W / 16)) QP of each macroblock, or None where the decoder does not tell.
+    spatial_direct: how a B picture predicts its direct blocks (H.264), else None.
+    """
+
+    picture_type: str
+    luma: np.ndarray
+    vectors: np.ndarray | None
+    qp: np.ndarray | None
+    spatial_direct: bool | None
+
+    @property
+    def grey(self) -> int:
+        """The level that stands for a residual of zero: 128, or what weighted prediction made of it."""
+        return int(np.bincount(self.luma.ravel(), minlength=256).argmax())
+
+
+class LoneDecoder:
+    """Decodes packets of one stream, each alone.
+
+    Args:
+        codec: FFmpeg's decoder name, `h264` or `hevc`.
+        extradata: the stream's, with its parameter sets; or the first packet, where they are in band.
+        side_data: also export motion vectors and QPs (H.264).
+
+    Raises:
+        UnsupportedStreamError: interlaced, 4:4:4 or high bit depth H.264, or no parameter sets.
+    """
+
+    def __init__(self, codec: str, extradata: bytes | None, *, side_data: bool = True):
+        if codec not in LONE_CODECS:
+            raise UnsupportedStreamError(f"{codec} packets cannot be decoded alone")
+        self.codec = codec
+        self.extradata = extradata or b""
+        self.side_data = side_data
+        if codec == "h264":
+            self._read_parameters()
+
+    def decode(self, packets: Sequence[bytes]) -> list[LonePicture]:
+        """Decode each packet alone, on all cores (PyAV releases the interpreter lock).
+
+        Raises:
+            UnsupportedStreamError: a packet gives no picture.
+        """
+        workers = min(4, os.cpu_count() or 1, max(1, len(packets) // 8))
+        chunks = [packets[first::workers] for first in range(workers)]
+        decode = self._decode_h264 if self.codec == "h264" else self._decode_hevc
+        with ThreadPoolExecutor(workers) as pool:
+            done = list(pool.map(decode, chunks))
+        return [done[index % workers][index // workers] for index in range(len(packets))]
+
+    # -- H.264 --
+
+    def _read_parameters(self) -> None:
+        units, self._length_size = parse_extradata(self.extradata)
+        self._sequences: dict[int, SequenceParameters] = {}
+        self._pictures: dict[int, PictureParameters] = {}
+        self._units = [unit for unit in units if unit[0] & 31 in (SPS, PPS)]
+        try:
+            for unit in self._units:
+                if unit[0] & 31 == SPS:
+                    sequence = parse_sequence_parameters(unit)
+                    self._sequences[sequence.number] = sequence
+                else:
+                    picture = parse_picture_parameters(unit)
+                    self._pictures[picture.number] = picture
+        except (ValueError, IndexError) as error:
+            raise UnsupportedStreamError(f"its parameter sets cannot be read: {error}") from error
+        if not self._sequences or not self._pictures:
+            raise UnsupportedStreamError("it has no parameter sets in its header")
+        for sequence in self._sequences.values():
+            if not sequence.frames_only:
+                raise UnsupportedStreamError("interlaced H.264")
+            if sequence.bit_depth > 8:
+                raise UnsupportedStreamError(f"H.264 of {sequence.bit_depth} bits")
+            if sequence.chroma_format == 3:
+                raise UnsupportedStreamError("4:4:4 H.264")
+        free = next(number for number in range(255, -1, -1) if number not in self._pictures)
+        self._heads = {
+            number: b"".join(START_CODE + unit for unit in self._units + grey_picture(sequence, free))
+            for number, sequence in self._sequences.items()
+        }
+
+    def _decode_h264(self, packets: Sequence[bytes]) -> list[LonePicture]:
+        context = self._context()
+        decoded: dict[int, av.VideoFrame] = {}
+        spatial: list[bool | None] = []
+        for index, data in enumerate(packets):
+            units = self._slices(data)
+            picture = self._pictures.get(slice_parameters_number(units[0])) if units else None
+            if picture is None or picture.sequence_number not in self._sequences:
+                raise UnsupportedStreamError("a packet refers to parameter sets that are not in the header")
+            spatial.append(direct_is_spatial(units[0], self._sequences[picture.sequence_number], picture))
+            # The target may be output before the grey picture, so both carry a number.
+            head = av.Packet(self._heads[picture.sequence_number])
+            body = av.Packet(b"".join(START_CODE + unit for unit in units))
+            head.pts, body.pts = 2 * index, 2 * index + 1
+            for packet in (head, body):
+                decoded.update((int(frame.pts or 0), frame) for frame in context.decode(packet))
+        decoded.update((int(frame.pts or 0), frame) for frame in context.decode(None))
+        return [self._picture(decoded.get(2 * index + 1), mode) for index, mode in enumerate(spatial)]
+
+    def _slices(self, data: bytes) -> list[bytes]:
+        split = split_length_prefixed(data, self._length_size) if self._length_size else split_annex_b(data)
+        return [unit for unit in split if unit[0] & 31 in (SLICE, IDR_SLICE)]
+
+    # -- HEVC --
+
+    def _decode_hevc(self, packets: Sequence[bytes]) -> list[LonePicture]:
+        pictures = []
+        for data in packets:
+            # A context of its own for each: a used one remembers which pictures it has seen.
+            context = self._context()
+            packet = av.Packet(data)
+            packet.pts = 1
+            frames = [*context.decode(packet), *context.decode(None)]
+            pictures.append(self._picture(frames[0] if frames else None, None))
+        return pictures
+
+    # -- both --
+
+    def _context(self) -> Any:
+        context: Any = av.CodecContext.create(self.codec, "r")
+        context.thread_count = 1
+        options = {"flags": "+output_corrupt", "flags2": "+showall", "skip_loop_filter": "all"}
+        if self.codec == "hevc":
+            context.extradata = self.extradata
+        elif self.side_data:
+            options |= {"flags2": "+showall+export_mvs", "export_side_data": "venc_params"}
+        context.options = options
+        return context
+
+    def _picture(self, frame: av.VideoFrame | None, spatial_direct: bool | None) -> LonePicture:
+        if frame is None:
+            raise UnsupportedStreamError("a packet gives no picture when it is decoded alone")
+        components = frame.format.components
+        if components[0].bits != 8 or not frame.format.name.startswith(("yuv", "gray")):
+            raise UnsupportedStreamError(f"{self.codec} pictures of format {frame.format.name}")
+        vectors, qp = None, None
+        if self.side_data:
+            records = frame.side_data.get("MOTION_VECTORS")
+            vectors = None if records is None else records.to_ndarray()
+            qp = _block_qp(frame)
+        picture_type = PICTURE_TYPES.get(int(frame.pict_type), "?")
+        return LonePicture(picture_type, luma_plane(frame), vectors, qp, spatial_direct)
+
+
+def _block_qp(frame: av.VideoFrame) -> np.ndarray | None:
+    """QP of each macroblock, which PyAV hands over from 16.1 on; None below that and without the side data."""
+    parameters: Any = frame.side_data.get("VIDEO_ENC_PARAMS")
+    if parameters is None or not hasattr(parameters, "qp_map") or not parameters.nb_blocks:
+        return None
+    return parameters.qp_map().astype(np.float32)

@@ -1,0 +1,209 @@
+"""The command `onevision`: what it prints, writes and returns, for good input and for bad."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from clips import moving_scene, write_audio, write_clip
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from onevision_hf import OneVisionConfig, OneVisionModel, OneVisionVideoProcessor, bundled_clip
+from onevision_hf.cli import COMMANDS, build_parser, main
+
+
+@pytest.fixture
+def onevision(capsys):
+    """Run the command in this process: (status, standard output, standard error)."""
+
+    def run(*words):
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as exit:
+            status = exit.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(7)
+    OneVisionModel(OneVisionConfig.tiny()).save_pretrained(folder)
+    return folder
+
+
+def test_encode_works_on_the_bundled_clip_and_says_that_its_weights_are_random(onevision):
+    status, out, err = onevision("encode", "bundled", "--num-frames", 4)
+    assert status == 0 and err == ""
+    assert sum("random weights" in line for line in out.splitlines()) == 1
+    for figure in (
+        "120 frames of 640 x 360",
+        "4 frames sampled",
+        "448 of 1,792 kept (25.0 %)",
+        "last_hidden_state",
+    ):
+        assert figure in out
+    for stage in ("read", "patchify", "encode"):
+        assert stage in out.split("seconds")[1]
+
+
+def test_encode_json_is_one_document_with_the_figures(onevision, clip):
+    status, out, _ = onevision("encode", clip, "--num-frames", 6, "--num-patches", 400, "--json")
+    report = json.loads(out)
+    (entry,) = report["clips"]
+    assert status == 0 and report["errors"] == [] and "random weights" in report["notes"][0]
+    assert entry["frames"] == 48 and entry["frames_sampled"] == 6 and entry["patches_kept"] == 400
+    assert entry["outputs"] == {"last_hidden_state": [1, 400, 64], "pooler_output": [1, 64]}
+    assert entry["share"] == pytest.approx(400 / entry["patches"]) and set(entry["seconds"]) >= {
+        "patchify",
+        "encode",
+    }
+
+
+def test_encode_writes_what_the_model_returns(onevision, clip, model_folder, tmp_path):
+    out_file = tmp_path / "new" / "features.safetensors"
+    status, _, _ = onevision("encode", clip, "--model", model_folder, "--num-frames", 5, "--out", out_file)
+    inputs = OneVisionVideoProcessor()(str(clip), num_frames=5, return_tensors="pt")
+    with torch.inference_mode():
+        expected = OneVisionModel.from_pretrained(model_folder)(**inputs)
+    written = load_file(out_file)
+    assert status == 0
+    assert torch.allclose(written["last_hidden_state"], expected.last_hidden_state, atol=1e-5)
+    assert torch.allclose(written["pooler_output"], expected.pooler_output, atol=1e-5)
+    assert torch.equal(written["patch_positions"], inputs["patch_positions"])
+
+
+def test_encode_takes_the_processor_that_was_saved_with_the_model(onevision, clip, tmp_path):
+    OneVisionModel(OneVisionConfig.tiny()).save_pretrained(tmp_path)
+    status, out, _ = onevision("encode", clip, "--model", tmp_path, "--num-frames", 4)
+    assert status == 0 and "comes without a video processor" in out
+    OneVisionVideoProcessor(num_patches=500, num_frames=4).save_pretrained(tmp_path)
+    status, out, _ = onevision("encode", clip, "--model", tmp_path, "--json")
+    assert (
+        status == 0 and json.loads(out)["clips"][0]["patches_kept"] == 500 and json.loads(out)["notes"] == []
+    )
+
+
+def test_random_weights_follow_the_seed(onevision, clip, tmp_path):
+    files = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        files.append(tmp_path / f"{name}.safetensors")
+        assert onevision("encode", clip, "--num-frames", 3, "--seed", seed, "--out", files[-1])[0] == 0
+    first, again, other = (load_file(file)["pooler_output"] for file in files)
+    assert torch.equal(first, again) and not torch.allclose(first, other, atol=1e-3)
+
+
+def test_several_clips_are_padded_together_and_a_broken_one_stops_nobody(onevision, clip, tmp_path):
+    small = write_clip(tmp_path / "small.mp4", moving_scene(3, 96, 96))
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("not a video")
+    out_file = tmp_path / "all.safetensors"
+    status, _, err = onevision("encode", clip, broken, small, "--num-frames", 8, "--out", out_file)
+    assert status == 1 and len(err.splitlines()) == 1 and "broken.mp4" in err
+    written = load_file(out_file)
+    lengths = written["pixel_attention_mask"].sum(1)
+    assert (
+        len(lengths) == 2 and lengths[0] > lengths[1] and lengths[0] == written["last_hidden_state"].shape[1]
+    )
+    assert not written["last_hidden_state"][1, lengths[1] :].any()
+    with safe_open(out_file, "pt") as file:
+        assert json.loads(file.metadata()["clips"]) == [str(clip), str(small)]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".mp4"])
+def test_view_draws(onevision, clip, tmp_path, suffix):
+    out_file = tmp_path / f"view{suffix}"
+    status, out, err = onevision("view", clip, "--num-frames", 6, "--out", out_file)
+    assert status == 0 and err == "" and out_file.stat().st_size > 1000
+    assert "patches kept" in out and all(stage in out for stage in ("select", "decode", "draw"))
+
+
+def test_view_shows_the_frames_in_colour_where_patches_are_kept(onevision, tmp_path):
+    out_file = tmp_path / "view.png"
+    status, out, _ = onevision(
+        "view", "bundled", "--num-frames", 4, "--num-patches", 500, "--out", out_file, "--json"
+    )
+    report = json.loads(out)
+    assert status == 0 and report["patches_kept"] == 500 and report["clip"] == "bundled"
+    with Image.open(out_file) as picture:
+        pixels = np.asarray(picture.convert("RGB"), dtype=int)
+    assert np.ptp(pixels, axis=-1).max() > 150
+
+
+@pytest.fixture
+def bad_clips(tmp_path, clip):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("hello\n" * 100)
+    (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[:500])
+    write_audio(tmp_path / "sound.mp4")
+    (tmp_path / "folder").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["encode", "view"])
+@pytest.mark.parametrize("name", ["missing.mp4", "empty.mp4", "text.mp4", "cut.mp4", "sound.mp4", "folder"])
+def test_a_bad_clip_is_status_1_and_one_line_with_its_name(onevision, bad_clips, command, name):
+    words = ["--out", bad_clips / "out.png"] if command == "view" else []
+    status, out, err = onevision(command, bad_clips / name, *words)
+    assert status == 1 and out == ""
+    assert len(err.splitlines()) == 1 and name in err and err.startswith(f"onevision {command}: error: ")
+    assert not (bad_clips / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["encode", "CLIP", "--num-patches", "10000000"], r"10000000.*\d+"),
+        (["encode", "CLIP", "--num-patches", "-3"], "-3"),
+        (["encode", "CLIP", "--num-frames", "0"], "num_frames"),
+        (["encode", "CLIP", "--model", "./no-such-folder"], "no such folder"),
+        (["encode", "CLIP", "--out", "features.npz"], ".safetensors"),
+        (["view", "CLIP", "--out", "picture.bmp"], ".png, .gif or .mp4"),
+        (["view", "CLIP", "--out", "CLIP"], "the clip itself"),
+        (["view", "CLIP", "--out", "picture.png", "--num-frames", "-1"], "num_frames"),
+    ],
+)
+def test_a_bad_argument_is_status_1_and_one_line(onevision, clip, words, says):
+    status, out, err = onevision(*(clip if word == "CLIP" else word for word in words))
+    assert status == 1 and out == "" and len(err.splitlines()) == 1
+    assert re.search(says, err)
+
+
+def test_a_model_of_another_kind_is_refused_by_name(onevision, clip, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    status, _, err = onevision("encode", clip, "--model", tmp_path)
+    assert status == 1 and "is a vit" in err and "onevision_encoder" in err
+
+
+def test_help_lists_every_command_and_configures_the_chosen_one(onevision):
+    status, out, _ = onevision("--help")
+    assert status == 0 and all(name in out and command.help in out for name, command in COMMANDS.items())
+    for name in COMMANDS:
+        status, out, _ = onevision(name, "--help")
+        assert status == 0 and "--json" in out
+    assert onevision("no-such-command")[0] == 2
+    assert build_parser("view").parse_args(["view", "x", "--out", "y.png"]).clip == "x"
+
+
+def test_the_command_needs_no_network_and_runs_as_a_module(tmp_path):
+    """A fresh process whose sockets fail: without a Hub id nothing is looked up."""
+    code = (
+        "import socket, sys\n"
+        "def refuse(*args, **kwargs): raise RuntimeError('the network was used')\n"
+        "socket.socket.connect = refuse; socket.getaddrinfo = refuse\n"
+        "from onevision_hf.cli import main\n"
+        "sys.exit(main(['encode', 'bundled', '--num-frames', '2', '--json']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["clips"][0]["path"] == str(bundled_clip())

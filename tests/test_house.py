@@ -1,0 +1,131 @@
+"""The house keeps its rules: who may import whom, how long a file is, and that it names no machine."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "onevision_hf"
+MAX_LINES = 450  # "about 400"
+
+# Room -> the rooms it may import. A room is a folder or a file right in the package. This is the paragraph
+# "Which way it depends": modeling and objectives know nothing of the rest, nothing imports upwards.
+MAY_IMPORT: dict[str, set[str]] = {
+    "modeling": set(),
+    "objectives": set(),
+    "synthetic": set(),
+    "assets": set(),
+    "view": set(),
+    "pretraining": {"modeling", "objectives"},
+    "clustering": {"modeling"},
+    "conversion": {"modeling"},
+    "training": {"modeling", "objectives", "pretraining", "synthetic"},
+    "eval": {"modeling", "synthetic", "training"},
+}
+# These sit on top and may import every room; no room may import them.
+ON_TOP = {"cli", "commands", "__init__", "__main__"}
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute names of all that a file imports, wherever in the file, relative imports resolved."""
+    package = ["onevision_hf", *path.relative_to(PACKAGE).parent.parts]
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def rooms_in(names: set[str]) -> set[str]:
+    """The rooms among imported names; the package itself (`from onevision_hf import ...`) is the top."""
+    existing = {room_of(path) for path in sources()}
+    rooms = set()
+    for name in names:
+        first, *rest = name.split(".")
+        if first == "onevision_hf" and rest:
+            rooms.add(rest[0] if rest[0] in existing else "__init__")
+    return rooms
+
+
+def test_no_room_imports_what_it_may_not():
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {room}"
+        for path in sources()
+        if room_of(path) not in ON_TOP
+        for room in sorted(rooms_in(imported_modules(path)) - {room_of(path)} - MAY_IMPORT[room_of(path)])
+    ]
+    assert not wrong
+
+
+def test_every_room_is_in_the_table():
+    assert {room_of(path) for path in sources()} <= MAY_IMPORT.keys() | ON_TOP
+
+
+def test_the_table_has_no_circles():
+    left = dict(MAY_IMPORT)
+    while left:
+        free = {room for room, needs in left.items() if not needs & left.keys()}
+        assert free, f"circle among {sorted(left)}"
+        left = {room: needs for room, needs in left.items() if room not in free}
+
+
+def test_modeling_is_flat_and_its_files_import_one_another_by_from_dot_name():
+    """The Hub's exporter of remote code follows `from .name import x` in one folder and nothing else."""
+    folder = PACKAGE / "modeling"
+    assert not [path for path in folder.rglob("*.py") if path.parent != folder]
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level <= 1 and (node.level == 0 or node.module), f"{path.name}:{node.lineno}"
+                assert not (node.module or "").startswith("onevision_hf"), f"{path.name}:{node.lineno}"
+            elif isinstance(node, ast.Import):
+                assert not any(a.name.startswith("onevision_hf") for a in node.names), (
+                    f"{path.name}:{node.lineno}"
+                )
+
+
+def test_a_wrong_import_would_be_seen(tmp_path, monkeypatch):
+    """The checker itself: an upward import, hidden in a function and relative, is found."""
+    (tmp_path / "modeling").mkdir()
+    (tmp_path / "view.py").write_text("")
+    bad = tmp_path / "modeling" / "bad.py"
+    bad.write_text("def f():\n    from ..view import ClipView\n    from onevision_hf import select_patches\n")
+    monkeypatch.setattr(f"{__name__}.PACKAGE", tmp_path)
+    assert rooms_in(imported_modules(bad)) == {"view", "__init__"}
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_are_short_and_say_what_they_are(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= MAX_LINES
+    assert ast.get_docstring(ast.parse(text)), "a module opens with what it is"
+
+
+def test_no_file_of_the_repository_names_a_machine():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    machine = re.compile(r"(?<![\w.~$}])/(?:home|root|Users|work|mnt|srv)/\w")
+    named = []
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.suffix in (".py", ".md", ".toml", ".yaml", ".yml", ".cff", ".json", "") and path.is_file():
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                if machine.search(line):
+                    named.append(f"{name}:{number}: {line.strip()}")
+    assert not named
