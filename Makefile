@@ -44,5 +44,9 @@ wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use
 
 check: lint test slow wheel  ## what CI runs
 
+.PHONY: bench-cluster
+bench-cluster: $(STAMP)  ## the cluster objective: shared against per_label, a dense softmax, growth, projection
+	$(BIN)/python benchmarks/cluster.py
+
 clean:  ## remove environments and outputs
 	rm -rf .venv .venv-* dist build out .pytest_cache .mypy_cache .ruff_cache

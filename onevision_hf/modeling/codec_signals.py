@@ -9,7 +9,7 @@ stored orientation; `read_codec_signals` gives them for a whole video.
     signals.bits        # (T, ceil(H / 16), ceil(W / 16)) bits that each block cost
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +29,15 @@ READABLE = ("vectors", "residual", "bits")
 
 
 def vectors(
-    records: np.ndarray | None, height: int, width: int, *, reference: str = "past", whole_pixels: bool = False
+    records: np.ndarray | None,
+    height: int,
+    width: int,
+    *,
+    reference: str = "past",
+    whole_pixels: bool = False,
+    cell: int = BLOCK,
 ) -> np.ndarray:
-    """Motion vectors of one picture on the grid of 4 x 4 blocks (H.264, MPEG-1/2/4, H.263).
+    """Motion vectors of one picture on a grid of blocks (H.264, MPEG-1/2/4, H.263).
 
     Args:
         records: FFmpeg's motion vector records (`DecodedFrame.motion_vectors`), or None.
@@ -39,37 +45,46 @@ def vectors(
         reference: "past", "future", or "either": the past where there is one, else the future.
         whole_pixels: FFmpeg's rounded `src - dst` instead of `motion / motion_scale`. The published pipeline reads
             these; the rounding is a dead zone for noise below a pixel.
+        cell: the grid's step in pixels, 4, or 8: FFmpeg tells of no smaller blocks.
 
     Returns:
-        (ceil(height / 4), ceil(width / 4), 2) float32 [x, y], pixels from the block to its reference; NaN where a
+        (ceil(height / cell), ceil(width / cell), 2) float32 [x, y], pixels from the block to its reference; NaN where a
         block is intra coded or has no vector of that kind.
     """
     if reference == "either":
-        past = vectors(records, height, width, whole_pixels=whole_pixels)
-        future = vectors(records, height, width, reference="future", whole_pixels=whole_pixels)
+        past = vectors(records, height, width, whole_pixels=whole_pixels, cell=cell)
+        future = vectors(records, height, width, reference="future", whole_pixels=whole_pixels, cell=cell)
         return np.where(np.isnan(past), future, past)
-    field = np.full((-(-height // BLOCK), -(-width // BLOCK), 2), np.nan, np.float32)
+    rows, columns = -(-height // cell), -(-width // cell)
+    # Blocks reach over the border by less than their size: a margin takes what sticks out, and is cut off again.
+    margin = 4
+    field = np.full((rows + 2 * margin, columns + 2 * margin, 2), np.nan, np.float32)
+    inner = field[margin : margin + rows, margin : margin + columns]
     if records is None or not len(records):
-        return field
+        return inner
     records = records[records["source"] > 0 if reference == "future" else records["source"] < 0]
-    if whole_pixels:
-        values = np.stack([records["src_x"] - records["dst_x"], records["src_y"] - records["dst_y"]], -1)
-    else:
-        scale = np.maximum(records["motion_scale"], 1)[:, None]
-        values = np.stack([records["motion_x"], records["motion_y"]], -1) / scale
-    # `dst` is the middle of a block. Blocks of one shape are written together, one 4 x 4 cell at a time.
-    shapes = records["h"].astype(np.int64) << 8 | records["w"]
+    if not len(records):
+        return inner
+    values = np.empty((len(records), 2), np.float32)
+    for axis, name in enumerate("xy"):
+        if whole_pixels:
+            values[:, axis] = records[f"src_{name}"] - records[f"dst_{name}"]
+        else:
+            values[:, axis] = records[f"motion_{name}"] / np.maximum(records["motion_scale"], 1)
+    block_height, block_width = records["h"].astype(np.int64), records["w"].astype(np.int64)
+    # `dst` is the middle of a block. Blocks of one shape are written together, a cell of each at a time.
+    top = np.clip((records["dst_y"] - block_height // 2) // cell, -margin, rows)
+    left = np.clip((records["dst_x"] - block_width // 2) // cell, -margin, columns)
+    corner = (top + margin) * field.shape[1] + left + margin
+    cells = field.reshape(-1, 2)
+    shapes = block_height << 8 | block_width
     for shape in np.unique(shapes):
-        block_height, block_width = int(shape) >> 8, int(shape) & 255
         here = shapes == shape
-        top = (records["dst_y"][here].astype(np.int64) - block_height // 2) // BLOCK
-        left = (records["dst_x"][here].astype(np.int64) - block_width // 2) // BLOCK
-        for down in range(max(1, block_height // BLOCK)):
-            for right in range(max(1, block_width // BLOCK)):
-                y, x = top + down, left + right
-                inside = (y >= 0) & (y < field.shape[0]) & (x >= 0) & (x < field.shape[1])
-                field[y[inside], x[inside]] = values[here][inside]
-    return field
+        first, value = corner[here], values[here]
+        for down in range(max(1, (int(shape) >> 8) // cell)):
+            for right in range(max(1, (int(shape) & 255) // cell)):
+                cells[first + (down * field.shape[1] + right)] = value
+    return inner
 
 
 def remove_camera_motion(field: np.ndarray, model: str = "median") -> np.ndarray:
@@ -83,9 +98,11 @@ def remove_camera_motion(field: np.ndarray, model: str = "median") -> np.ndarray
     present = ~np.isnan(field[..., 0])
     if model == "none" or not present.any():
         return field
+    if model == "median":
+        return field - np.median(field[present], axis=0)
     known = field[present].astype(np.float64)
     # Too few vectors for four or six parameters: a shift is all that they tell.
-    if model == "median" or len(known) < 64:
+    if len(known) < 64:
         return field - np.median(known, axis=0).astype(np.float32)
     rows, columns = field.shape[:2]
     y, x = np.mgrid[:rows, :columns].astype(np.float64)
@@ -330,18 +347,23 @@ def sample_frame_ids(num_available: int, num_frames: int) -> np.ndarray:
 
 
 def read_lone_pictures(
-    reader: VideoReader, frame_ids: Sequence[int] | np.ndarray, *, side_data: bool = True
-) -> list[LonePicture]:
-    """The packets of `frame_ids`, each decoded alone.
+    reader: VideoReader,
+    frame_ids: Sequence[int] | np.ndarray,
+    *,
+    motion_vectors: bool = True,
+    block_qp: bool = True,
+    then: Callable[[LonePicture], Any] = lambda picture: picture,
+) -> list[Any]:
+    """What `then` makes of the packets of `frame_ids`, each decoded alone. It runs in the decoding threads, so that no
+    more than a picture a thread is held.
 
     Raises:
         UnsupportedStreamError: this stream cannot be decoded so.
     """
-    decoder = LoneDecoder(reader.codec, reader.extradata, side_data=side_data)
+    decoder = LoneDecoder(reader.codec, reader.extradata, motion_vectors=motion_vectors, block_qp=block_qp)
     packets = dict(reader.packets(frame_ids))
-    distinct = list(packets)
-    pictures = dict(zip(distinct, decoder.decode([packets[frame_id] for frame_id in distinct]), strict=True))
-    return [pictures[int(frame_id)] for frame_id in frame_ids]
+    results = dict(zip(packets, decoder.decode(list(packets.values()), then), strict=True))
+    return [results[int(frame_id)] for frame_id in frame_ids]
 
 
 def _lone_signals(

@@ -7,7 +7,7 @@ other rules, so a grey picture is put in front of the packet (`h264_bitstream.gr
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +61,7 @@ class LonePicture:
     @property
     def grey(self) -> int:
         """The level that stands for a residual of zero: 128, or what weighted prediction made of it."""
-        return int(np.bincount(self.luma.ravel(), minlength=256).argmax())
+        return int(np.bincount(self.luma[::4, ::4].ravel(), minlength=256).argmax())
 
 
 class LoneDecoder:
@@ -70,23 +70,26 @@ class LoneDecoder:
     Args:
         codec: FFmpeg's decoder name, `h264` or `hevc`.
         extradata: the stream's, with its parameter sets; or the first packet, where they are in band.
-        side_data: also export motion vectors and QPs (H.264).
+        motion_vectors, block_qp: also export these (H.264); each costs some time.
 
     Raises:
         UnsupportedStreamError: interlaced, 4:4:4 or high bit depth H.264, or no parameter sets.
     """
 
-    def __init__(self, codec: str, extradata: bytes | None, *, side_data: bool = True):
+    def __init__(self, codec: str, extradata: bytes | None, *, motion_vectors: bool = True, block_qp: bool = True):
         if codec not in LONE_CODECS:
             raise UnsupportedStreamError(f"{codec} packets cannot be decoded alone")
         self.codec = codec
         self.extradata = extradata or b""
-        self.side_data = side_data
+        self.motion_vectors = motion_vectors
+        self.block_qp = block_qp
         if codec == "h264":
             self._read_parameters()
 
-    def decode(self, packets: Sequence[bytes]) -> list[LonePicture]:
-        """Decode each packet alone, on all cores (PyAV releases the interpreter lock).
+    def decode(
+        self, packets: Sequence[bytes], then: Callable[[LonePicture], Any] = lambda picture: picture
+    ) -> list[Any]:
+        """Decode each packet alone and pass the picture to `then`, on all cores (PyAV releases the interpreter lock).
 
         Raises:
             UnsupportedStreamError: a packet gives no picture.
@@ -95,7 +98,7 @@ class LoneDecoder:
         chunks = [packets[first::workers] for first in range(workers)]
         decode = self._decode_h264 if self.codec == "h264" else self._decode_hevc
         with ThreadPoolExecutor(workers) as pool:
-            done = list(pool.map(decode, chunks))
+            done = list(pool.map(lambda chunk: [then(picture) for picture in decode(chunk)], chunks))
         return [done[index % workers][index // workers] for index in range(len(packets))]
 
     # -- H.264 --
@@ -130,24 +133,22 @@ class LoneDecoder:
             for number, sequence in self._sequences.items()
         }
 
-    def _decode_h264(self, packets: Sequence[bytes]) -> list[LonePicture]:
+    def _decode_h264(self, packets: Sequence[bytes]) -> Iterator[LonePicture]:
         context = self._context()
-        decoded: dict[int, av.VideoFrame] = {}
-        spatial: list[bool | None] = []
-        for index, data in enumerate(packets):
+        for data in packets:
             units = self._slices(data)
             picture = self._pictures.get(slice_parameters_number(units[0])) if units else None
             if picture is None or picture.sequence_number not in self._sequences:
                 raise UnsupportedStreamError("a packet refers to parameter sets that are not in the header")
-            spatial.append(direct_is_spatial(units[0], self._sequences[picture.sequence_number], picture))
+            sequence = self._sequences[picture.sequence_number]
             # The target may be output before the grey picture, so both carry a number.
             head = av.Packet(self._heads[picture.sequence_number])
             body = av.Packet(b"".join(START_CODE + unit for unit in units))
-            head.pts, body.pts = 2 * index, 2 * index + 1
-            for packet in (head, body):
-                decoded.update((int(frame.pts or 0), frame) for frame in context.decode(packet))
-        decoded.update((int(frame.pts or 0), frame) for frame in context.decode(None))
-        return [self._picture(decoded.get(2 * index + 1), mode) for index, mode in enumerate(spatial)]
+            head.pts, body.pts = 0, 1
+            frames = [*context.decode(head), *context.decode(body), *context.decode(None)]
+            context.flush_buffers()
+            found = next((frame for frame in frames if frame.pts == 1), None)
+            yield self._picture(found, direct_is_spatial(units[0], sequence, picture))
 
     def _slices(self, data: bytes) -> list[bytes]:
         split = split_length_prefixed(data, self._length_size) if self._length_size else split_annex_b(data)
@@ -155,16 +156,13 @@ class LoneDecoder:
 
     # -- HEVC --
 
-    def _decode_hevc(self, packets: Sequence[bytes]) -> list[LonePicture]:
-        pictures = []
+    def _decode_hevc(self, packets: Sequence[bytes]) -> Iterator[LonePicture]:
         for data in packets:
             # A context of its own for each: a used one remembers which pictures it has seen.
             context = self._context()
             packet = av.Packet(data)
-            packet.pts = 1
             frames = [*context.decode(packet), *context.decode(None)]
-            pictures.append(self._picture(frames[0] if frames else None, None))
-        return pictures
+            yield self._picture(frames[0] if frames else None, None)
 
     # -- both --
 
@@ -174,8 +172,9 @@ class LoneDecoder:
         options = {"flags": "+output_corrupt", "flags2": "+showall", "skip_loop_filter": "all"}
         if self.codec == "hevc":
             context.extradata = self.extradata
-        elif self.side_data:
-            options |= {"flags2": "+showall+export_mvs", "export_side_data": "venc_params"}
+        else:
+            options["flags2"] += "+export_mvs" if self.motion_vectors else ""
+            options |= {"export_side_data": "venc_params"} if self.block_qp else {}
         context.options = options
         return context
 
@@ -185,11 +184,9 @@ class LoneDecoder:
         components = frame.format.components
         if components[0].bits != 8 or not frame.format.name.startswith(("yuv", "gray")):
             raise UnsupportedStreamError(f"{self.codec} pictures of format {frame.format.name}")
-        vectors, qp = None, None
-        if self.side_data:
-            records = frame.side_data.get("MOTION_VECTORS")
-            vectors = None if records is None else records.to_ndarray()
-            qp = _block_qp(frame)
+        records = frame.side_data.get("MOTION_VECTORS") if self.motion_vectors else None
+        vectors = None if records is None else records.to_ndarray()
+        qp = _block_qp(frame) if self.block_qp else None
         picture_type = PICTURE_TYPES.get(int(frame.pict_type), "?")
         return LonePicture(picture_type, luma_plane(frame), vectors, qp, spatial_direct)
 

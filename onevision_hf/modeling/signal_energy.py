@@ -35,7 +35,7 @@ SIGNALS = ("vectors", "residual", "compensated", "difference", "bits")
 NORMALIZE = ("frame", "clip")
 # Below these a picture's 95th percentile is noise: pixels, grey levels, bits.
 FLOORS = {"vectors": 1.0, "residual": 2.0, "compensated": 1.0, "difference": 1.0, "bits": 8.0}
-CELLS = {"bits": 16}
+LONE_CELL = 8  # pixels: the smallest block that FFmpeg tells the vector of
 # A picture without the other signals (intra coded) counts with half of what changed in it.
 CHANGE_WEIGHT = 0.5
 # Pixels: encoders choose vectors for their price, so small differences between neighbours mean nothing.
@@ -84,13 +84,15 @@ class SignalSettings:
 
 @dataclass
 class PictureSignals:
-    """Raw maps of one picture in stored orientation, by signal; `change` stands in where a picture is intra coded."""
+    """Raw maps of one picture in stored orientation, by signal; `change` stands in where a picture is intra coded, and
+    is made of `picture`, its luma."""
 
     picture_type: str
     height: int
     width: int
     maps: dict[str, np.ndarray] = field(default_factory=dict)
     change: np.ndarray | None = None
+    picture: np.ndarray | None = None
 
 
 def frame_energies(
@@ -171,50 +173,55 @@ def _check_given(names: Sequence[str], codec: str) -> None:
 def _lone_signals(
     reader: VideoReader, frame_ids: np.ndarray, names: list[str], camera: str
 ) -> list[PictureSignals]:
-    side_data = "vectors" in names or "bits" in names
-    pictures = read_lone_pictures(reader, frame_ids, side_data=side_data)
-    estimates = bits(pictures, reader.index.size[frame_ids].tolist())[0] if "bits" in names else None
-    before = _keyframes_before(reader, frame_ids, pictures)
-    found = []
-    for place, picture in enumerate(pictures):
+    def measure(picture: LonePicture) -> PictureSignals:
         signals = PictureSignals(picture.picture_type, *picture.luma.shape)
-        if estimates is not None:
-            signals.maps["bits"] = estimates[place]
         if picture.picture_type == "I":
-            earlier = before.get(int(frame_ids[place]))
-            signals.change = difference(picture.luma, None if earlier is None else earlier.luma)
+            signals.picture = picture.luma
         else:
             if "vectors" in names:
                 signals.maps["vectors"] = _own_motion(picture.vectors, *picture.luma.shape, camera)
             if "residual" in names:
-                signals.maps["residual"] = residual_energy(picture)
-        found.append(signals)
+                signals.maps["residual"] = residual_energy(picture, LONE_CELL)
+        return signals
+
+    if "bits" in names:
+        pictures = read_lone_pictures(reader, frame_ids)
+        found = [measure(picture) for picture in pictures]
+        estimates = bits(pictures, reader.index.size[frame_ids].tolist())[0]
+        for signals, estimate in zip(found, estimates, strict=True):
+            signals.maps["bits"] = estimate
+    else:
+        found = read_lone_pictures(
+            reader, frame_ids, motion_vectors="vectors" in names, block_qp=False, then=measure
+        )
+    _compare_keyframes(reader, frame_ids, found)
     return found
 
 
-def _keyframes_before(
-    reader: VideoReader, frame_ids: np.ndarray, pictures: list[LonePicture]
-) -> dict[int, LonePicture]:
-    """For each sampled I picture the keyframe before it: both can be decoded alone, so that what changed between
-    them is known without decoding anything else."""
+def _compare_keyframes(reader: VideoReader, frame_ids: np.ndarray, found: list[PictureSignals]) -> None:
+    """Set `change` of each sampled I picture: its difference to the keyframe before it. Both can be decoded alone, so
+    what changed between them is known without decoding anything else."""
     keys = np.flatnonzero(reader.index.keyframe)
-    earlier = {}
-    for frame_id, picture in zip(frame_ids, pictures, strict=True):
-        place = np.searchsorted(keys, frame_id) - 1
-        if picture.picture_type == "I" and place >= 0:
-            earlier[int(frame_id)] = int(keys[place])
-    wanted = sorted(set(earlier.values()))
-    decoded = dict(zip(wanted, read_lone_pictures(reader, wanted, side_data=False), strict=True)) if wanted else {}
-    return {frame_id: decoded[key] for frame_id, key in earlier.items()}
+    for frame_id, signals in zip(frame_ids, found, strict=True):
+        place = int(np.searchsorted(keys, frame_id)) - 1
+        if signals.picture is None:
+            continue
+        earlier = None
+        if place >= 0 and not signals.maps:
+            earlier = read_lone_pictures(
+                reader, keys[place : place + 1], motion_vectors=False, block_qp=False
+            )[0].luma
+        signals.change = difference(signals.picture, earlier)
+        signals.picture = None
 
 
 def _own_motion(records: np.ndarray | None, height: int, width: int, camera: str) -> np.ndarray:
     """The larger of what a block moves against the past and against the future, less a dead zone."""
-    energy = np.zeros((-(-height // BLOCK), -(-width // BLOCK)), np.float32)
+    energy = np.zeros((-(-height // LONE_CELL), -(-width // LONE_CELL)), np.float32)
     if records is None:
         return energy
     for reference in ("past", "future"):
-        field = vectors(records, height, width, reference=reference)
+        field = vectors(records, height, width, reference=reference, cell=LONE_CELL)
         energy = np.maximum(energy, vector_energy(field, camera))
     return np.maximum(energy - VECTOR_DEAD_ZONE, 0)
 
@@ -315,7 +322,8 @@ def _pool(
     height, width = picture.height, picture.width
     if rotation % 180:
         height, width = width, height
-    cell = CELLS.get(name, BLOCK)
+    # Maps come on grids of 4, 8 or 16 pixels.
+    cell = next(step for step in (4, 8, 16) if -(-picture.height // step) == values.shape[0] if -(-picture.width // step) == values.shape[1])
     cell_height, cell_width = cell * geometry.height / height, cell * geometry.width / width
     return geometry.pool(turn(values, rotation), cell_height, cell_width)
 

@@ -6,6 +6,8 @@ outputs = model(**inputs)       # pixel_values_videos, patch_positions, pixel_at
 """
 
 import numbers
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypedDict
 
 import numpy as np
@@ -18,8 +20,9 @@ from .frame_geometry import FrameGeometry
 from .frame_sequence import FrameSequence, is_encoded, open_video
 from .patch_selection import DEFAULT_KEEP_RATIO, Selection, check_budget, read_selection
 from .signal_energy import PRESETS, SignalSettings
-from .video_reader import VideoReader, VideoReadError
+from .video_reader import DecodedFrame, VideoReader, VideoReadError
 
+HELD_FRAMES = 4  # decoded frames that wait to be cut
 BUDGETS = ("num_patches", "keep_ratio")
 
 
@@ -193,6 +196,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
                     num_frames=settings["num_frames"],
                     num_patches=settings["num_patches"],
                     keep_ratio=settings["keep_ratio"],
+                    settings=SignalSettings(preset=settings["preset"]),
                 )
             else:
                 _check_selection(selection, reader, settings)
@@ -256,19 +260,30 @@ def _cut(reader: VideoReader | FrameSequence, selection: Selection, settings: di
     if settings["do_normalize"]:
         mean, std = (np.broadcast_to(settings[name], channels) for name in ("image_mean", "image_std"))
         scale, offset = scale / std, -mean / std
-    scale, offset = (np.float32(value).reshape(1, channels, 1, 1) for value in (scale, offset))
+    scale, offset = np.float32(scale), np.float32(offset)
 
     patches = np.empty((len(positions), channels, p, p), np.float32)
     rows_of: dict[int, list[np.ndarray]] = {}
     for t in np.unique(positions[:, 0]):
         rows_of.setdefault(int(selection.frame_ids[t]), []).append(np.flatnonzero(positions[:, 0] == t))
-    for frame in reader.frames(rows_of):
-        canvas = geometry.place(frame.rgb(geometry.resized_width, geometry.resized_height))
-        grid = canvas.reshape(geometry.grid_height, p, geometry.grid_width, p, channels).transpose(
-            0, 2, 4, 1, 3
-        )
-        for rows in rows_of[frame.frame_id]:
-            patches[rows] = grid[positions[rows, 1], positions[rows, 2]] * scale + offset
+
+    def cut(frame: DecodedFrame) -> None:
+        planes = frame.rgb_planes(geometry.resized_width, geometry.resized_height)
+        for channel, plane in enumerate(planes):
+            grid = geometry.place(plane).reshape(geometry.grid_height, p, geometry.grid_width, p)
+            for rows in rows_of[frame.frame_id]:
+                pixels = grid[positions[rows, 1], :, positions[rows, 2]]
+                patches[rows, channel] = pixels * scale[channel] + offset[channel]
+
+    # Resizing and cutting go beside the decoder, which gives up the interpreter lock; few frames are held at a time.
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[None]] = deque()
+        for frame in reader.frames(rows_of):
+            waiting.append(pool.submit(cut, frame))
+            if len(waiting) > HELD_FRAMES:
+                waiting.popleft().result()
+        for job in waiting:
+            job.result()
     return patches.reshape(len(positions), -1)
 
 

@@ -79,12 +79,22 @@ class DecodedFrame:
         side_data = self.av_frame.side_data.get("MOTION_VECTORS")
         return None if side_data is None else side_data.to_ndarray()
 
-    def rgb(self, width: int, height: int) -> np.ndarray:
-        """(height, width, 3) uint8 as displayed: resized bicubically by swscale in one step, then turned."""
+    def rgb_planes(self, width: int, height: int) -> list[np.ndarray]:
+        """Red, green and blue, (height, width) uint8 each, as displayed: resized bicubically by swscale in
+        one step, then turned. Planes are what it writes fastest, and it interpolates the chroma fully for
+        them."""
         turned = self.rotation % 180 != 0
         size = {"width": height, "height": width} if turned else {"width": width, "height": height}
-        array = self.av_frame.reformat(format="rgb24", interpolation="BICUBIC", **size).to_ndarray()
-        return turn(array, self.rotation)
+        frame = self.av_frame.reformat(format="gbrp", interpolation="BICUBIC", **size)
+        planes = [
+            np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size) for plane in frame.planes
+        ]
+        green, blue, red = (turn(plane[: frame.height, : frame.width], self.rotation) for plane in planes)
+        return [red, green, blue]
+
+    def rgb(self, width: int, height: int) -> np.ndarray:
+        """The same as one picture (height, width, 3)."""
+        return np.stack(self.rgb_planes(width, height), -1)
 
 
 def luma_plane(frame: av.VideoFrame) -> np.ndarray:
@@ -120,7 +130,7 @@ class VideoReader:
     (pixels as displayed: rotation and pixel shape applied), `coded_width`, `coded_height` (as stored),
     `rotation` (degrees counter-clockwise from stored to displayed), `timestamps` (N,) float64 seconds from
     the first frame, `fps` (mean), `duration` (seconds), `extradata` (the codec's header, with its parameter
-    sets, or None). `len(reader)` is the number of frames. A reader has no file open between calls; any number
+    sets; b"" where the packets have them). `len(reader)` is the number of frames. A reader has no file open between calls; any number
     of `frames` may run side by side.
 
     Raises:
@@ -134,7 +144,7 @@ class VideoReader:
         with reporting(self.name), self._demux() as demuxer:
             self._file.check_complete(demuxer.container.format.name)
             self.codec: str = demuxer.context.codec.canonical_name
-            self.extradata: bytes | None = demuxer.context.extradata
+            self.extradata: bytes = demuxer.context.extradata or b""
             stream = demuxer.stream
             self._time_base = float(stream.time_base or 1)
             self._average_rate = float(stream.average_rate or 0)
@@ -420,7 +430,9 @@ class VideoReader:
     def _go_to(self, rank: int, demuxer: Demuxer, motion_vectors: bool = False) -> Demuxer:
         """Bring the container to `rank` or before it: a seek over long gaps, reading on over short ones."""
         gap = int(self._table.size[demuxer.position : rank].sum())
-        if not self._can_seek or gap < SEEK_BYTES or demuxer.jump(rank, self._table):
+        if rank <= demuxer.position or not self._can_seek or gap < SEEK_BYTES:
+            return demuxer
+        if demuxer.jump(rank, self._table):
             return demuxer
         # The container's own table of times is wrong: read on from its start, now and from here on.
         self._can_seek = False
