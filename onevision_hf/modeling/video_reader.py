@@ -130,8 +130,8 @@ class VideoReader:
     (pixels as displayed: rotation and pixel shape applied), `coded_width`, `coded_height` (as stored),
     `rotation` (degrees counter-clockwise from stored to displayed), `timestamps` (N,) float64 seconds from
     the first frame, `fps` (mean), `duration` (seconds), `extradata` (the codec's header, with its parameter
-    sets; b"" where the packets have them). `len(reader)` is the number of frames. A reader has no file open between calls; any number
-    of `frames` may run side by side.
+    sets; b"" where the packets have them). `len(reader)` is the number of frames. A reader has no file open
+    between calls; any number of `frames` may run side by side.
 
     Raises:
         VideoReadError: the source cannot be opened, holds no video, is damaged, or is too large.
