@@ -82,8 +82,8 @@ REMUXED: dict[str, Callable[["Zoo", Path], None]] = {
     "variable-rate.mkv": lambda zoo, path: remux(zoo["h264-bframes.mp4"], path, times=_uneven),
     "late-start.mp4": lambda zoo, path: remux(zoo["h264-bframes.mp4"], path, times=lambda t: t + 5),
     "edit-list.mp4": lambda zoo, path: patch_edit_list(zoo["h264-bframes.mp4"], path, first=17, count=15),
-    "turned-90.mp4": lambda zoo, path: remux(zoo["h264-bframes.mp4"], path, rotation=90),
-    "turned-180.mov": lambda zoo, path: remux(zoo["h264-bframes.mp4"], path, rotation=180),
+    "turned-90.mp4": lambda zoo, path: turn_clip(zoo["h264-bframes.mp4"], path, (0, -1, 1, 0)),
+    "turned-180.mov": lambda zoo, path: turn_clip(zoo["h264-bframes.mov"], path, (-1, 0, 0, -1)),
     "fragmented.mp4": lambda zoo, path: remux(
         zoo["h264-bframes.mp4"], path, options={"movflags": "frag_keyframe+empty_moov"}
     ),
@@ -129,15 +129,12 @@ def remux(
     *,
     times: Callable[[float], float] | None = None,
     skip: int = 0,
-    rotation: int = 0,
     sound: bool = False,
     options: dict[str, str] | None = None,
 ) -> None:
-    """Copy the packets of a video: with other times, without the first `skip`, turned, with a sound track."""
+    """Copy the packets of a video: with other times, without the first `skip`, with a sound track."""
     with av.open(str(source)) as old, av.open(str(path), "w", options=options or {}) as new:
         stream = new.add_stream_from_template(old.streams.video[0])
-        if rotation:
-            stream.set_display_rotation(rotation)
         if sound:
             tone = new.add_stream("aac", rate=16000, layout="mono")
             silence = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), "fltp", "mono")
@@ -174,7 +171,7 @@ def with_cover(path: Path, picture: np.ndarray) -> Path:
         tone = container.add_stream("aac", rate=16000, layout="mono")
         cover = container.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = picture.shape[1], picture.shape[0], "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         silence = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), "fltp", "mono")
         silence.sample_rate = 16000
         container.mux(cover.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
@@ -215,6 +212,15 @@ def with_box(data: bytes, names: tuple[str, ...], content: bytes) -> bytes:
         struct.pack_into(">I", result, at, size + len(content) - (end - start))
     result[start:end] = content
     return bytes(result)
+
+
+def turn_clip(source: Path, path: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Have the header of an mp4 say that the picture is to be turned (a, b, c, d of the display matrix)."""
+    data = bytearray(source.read_bytes())
+    track, _ = find_box(data, "moov", "trak", "tkhd")
+    for place, value in zip((40, 44, 52, 56), matrix, strict=True):
+        struct.pack_into(">i", data, track + place, value << 16)
+    path.write_bytes(data)
 
 
 def patch_edit_list(source: Path, path: Path, *, first: int, count: int) -> None:

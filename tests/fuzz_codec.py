@@ -7,6 +7,7 @@ Prints one line of figures and the numbers of the files that failed; status 1 if
 """
 
 import argparse
+import gc
 import mmap
 import os
 import resource
@@ -165,6 +166,7 @@ def run(count: int, folder: Path, seed: int = 0, clips: Path | None = None) -> l
 
 def _child(path: Path, memory: int) -> int:
     """Read the file as a user would; the status says how it ended."""
+    gc.freeze()  # a decoder of the parent that is freed here would wait for threads that only the parent has
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what decoders print about damage

@@ -80,7 +80,10 @@ class Demuxer:
         self.file = file
         self.max_pixels = max_pixels
         self.container: Any = av.open(
-            file.open(), "r", metadata_errors="ignore", options={"protocol_whitelist": file.protocols}
+            file.open(),
+            "r",
+            metadata_errors="ignore",
+            container_options={"protocol_whitelist": file.protocols},
         )
         try:
             self.stream = self._best_stream()

@@ -149,9 +149,6 @@ class VideoReader:
             self._time_base = float(stream.time_base or 1)
             self._average_rate = float(stream.average_rate or 0)
             self._pixel_shape = float(stream.sample_aspect_ratio or demuxer.context.sample_aspect_ratio or 1)
-            # Only distinct pts tell the order of display. AVI has none (with B-pictures, FFmpeg's guess is
-            # the order of decoding), and interlaced pictures may be two packets each.
-            interlaced = int(demuxer.context.field_order) > 1 and self.codec != "mjpeg"
             guessed = demuxer.container.format.name == "avi" and self.codec in ("h264", "hevc")
             self._table = demuxer.read_table()
         shown = np.flatnonzero(self._table.shown)
@@ -161,9 +158,12 @@ class VideoReader:
         shown = shown[shown >= self._first_rank]
         if not len(shown):
             raise VideoReadError(self.name, "its video stream has no frames")
-        self._fields = interlaced
-        self._times_tell = self._table.has_distinct_times and not interlaced and not guessed
-        self._can_seek, self._keyframes_hold = self._times_tell, True
+        self._can_seek, self._keyframes_hold = False, True
+        # Only distinct pts tell the order of display. AVI has none (with B-pictures, FFmpeg's guess is the
+        # order of decoding), and interlaced pictures may be two packets each.
+        self._fields = self.codec != "mjpeg" and self._starts_interlaced()
+        self._times_tell = self._table.has_distinct_times and not self._fields and not guessed
+        self._can_seek = self._times_tell
         self.index = self._index_by_times(shown) if self._times_tell else self._index_by_decoding(shown)
 
     def __enter__(self) -> "VideoReader":
@@ -232,6 +232,12 @@ class VideoReader:
         return float(self.timestamps[-1]) + (1 / self.fps if self.fps > 0 else 0.0)
 
     # -- indexing --
+
+    def _starts_interlaced(self) -> bool:
+        """Whether the first picture is. (PyAV has the stream's `field_order` only from version 17 on.)"""
+        everything = [(self._first_rank, len(self._table) - 1)]
+        first = next(self._decode_runs(everything, set(range(len(self._table)))), None)
+        return first is not None and bool(first.interlaced_frame)
 
     def _index_by_times(self, shown: np.ndarray) -> PacketIndex:
         """Frames in the order of their pts, without those that need pictures before the first keyframe."""
