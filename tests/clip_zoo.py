@@ -73,6 +73,10 @@ ENCODED: dict[str, dict] = {
         "bframes": 2,
         "options": {"flags": "+ildct+ilme", "top": "1"},
     },
+    "h263.avi": {"codec": "h263", "size": (96, 128)},
+    "flv1.flv": {"codec": "flv"},
+    "msmpeg4v3.avi": {"codec": "msmpeg4"},
+    "wmv2.asf": {"codec": "wmv2"},
     "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
     "mjpeg-422.mov": {"codec": "mjpeg", "pix_fmt": "yuvj422p"},
 }

@@ -400,6 +400,8 @@ class VideoReader:
         entry, entered = self._id_of_rank.get(first), False
         for frame in frames:
             if frame.pts == first:
+                if PICTURE_TYPES.get(int(frame.pict_type)) in ("P", "B"):
+                    raise _FalseKeyframe  # the container calls every picture of H.263 a keyframe
                 entered = True
             elif entry is not None:
                 if self._id_of_rank.get(int(frame.pts or 0), -1) < entry:
