@@ -7,7 +7,8 @@ from typing import Any
 import av
 import numpy as np
 
-from .video_reader import DecodedFrame, VideoReader
+from .decoded_frame import DecodedFrame
+from .video_reader import VideoReader
 
 
 class FrameSequence:

@@ -16,6 +16,7 @@ from typing import Any
 import av
 import numpy as np
 
+from .decoded_frame import PICTURE_TYPES, luma_plane
 from .h264_bitstream import (
     IDR_SLICE,
     PPS,
@@ -33,7 +34,6 @@ from .h264_bitstream import (
     split_annex_b,
     split_length_prefixed,
 )
-from .video_reader import PICTURE_TYPES, luma_plane
 
 LONE_CODECS = ("h264", "hevc")
 
