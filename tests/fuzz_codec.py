@@ -23,6 +23,7 @@ import numpy as np
 from clip_zoo import Zoo, find_box
 
 from onevision_hf import OneVisionVideoProcessor, VideoReadError
+from onevision_hf.modeling.codec_signals import read_codec_signals
 
 SEEDS = (
     "h264-bframes.mp4",
@@ -171,7 +172,9 @@ def _child(path: Path, memory: int) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what decoders print about damage
     try:
-        OneVisionVideoProcessor()(str(path), num_frames=8, size=56, return_tensors="np")
+        read_codec_signals(path, num_frames=8)
+        for preset in ("auto", "published"):
+            OneVisionVideoProcessor()(str(path), num_frames=8, size=56, preset=preset, return_tensors="np")
     except VideoReadError:
         return 3
     except BaseException as error:

@@ -103,7 +103,7 @@ class LoneDecoder:
         chunks = [packets[first::workers] for first in range(workers)]
         decode = self._decode_h264 if self.codec == "h264" else self._decode_hevc
         with ThreadPoolExecutor(workers) as pool:
-            done = list(pool.map(lambda chunk: [then(picture) for picture in decode(chunk)], chunks))
+            done = list(pool.map(lambda chunk: [then(picture) for picture in _named(decode(chunk))], chunks))
         return [done[index % workers][index // workers] for index in range(len(packets))]
 
     # -- H.264 --
@@ -194,6 +194,17 @@ class LoneDecoder:
         qp = _block_qp(frame) if self.block_qp else None
         picture_type = PICTURE_TYPES.get(int(frame.pict_type), "?")
         return LonePicture(picture_type, luma_plane(frame), vectors, qp, spatial_direct)
+
+
+def _named(pictures: Iterator[LonePicture]) -> Iterator[LonePicture]:
+    """The same pictures; what damaged packets raise becomes the one error that callers expect."""
+    try:
+        yield from pictures
+    except UnsupportedStreamError:
+        raise
+    except (av.FFmpegError, ValueError, IndexError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnsupportedStreamError(f"a packet cannot be decoded alone: {reason}") from error
 
 
 def _block_qp(frame: av.VideoFrame) -> np.ndarray | None:

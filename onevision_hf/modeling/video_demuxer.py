@@ -114,7 +114,11 @@ class Demuxer:
 
     def __iter__(self) -> Iterator[tuple[int, av.Packet]]:
         """(rank, packet) from where the container stands."""
-        for packet in self._packets:
+        while True:
+            try:
+                packet = next(self._packets)
+            except (StopIteration, IndexError):  # PyAV ends so where a stream turned up while it read
+                return
             if packet.size:
                 self.position += 1
                 yield self.position - 1, packet
@@ -190,5 +194,8 @@ class Demuxer:
             covers = {"cover art"} if self.container.streams.video else set()
             found = ", ".join(sorted(kinds | covers)) or "nothing"
             raise VideoReadError(self.file.name, f"has no video stream (found: {found})")
-        best = self.container.streams.best("video")
+        try:
+            best = self.container.streams.best("video")
+        except IndexError:  # one that turned up after the file was opened
+            best = None
         return best if best in videos else videos[0]
