@@ -65,6 +65,10 @@ wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use
 
 check: lint test slow test-oldest wheel  ## what CI runs
 
+.PHONY: fuzz-codec
+fuzz-codec: $(STAMP)  ## read 500 damaged videos, each in a process with limits
+	$(BIN)/python tests/fuzz_codec.py
+
 .PHONY: bench-cluster
 bench-cluster: $(STAMP)  ## the cluster objective: shared against per_label, a dense softmax, growth, projection
 	$(BIN)/python benchmarks/cluster.py

@@ -8,14 +8,16 @@ fills them by other rules, so a grey picture is put in front of the packet (`h26
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import av
 import numpy as np
 
+from .decoded_frame import PICTURE_TYPES, luma_plane, side_data
 from .h264_bitstream import (
     IDR_SLICE,
     PPS,
@@ -33,7 +35,6 @@ from .h264_bitstream import (
     split_annex_b,
     split_length_prefixed,
 )
-from .video_reader import PICTURE_TYPES, luma_plane, side_data
 
 LONE_CODECS = ("h264", "hevc")
 
@@ -107,7 +108,10 @@ class LoneDecoder:
             for data in chunk:
                 if self.codec == "hevc":  # a used context remembers which pictures it has seen
                     context = self._context()
-                results.append(then(self._decode_one(context, data)))
+                with _naming_damage():
+                    picture = self._decode_one(context, data)
+                results.append(then(picture))
+                del picture
             return results
 
         with ThreadPoolExecutor(workers) as pool:
@@ -193,6 +197,18 @@ class LoneDecoder:
         qp = _block_qp(frame) if self.block_qp else None
         picture_type = PICTURE_TYPES.get(int(frame.pict_type), "?")
         return LonePicture(picture_type, luma_plane(frame), vectors, qp, spatial_direct)
+
+
+@contextmanager
+def _naming_damage() -> Iterator[None]:
+    """What damaged packets raise becomes the one error that callers expect."""
+    try:
+        yield
+    except UnsupportedStreamError:
+        raise
+    except (av.FFmpegError, ValueError, IndexError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnsupportedStreamError(f"a packet cannot be decoded alone: {reason}") from error
 
 
 def _block_qp(frame: av.VideoFrame) -> np.ndarray | None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .bit_cost import quantiser_step  # noqa: F401
     from .codec_signals import vectors  # noqa: F401
     from .configuration_onevision import OneVisionConfig  # noqa: F401
+    from .decoded_frame import DecodedFrame  # noqa: F401
     from .h264_bitstream import BitReader  # noqa: F401
     from .lone_decoder import UnsupportedStreamError  # noqa: F401
     from .video_demuxer import Demuxer  # noqa: F401
