@@ -21,7 +21,7 @@ from ..modeling.frame_geometry import FrameGeometry
 from ..modeling.patch_selection import sample_frame_ids, top_patches
 from ..modeling.signal_energy import frame_energies
 from ..modeling.video_reader import DecodedFrame, VideoReader, turn
-from .sources import MediaError
+from .items import MediaError
 
 PARTS = ("object", "motion")
 SIDE = 64  # the shorter side that pictures and frames are brought to
