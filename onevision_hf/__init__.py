@@ -4,10 +4,11 @@ Importing the package registers its classes with transformers' Auto classes, so 
 `AutoModel.from_pretrained`, `AutoVideoProcessor.from_pretrained` and their kin find them.
 """
 
-from transformers import AutoConfig, AutoModel, AutoVideoProcessor
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoVideoProcessor
 
 from onevision_hf.assets import bundled_clip
 from onevision_hf.modeling.configuration_onevision import OneVisionConfig
+from onevision_hf.modeling.image_processing_onevision import OneVisionImageProcessor
 from onevision_hf.modeling.modeling_onevision import OneVisionModel
 from onevision_hf.modeling.patch_selection import Selection, select_patches
 from onevision_hf.modeling.video_processing_onevision import OneVisionVideoProcessor
@@ -17,10 +18,18 @@ __version__ = "0.1.0"
 
 AutoConfig.register(OneVisionConfig.model_type, OneVisionConfig)
 AutoModel.register(OneVisionConfig, OneVisionModel)
+AutoImageProcessor.register(OneVisionConfig, image_processor_classes={"torchvision": OneVisionImageProcessor})
 AutoVideoProcessor.register(OneVisionConfig, OneVisionVideoProcessor)
+
+# What is saved carries its code, so that it loads where this package is not installed.
+OneVisionConfig.register_for_auto_class()
+OneVisionModel.register_for_auto_class("AutoModel")
+OneVisionImageProcessor.register_for_auto_class()
+OneVisionVideoProcessor.register_for_auto_class()
 
 __all__ = [
     "OneVisionConfig",
+    "OneVisionImageProcessor",
     "OneVisionModel",
     "OneVisionVideoProcessor",
     "Selection",

@@ -18,7 +18,8 @@ import numpy as np
 
 from ..modeling.codec_signals import vectors
 from ..modeling.frame_geometry import FrameGeometry
-from ..modeling.patch_selection import sample_frame_ids, top_patches
+from ..modeling.frame_sampling import sample_frame_ids
+from ..modeling.patch_selection import top_patches
 from ..modeling.signal_energy import frame_energies
 from ..modeling.video_reader import DecodedFrame, VideoReader, turn
 from .items import MediaError

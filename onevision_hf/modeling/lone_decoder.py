@@ -1,9 +1,10 @@
-"""Decodes one packet alone, against grey references: what comes out of an inter picture is 128 + its residual.
+"""Decodes one packet alone, against grey references: what comes out of an inter picture is 128 + its
+residual.
 
 A decoder adds the residual to a prediction from reference pictures. When these are grey everywhere, so is the
-prediction, whatever the motion vectors are. This gives the exact residual with a stock FFmpeg, on any system, at the
-price of one picture a packet. HEVC's decoder makes up missing references in grey by itself; H.264's fills them by
-other rules, so a grey picture is put in front of the packet (`h264_bitstream.grey_picture`).
+prediction, whatever the motion vectors are. This gives the exact residual with a stock FFmpeg, on any system,
+at the price of one picture a packet. HEVC's decoder makes up missing references in grey by itself; H.264's
+fills them by other rules, so a grey picture is put in front of the packet (`h264_bitstream.grey_picture`).
 """
 
 import os
@@ -38,7 +39,8 @@ LONE_CODECS = ("h264", "hevc")
 
 
 class UnsupportedStreamError(ValueError):
-    """The exact residual of this stream cannot be read; the message names the feature that stands in the way."""
+    """The exact residual of this stream cannot be read; the message names the feature that stands in the
+    way."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class LonePicture:
     """A packet decoded alone.
 
     luma: (H, W) uint8, 128 + residual for P and B pictures, the picture itself for I pictures.
-    vectors: FFmpeg's motion vector records. Those of P pictures equal a full decode's; in B pictures the direct modes
-    read a co-located picture which is grey here, so some differ.
+    vectors: FFmpeg's motion vector records. Those of P pictures equal a full decode's; in B pictures the
+    direct modes read a co-located picture which is grey here, so some differ.
     qp: (ceil(H / 16), ceil(W / 16)) QP of each macroblock, or None where the decoder does not tell.
     spatial_direct: how a B picture predicts its direct blocks (H.264), else None.
     """
@@ -76,7 +78,9 @@ class LoneDecoder:
         UnsupportedStreamError: interlaced, 4:4:4 or high bit depth H.264, or no parameter sets.
     """
 
-    def __init__(self, codec: str, extradata: bytes | None, *, motion_vectors: bool = True, block_qp: bool = True):
+    def __init__(
+        self, codec: str, extradata: bytes | None, *, motion_vectors: bool = True, block_qp: bool = True
+    ):
         if codec not in LONE_CODECS:
             raise UnsupportedStreamError(f"{codec} packets cannot be decoded alone")
         self.codec = codec
@@ -89,7 +93,8 @@ class LoneDecoder:
     def decode(
         self, packets: Sequence[bytes], then: Callable[[LonePicture], Any] = lambda picture: picture
     ) -> list[Any]:
-        """Decode each packet alone and pass the picture to `then`, on all cores (PyAV releases the interpreter lock).
+        """Decode each packet alone and pass the picture to `then`, on all cores (PyAV releases the
+        interpreter lock).
 
         Raises:
             UnsupportedStreamError: a packet gives no picture.
@@ -192,7 +197,8 @@ class LoneDecoder:
 
 
 def _block_qp(frame: av.VideoFrame) -> np.ndarray | None:
-    """QP of each macroblock, which PyAV hands over from 16.1 on; None below that and without the side data."""
+    """QP of each macroblock, which PyAV hands over from 16.1 on; None below that and without the side
+    data."""
     parameters: Any = frame.side_data.get("VIDEO_ENC_PARAMS")
     if parameters is None or not hasattr(parameters, "qp_map") or not parameters.nb_blocks:
         return None

@@ -76,12 +76,15 @@ class DecodedFrame:
         return None if side_data is None else side_data.to_ndarray()
 
     def rgb_planes(self, width: int, height: int) -> list[np.ndarray]:
-        """Red, green and blue, (height, width) uint8 each, as displayed: resized bicubically by swscale in one step,
-        then turned. Planes are what it writes fastest, and it interpolates the chroma fully for them."""
+        """Red, green and blue, (height, width) uint8 each, as displayed: resized bicubically by swscale in
+        one step, then turned. Planes are what it writes fastest, and it interpolates the chroma fully for
+        them."""
         turned = self.rotation % 180 != 0
         size = {"width": height, "height": width} if turned else {"width": width, "height": height}
         frame = self.av_frame.reformat(format="gbrp", interpolation="BICUBIC", **size)
-        planes = [np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size) for plane in frame.planes]
+        planes = [
+            np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size) for plane in frame.planes
+        ]
         green, blue, red = (turn(plane[: frame.height, : frame.width], self.rotation) for plane in planes)
         return [red, green, blue]
 
@@ -290,7 +293,8 @@ class VideoReader:
             )
 
     def packets(self, frame_ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-        """(frame_id, data) of the packets of `frame_ids`, each once, in the order of decoding; none is decoded."""
+        """(frame_id, data) of the packets of `frame_ids`, each once, in the order of decoding; none is
+        decoded."""
         wanted = np.unique(np.fromiter(frame_ids, np.int64))
         runs = sorted((last, first) for frame_id in wanted for first, last in self._runs([frame_id]))
         with reporting(self.name):
