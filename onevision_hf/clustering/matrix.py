@@ -9,7 +9,7 @@ import torch
 
 from .processes import Processes
 
-BLOCK_ROWS = 8192
+BLOCK_ROWS = 4096
 
 
 class RowFile:
