@@ -22,7 +22,7 @@ from ..modeling.frame_geometry import FrameGeometry
 from ..modeling.frame_sampling import sample_frame_ids
 from ..modeling.patch_selection import top_patches
 from ..modeling.signal_energy import frame_energies
-from ..modeling.video_reader import DecodedFrame, VideoReader, turn
+from ..modeling.video_reader import VideoReader
 from .items import MediaError
 
 PARTS = ("object", "motion")
