@@ -11,7 +11,8 @@ from fractions import Fraction
 import av
 from av.video.frame import PictureType
 
-from ..modeling.video_reader import DecodedFrame, VideoReader, turn
+from ..modeling.decoded_frame import DecodedFrame, turn
+from ..modeling.video_reader import VideoReader
 
 CRF, PRESET = 23, "fast"
 
