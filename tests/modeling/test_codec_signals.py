@@ -94,7 +94,7 @@ def test_the_camera_is_removed_and_what_moves_by_itself_stays(model):
 
 
 def test_an_unknown_camera_model_is_named():
-    with pytest.raises(ValueError, match="perspective.*similarity"):
+    with pytest.raises(ValueError, match=r"perspective.*similarity"):
         cs.remove_camera_motion(np.zeros((4, 4, 2), np.float32), "perspective")
 
 
