@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from .decoded_frame import DecodedFrame
 from .frame_sequence import FrameSequence
 from .patch_selection import Selection
-from .video_reader import DecodedFrame, VideoReader
+from .video_reader import VideoReader
 
-HELD_FRAMES = 4  # decoded frames that wait to be cut
+HELD_FRAMES = 2  # decoded frames that wait to be cut
 
 
 def cut_patches(

@@ -24,10 +24,11 @@ from .codec_signals import (
     vector_energy,
     vectors,
 )
+from .decoded_frame import DecodedFrame, turn
 from .frame_geometry import FrameGeometry
 from .frame_sequence import FrameSequence
 from .lone_decoder import LONE_CODECS, LonePicture, UnsupportedStreamError
-from .video_reader import DecodedFrame, PacketIndex, VideoReader, turn
+from .video_reader import PacketIndex, VideoReader
 
 PRESETS = ("auto", "published", "bits")
 SIGNALS = ("vectors", "residual", "compensated", "difference", "bits")
