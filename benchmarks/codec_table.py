@@ -60,13 +60,13 @@ def texture(rng: np.random.Generator, height: int, width: int, low: int, high: i
 def draw_scene(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Frames (T, H, W, 3) uint8, and where a square is, (T, H, W) bool."""
     rng = np.random.default_rng(seed)
-    ground = texture(rng, HEIGHT, WIDTH + PAN * FRAMES, 40, 170)
-    squares = [texture(rng, SIDE, SIDE, 90, 250) for _ in range(2)]
+    ground = texture(rng, HEIGHT, WIDTH + PAN * FRAMES, 40, 220)
+    squares = [texture(rng, SIDE, SIDE, 40, 220) for _ in range(2)]
     frames = np.empty((FRAMES, HEIGHT, WIDTH, 3), np.uint8)
     moving = np.zeros((FRAMES, HEIGHT, WIDTH), bool)
     for t in range(FRAMES):
         frames[t] = ground[:, PAN * t : PAN * t + WIDTH]
-        for square, (top, left) in zip(squares, ((20 + t, 10 + 5 * t), (110 - t, 250 - 3 * t)), strict=True):
+        for square, (top, left) in zip(squares, ((20 + t, 10 + 5 * t), (110 - t, 220 + t)), strict=True):
             here = np.s_[t, top : top + SIDE, left : left + SIDE]
             frames[here], moving[here] = square, True
     return frames, moving

@@ -293,9 +293,13 @@ def _compare_keyframes(reader: VideoReader, frame_ids: np.ndarray, found: list[P
 
 
 def _own_motion(records: np.ndarray | None, height: int, width: int, camera: str) -> np.ndarray:
-    """What the blocks of a P picture move beyond the camera, less a dead zone; zero in an I picture."""
-    field = vectors(records, height, width, cell=LONE_CELL)
-    return np.maximum(vector_energy(field, camera) - VECTOR_DEAD_ZONE, 0)
+    """What each block moves beyond the camera, against the past or the future, whichever is more, less a dead
+    zone; zero where it has no vector."""
+    energy = np.zeros((-(-height // LONE_CELL), -(-width // LONE_CELL)), np.float32)
+    for reference in ("past", "future"):
+        field = vectors(records, height, width, reference=reference, cell=LONE_CELL)
+        energy = np.maximum(energy, vector_energy(field, camera))
+    return np.maximum(energy - VECTOR_DEAD_ZONE, 0)
 
 
 # -- from decoded pictures --
@@ -325,10 +329,12 @@ def _decoded_signals(
         if records is None or not len(records):
             signals.change = difference(luma, before) if with_vectors else None
         else:
-            if "vectors" in names:
+            if "vectors" in names and settings.preset == "published":
                 # As the published grids do, blocks without a past reference count as standing still.
                 field = np.nan_to_num(vectors(records, *luma.shape, whole_pixels=True))
                 signals.maps["vectors"] = vector_energy(field, settings.camera)
+            elif "vectors" in names:
+                signals.maps["vectors"] = _own_motion(records, *luma.shape, settings.camera)
             if "compensated" in names:
                 signals.maps["compensated"] = compensated(luma, records, past, future)
         found[frame.frame_id] = signals
