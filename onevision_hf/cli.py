@@ -23,6 +23,11 @@ COMMANDS: dict[str, Command] = {
     "cluster": Command(
         "onevision_hf.commands.cluster", "a folder of media -> features -> clusters -> labelled shards"
     ),
+    "convert": Command(
+        "onevision_hf.commands.convert", "turn a published checkpoint into a transformers folder"
+    ),
+    "latents": Command("onevision_hf.commands.latents", "cache what OpenVision 3's VAE makes of pictures"),
+    "push": Command("onevision_hf.commands.push", "publish a folder to a Hub repository"),
 }
 
 

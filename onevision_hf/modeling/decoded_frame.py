@@ -1,9 +1,11 @@
 """One decoded picture: its planes as stored, its colours as displayed, its motion vectors and its type."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 # FFmpeg's AVPictureType; S(GMC), SI, SP, BI are folded in.
 PICTURE_TYPES = {1: "I", 2: "P", 3: "B", 4: "P", 5: "I", 6: "P", 7: "B"}
@@ -33,8 +35,8 @@ class DecodedFrame:
 
         Read the fields, never the raw bytes: the records hold uninitialised padding.
         """
-        side_data = self.av_frame.side_data.get("MOTION_VECTORS")
-        return None if side_data is None else side_data.to_ndarray()
+        records = side_data(self.av_frame, "MOTION_VECTORS")
+        return None if records is None else records.to_ndarray()
 
     def rgb_planes(self, width: int, height: int) -> list[np.ndarray]:
         """Red, green and blue, (height, width) uint8 each, as displayed: resized bicubically by swscale in
@@ -65,6 +67,15 @@ def luma_plane(frame: av.VideoFrame) -> np.ndarray:
     order = ">u2" if frame.format.name.endswith("be") else "<u2"
     deep = np.frombuffer(memoryview(plane), order).reshape(-1, plane.line_size // 2)
     return (deep[: frame.height, : frame.width] >> (depth - 8)).astype(np.uint8)
+
+
+def side_data(frame: av.VideoFrame, kind: str) -> Any:
+    """A frame's side data of one kind, or None.
+
+    `frame.side_data` would tie frame and container into a circle, so that pictures are held until the garbage
+    collector comes by: tens of megabytes for a clip.
+    """
+    return SideDataContainer(frame).get(kind)  # type: ignore[call-arg]
 
 
 def turn(array: np.ndarray, degrees: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from .frame_sequence import FrameSequence
 from .patch_selection import Selection
 from .video_reader import VideoReader
 
-HELD_FRAMES = 4  # decoded frames that wait to be cut
+HELD_FRAMES = 2  # decoded frames that wait to be cut
 
 
 def cut_patches(

@@ -11,8 +11,10 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
+import torch
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
@@ -219,7 +221,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
                 skipped[0][1], f"and none of the other {len(skipped) - 1} videos can be read"
             )
 
-        features = BatchFeature(data=_pad(results), tensor_type=return_tensors)
+        features = BatchFeature(data=_as_tensors(_pad(results), return_tensors))
         if errors == "skip":
             features["skipped"] = skipped
         if settings["return_metadata"]:
@@ -339,6 +341,15 @@ def _pad(results: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         positions[row, :count] = result["positions"]
         mask[row, :count] = True
     return {"pixel_values_videos": patches, "patch_positions": positions, "pixel_attention_mask": mask}
+
+
+def _as_tensors(arrays: dict[str, np.ndarray], kind: str | TensorType | None) -> dict[str, Any]:
+    """Without a copy, which `BatchFeature` makes of arrays."""
+    if kind is None or kind == "np":
+        return dict(arrays)
+    if kind == "pt":
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    raise ValueError(f'return_tensors must be "pt", "np" or None, not {kind!r}')
 
 
 def _as_list(videos: Any) -> list[Any]:
