@@ -7,6 +7,7 @@ Importing the package registers its classes with transformers' Auto classes, so 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoVideoProcessor
 
 from onevision_hf.assets import bundled_clip
+from onevision_hf.modeling.codec_signals import CodecSignals, read_codec_signals
 from onevision_hf.modeling.configuration_onevision import OneVisionConfig
 from onevision_hf.modeling.configuration_openvision3 import OpenVision3Config
 from onevision_hf.modeling.image_processing_onevision import OneVisionImageProcessor
@@ -39,6 +40,7 @@ OpenVision3Model.register_for_auto_class("AutoModel")
 OpenVision3ImageProcessor.register_for_auto_class()
 
 __all__ = [
+    "CodecSignals",
     "MissingVAEError",
     "OneVisionConfig",
     "OneVisionImageProcessor",
@@ -52,5 +54,6 @@ __all__ = [
     "VideoReader",
     "__version__",
     "bundled_clip",
+    "read_codec_signals",
     "select_patches",
 ]

@@ -23,7 +23,7 @@ from ..modeling.frame_sampling import sample_frame_ids
 from ..modeling.patch_selection import top_patches
 from ..modeling.signal_energy import frame_energies
 from ..modeling.video_reader import VideoReader
-from .sources import MediaError
+from .items import MediaError
 
 PARTS = ("object", "motion")
 SIDE = 64  # the shorter side that pictures and frames are brought to

@@ -68,7 +68,7 @@ def picture_bits(
     here = coded & intra
     estimate[here] = intra_bits(picture.luma, np.argwhere(here), steps[here])
     # What is neither coded nor moved otherwise than predicted was skipped.
-    return np.where(coded | ~(predicted | intra), estimate + overhead, 0)
+    return np.where(coded | ~(predicted | intra), estimate + overhead, np.float32(0))
 
 
 def _motion(

@@ -44,6 +44,10 @@ class DecodedFrame:
         them."""
         turned = self.rotation % 180 != 0
         size = {"width": height, "height": width} if turned else {"width": width, "height": height}
+        if (size["width"], size["height"]) == (self.av_frame.width, self.av_frame.height):
+            # swscale's shortcut to planes at the same size leaves columns unwritten (widths of 8 mod 16).
+            picture = turn(self.av_frame.to_ndarray(format="rgb24"), self.rotation)
+            return [picture[..., channel] for channel in range(3)]
         frame = self.av_frame.reformat(format="gbrp", interpolation="BICUBIC", **size)
         planes = [
             np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size) for plane in frame.planes
@@ -72,8 +76,8 @@ def luma_plane(frame: av.VideoFrame) -> np.ndarray:
 def side_data(frame: av.VideoFrame, kind: str) -> Any:
     """A frame's side data of one kind, or None.
 
-    `frame.side_data` would tie frame and container into a circle, so that pictures are held until the garbage
-    collector comes by: tens of megabytes for a clip.
+    `frame.side_data` would tie frame and container into a circle, so that pictures are held until the
+    garbage collector comes by: tens of megabytes for a clip.
     """
     return SideDataContainer(frame).get(kind)  # type: ignore[call-arg]
 

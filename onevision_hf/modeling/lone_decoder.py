@@ -111,6 +111,7 @@ class LoneDecoder:
                 with _naming_damage():
                     picture = self._decode_one(context, data)
                 results.append(then(picture))
+                del picture
             return results
 
         with ThreadPoolExecutor(workers) as pool:
@@ -200,7 +201,7 @@ class LoneDecoder:
 
 @contextmanager
 def _naming_damage() -> Iterator[None]:
-    """Turn what a damaged packet raises into the one error that callers expect."""
+    """What damaged packets raise becomes the one error that callers expect."""
     try:
         yield
     except UnsupportedStreamError:

@@ -86,8 +86,6 @@ class VideoReader:
             self._average_rate = float(stream.average_rate or 0)
             self._pixel_shape = float(stream.sample_aspect_ratio or demuxer.context.sample_aspect_ratio or 1)
             guessed = demuxer.container.format.name == "avi" and self.codec in ("h264", "hevc")
-            # The codec's header with its parameter sets; b"" where they are in the packets only.
-            self.extradata: bytes = demuxer.context.extradata or b""
             self._table = demuxer.read_table()
         shown = np.flatnonzero(self._table.shown)
         # A stream cut out of a broadcast starts with pictures that cannot be decoded.
