@@ -2,9 +2,8 @@
 
 One demux pass gives (pts, size, keyframe) of every packet. One picture is decoded for it, so it is cheap, and
 it works in containers that name no frame count (mkv, webm, ts); interlaced streams, and AVI with B-pictures,
-have to be decoded once to be counted. Frames are numbered in display order; what no
-wanted frame needs is not decoded: whole GOPs are jumped over, pictures that nothing refers to are dropped by
-the decoder.
+have to be decoded once to be counted. Frames are numbered in display order; what no wanted frame needs is not
+decoded: whole GOPs are jumped over, pictures that nothing refers to are dropped by the decoder.
 
     with VideoReader("clip.mp4") as reader:
         print(len(reader), reader.width, reader.height, reader.fps)
@@ -81,6 +80,7 @@ class VideoReader:
         with reporting(self.name), self._demux() as demuxer:
             self._file.check_complete(demuxer.container.format.name)
             self.codec: str = demuxer.context.codec.canonical_name
+            self.extradata: bytes = demuxer.context.extradata or b""
             stream = demuxer.stream
             self._time_base = float(stream.time_base or 1)
             self._average_rate = float(stream.average_rate or 0)
