@@ -7,8 +7,9 @@ The environment is set before torch and transformers are imported anywhere: they
 import os
 from pathlib import Path
 
+# One thread: the models are tiny, and some tests fork, which the pools of OpenMP and MKL do not survive.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(name, "2")
+    os.environ[name] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 reports its settings on standard error otherwise
 
@@ -18,7 +19,7 @@ import torch
 from clip_zoo import Zoo
 from clips import moving_scene, write_clip
 
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

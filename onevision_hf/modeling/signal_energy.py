@@ -34,7 +34,7 @@ PRESETS = ("auto", "published", "bits")
 SIGNALS = ("vectors", "residual", "compensated", "difference", "bits")
 NORMALIZE = ("frame", "clip")
 # Below these a picture's 95th percentile is noise: pixels, grey levels, bits.
-FLOORS = {"vectors": 1.0, "residual": 2.0, "compensated": 1.0, "difference": 1.0, "bits": 8.0}
+FLOORS = {"vectors": 1.0, "residual": 4.0, "compensated": 1.0, "difference": 1.0, "bits": 32.0}
 LONE_CELL = 8  # pixels: the smallest block that FFmpeg tells the vector of
 # A picture without the other signals (intra coded) counts with half of what changed in it.
 CHANGE_WEIGHT = 0.5
