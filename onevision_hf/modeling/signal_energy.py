@@ -334,7 +334,8 @@ def _decoded_signals(
                 field = np.nan_to_num(vectors(records, *luma.shape, whole_pixels=True))
                 signals.maps["vectors"] = vector_energy(field, settings.camera)
             elif "vectors" in names:
-                signals.maps["vectors"] = _own_motion(records, *luma.shape, settings.camera)
+                height, width = luma.shape
+                signals.maps["vectors"] = _own_motion(records, height, width, settings.camera)
             if "compensated" in names:
                 signals.maps["compensated"] = compensated(luma, records, past, future)
         found[frame.frame_id] = signals
