@@ -48,5 +48,9 @@ check: lint test slow wheel  ## what CI runs
 bench-cluster: $(STAMP)  ## the cluster objective: shared against per_label, a dense softmax, growth, projection
 	$(BIN)/python benchmarks/cluster.py
 
+.PHONY: bench-synthetic
+bench-synthetic: $(STAMP)  ## drawing clips: clips a second, and where the time goes
+	$(BIN)/python benchmarks/synthetic.py
+
 clean:  ## remove environments and outputs
 	rm -rf .venv .venv-* dist build out .pytest_cache .mypy_cache .ruff_cache

@@ -45,14 +45,18 @@ def _configure_kind(parser: argparse.ArgumentParser, kind: str) -> None:
     parser.add_argument("--size", type=int, help="pixels a side (default: 128 for images, 64 for clips)")
     if kind == "images":
         parser.add_argument(
-            "--split", default="all", help="`train` or `held-out`: draw objects of one part only (default: all)"
+            "--split",
+            default="all",
+            help="`train` or `held-out`: draw objects of one part only (default: all)",
         )
     else:
         parser.add_argument("--num-frames", type=int, default=64, help="frames of a clip (default: 64)")
         parser.add_argument("--background", metavar="NAME", help=f"always this: {', '.join(BACKGROUNDS)}")
         parser.add_argument("--codec", default="h264", help=f"{', '.join(CODECS)} (default: h264)")
         parser.add_argument("--gop", type=int, default=32, help="frames between keyframes (default: 32)")
-        parser.add_argument("--bframes", type=int, default=0, help="B-pictures between references (default: 0)")
+        parser.add_argument(
+            "--bframes", type=int, default=0, help="B-pictures between references (default: 0)"
+        )
         parser.add_argument("--quality", type=int, help="the codec's own scale, 1 is best")
     parser.add_argument("--workers", type=int, help="processes (default: one per core)")
     parser.add_argument("--preview", action="store_true", help="a contact sheet too: DIR/preview.png")
@@ -76,10 +80,9 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(report, indent=2))
         return
-    print(
-        f"{args.out}: {report['items']:,} {args.kind}, {report['made']:,} files made in {report['seconds']:.1f} s"
-        + (f", {report['kept']:,} were there" if report["kept"] else "")
-    )
+    kept = f", {report['kept']:,} were there" if report["kept"] else ""
+    made = f"{report['made']:,} files made in {report['seconds']:.1f} s"
+    print(f"{args.out}: {report['items']:,} {args.kind}, {made}{kept}")
     if report["preview"]:
         print(report["preview"])
 

@@ -1,4 +1,4 @@
-"""Clips: a textured moving scene from a seed, and its exact truth. The same seed gives the same pixels anywhere.
+"""Clips: a textured moving scene from a seed, the same pixels on every machine, and its exact truth.
 
     clip = draw_clip(seed=0, index=12)                       # a scene of chance
     clip = draw_clip(seed=0, index=12, family="direction")   # one that this family can be asked of
@@ -80,7 +80,10 @@ def wanted_label(labels: tuple[str, ...], index: int) -> str:
 
 
 def draw_clip(
-    seed: int, index: int, family: str | None = None, settings: ClipSettings = ClipSettings()  # noqa: B008
+    seed: int,
+    index: int,
+    family: str | None = None,
+    settings: ClipSettings = ClipSettings(),
 ) -> Clip:
     """Clip `index` of the world `seed`.
 
@@ -103,7 +106,9 @@ def draw_clip(
     unit = SUB * min(settings.height, settings.width) // 64
     stage = Stage(dice, settings.num_frames, settings.height, settings.width, unit, wanted)
     stage.labels["ground"] = stage.label("ground")
-    background = stage.label("background", among=(settings.background,) if settings.background else _BACKGROUNDS)
+    background = stage.label(
+        "background", among=(settings.background,) if settings.background else _BACKGROUNDS
+    )
     if scene == "fine":
         background = stage.labels["background"] = "noise"
     SCENES[scene][0](stage)
@@ -114,7 +119,7 @@ def draw_clip(
         dice, stage.labels["ground"], settings.height + 2 * margin, settings.width + 2 * margin, unit
     )
     if scene == "fine":
-        world += fine_lines(stage.labels["fine"], *world.shape[:2], _FINE_STRENGTH)
+        world += fine_lines(stage.labels["fine"], world.shape[0], world.shape[1], _FINE_STRENGTH)
     frames = view(world, camera, settings.height, settings.width, margin)
     truth = paint_all(frames, stage.sprites, camera, stage.events)
     if background == "flicker":
@@ -122,5 +127,3 @@ def draw_clip(
     frames += camera.grain * dice.grain((*frames.shape[:3], 1))
     labels = {name: stage.labels.get(name) for name in CLIP_FAMILIES}
     return Clip(np.clip(frames, 0, 255).astype(np.uint8), scene, labels, truth)
-
-

@@ -72,7 +72,7 @@ def encoder_version() -> str:
     return f"PyAV {av.__version__}, libavcodec {libavcodec}"
 
 
-def encode(frames: np.ndarray, settings: EncodingSettings = EncodingSettings()) -> bytes:  # noqa: B008
+def encode(frames: np.ndarray, settings: EncodingSettings = EncodingSettings()) -> bytes:
     """An mp4 file of RGB `frames` (T, H, W, 3) uint8, H and W even.
 
     Raises:
@@ -80,13 +80,16 @@ def encode(frames: np.ndarray, settings: EncodingSettings = EncodingSettings()) 
     """
     codec = CODECS[settings.codec]
     if codec.encoder not in av.codecs_available:
-        raise ValueError(f"this PyAV ({av.__version__}) cannot encode {settings.codec}: it has no {codec.encoder}")
+        raise ValueError(
+            f"this PyAV ({av.__version__}) cannot encode {settings.codec}: it has no {codec.encoder}"
+        )
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells its settings on standard error otherwise
     options = _options(settings, codec)
     planes = to_yuv420(frames)
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream(codec.encoder, rate=settings.fps, options=options)
+        assert isinstance(stream, av.VideoStream)
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
         context.gop_size, context.thread_count = settings.gop, 1
@@ -107,13 +110,13 @@ def to_yuv420(frames: np.ndarray) -> np.ndarray:
     r, g, b = (np.ascontiguousarray(frames[..., c]).astype(np.uint16) for c in range(3))
     planes[:, :height] = ((66 * r + 129 * g + 25 * b + 128) >> 8) + 16
     # The mean of two by two pixels; weights of +-112 keep it within sixteen bits.
-    r, g, b = (
+    small = [
         ((c[:, ::2, ::2] + c[:, 1::2, ::2] + c[:, ::2, 1::2] + c[:, 1::2, 1::2] + 2) >> 2).astype(np.int16)
         for c in (r, g, b)
-    )
+    ]
     chroma = planes.reshape(count, -1)[:, height * width :].reshape(count, 2, height // 2, width // 2)
     for index, (red, green, blue) in enumerate(((-38, -74, 112), (112, -94, -18))):
-        chroma[:, index] = ((red * r + green * g + blue * b + 128) >> 8) + 128
+        chroma[:, index] = ((red * small[0] + green * small[1] + blue * small[2] + 128) >> 8) + 128
     return planes
 
 
@@ -124,9 +127,13 @@ def _options(settings: EncodingSettings, codec: Codec) -> dict[str, str]:
         fixed = "mbtree=0:scenecut=0:ref=1:b-adapt=0:threads=1:lookahead-threads=1"
         return {"preset": "veryfast", "crf": quality, "x264-params": fixed}
     if settings.codec == "hevc":
-        # A block of 64 x 64 that is a whole picture makes x265 read what nobody wrote: another file each time.
+        # With blocks of 64 x 64 a picture that is one block gives another file each time.
         fixed = f"log-level=error:pools=none:frame-threads=1:wpp=0:ctu=32:cutree=0:scenecut=0:keyint={gop}"
-        return {"preset": "veryfast", "crf": quality, "x265-params": f"{fixed}:min-keyint={gop}:bframes={bframes}:b-adapt=0"}
+        return {
+            "preset": "veryfast",
+            "crf": quality,
+            "x265-params": f"{fixed}:min-keyint={gop}:bframes={bframes}:b-adapt=0",
+        }
     if settings.codec == "vp9":
         return {"crf": quality, "b": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "0"}
     if settings.codec == "av1":

@@ -61,17 +61,31 @@ class Family:
 CLIP_FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family("direction", _DIRECTIONS, ("glide",), "One shape keeps moving. Which way does it go?", "sustained"),
+        Family(
+            "direction", _DIRECTIONS, ("glide",), "One shape keeps moving. Which way does it go?", "sustained"
+        ),
         Family("speed", SPEEDS, ("glide",), "How fast does the moving shape go?", "sustained"),
-        Family("mover_colour", _COLOURS, ("glide",), "What colour is the shape that keeps moving?", "sustained"),
+        Family(
+            "mover_colour", _COLOURS, ("glide",), "What colour is the shape that keeps moving?", "sustained"
+        ),
         Family("mover_shape", SHAPES, ("glide",), "What shape is the thing that keeps moving?", "sustained"),
         Family("brief_direction", _DIRECTIONS, ("fly",), "Something flies past. Which way?", "brief"),
         Family("brief_colour", _COLOURS, ("fly",), "Something flies past. What colour is it?", "brief"),
         Family("brief_speed", SPEEDS, ("fly",), "Something flies past. How fast?", "brief"),
-        Family("nudge_direction", _DIRECTIONS, ("nudge",), "One shape darts out and back. Which way?", "brief"),
+        Family(
+            "nudge_direction", _DIRECTIONS, ("nudge",), "One shape darts out and back. Which way?", "brief"
+        ),
         Family("nudge_who", _COLOURS, ("nudge",), "Which shape darts out and back?", "brief"),
-        Family("first", _COLOURS, ("order",), "Two shapes dart out and back in turn. Which one is first?", "brief"),
-        Family("count", ("1", "2", "3", "4"), ("count",), "How often does a shape dart out and back?", "brief"),
+        Family(
+            "first",
+            _COLOURS,
+            ("order",),
+            "Two shapes dart out and back in turn. Which one is first?",
+            "brief",
+        ),
+        Family(
+            "count", ("1", "2", "3", "4"), ("count",), "How often does a shape dart out and back?", "brief"
+        ),
         Family(
             "binding",
             _DIRECTIONS,
@@ -81,14 +95,22 @@ CLIP_FAMILIES: dict[str, Family] = {
         ),
         Family("crossing", _COLOURS, ("cross",), "Two shapes cross. Which passes in front?", "sustained"),
         Family(
-            "orbit", ("clockwise", "counterclockwise"), ("orbit",), "Which way round does the dot go?", "sustained"
+            "orbit",
+            ("clockwise", "counterclockwise"),
+            ("orbit",),
+            "Which way round does the dot go?",
+            "sustained",
         ),
         Family("growth", ("grows", "shrinks"), ("growth",), "Does a shape grow or shrink?", "lasting"),
         Family("growth_who", _COLOURS, ("growth",), "Which shape changes its size?", "lasting"),
         Family("appear", ("appears", "vanishes"), ("appear",), "Does a shape appear or vanish?", "lasting"),
         Family("appear_who", _COLOURS, ("appear",), "Which shape appears or vanishes?", "lasting"),
         Family(
-            "drift_direction", _DIRECTIONS, ("drift",), "One shape drifts slowly. Which way does it go?", "sustained"
+            "drift_direction",
+            _DIRECTIONS,
+            ("drift",),
+            "One shape drifts slowly. Which way does it go?",
+            "sustained",
         ),
         Family("word", WORDS, ("text",), "Which word appears?", "lasting"),
         Family("detail", _COLOURS, ("detail",), "A small mark fades in. What colour is it?", "lost"),

@@ -1,7 +1,7 @@
-"""The ground and the camera: waves and smooth noise, larger than the picture, seen through a moving window.
+"""The ground and the camera: waves and smooth noise, larger than the picture, through a moving window.
 
-A point of the world w is seen at `c + zoom * (w + shift - c)`, with c the middle of the picture; `Camera` holds
-zoom and shift of each frame. Sixteenths of a pixel, zoom in 1/1024.
+A point of the world w is seen at `c + zoom * (w + shift - c)`, with c the middle of the picture; `Camera`
+holds zoom and shift of each frame. Sixteenths of a pixel, zoom in 1/1024.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@
     image.pixels, image.captions, image.words, image.labels["object"]
 
 One large shape near the middle, up to two small ones in corners, half of the time a word on a plate. With
-`split="train"` no shape of `HELD_OUT_OBJECTS` is drawn, with `split="held-out"` no other: for zero-shot tests.
+`split="train"` no shape of `HELD_OUT_OBJECTS` is drawn, with `split="held-out"` no other.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,9 @@ class ImageSettings:
     @property
     def objects(self) -> tuple[str, ...]:
         """The objects that may be drawn, as colour-shape."""
-        return tuple(o for o in OBJECTS if self.split == "all" or (o in HELD_OUT_OBJECTS) == (self.split == "held-out"))
+        return tuple(
+            o for o in OBJECTS if self.split == "all" or (o in HELD_OUT_OBJECTS) == (self.split == "held-out")
+        )
 
 
 @dataclass
@@ -73,7 +75,10 @@ def image_labels(family: str, settings: ImageSettings) -> tuple[str, ...]:
 
 
 def draw_image(
-    seed: int, index: int, family: str | None = None, settings: ImageSettings = ImageSettings()  # noqa: B008
+    seed: int,
+    index: int,
+    family: str | None = None,
+    settings: ImageSettings = ImageSettings(),
 ) -> DrawnImage:
     """Image `index` of the world `seed`; with a `family`, its labels take turns with the index.
 
@@ -109,7 +114,11 @@ def draw_image(
     frames += dice.between(1, 4) * dice.grain((*frames.shape[:3], 1))
     words = [labels["word"]] if labels["word"] else []
     return DrawnImage(
-        np.clip(frames[0], 0, 255).astype(np.uint8), labels, _captions(stage.sprites, places, labels), words, truth
+        np.clip(frames[0], 0, 255).astype(np.uint8),
+        labels,
+        _captions(stage.sprites, places, labels),
+        words,
+        truth,
     )
 
 
@@ -144,7 +153,8 @@ def _place(stage: Stage, labels: dict[str, str | None], others: list[str]) -> li
 def _captions(sprites: list[Sprite], corners: list[str], labels: dict[str, str | None]) -> list[str]:
     main, *small = [sprite for sprite in sprites if sprite.word is None]
     rest = [
-        f"a small {s.texture} {s.colour} {s.shape} in the {corner}" for s, corner in zip(small, corners, strict=True)
+        f"a small {s.texture} {s.colour} {s.shape} in the {corner}"
+        for s, corner in zip(small, corners, strict=True)
     ]
     long = " and ".join([f"a large {main.texture} {main.colour} {main.shape}", *rest])
     long += f" on a ground of {labels['ground']} waves"

@@ -1,4 +1,4 @@
-"""Capital letters and digits of five by seven dots, so that a word looks the same whatever fonts there are."""
+"""Capital letters and digits of five by seven dots, so that a word looks the same everywhere."""
 
 import functools
 
@@ -32,7 +32,9 @@ def lettered(word: str, scale: int = 1) -> np.ndarray:
     """
     unknown = sorted(set(word) - _ROWS.keys())
     if unknown or not word:
-        raise ValueError(f"{word!r} cannot be lettered: A to Z and 0 to 9 are drawn, found {unknown or 'nothing'}")
+        raise ValueError(
+            f"{word!r} cannot be lettered: A to Z and 0 to 9 are drawn, found {unknown or 'nothing'}"
+        )
     dots = np.zeros((GLYPH_HEIGHT, (GLYPH_WIDTH + 1) * len(word) - 1), dtype=bool)
     for place, letter in enumerate(word):
         rows = np.frombuffer(bytes.fromhex(_ROWS[letter]), dtype=np.uint8)

@@ -97,7 +97,9 @@ def schema(kind: str, families: Mapping[str, Family], settings: Mapping[str, Any
         "truth": truth,
         "settings": pa.struct({name: _type_of(pa, value) for name, value in settings.items()}),
     }
-    about = {name: {"labels": f.labels, "kind": f.kind, "question": f.question} for name, f in families.items()}
+    about = {
+        name: {"labels": f.labels, "kind": f.kind, "question": f.question} for name, f in families.items()
+    }
     return pa.schema(columns, metadata={"families": json.dumps(about), "kind": kind})
 
 

@@ -1,17 +1,18 @@
 """Contact sheets: what was drawn, so that one sees what moves.
 
-A clip is a row: eight frames around its events with what moves outlined, then the way that it went.
+A clip is a row: up to eight frames around its events with what moves outlined, then the way that it went.
 """
 
+import itertools
 import math
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .produce import Job, write_picture
 from .clips import Clip
 from .images import DrawnImage, draw_image
+from .produce import Job, write_picture
 from .questions import Question, ask_clip
 
 NAME = "preview.png"
@@ -30,7 +31,9 @@ def save_preview(job: Job, out: str | Path, count: int) -> Path:
         sheet = image_sheet([draw_image(job.seed, index, job.family, job.image) for index in media])
     else:
         asked = [ask_clip(job.seed, index, job.family, job.clip) for index in media]
-        sheet = clip_sheet([(clip, questions if job.kind == "questions" else []) for clip, questions in asked])
+        sheet = clip_sheet(
+            [(clip, questions if job.kind == "questions" else []) for clip, questions in asked]
+        )
     path = Path(out) / NAME
     write_picture(path, sheet)
     return path
@@ -56,7 +59,7 @@ def clip_sheet(clips: list[tuple[Clip, list[Question]]]) -> Image.Image:
         left = LABELS + TILES * (TILE + GAP)
         sheet.paste(_tile(clip.frames[times[-1]]).point(lambda value: value // 2), (left, top))
         for event in clip.truth.events:
-            _way(draw, clip, event.sprite, range(max(event.start - 1, 0), event.end), left, top)
+            _way(draw, clip, event.sprite, range(event.start - 1, event.end), left, top)
         draw.text((left + 2, top + TILE + 1), "the way", FAINT, ImageFont.load_default(12))
     return sheet
 
@@ -76,13 +79,19 @@ def image_sheet(images: list[DrawnImage]) -> Image.Image:
 
 
 def event_frames(clip: Clip) -> list[int]:
-    """Eight frames in which one sees the events: shared among them, from just before each to its end."""
-    last, events = len(clip.frames) - 1, clip.truth.events
-    spans = sorted({(max(event.start - 1, 0), min(event.end, last)) for event in events})
+    """At most eight frames, shared among the events, from just before each to its end."""
+    last = len(clip.frames) - 1
+    spans = sorted({(event.start - 1, min(event.end, last)) for event in clip.truth.events})
     share, more = divmod(TILES, len(spans))
-    times: list[int] = []
+    times: set[int] = set()
     for place, (start, end) in enumerate(spans):
-        times += np.linspace(start, end, share + (place < more)).round().astype(int).tolist()
+        tiles = share + (place < more)
+        if tiles == 2:
+            times |= {start, (start + end) // 2}
+            continue
+        spare = max(0, tiles - 1 - (end - start)) // 2  # more tiles than frames: some from before and after
+        first, final = max(0, start - spare), min(last, end + spare)
+        times |= set(np.linspace(first, final, tiles).round().astype(int).tolist())
     return sorted(times)
 
 
@@ -92,7 +101,9 @@ def _describe(draw: ImageDraw.ImageDraw, clip: Clip, questions: list[Question], 
     skipped = ("background", "ground")
     lines = [f"{name}: {label}" for name, label in clip.labels.items() if label and name not in skipped]
     for question in questions:
-        letters = "  ".join(f"{letter} {choice}" for letter, choice in zip("ABCD", question.choices, strict=False))
+        letters = "  ".join(
+            f"{letter} {choice}" for letter, choice in zip("ABCD", question.choices, strict=False)
+        )
         lines = [] if question is questions[0] else lines
         lines += [_wrapped(question.text, 46), f"  {letters}  ->  {question.answer}"]
     draw.multiline_text((GAP, top + 22), "\n".join(lines), FAINT, ImageFont.load_default(12), spacing=3)
@@ -115,14 +126,14 @@ def _outline(draw: ImageDraw.ImageDraw, clip: Clip, sprite: int, t: int, left: i
 
 
 def _way(draw: ImageDraw.ImageDraw, clip: Clip, sprite: int, times: range, left: int, top: int) -> None:
-    """A line through the middles of the boxes, broken where the sprite leaves and comes back; a dot at its end."""
+    """A line through the middles of the boxes, broken where the sprite leaves; a dot at its end."""
     (x, y), width = _scale(clip), clip.frames.shape[2]
     middles = []
     for t in times:
         box = clip.truth.boxes[sprite, t]
         if box.any():
             middles.append((left + (box[0] + box[2]) / 2 * x, top + (box[1] + box[3]) / 2 * y))
-    for one, two in zip(middles, middles[1:], strict=False):
+    for one, two in itertools.pairwise(middles):
         if math.dist(one, two) < width * x / 4:
             draw.line((*one, *two), ACCENT, 2)
     if middles:

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import PIL
 from PIL import Image
 
-from .clips import ClipSettings, draw_clip, wanted_label
+from .clips import ClipSettings, wanted_label
 from .encoding import EncodingSettings, encode, encoder_version
 from .families import CLIP_FAMILIES, IMAGE_FAMILIES, Family, named_family
 from .images import ImageSettings, draw_image, image_labels
@@ -149,12 +149,12 @@ def produce(
 
 
 def make_medium(job: Job, out: Path, index: int) -> tuple[bool, list[dict[str, Any]]]:
-    """Draw medium `index`, write its file unless it is there; whether it was, and its rows of the manifest."""
+    """Draw medium `index`, write its file unless it is there; whether it was, and its manifest rows."""
     name = job.path(index)
     path = out / name
     # An empty file is what a machine that lost its power may leave of a renamed one.
     was_there = path.exists() and path.stat().st_size > 0
-    common = {
+    common: dict[str, Any] = {
         "id": f"{index:06d}",
         "path": name,
         "family": job.family,
@@ -221,7 +221,7 @@ def _told(out: Path) -> Iterator[None]:
         reason = f"{error.strerror} ({error.filename})" if error.filename else error.strerror
         raise OSError(
             error.errno,
-            f"cannot write into {out}: {reason}; finished files are kept, mend it and run the same command again",
+            f"cannot write into {out}: {reason}; finished files are kept, the same command goes on",
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Multiple-choice questions about drawn clips, with their answers, from the truth.
 
-    clip, questions = ask_clip(seed=0, index=5)
-    questions[0].prompt()      # the question, its choices by letter
+clip, questions = ask_clip(seed=0, index=5)
+questions[0].prompt()      # the question, its choices by letter
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Question:
 
 
 def ask(family: Family, label: str, dice: Dice) -> Question:
-    """The question of a family whose answer is `label`, with up to three wrong choices, in an order of chance.
+    """The question of a family whose answer is `label`, with up to three wrong choices, shuffled.
 
     Raises:
         ValueError: the family has no such label.
@@ -55,7 +55,10 @@ def ask(family: Family, label: str, dice: Dice) -> Question:
 
 
 def ask_clip(
-    seed: int, index: int, family: str | None = None, settings: ClipSettings = ClipSettings()  # noqa: B008
+    seed: int,
+    index: int,
+    family: str | None = None,
+    settings: ClipSettings = ClipSettings(),  # noqa: B008
 ) -> tuple[Clip, list[Question]]:
     """A clip and what is asked of it: the one question of `family`, or three of which the scene's come first.
 

@@ -60,7 +60,7 @@ class Stage:
         return self.labels[family]
 
     def point(self, x: int, y: int) -> np.ndarray:
-        """A place of the 64 x 64 stage, in sixteenths of a pixel; the stage is in the middle of the picture."""
+        """A place of the 64 x 64 stage in the middle of the picture, in sixteenths of a pixel."""
         middle = np.array([self.width - 1, self.height - 1]) * SUB // 2
         return middle + (np.array([x, y]) - 32) * self.unit
 
@@ -91,7 +91,9 @@ class Stage:
     def quarters(self) -> list[np.ndarray]:
         """Four places, one in each quarter, in an order of chance."""
         jitter = self.dice.below_all(7, (4, 2)) - 3
-        places = [self.point(x + int(j[0]), y + int(j[1])) for (x, y), j in zip(_QUARTERS, jitter, strict=True)]
+        places = [
+            self.point(x + int(j[0]), y + int(j[1])) for (x, y), j in zip(_QUARTERS, jitter, strict=True)
+        ]
         return self.dice.shuffled(places)
 
     def cast(self, count: int = 4, but: tuple[str, ...] = ()) -> list[Sprite]:
@@ -103,7 +105,9 @@ class Stage:
         return next(sprite for sprite in self.sprites if sprite.colour == colour)
 
     def note(self, kind: str, sprite: Sprite, start: int, end: int) -> None:
-        self.events.append(Event(kind, next(i for i, s in enumerate(self.sprites) if s is sprite), start, end))
+        self.events.append(
+            Event(kind, next(i for i, s in enumerate(self.sprites) if s is sprite), start, end)
+        )
 
     def along(self, direction: str, amounts: np.ndarray) -> np.ndarray:
         """Displacements (n, 2) of `amounts` (n,) sixteenths of a pixel in a direction."""
@@ -116,35 +120,45 @@ class Stage:
         sprite.centres[start : start + frames - 1] += self.along(direction, amounts)
         self.note("nudges", sprite, start, start + frames)
 
+    def share_inside(self, ways: np.ndarray) -> float:
+        """How much of a way (T, 2) from the corner, coming in again on the other side, is well inside."""
+        sides = np.array([self.width, self.height]) * SUB
+        wrapped = (ways + 7 * self.unit) % (sides + 14 * self.unit) - 7 * self.unit
+        inside = (wrapped >= 4 * self.unit) & (wrapped < sides - 4 * self.unit)
+        return float(inside.all(axis=1).mean())
+
     def start(self, frames: int, low: int = 3, high: int | None = None) -> int:
         """A first frame for an event that lasts `frames`, so that it ends before `high`."""
         return self.dice.between(low, (self.num_frames - 3 if high is None else high) - frames)
 
 
 def glide(stage: Stage) -> None:
-    """One sprite moves on and on, out on one side and in again on the other, so that no place tells the way."""
+    """One sprite moves on and on, out on one side and in again on the other: a place tells little."""
     colour, shape = stage.label("mover_colour"), stage.label("mover_shape")
     direction, speed = stage.label("direction"), stage.label("speed")
     stage.cast(stage.dice.below(4), but=(colour,))
-    x, y = stage.dice.between(-6, 70), stage.dice.between(-6, 70)
-    # What moves straight along a side would never come out of what hides it there.
-    if direction in ("right", "left"):
-        y = stage.dice.between(10, 53)
-    elif direction in ("up", "down"):
-        x = stage.dice.between(10, 53)
-    mover = stage.add(stage.point(x, y), colour=colour, shape=shape, wraps=True)
+    mover = stage.add(stage.point(0, 0), colour=colour, shape=shape, wraps=True)
     hundredths = (35, 60, 100)[SPEEDS.index(speed)]
-    mover.centres += stage.along(direction, np.arange(stage.num_frames) * stage.unit * hundredths // 100)
+    steps = stage.along(direction, np.arange(stage.num_frames) * stage.unit * hundredths // 100)
+    for _ in range(32):
+        start = stage.point(stage.dice.between(-6, 70), stage.dice.between(-6, 70)) - stage.point(0, 0)
+        if stage.share_inside(start + steps) >= 0.5:  # more would let the first place tell the way
+            break
+    mover.centres += start + steps
     stage.note("glides", mover, 1, stage.num_frames)
 
 
 def fly(stage: Stage) -> None:
     """A disc appears, crosses 24 units in 4, 6 or 10 frames, and is gone."""
-    direction, colour, speed = (stage.label(name) for name in ("brief_direction", "brief_colour", "brief_speed"))
+    direction, colour, speed = (
+        stage.label(name) for name in ("brief_direction", "brief_colour", "brief_speed")
+    )
     stage.cast()
     frames = (10, 6, 4)[SPEEDS.index(speed)]
     start = stage.start(frames + 1)
-    steps = stage.along(direction, np.clip(np.arange(stage.num_frames) - start, 0, frames) * 24 * stage.unit // frames)
+    steps = stage.along(
+        direction, np.clip(np.arange(stage.num_frames) - start, 0, frames) * 24 * stage.unit // frames
+    )
     middle = stage.point(32 + stage.dice.between(-11, 11), 32 + stage.dice.between(-11, 11))
     disc = stage.add(middle, colour=colour, shape="disc", half_radius=11)
     disc.centres += steps - steps[-1] // 2
@@ -168,7 +182,12 @@ def order(stage: Stage) -> None:
     half = stage.num_frames // 2
     for colour, low, high in ((first, 3, half), (second, half, stage.num_frames - 3)):
         frames = stage.dice.pick((4, 6, 10))
-        stage.nudge(stage.of_colour(colour), stage.dice.pick(tuple(DIRECTIONS)), stage.start(frames, low, high), frames)
+        stage.nudge(
+            stage.of_colour(colour),
+            stage.dice.pick(tuple(DIRECTIONS)),
+            stage.start(frames, low, high),
+            frames,
+        )
 
 
 def count(stage: Stage) -> None:
@@ -233,7 +252,9 @@ def growth(stage: Stage) -> None:
     start = stage.start(frames)
     sprite = stage.of_colour(who)
     done = np.clip(np.arange(stage.num_frames) - start + 1, 0, frames)
-    sprite.radii = sprite.radii * (100 * frames + 70 * (done if way == "grows" else frames - done)) // (100 * frames)
+    sprite.radii = (
+        sprite.radii * (100 * frames + 70 * (done if way == "grows" else frames - done)) // (100 * frames)
+    )
     stage.note(way, sprite, start, start + frames)
 
 
@@ -255,7 +276,9 @@ def drift(stage: Stage) -> None:
     direction = stage.label("drift_direction")
     sprite = stage.dice.pick(stage.cast())
     last = stage.num_frames - 1
-    sprite.centres += stage.along(direction, (2 * np.arange(stage.num_frames) - last) * 7 * stage.unit // last)
+    sprite.centres += stage.along(
+        direction, (2 * np.arange(stage.num_frames) - last) * 7 * stage.unit // last
+    )
     stage.note("glides", sprite, 1, stage.num_frames)
 
 
@@ -275,22 +298,32 @@ def detail(stage: Stage) -> None:
     """A small mark fades in, too slowly for any one frame to show it, away from two nudges."""
     colour = stage.label("detail")
     places = stage.quarters()
-    movers = [stage.add(place, colour=c) for place, c in zip(places[:3], stage.dice.shuffled(tuple(COLOURS)), strict=False)]
+    movers = [
+        stage.add(place, colour=c)
+        for place, c in zip(places[:3], stage.dice.shuffled(tuple(COLOURS)), strict=False)
+    ]
     mark = stage.add(places[3], colour=colour, shape="disc", texture="plain", half_radius=6)
     last = stage.num_frames - 1
     mark.opacity = np.clip(np.arange(stage.num_frames) * 12 // (last - 6), 0, 10)
     stage.note("fades in", mark, 1, last - 6)
     for low, high in ((3, stage.num_frames // 2), (stage.num_frames // 2, stage.num_frames - 3)):
         frames = stage.dice.pick((4, 6, 10))
-        stage.nudge(stage.dice.pick(movers), stage.dice.pick(tuple(DIRECTIONS)), stage.start(frames, low, high), frames)
+        stage.nudge(
+            stage.dice.pick(movers),
+            stage.dice.pick(tuple(DIRECTIONS)),
+            stage.start(frames, low, high),
+            frames,
+        )
 
 
 def fine(stage: Stage) -> None:
-    """Fine lines under strong noise all over the ground (see `clips`), while a sprite darts about in front."""
+    """Fine lines under strong noise all over the ground (see `clips`), while a sprite darts about."""
     stage.label("fine")
     stage.cast(2)
     frames = stage.dice.pick((4, 6, 10))
-    stage.nudge(stage.dice.pick(stage.sprites), stage.dice.pick(tuple(DIRECTIONS)), stage.start(frames), frames)
+    stage.nudge(
+        stage.dice.pick(stage.sprites), stage.dice.pick(tuple(DIRECTIONS)), stage.start(frames), frames
+    )
 
 
 def _cast_with_red(stage: Stage) -> None:

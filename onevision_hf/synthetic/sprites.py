@@ -3,6 +3,7 @@
 Coordinates are (x, y) in sixteenths of a pixel; the middle of the top left pixel is (0, 0).
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,12 @@ class Sprite:
 
 
 def paint(
-    frames: np.ndarray, owners: np.ndarray, number: int, sprite: Sprite, centres: np.ndarray, radii: np.ndarray
+    frames: np.ndarray,
+    owners: np.ndarray,
+    number: int,
+    sprite: Sprite,
+    centres: np.ndarray,
+    radii: np.ndarray,
 ) -> None:
     """Paint a sprite over `frames` (T, H, W, 3) int16 and write `number` into `owners` where it is on top.
 
@@ -49,7 +55,7 @@ def paint(
     states = np.column_stack([centres, radii, sprite.opacity])
     changes = np.flatnonzero((states[1:] != states[:-1]).any(axis=1)) + 1
     starts = [0, *changes.tolist(), len(states)]
-    for start, end in zip(starts, starts[1:], strict=False):
+    for start, end in itertools.pairwise(starts):
         x, y, radius, opacity = states[start].tolist()
         if opacity == 0:
             continue

@@ -18,8 +18,8 @@ class Truth:
     Attributes:
         sprites: N dictionaries with `colour`, `shape`, `texture`, `word` (None but for a text).
         owners: (T, H, W) uint8: n + 1 where sprite n is what one sees, 0 where it is the ground.
-        velocity: (N, T, 2) float32, pixels a frame on the screen (x, y) since the frame before; 0 in the first.
-            Multiples of 1/16, exact.
+        velocity: (N, T, 2) float32, pixels a frame on the screen (x, y) since the frame before; 0 in
+            the first. Multiples of 1/16, exact.
         camera: (T, 3) float32, zoom, x, y: a point p of the ground is seen at c + zoom * (p + (x, y) - c), in
             pixels, c being the middle of the picture.
         events: what happens, in the order in which it was planned.
@@ -35,14 +35,15 @@ class Truth:
     def masks(self) -> np.ndarray:
         """(N, T, H, W) bool: the pixels in which a sprite is seen."""
         numbers = np.arange(1, len(self.sprites) + 1, dtype=np.uint8)
-        return self.owners[None] == numbers[:, None, None, None]
+        return np.equal(self.owners[None], numbers[:, None, None, None])
 
     @cached_property
     def boxes(self) -> np.ndarray:
         """(N, T, 4) int16: left, top, right, bottom of what is seen of a sprite, right and bottom excluded;
         four zeros where nothing of it is."""
-        (height, width), masks = self.owners.shape[1:], self.masks
-        rows, columns = masks.any(axis=3), masks.any(axis=2)
+        height, width = self.owners.shape[1:]
+        rows: np.ndarray = np.any(self.masks, axis=3)
+        columns: np.ndarray = np.any(self.masks, axis=2)
         left, top = columns.argmax(axis=2), rows.argmax(axis=2)
         right, bottom = width - columns[..., ::-1].argmax(axis=2), height - rows[..., ::-1].argmax(axis=2)
         boxes = np.stack([left, top, right, bottom], axis=-1)
@@ -63,7 +64,8 @@ def unpack_masks(packed: bytes, count: int, shape: tuple[int, int, int]) -> np.n
     owners = np.frombuffer(zlib.decompress(packed), dtype=np.uint8)
     if owners.size != np.prod(shape):
         raise ValueError(f"the masks hold {owners.size} pixels, and {shape} has {np.prod(shape)}")
-    return owners.reshape(1, *shape) == np.arange(1, count + 1, dtype=np.uint8)[:, None, None, None]
+    numbers = np.arange(1, count + 1, dtype=np.uint8)
+    return np.equal(owners.reshape(1, *shape), numbers[:, None, None, None])
 
 
 def paint_all(frames: np.ndarray, sprites: list[Sprite], camera: Camera, events: list[Event]) -> Truth:

@@ -12,8 +12,8 @@ Result = TypeVar("Result")
 def in_order(do: Callable[[int], Result], indices: Sequence[int], workers: int) -> Iterator[Result]:
     """`do(index)` for each index, in order. With one worker it happens here.
 
-    Process w does every `workers`-th index, from w on, and sends each result through a pipe of its own. A pipe
-    that nobody reads any more ends its process, so nothing is left behind when this one is killed.
+    Process w does every `workers`-th index, from w on, and sends each result through a pipe of its own. A
+    pipe that nobody reads any more ends its process, so nothing is left behind when this one is killed.
 
     Raises:
         OSError: a process ended before its work did. Exceptions of `do` are raised here.
@@ -56,6 +56,7 @@ def in_order(do: Callable[[int], Result], indices: Sequence[int], workers: int) 
 def _work(do: Callable[[int], Any], indices: Sequence[int], pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that reads is interrupted, and closes the pipe
     for index in indices:
+        message: tuple[Any, Exception | None]
         try:
             message = (do(index), None)
         except Exception as error:
