@@ -9,9 +9,9 @@ every machine; see docs/synthetic.md.
 from .clips import Clip, ClipSettings, draw_clip
 from .encoding import CODECS, EncodingSettings, encode
 from .families import CLIP_FAMILIES, HELD_OUT_OBJECTS, IMAGE_FAMILIES, OBJECTS, Family
+from .folder import Job, produce
 from .images import DrawnImage, ImageSettings, draw_image
 from .manifest import read_manifest
-from .produce import Job, produce
 from .questions import Question, ask, ask_clip
 from .scenes import Event
 from .truth import Truth, unpack_masks

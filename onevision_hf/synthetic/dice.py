@@ -62,7 +62,7 @@ class Dice:
 
 
 def sine(angle: np.ndarray | int) -> np.ndarray:
-    """About 1024 x the sine of an angle in sixteenths of a degree, int64: never off by more than 2."""
+    """About 1024 x the sine of an angle in sixteenths of a degree, int64: never off by more than 2.2."""
     return _SINE[np.asarray(angle) % TURN]
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .clips import Clip
+from .folder import Job, write_picture
 from .images import DrawnImage, draw_image
-from .produce import Job, write_picture
 from .questions import Question, ask_clip
 
 NAME = "preview.png"

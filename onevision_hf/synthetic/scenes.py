@@ -304,7 +304,7 @@ def detail(stage: Stage) -> None:
     ]
     mark = stage.add(places[3], colour=colour, shape="disc", texture="plain", half_radius=6)
     last = stage.num_frames - 1
-    mark.opacity = np.clip(np.arange(stage.num_frames) * 12 // (last - 6), 0, 10)
+    mark.opacity = np.clip(np.arange(stage.num_frames) * 40 // (last - 6), 0, 40)
     stage.note("fades in", mark, 1, last - 6)
     for low, high in ((3, stage.num_frames // 2), (stage.num_frames // 2, stage.num_frames - 3)):
         frames = stage.dice.pick((4, 6, 10))

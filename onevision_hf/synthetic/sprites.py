@@ -12,7 +12,8 @@ from .families import COLOURS
 from .lettering import lettered
 
 SUB = 16  # parts of a pixel
-OPAQUE = 16
+COVERED = 16  # of a pixel that is wholly inside
+OPAQUE = 64
 _INK, _PLATE = (250, 248, 240), (24, 26, 38)
 
 
@@ -24,7 +25,7 @@ class Sprite:
         colour, shape, texture: names; `shape` is "text" for a word on a plate.
         centres: (T, 2) int64, sixteenths of a pixel of the world, before the camera.
         radii: (T,) int64, sixteenths of a pixel.
-        opacity: (T,) int64, 0 (absent) to 16.
+        opacity: (T,) int64, 0 (absent) to 64.
         word: the letters of a text.
         wraps: leaves the picture on one side and comes back on the other.
     """
@@ -68,11 +69,11 @@ def paint(
         dx = np.arange(left, right, dtype=np.int64)[None, :] * SUB - x
         dy = np.arange(top, bottom, dtype=np.int64)[:, None] * SUB - y
         coverage, colours = _texels(sprite, dx, dy, radius)
-        weight = (coverage * opacity // 4).astype(np.int16)[..., None]  # 0..64
+        weight = (coverage * opacity // COVERED).astype(np.int16)[..., None]  # 0..64
         under = frames[start:end, top:bottom, left:right]
         under += ((colours - under) * weight + 32) >> 6
         owned = owners[start:end, top:bottom, left:right]
-        owned[:, coverage * 2 >= OPAQUE] = number
+        owned[:, coverage * 2 >= COVERED] = number
 
 
 def _half_sizes(sprite: Sprite, radius: int) -> tuple[int, int]:
@@ -86,7 +87,7 @@ def _texels(sprite: Sprite, dx: np.ndarray, dy: np.ndarray, radius: int) -> tupl
     """Coverage (h, w) 0..16 and colours (h, w, 3) int16 at offsets from the centre."""
     if sprite.word is not None:
         return _text(sprite.word, dx, dy, radius)
-    coverage = np.clip(_depth(sprite.shape, dx, dy, radius) + SUB // 2, 0, OPAQUE)
+    coverage = np.clip(_depth(sprite.shape, dx, dy, radius) + SUB // 2, 0, COVERED)
     colour = np.array(COLOURS[sprite.colour], dtype=np.int16)
     dark = _pattern(sprite.texture, dx, dy, radius)[..., None]
     return coverage, np.where(dark, colour * 3 // 8, colour)
@@ -132,7 +133,7 @@ def _text(word: str, dx: np.ndarray, dy: np.ndarray, radius: int) -> tuple[np.nd
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     ink = dots[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
     colours = np.where(ink[..., None], np.array(_INK, dtype=np.int16), np.array(_PLATE, dtype=np.int16))
-    return inside * OPAQUE, colours
+    return inside * COVERED, colours
 
 
 def _letter_scale(radius: int) -> int:

@@ -47,7 +47,7 @@ class Truth:
         left, top = columns.argmax(axis=2), rows.argmax(axis=2)
         right, bottom = width - columns[..., ::-1].argmax(axis=2), height - rows[..., ::-1].argmax(axis=2)
         boxes = np.stack([left, top, right, bottom], axis=-1)
-        return np.where(columns.any(axis=2)[..., None], boxes, 0).astype(np.int16)
+        return np.where(np.any(columns, axis=2, keepdims=True), boxes, 0).astype(np.int16)
 
 
 def pack_owners(owners: np.ndarray) -> bytes:

@@ -23,7 +23,7 @@ def in_order(do: Callable[[int], Result], indices: Sequence[int], workers: int) 
         return
     # Not forked: this process may have threads. The server imports once, for all.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([do.func.__module__ if hasattr(do, "func") else do.__module__])
+    context.set_forkserver_preload([str(__package__)])
     processes, pipes = [], []
     try:
         for worker in range(workers):
