@@ -3,15 +3,19 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# The oldest transformers that pyproject.toml allows, in an environment that shares everything else with .venv.
+OLDEST := .venv-oldest
+OLDEST_TRANSFORMERS := 5.7.0
 # Two threads by default: tests and figures are meant for a two-core machine.
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint slow check wheel clean
+.PHONY: help install demo test test-oldest bench-encoder lint slow check wheel clean
+.PHONY: bench-openvision3
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
 
 install: $(STAMP)  ## make .venv with the package (editable) and every extra except `eval`
 
@@ -34,15 +38,36 @@ test: $(STAMP)  ## the fast tests (under ten minutes on two cores)
 slow: $(STAMP)  ## the tests marked slow
 	$(BIN)/python -m pytest -m 'slow and not gpu and not browser and not ray and not evalenv' || test $$? -eq 5  # 5: none yet
 
+$(OLDEST)/.installed: pyproject.toml | $(STAMP)
+	@test -x $(OLDEST)/bin/python || $(BIN)/python -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install -q --disable-pip-version-check "transformers==$(OLDEST_TRANSFORMERS)"
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$($(OLDEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth
+	@touch $@
+
+test-oldest: $(OLDEST)/.installed  ## the encoders' tests on the oldest supported transformers
+	$(OLDEST)/bin/python -m pytest tests/modeling/test_onevision_*.py tests/modeling/test_image_processing_onevision.py \
+		tests/modeling/test_openvision3_*.py
+
+bench-encoder: $(STAMP)  ## speed and memory of the encoder, as ratios measured in one run
+	$(BIN)/python benchmarks/encoder.py
+
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench-openvision3: $(STAMP)  ## OpenVision 3: the encoder, its VAE, and what caching latents saves
+	$(BIN)/python benchmarks/openvision3.py
+
 wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use it there
 	$(BIN)/python tests/check_wheel.py
 
-check: lint test slow wheel  ## what CI runs
+check: lint test slow test-oldest wheel  ## what CI runs
+
+.PHONY: fuzz-codec
+fuzz-codec: $(STAMP)  ## read 500 damaged videos, each in a process with limits
+	$(BIN)/python tests/fuzz_codec.py
 
 .PHONY: bench-cluster
 bench-cluster: $(STAMP)  ## the cluster objective: shared against per_label, a dense softmax, growth, projection
@@ -54,3 +79,7 @@ bench-synthetic: $(STAMP)  ## drawing clips: clips a second, and where the time 
 
 clean:  ## remove environments and outputs
 	rm -rf .venv .venv-* dist build out .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: bench-clustering
+bench-clustering: $(STAMP)  ## clustering: growth of k-means and assignment, against faiss, reading rows
+	$(BIN)/python benchmarks/clustering.py

@@ -21,6 +21,14 @@ COMMANDS: dict[str, Command] = {
     "encode": Command("onevision_hf.commands.encode", "encode clips: codec patchification, then the encoder"),
     "synth": Command("onevision_hf.commands.synth", "draw clips, images and questions whose truth is known"),
     "view": Command("onevision_hf.commands.view", "draw what codec patchification keeps of a clip"),
+    "cluster": Command(
+        "onevision_hf.commands.cluster", "a folder of media -> features -> clusters -> labelled shards"
+    ),
+    "convert": Command(
+        "onevision_hf.commands.convert", "turn a published checkpoint into a transformers folder"
+    ),
+    "latents": Command("onevision_hf.commands.latents", "cache what OpenVision 3's VAE makes of pictures"),
+    "push": Command("onevision_hf.commands.push", "publish a folder to a Hub repository"),
 }
 
 

@@ -1,11 +1,11 @@
 """An estimate of the bits that an encoder spent on each block, from the exact residual.
 
-The residual of a lone decode is what the encoder's quantiser left over, so in the right transform it is a handful of
-whole multiples of the quantiser's step. Counting them says what the block cost: about 4.5 bits for a level that is not
-zero and 2 log2 of its size. The transform's size is not known; the true one gives the fewest levels, so the cheapest
-is taken. Motion vectors cost by what they differ from their prediction, and what equals its prediction and has no
-residual was skipped and cost nothing (ITU-T H.264, sections 8.4.1 and 9.3). Against the bits that a decoder really
-read, `make bench-codec-agreement` prints the recall.
+The residual of a lone decode is what the encoder's quantiser left over, so in the right transform it is a
+handful of whole multiples of the quantiser's step. Counting them says what the block cost: about 4.5 bits for
+a level that is not zero and 2 log2 of its size. The transform's size is not known; the true one gives the
+fewest levels, so the cheapest is taken. Motion vectors cost by what they differ from their prediction, and
+what equals its prediction and has no residual was skipped and cost nothing (ITU-T H.264, sections 8.4.1 and
+9.3). Against the bits that a decoder really read, `make bench-codec-agreement` prints the recall.
 """
 
 from functools import cache
@@ -37,13 +37,14 @@ def macroblocks(plane: np.ndarray) -> np.ndarray:
 
 
 def picture_bits(
-    picture: LonePicture, past: np.ndarray | None, future: np.ndarray | None, step: np.ndarray | np.float32
+    picture: LonePicture, past: np.ndarray | None, future: np.ndarray | None, step: np.ndarray
 ) -> np.ndarray:
-    """Bits of each macroblock of a picture: (ceil(H / 16), ceil(W / 16)) float32, not yet scaled to its packet.
+    """Bits of each macroblock of a picture: (ceil(H / 16), ceil(W / 16)) float32, not yet scaled to its
+    packet.
 
-    past, future: its motion fields on 4 x 4 blocks, sub-pixel, None where the codec gives none (HEVC): then every
-    block counts as predicted from other pictures, and only its residual counts. step: the quantiser's, of each
-    macroblock or of all.
+    past, future: its motion fields on 4 x 4 blocks, sub-pixel, None where the codec gives none (HEVC): then
+    every block counts as predicted from other pictures, and only its residual counts. step: the quantiser's,
+    of each macroblock, or (1, 1) of all.
     """
     blocks = macroblocks(picture.luma)
     shape = blocks.shape[:2]
@@ -58,22 +59,25 @@ def picture_bits(
     estimate = np.zeros(shape, np.float32)
     here = coded & ~intra
     difference = blocks[here].astype(np.float32) - picture.grey
-    if past is None:
+    if picture.picture_type == "I":
+        pass  # every block is intra coded
+    elif past is None:
         estimate[here] = residual_bits(difference, steps[here], (4, 8, 16))
         estimate = np.minimum(estimate, _large_transform_bits(blocks, picture.grey, steps))
-        estimate += CODED_BITS * coded
+        estimate += np.float32(CODED_BITS) * coded
     else:
         estimate[here] = residual_bits(difference, steps[here], (4, 8))
     here = coded & intra
     estimate[here] = intra_bits(picture.luma, np.argwhere(here), steps[here])
     # What is neither coded nor moved otherwise than predicted was skipped.
-    return np.where(coded | ~(predicted | intra), estimate + overhead, 0)
+    return np.where(coded | ~(predicted | intra), estimate + overhead, 0).astype(np.float32)
 
 
 def _motion(
     picture: LonePicture, past: np.ndarray, future: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(intra, predicted, bits) of each macroblock: coded without vectors; moved as predicted; the vectors' bits."""
+    """(intra, predicted, bits) of each macroblock: coded without vectors; moved as predicted; the vectors'
+    bits."""
     both = [_field_blocks(field) for field in (past, future)]
     missing = [np.isnan(blocks).any((2, 3)) for blocks in both]
     intra = missing[0] & missing[1]
@@ -107,7 +111,8 @@ def intra_bits(luma: np.ndarray, here: np.ndarray, step: np.ndarray) -> np.ndarr
     """Bits of intra blocks, predicted from the pixels above and to the left (rows, columns or their mean).
 
     luma: (H, W) picture of the lone decode; here: (M, 2) rows and columns of the macroblocks; step (M,).
-    Returns (M,) float32: the cheapest of 4 x 4, 8 x 8 and 16 x 16 prediction, 8 or 4 mode bits for each small block.
+    Returns (M,) float32: the cheapest of 4 x 4, 8 x 8 and 16 x 16 prediction, 8 or 4 mode bits for each small
+    block.
     """
     height, width = luma.shape
     padded = np.pad(
@@ -137,7 +142,8 @@ def intra_bits(luma: np.ndarray, here: np.ndarray, step: np.ndarray) -> np.ndarr
 
 
 def predicted_vectors(field: np.ndarray) -> np.ndarray:
-    """The median of the vectors left, above and above right of each macroblock (section 8.4.1.3), all taken to refer
+    """The median of the vectors left, above and above right of each macroblock (section 8.4.1.3), all taken
+    to refer
     to one picture: (rows, columns, 2) -> (ceil(rows / 4), ceil(columns / 4), 2)."""
     left, above, corner = _neighbours(field)
     known = np.stack([~np.isnan(vector[..., 0]) for vector in (left, above, corner)])
@@ -149,8 +155,8 @@ def predicted_vectors(field: np.ndarray) -> np.ndarray:
 
 
 def skip_vectors(field: np.ndarray) -> np.ndarray:
-    """The vector of a skipped block of a P picture (section 8.4.1.1): zero at the border or beside one that stands
-    still, else the predicted one."""
+    """The vector of a skipped block of a P picture (section 8.4.1.1): zero at the border or beside one that
+    stands still, else the predicted one."""
     left, above, _ = _neighbours(field)
     still = (left == 0).all(-1) | (above == 0).all(-1)
     still[0], still[:, 0] = True, True
@@ -170,10 +176,9 @@ def _neighbours(field: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _field_blocks(field: np.ndarray) -> np.ndarray:
-    """(rows, columns, 2) -> (macroblock rows, macroblock columns, 16, 2); what is missing at the border is NaN."""
-    padded = np.pad(
-        field, ((0, -field.shape[0] % CELLS), (0, -field.shape[1] % CELLS), (0, 0)), mode="edge"
-    )
+    """(rows, columns, 2) -> (macroblock rows, macroblock columns, 16, 2); what is missing at the border is
+    NaN."""
+    padded = np.pad(field, ((0, -field.shape[0] % CELLS), (0, -field.shape[1] % CELLS), (0, 0)), mode="edge")
     rows, columns = padded.shape[0] // CELLS, padded.shape[1] // CELLS
     blocks = padded.reshape(rows, CELLS, columns, CELLS, 2).transpose(0, 2, 1, 3, 4)
     return blocks.reshape(rows, columns, CELLS * CELLS, 2)
@@ -195,7 +200,7 @@ def _large_transform_bits(blocks: np.ndarray, grey: int, step: np.ndarray) -> np
     plane = padded.astype(np.float32).transpose(0, 2, 1, 3).reshape(padded.shape[0] // 2, 32, -1, 32) - grey
     basis = _cosines(32)
     levels = np.rint(np.abs(basis @ plane.transpose(0, 2, 1, 3) @ basis.T) / np.float32(step.flat[0]))
-    cost = (LEVEL_BITS * (levels > 0) + 2 * np.log2(np.maximum(levels, 1))).sum((2, 3)) / 4
+    cost = (LEVEL_BITS * (levels > 0) + 2 * np.log2(np.maximum(levels, 1))).sum((2, 3), np.float32) / 4
     return cost.repeat(2, 0).repeat(2, 1)[:rows, :columns]
 
 

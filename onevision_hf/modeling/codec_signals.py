@@ -1,8 +1,8 @@
 """What a codec says about each block of a picture, as plain arrays.
 
-A video encoder has already found out where things move (motion vectors) and where a picture cannot be predicted
-from the others (the residual). Each function gives one such signal of one picture on the stream's own grid, in
-stored orientation; `read_codec_signals` gives them for a whole video.
+A video encoder has already found out where things move (motion vectors) and where a picture cannot be
+predicted from the others (the residual). Each function gives one such signal of one picture on the stream's
+own grid, in stored orientation; `read_codec_signals` gives them for a whole video.
 
     signals = read_codec_signals("clip.mp4", num_frames=64)
     signals.vectors     # (T, ceil(H / 4), ceil(W / 4), 2) pixels to the reference, NaN where there is none
@@ -16,12 +16,24 @@ from typing import Any
 import numpy as np
 
 from .bit_cost import STEPS, picture_bits, quantiser_step
+from .frame_sampling import sample_frame_ids
 from .lone_decoder import LoneDecoder, LonePicture, UnsupportedStreamError
 from .video_reader import VideoReader, VideoSource
 
 BLOCK = 4  # the grid of motion vectors, in pixels
-# Decoders of stock FFmpeg that export motion vectors.
-VECTOR_CODECS = ("h264", "mpeg4", "mpeg1video", "mpeg2video", "h263", "flv", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2")
+# Codecs whose decoders in stock FFmpeg export motion vectors.
+VECTOR_CODECS = (
+    "h264",
+    "mpeg4",
+    "mpeg1video",
+    "mpeg2video",
+    "h263",
+    "flv1",
+    "msmpeg4v2",
+    "msmpeg4v3",
+    "wmv1",
+    "wmv2",
+)
 # A difference of this many grey levels or less is coding noise.
 DEAD_ZONE = 2
 CAMERA_MODELS = ("none", "median", "similarity", "affine")
@@ -43,20 +55,21 @@ def vectors(
         records: FFmpeg's motion vector records (`DecodedFrame.motion_vectors`), or None.
         height, width: of the stored picture, in pixels.
         reference: "past", "future", or "either": the past where there is one, else the future.
-        whole_pixels: FFmpeg's rounded `src - dst` instead of `motion / motion_scale`. The published pipeline reads
-            these; the rounding is a dead zone for noise below a pixel.
+        whole_pixels: FFmpeg's rounded `src - dst` instead of `motion / motion_scale`. The published pipeline
+            reads these; the rounding is a dead zone for noise below a pixel.
         cell: the grid's step in pixels, 4, or 8: FFmpeg tells of no smaller blocks.
 
     Returns:
-        (ceil(height / cell), ceil(width / cell), 2) float32 [x, y], pixels from the block to its reference; NaN where a
-        block is intra coded or has no vector of that kind.
+        (ceil(height / cell), ceil(width / cell), 2) float32 [x, y], pixels from the block to its reference;
+        NaN where a block is intra coded or has no vector of that kind.
     """
     if reference == "either":
         past = vectors(records, height, width, whole_pixels=whole_pixels, cell=cell)
         future = vectors(records, height, width, reference="future", whole_pixels=whole_pixels, cell=cell)
         return np.where(np.isnan(past), future, past)
     rows, columns = -(-height // cell), -(-width // cell)
-    # Blocks reach over the border by less than their size: a margin takes what sticks out, and is cut off again.
+    # Blocks reach over the border by less than their size: a margin takes what sticks out, and is cut off
+    # again.
     margin = 4
     field = np.full((rows + 2 * margin, columns + 2 * margin, 2), np.nan, np.float32)
     inner = field[margin : margin + rows, margin : margin + columns]
@@ -90,8 +103,9 @@ def vectors(
 def remove_camera_motion(field: np.ndarray, model: str = "median") -> np.ndarray:
     """Subtract what the camera did from a motion field (rows, columns, 2); NaN stays NaN.
 
-    model: "none"; "median", one shift for the picture; "similarity" (shift, zoom, turn) and "affine", fitted by least
-    squares to the vectors, twice more to the 70 % that fit best, since what moves by itself does not.
+    model: "none"; "median", one shift for the picture; "similarity" (shift, zoom, turn) and "affine", fitted
+    by least squares to the vectors, twice more to the 70 % that fit best, since what moves by itself does
+    not.
     """
     if model not in CAMERA_MODELS:
         raise ValueError(f"unknown camera model {model!r}: choose one of {', '.join(CAMERA_MODELS)}")
@@ -126,7 +140,8 @@ def remove_camera_motion(field: np.ndarray, model: str = "median") -> np.ndarray
 
 
 def vector_energy(field: np.ndarray, camera: str = "median") -> np.ndarray:
-    """How much each block moves by itself: (rows, columns, 2) -> (rows, columns) float32, pixels; 0 where NaN."""
+    """How much each block moves by itself: (rows, columns, 2) -> (rows, columns) float32, pixels; 0 where
+    NaN."""
     field = np.nan_to_num(remove_camera_motion(field, camera))
     return np.hypot(field[..., 0], field[..., 1]).astype(np.float32)
 
@@ -135,13 +150,15 @@ def residual(picture: LonePicture) -> np.ndarray:
     """The exact residual of a P or B picture: (H, W) int16 grey levels.
 
     Source: what the decoder adds to its prediction, read by decoding the packet alone against grey references
-    (`lone_decoder`). Values beyond -128..127 are cut. Intra blocks show their texture against grey neighbours.
+    (`lone_decoder`). Values beyond -128..127 are cut. Intra blocks show their texture against grey
+    neighbours.
     """
     return picture.luma.astype(np.int16) - picture.grey
 
 
 def residual_energy(picture: LonePicture, cell: int = BLOCK) -> np.ndarray:
-    """Mean absolute residual of each cell x cell block: (ceil(H / cell), ceil(W / cell)) float32, grey levels."""
+    """Mean absolute residual of each cell x cell block: (ceil(H / cell), ceil(W / cell)) float32, grey
+    levels."""
     luma, grey = picture.luma, np.uint8(picture.grey)
     return block_mean(np.maximum(luma, grey) - np.minimum(luma, grey), cell)
 
@@ -157,8 +174,8 @@ def compensated(
         past, future: (H, W) uint8, the I or P pictures shown before and after it (None: there is none).
 
     Returns:
-        (ceil(H / 4), ceil(W / 4)) float32, mean grey levels over the dead zone of each 4 x 4 block, >= 0. Where both
-        directions exist their predictions are averaged; blocks without a vector are 0.
+        (ceil(H / 4), ceil(W / 4)) float32, mean grey levels over the dead zone of each 4 x 4 block, >= 0.
+        Where both directions exist their predictions are averaged; blocks without a vector are 0.
     """
     height, width = luma.shape
     total = np.zeros((height, width), np.int16)
@@ -185,8 +202,8 @@ def compensated(
 def difference(luma: np.ndarray, previous: np.ndarray | None) -> np.ndarray:
     """The picture less an earlier one, for codecs that give nothing else and for frames decoded elsewhere.
 
-    (H, W) uint8 each -> (ceil(H / 4), ceil(W / 4)) float32, mean grey levels over the dead zone of each 4 x 4 block;
-    zero without an earlier picture of the same size.
+    (H, W) uint8 each -> (ceil(H / 4), ceil(W / 4)) float32, mean grey levels over the dead zone of each 4 x 4
+    block; zero without an earlier picture of the same size.
     """
     if previous is None or previous.shape != luma.shape:
         return np.zeros((-(-luma.shape[0] // BLOCK), -(-luma.shape[1] // BLOCK)), np.float32)
@@ -201,15 +218,10 @@ def bits(pictures: Sequence[LonePicture], packet_sizes: Sequence[int]) -> tuple[
         pictures: lone decodes of the packets. packet_sizes: their sizes in bytes.
 
     Returns:
-        for each picture (ceil(H / 16), ceil(W / 16)) float32 with the packet's bits as its sum (or zero), and what
-        stood for the quantiser.
+        for each picture (ceil(H / 16), ceil(W / 16)) float32 with the packet's bits as its sum (or zero), and
+        what stood for the quantiser.
     """
-    fields = [
-        [vectors(picture.vectors, *picture.luma.shape, reference=way) for way in ("past", "future")]
-        if picture.vectors is not None
-        else [None, None]
-        for picture in pictures
-    ]
+    fields = [_both_fields(picture) for picture in pictures]
     inter = [place for place, picture in enumerate(pictures) if picture.picture_type != "I"]
     if all(picture.qp is not None for picture in pictures):
         steps = [quantiser_step(np.asarray(picture.qp)) for picture in pictures]
@@ -219,32 +231,44 @@ def bits(pictures: Sequence[LonePicture], packet_sizes: Sequence[int]) -> tuple[
         probe = inter[:: max(1, len(inter) // 8)]
         spent = 8.0 * sum(packet_sizes[place] for place in probe)
         totals = [
-            sum(float(picture_bits(pictures[place], *fields[place], np.float32(step)).sum()) for place in probe)
+            sum(
+                float(picture_bits(pictures[place], *fields[place], np.array([[step]], np.float32)).sum())
+                for place in probe
+            )
             for step in STEPS
         ]
         step = STEPS[int(np.argmin(np.abs(np.log(np.maximum(totals, 1.0)) - np.log(max(spent, 1.0)))))]
-        steps = [np.float32(step)] * len(pictures)
+        steps = [np.array([[step]], np.float32)] * len(pictures)
         source = f"a quantiser step of {step:g} fitted to the packets' sizes"
     estimates = []
-    for picture, field, step, size in zip(pictures, fields, steps, packet_sizes, strict=True):
-        estimate = picture_bits(picture, *field, step)
+    for picture, field, block_steps, size in zip(pictures, fields, steps, packet_sizes, strict=True):
+        estimate = picture_bits(picture, *field, block_steps)
         total = float(estimate.sum())
         estimates.append(estimate * np.float32(8.0 * size / total) if total > 0 else estimate)
     return estimates, source
 
 
+def _both_fields(picture: LonePicture) -> tuple[np.ndarray | None, np.ndarray | None]:
+    if picture.vectors is None:
+        return None, None
+    height, width = picture.luma.shape
+    past = vectors(picture.vectors, height, width)
+    return past, vectors(picture.vectors, height, width, reference="future")
+
+
 def block_mean(values: np.ndarray, cell: int = BLOCK) -> np.ndarray:
-    """Mean over cell x cell blocks of a uint8 plane: (ceil(H / cell), ceil(W / cell)) float32; blocks over the lower
-    and right edge average what there is of them. `cell` is 4, 8 or 16."""
+    """Mean over cell x cell blocks of a uint8 plane: (ceil(H / cell), ceil(W / cell)) float32; blocks over
+    the lower and right edge average what there is of them. `cell` is 4, 8 or 16."""
     height, width = values.shape
     padded = np.zeros((-(-height // cell) * cell, -(-width // cell) * cell), np.uint8)
     padded[:height, :width] = values
-    # Four bytes at a time: pairs are added inside 32-bit words, which is several times faster than a reduction.
+    # Four bytes at a time: pairs are added inside 32-bit words, which is several times faster than a
+    # reduction.
     words = padded.view(np.uint32)
     pairs = (words & 0x00FF00FF) + (words >> 8 & 0x00FF00FF)
     quads = (pairs & 0xFFFF) + (pairs >> 16)
-    rows = sum(quads[line::cell] for line in range(cell))
-    sums = sum(rows[:, column :: cell // 4] for column in range(cell // 4))
+    rows = np.add.reduce([quads[line::cell] for line in range(cell)])
+    sums = np.add.reduce([rows[:, column :: cell // 4] for column in range(cell // 4)])
     counts_y = np.minimum(cell, height - np.arange(0, height, cell))
     counts_x = np.minimum(cell, width - np.arange(0, width, cell))
     return (sums / (counts_y[:, None] * counts_x)).astype(np.float32)
@@ -254,8 +278,8 @@ def block_mean(values: np.ndarray, cell: int = BLOCK) -> np.ndarray:
 class CodecSignals:
     """Signals of T frames on the stream's own grid, in stored orientation; H, W are the stored picture's.
 
-    vectors: (T, ceil(H/4), ceil(W/4), 2) float32 [x, y] pixels from the block to its reference (past where there is
-    one), sub-pixel precision and camera motion left in; NaN where intra or none.
+    vectors: (T, ceil(H/4), ceil(W/4), 2) float32 [x, y] pixels from the block to its reference (past where
+    there is one), sub-pixel precision and camera motion left in; NaN where intra or none.
     residual: (T, ceil(H/16), ceil(W/16)) float32, sum of the absolute luma residual; NaN for I pictures.
     bits: (T, ceil(H/16), ceil(W/16)) float32, estimated bits of each block; NaN for I pictures.
     frame_ids (T,) int64, picture_types T of "I", "P", "B", packet_sizes (T,) int64 bytes.
@@ -337,15 +361,6 @@ def read_codec_signals(
         )
 
 
-def sample_frame_ids(num_available: int, num_frames: int) -> np.ndarray:
-    """floor(linspace(0, N - 1, num_frames)); all N frames when there are not more than that."""
-    if isinstance(num_frames, bool) or not isinstance(num_frames, int | np.integer) or num_frames <= 0:
-        raise ValueError(f"num_frames must be a positive integer, not {num_frames!r}")
-    if num_available <= num_frames:
-        return np.arange(num_available)
-    return np.linspace(0, num_available - 1, num_frames).astype(np.int64)
-
-
 def read_lone_pictures(
     reader: VideoReader,
     frame_ids: Sequence[int] | np.ndarray,
@@ -354,8 +369,8 @@ def read_lone_pictures(
     block_qp: bool = True,
     then: Callable[[LonePicture], Any] = lambda picture: picture,
 ) -> list[Any]:
-    """What `then` makes of the packets of `frame_ids`, each decoded alone. It runs in the decoding threads, so that no
-    more than a picture a thread is held.
+    """What `then` makes of the packets of `frame_ids`, each decoded alone. It runs in the decoding threads,
+    so that no more than a picture a thread is held.
 
     Raises:
         UnsupportedStreamError: this stream cannot be decoded so.
@@ -377,7 +392,9 @@ def _lone_signals(
         shifted = sum(picture.grey != 128 for picture in pictures if picture.picture_type != "I")
         signal["residual"] = "exact, packets decoded alone against grey references"
         if shifted:
-            signal["residual"] += f"; {shifted} pictures with weighted prediction, their commonest level removed"
+            signal["residual"] += (
+                f"; {shifted} pictures with weighted prediction, their commonest level removed"
+            )
     if "bits" in names:
         estimates, source = bits(pictures, sizes)
         found["bits"] = np.where(intra[:, None, None], np.float32(np.nan), np.stack(estimates))

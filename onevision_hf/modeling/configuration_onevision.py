@@ -6,6 +6,8 @@
 `model_type` and every key are those of the published checkpoints, so their `config.json` is read as it is.
 """
 
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -65,6 +67,17 @@ class OneVisionConfig(PreTrainedConfig):
     rope_temporal_size: int | None = 64
     use_head: bool = True
 
+    def save_pretrained(self, save_directory: str | PathLike, *args: Any, **kwargs: Any) -> Any:
+        """Write `config.json`; its `auto_map` names no code that stayed behind where the configuration came
+        from."""
+        if auto_map := getattr(self, "auto_map", None):
+            self.auto_map = {
+                auto_class: reference
+                for auto_class, reference in auto_map.items()
+                if "--" in reference or (Path(save_directory) / f"{reference.split('.')[0]}.py").is_file()
+            }
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
@@ -84,8 +97,9 @@ class OneVisionConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be positive, got {value}")
         if self.image_size % self.patch_size:
             raise ValueError(
-                f"patch_size {self.patch_size} does not divide image_size {self.image_size}; the nearest "
-                f"that fits is image_size {max(1, round(self.image_size / self.patch_size)) * self.patch_size}"
+                f"patch_size {self.patch_size} does not divide image_size {self.image_size}, which "
+                f"must be a multiple of it, "
+                f"such as {-(-self.image_size // self.patch_size) * self.patch_size}"
             )
 
     def validate_heads(self) -> None:

@@ -23,22 +23,12 @@ class FrameGeometry:
     grid_width: int
 
     @classmethod
-    def fit(cls, height: int, width: int, size: int, patch_size: int) -> "FrameGeometry":
-        """Shorter side to `size`, then both sides to the nearest multiple of the patch."""
-        scale = size / min(height, width)
-        grid_height = max(1, round(height * scale / patch_size))
-        grid_width = max(1, round(width * scale / patch_size))
-        return cls(
-            height,
-            width,
-            grid_height * patch_size,
-            grid_width * patch_size,
-            0,
-            0,
-            patch_size,
-            grid_height,
-            grid_width,
-        )
+    def fit(cls, height: int, width: int, size: int, patch_size: int, merge_size: int = 1) -> "FrameGeometry":
+        """Shorter side to `size`, then both sides to the nearest multiple of the patch (or of the merge
+        block)."""
+        unit, scale = patch_size * merge_size, size / min(height, width)
+        rows, columns = (max(1, round(side * scale / unit)) * merge_size for side in (height, width))
+        return cls(height, width, rows * patch_size, columns * patch_size, 0, 0, patch_size, rows, columns)
 
     @classmethod
     def crop(
@@ -79,6 +69,14 @@ class FrameGeometry:
     @property
     def canvas_width(self) -> int:
         return self.grid_width * self.patch_size
+
+    def check_merge(self, merge_size: int) -> None:
+        """Raise ValueError where merge blocks of merge_size x merge_size patches do not fill the grid."""
+        if self.grid_height % merge_size or self.grid_width % merge_size:
+            raise ValueError(
+                f"a grid of {self.grid_height} x {self.grid_width} patches has no whole number of merge "
+                f"blocks of {merge_size} x {merge_size}: choose another size"
+            )
 
     @property
     def inside(self) -> np.ndarray:

@@ -1,7 +1,9 @@
-"""The few parts of an H.264 bitstream that a lone decode of one packet needs (ITU-T H.264, sections 7.3 and 7.4).
+"""The few parts of an H.264 bitstream that a lone decode of one packet needs (ITU-T H.264, sections 7.3 and
+7.4).
 
-To read the exact residual of an inter picture, its packet is decoded behind a grey picture that stands in for all
-its references (`grey_picture`). For that one has to know the stream's parameter sets; everything else is FFmpeg's.
+To read the exact residual of an inter picture, its packet is decoded behind a grey picture that stands in for
+all its references (`grey_picture`). For that one has to know the stream's parameter sets; everything else is
+FFmpeg's.
 """
 
 from collections.abc import Iterator
@@ -209,10 +211,11 @@ def direct_is_spatial(unit: bytes, sequence: SequenceParameters, picture: Pictur
 
 
 def grey_picture(sequence: SequenceParameters, free_number: int) -> list[bytes]:
-    """NAL units of a picture that decodes to 128 everywhere: a picture parameter set of its own and an IDR slice.
+    """NAL units of a picture that decodes to 128 everywhere: a picture parameter set of its own and an IDR
+    slice.
 
-    Every macroblock is I_16x16 with DC prediction and no coefficients. Without neighbours DC prediction is 128, and
-    from there on the neighbours are 128.
+    Every macroblock is I_16x16 with DC prediction and no coefficients. Without neighbours DC prediction is
+    128, and from there on the neighbours are 128.
     """
     parameters = BitWriter().unsigned(free_number).unsigned(sequence.number)
     parameters.bits(0b00, 2)  # CAVLC, no field order in slices

@@ -7,10 +7,12 @@
 The architecture and the parameter names are those of the published `modeling_onevision_encoder.py`
 (EvolvingLMMs-Lab/OneVision-Encoder), so its checkpoints load as they are.
 
-Shapes: B batch, L patches of a row, D hidden size, N heads, d head size.
+Shapes: B batch, L patches of a row, D hidden size, N heads, d head size. A packed batch is one row without
+the batch dimension, (L, D), whose items lie one after another.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
+from transformers.utils.generic import is_flash_attention_requested
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_onevision import ROTARY_SPLIT, OneVisionConfig
@@ -39,8 +42,7 @@ class OneVisionEmbeddings(nn.Module):
         )
 
     def forward(self, patches: Tensor) -> Tensor:
-        # (..., C*p*p) -> (patches, C, p, p) -> (..., D); through the module, so that hooks and adapters on it
-        # count
+        # (..., C*p*p) -> (patches, C, p, p) -> (..., D); through the module, so that adapters on it count
         images = patches.reshape(-1, *self.patch_shape).to(self.patch_embedding.weight.dtype)
         return self.patch_embedding(images).view(*patches.shape[:-1], -1)
 
@@ -118,27 +120,30 @@ class OneVisionAttention(nn.Module):
         hidden_states: Tensor,
         rotary: tuple[Tensor, Tensor],
         attention_mask: Tensor | None = None,
+        segments: list[int] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Tensor, Tensor | None]:
+        """`segments`: lengths of packed items, each of which attends to itself in a call of its own."""
         # (B, L, D) -> (B, L, N, d); rotated in this layout, where the channels are contiguous
         heads = (*hidden_states.shape[:-1], -1, self.head_dim)
         query = apply_rotary(self.q_proj(hidden_states).view(heads), *rotary)
         key = apply_rotary(self.k_proj(hidden_states).view(heads), *rotary)
         value = self.v_proj(hidden_states).view(heads)
+        if hidden_states.ndim == 2:
+            query, key, value = query[None], key[None], value[None]
+        states = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
 
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        attended, weights = attend(
-            self,
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
-            attention_mask,
-            dropout=self.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            **kwargs,
-        )
+        dropout = self.attention_dropout if self.training else 0.0
+        options = {"dropout": dropout, "scaling": self.scaling, **kwargs}
+        if segments is None:
+            attended, weights = attend(self, *states, attention_mask, **options)
+        else:
+            items = zip(*(state.split(segments, dim=2) for state in states), strict=True)
+            attended = torch.cat([attend(self, *item, None, **options)[0] for item in items], dim=1)
+            weights = None
         return self.out_proj(attended.reshape(hidden_states.shape)), weights
 
 
@@ -167,13 +172,9 @@ class OneVisionLayer(GradientCheckpointingLayer):
         self.layer_norm2 = make_norm(config)
 
     def forward(
-        self,
-        hidden_states: Tensor,
-        rotary: tuple[Tensor, Tensor],
-        attention_mask: Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        self, hidden_states: Tensor, rotary: tuple[Tensor, Tensor], **kwargs: Unpack[TransformersKwargs]
     ) -> Tensor:
-        attended, _ = self.self_attn(self.layer_norm1(hidden_states), rotary, attention_mask, **kwargs)
+        attended, _ = self.self_attn(self.layer_norm1(hidden_states), rotary, **kwargs)
         hidden_states = hidden_states + attended
         return hidden_states + self.mlp(self.layer_norm2(hidden_states))
 
@@ -185,12 +186,28 @@ class OneVisionEncoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(OneVisionLayer(config) for _ in range(config.num_hidden_layers))
 
-    def forward(
-        self, hidden_states: Tensor, rotary: tuple[Tensor, Tensor], attention_mask, **kwargs
-    ) -> Tensor:
+    def forward(self, hidden_states: Tensor, rotary: tuple[Tensor, Tensor], **kwargs: Any) -> Tensor:
         for layer in self.layers:
-            hidden_states = layer(hidden_states, rotary, attention_mask, **kwargs)
+            hidden_states = layer(hidden_states, rotary, **kwargs)
         return hidden_states
+
+
+class OneVisionProbeAttention(nn.MultiheadAttention):
+    """torch's attention for the names of its weights; its own forward reads weights of a module it never
+    calls, which hooks that bring weights in (offloading, adapters) then miss.
+    """
+
+    def forward(self, probes: Tensor, states: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """(B, Q, D) attends to (B, L, D) where `mask`, broadcast to (B, N, Q, L), is True -> (B, Q, D)."""
+        size = self.embed_dim
+        query = nn.functional.linear(probes, self.in_proj_weight[:size], self.in_proj_bias[:size])
+        key_value = nn.functional.linear(states, self.in_proj_weight[size:], self.in_proj_bias[size:])
+        query, key, value = (
+            state.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for state in (query, *key_value.chunk(2, dim=-1))
+        )
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
 class OneVisionPoolingHead(nn.Module):
@@ -199,20 +216,22 @@ class OneVisionPoolingHead(nn.Module):
     def __init__(self, config: OneVisionConfig):
         super().__init__()
         self.probe = nn.Parameter(torch.randn(1, 1, config.hidden_size))
-        self.attention = nn.MultiheadAttention(
-            config.hidden_size, config.num_attention_heads, batch_first=True
-        )
+        self.attention = OneVisionProbeAttention(config.hidden_size, config.num_attention_heads)
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = OneVisionMLP(config)
 
     def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, L, D), mask (B, L) True for real patches -> (B, D)."""
-        probe = self.probe.expand(hidden_states.shape[0], -1, -1)
-        padding = None if mask is None else ~mask
-        pooled, _ = self.attention(
-            probe, hidden_states, hidden_states, key_padding_mask=padding, need_weights=False
-        )
-        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+        """(B, L, D) -> (B, D), attending where `mask` (B, L) is True; packed, (L, D) -> (B, D) likewise."""
+        if hidden_states.ndim == 3:
+            probes = self.probe.expand(len(hidden_states), -1, -1)
+            mask = None if mask is None else mask[:, None, None]
+        else:
+            # One row of patches with a probe for each of its items.
+            assert mask is not None
+            probes = self.probe.expand(1, len(mask), -1)
+            hidden_states, mask = hidden_states[None], mask[None, None]
+        pooled = self.attention(probes, hidden_states, mask)
+        return (pooled + self.mlp(self.norm(pooled))).flatten(0, 1)
 
 
 class OneVisionPreTrainedModel(PreTrainedModel):
@@ -221,10 +240,12 @@ class OneVisionPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ["image", "video"]
     supports_gradient_checkpointing = True
-    # The head is whole because its attention reads the weights of sub-modules that it does not call.
     _no_split_modules = ["OneVisionEmbeddings", "OneVisionLayer", "OneVisionPoolingHead"]
     _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
     _supports_attention_backend = True
+    _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": OneVisionLayer, "attentions": OneVisionAttention}
 
     @torch.no_grad()
@@ -258,45 +279,60 @@ class OneVisionModel(OneVisionPreTrainedModel):
         patch_positions: Tensor | None = None,
         pixel_attention_mask: Tensor | None = None,
         pixel_values_videos: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         r"""
-        Encode images, dense videos or selected patches.
+        Encode images, dense videos, or selected patches, padded or packed.
 
         Args:
             pixel_values (`torch.FloatTensor`): (B, C, H, W) images or (B, C, T, H, W) videos, H and W
-                multiples of the patch size; or (B, K, C*p*p) patches, as `pixel_values_videos`.
+                multiples of the patch size; or patches, as `pixel_values_videos`.
             visible_indices (`torch.LongTensor` of shape (B, K), *optional*): the patches of a dense input
                 that are encoded, as flat indices t*gh*gw + h*gw + w.
             patch_positions (`torch.LongTensor` of shape (B, K, 3), *optional*): [t, h, w] of each patch, t on
-                the grid of `config.rope_temporal_size`. Needed for patches; dense pixels default to t =
-                0..T-1.
+                the grid of `config.rope_temporal_size`. Needed for patches; dense pixels default to the
+                frames t = 0..T-1.
             pixel_attention_mask (`torch.Tensor` of shape (B, K), *optional*): bool or int, 1 for a real
                 patch, 0 for padding, whose content is ignored.
             pixel_values_videos (`torch.FloatTensor` of shape (B, K, C*p*p)): patches, flattened as (C, p, p).
+            cu_seqlens (`torch.IntTensor` of shape (B+1,), *optional*): bounds of the items of a packed batch,
+                whose patches are (sum K, C*p*p) and positions (sum K, 3). Does not go with a mask.
 
         Returns:
-            `last_hidden_state` (B, K, D) and `pooler_output` (B, D), which is `None` without a head. Of the
-            `hidden_states`, the first is the input of the first layer and the last one precedes the final
-            norm.
+            `last_hidden_state` (B, K, D), packed (sum K, D), and `pooler_output` (B, D), which is `None`
+            without a head. Of the `hidden_states`, the first is the input of the first layer and the last one
+            precedes the final norm.
 
         Raises:
             ValueError: for inputs that do not fit together or the model; the message names both sides.
         """
-        patches, positions, mask = prepare_patches(
+        patches, positions, mask, cu_seqlens = prepare_patches(
             self.config,
             pixel_values,
             visible_indices,
             patch_positions,
             pixel_attention_mask,
             pixel_values_videos,
+            cu_seqlens,
         )
         hidden_states = self.layernorm_pre(self.embeddings(patches))
         rotary = self.video_rope(positions.to(hidden_states.device), hidden_states.dtype)
-        attention_mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden_states, attention_mask=mask
-        )
-        hidden_states = self.encoder(hidden_states, rotary, attention_mask, **kwargs)
+        if "attention_mask" in kwargs:
+            raise ValueError("the mask of the encoder is called pixel_attention_mask, got attention_mask")
+        if cu_seqlens is None:
+            # All rows of a padding mask are equal. One is made where it spreads, so that none is L x L.
+            spreads = self.config._attn_implementation in ("sdpa", "eager")
+            attention_mask = create_bidirectional_mask(
+                config=self.config,
+                inputs_embeds=hidden_states[:, :1] if spreads else hidden_states,
+                encoder_hidden_states=hidden_states,
+                attention_mask=mask,
+            )
+            arguments: dict[str, Any] = {"attention_mask": attention_mask}
+        else:
+            mask, arguments = self._keep_items_apart(hidden_states, cu_seqlens)
+        hidden_states = self.encoder(hidden_states, rotary, **arguments, **kwargs)
 
         if self.layernorm_post is None or self.head is None:
             return BaseModelOutputWithPooling(last_hidden_state=hidden_states)
@@ -304,6 +340,26 @@ class OneVisionModel(OneVisionPreTrainedModel):
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states, pooler_output=self.head(hidden_states, mask)
         )
+
+    def _keep_items_apart(self, hidden_states: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """For a packed batch: which patches are of which item (B, L), and the layers' arguments for that."""
+        patch_ids = torch.arange(len(hidden_states), device=cu_seqlens.device, dtype=cu_seqlens.dtype)
+        item_of_patch = torch.searchsorted(cu_seqlens[1:].contiguous(), patch_ids, right=True)
+        mask = item_of_patch == torch.arange(len(cu_seqlens) - 1, device=cu_seqlens.device)[:, None]
+        if is_flash_attention_requested(self.config):
+            longest = int(cu_seqlens.diff().max())
+            bounds = {"cu_seq_lens_q": cu_seqlens, "cu_seq_lens_k": cu_seqlens}
+            return mask, {**bounds, "max_length_q": longest, "max_length_k": longest}
+        if self.config._attn_implementation == "sdpa":
+            # A mask would be (sum K)^2, and most of its scores would be computed for nothing.
+            return mask, {"segments": cu_seqlens.diff().tolist()}
+        block_mask = create_bidirectional_mask(
+            config=self.config,
+            inputs_embeds=hidden_states[None],
+            attention_mask=None,
+            and_mask_function=lambda batch, head, q, k: item_of_patch[q] == item_of_patch[k],
+        )
+        return mask, {"attention_mask": block_mask}
 
 
 __all__ = ["OneVisionModel", "OneVisionPreTrainedModel"]

@@ -1,8 +1,10 @@
 """From every form in which pixels reach the encoder to one: flattened patches, their positions, a mask.
 
-Shapes: B batch, C channels, T frames, H W pixels, p patch side, K patches of a batch row, gh gw patch grid.
+Shapes: B batch, C channels, T frames, H W pixels, p patch side, K patches of a batch row, gh gw patch grid,
+sum K all patches of a packed batch.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -15,14 +17,16 @@ class PatchInputs(NamedTuple):
     """What the encoder computes on.
 
     Attributes:
-        patches: (B, K, C*p*p) floating point, each patch flattened as (C, p, p).
-        positions: (B, K, 3) integers [t, h, w].
+        patches: (B, K, C*p*p) floating point, each patch flattened as (C, p, p); packed (sum K, C*p*p).
+        positions: (B, K, 3) integers [t, h, w]; packed (sum K, 3).
         mask: (B, K) bool, True for a real patch; `None` when every patch is real.
+        cu_seqlens: (B+1,) int32, where each packed item starts and the last one ends; `None` when not packed.
     """
 
     patches: Tensor
     positions: Tensor
     mask: Tensor | None
+    cu_seqlens: Tensor | None
 
 
 def prepare_patches(
@@ -32,12 +36,14 @@ def prepare_patches(
     patch_positions: Tensor | None = None,
     pixel_attention_mask: Tensor | None = None,
     pixel_values_videos: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
 ) -> PatchInputs:
     """Check the arguments of `OneVisionModel.forward` and bring them to one form.
 
     Raises:
         ValueError: none or both of the pixel arguments, a shape, type or size that does not fit the model,
-            positions off the grid, a row without a real patch. The message names what was found and what was
+            positions off the grid, a row without a real patch, packing that does not cover the patches. The
+            message names what was found and what was
             expected.
     """
     if (pixel_values is None) == (pixel_values_videos is None):
@@ -51,37 +57,44 @@ def prepare_patches(
 
     grid = None
     if name == "pixel_values" and pixels.ndim in (4, 5):
-        patches, grid = cut_patches(pixels, config)
+        if pixels.shape[1] != config.num_channels:
+            raise ValueError(
+                f"pixel_values has {pixels.shape[1]} channels in dimension 1, the model has "
+                f"{config.num_channels}; the layouts are (B, C, H, W) and (B, C, T, H, W), got shape "
+                f"{tuple(pixels.shape)}"
+            )
+        patches, grid = cut_patches(pixels, config.patch_size)
         positions = _dense_positions(patches, grid, visible_indices, patch_positions)
         if visible_indices is not None:
             patches = patches.gather(1, visible_indices[..., None].expand(-1, -1, patches.shape[-1]))
-    elif pixels.ndim == 3:
+    elif pixels.ndim == (3 if cu_seqlens is None else 2):
         patches, positions = pixels, _given_positions(config, name, pixels, visible_indices, patch_positions)
     else:
         dense = "(B, C, H, W), (B, C, T, H, W) or " if name == "pixel_values" else ""
-        raise ValueError(f"{name} must be {dense}(B, K, C*p*p), got shape {tuple(pixels.shape)}")
+        raise ValueError(
+            f"{name} must be {dense}(B, K, C*p*p), or (sum K, C*p*p) with cu_seqlens; got shape "
+            f"{tuple(pixels.shape)} {'without' if cu_seqlens is None else 'with'} cu_seqlens"
+        )
 
     mask = None
-    if pixel_attention_mask is not None:
+    if cu_seqlens is not None:
+        _check_packing(cu_seqlens, patches, grid, pixel_attention_mask)
+        cu_seqlens = cu_seqlens.to(patches.device, torch.int32)
+    elif pixel_attention_mask is not None:
         mask = _checked_mask(pixel_attention_mask, patches)
         # Padding may hold anything, NaN included, and NaN would survive a weight of zero.
         patches = patches.masked_fill(~mask[..., None], 0)
         positions = positions.masked_fill(~mask[..., None], 0)
     _check_on_grid(config, positions, grid)
-    return PatchInputs(patches, positions, mask)
+    return PatchInputs(patches, positions, mask, cu_seqlens)
 
 
-def cut_patches(pixel_values: Tensor, config: OneVisionConfig) -> tuple[Tensor, tuple[int, int, int]]:
+def cut_patches(pixel_values: Tensor, patch_size: int) -> tuple[Tensor, tuple[int, int, int]]:
     """Cut (B, C, H, W) or (B, C, T, H, W) into patches (B, T*gh*gw, C*p*p); also gives the grid (T, gh,
     gw)."""
     video_BCTHW = pixel_values if pixel_values.ndim == 5 else pixel_values.unsqueeze(2)
     batch, channels, frames, height, width = video_BCTHW.shape
-    p = config.patch_size
-    if channels != config.num_channels:
-        raise ValueError(
-            f"pixel_values has {channels} channels in dimension 1, the model has {config.num_channels}; the "
-            f"layouts are (B, C, H, W) and (B, C, T, H, W), got shape {tuple(pixel_values.shape)}"
-        )
+    p = patch_size
     if height % p or width % p or not height or not width:
         raise ValueError(f"height {height} and width {width} must be multiples of patch_size {p}")
     grid = (frames, height // p, width // p)
@@ -170,6 +183,27 @@ def _checked_mask(pixel_attention_mask: Tensor, patches: Tensor) -> Tensor:
     if _values_can_be_read(mask) and not bool((real := mask.any(dim=-1)).all()):
         raise ValueError(f"row {int(real.long().argmin())} of pixel_attention_mask has no real patch")
     return mask
+
+
+def _check_packing(
+    cu_seqlens: Tensor,
+    patches: Tensor,
+    grid: tuple[int, int, int] | None,
+    pixel_attention_mask: Tensor | None,
+) -> None:
+    _check_integers("cu_seqlens", cu_seqlens)
+    if grid is not None or pixel_attention_mask is not None:
+        found = "pixel_attention_mask" if grid is None else "dense pixels"
+        raise ValueError(f"cu_seqlens packs patches without padding, (sum K, C*p*p); it came with {found}")
+    if cu_seqlens.ndim != 1 or len(cu_seqlens) < 2:
+        raise ValueError(f"cu_seqlens must be (B+1,), got shape {tuple(cu_seqlens.shape)}")
+    if _values_can_be_read(cu_seqlens):
+        bounds = cu_seqlens.tolist()
+        if bounds[0] != 0 or bounds[-1] != len(patches) or any(a >= b for a, b in pairwise(bounds)):
+            raise ValueError(
+                f"cu_seqlens must rise from 0 to {len(patches)}, the patches given, without repeats; "
+                f"got {bounds}"
+            )
 
 
 def _check_integers(name: str, values: Tensor) -> None:

@@ -12,20 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from .codec_signals import sample_frame_ids
 from .frame_geometry import FrameGeometry
+from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence, open_video
-from .signal_energy import PRESETS, frame_energies, SignalSettings
+from .signal_energy import SignalSettings, frame_energies
 from .video_reader import VideoReader
 
 DEFAULT_KEEP_RATIO = 0.125
+ANCHORS = ("first", "keyframes")
+# When the patches that a budget would buy carry less than this on average, nothing moves: energies are about
+# 1 where a block moves as much as the picture's 95th percentile.
+STILL = 0.02
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
     """The patches kept of a clip of T sampled frames on a grid of gh x gw patches.
 
-    positions: (K, 3) int64 [t, h, w] sorted; t = 0..T-1 indexes `frame_ids`, h and w are in patches.
+    positions: (K, 3) int64 [t, h, w] sorted (with merge blocks: in block order); t = 0..T-1 indexes
+        `frame_ids`, h and w are in patches.
     frame_ids: (T,) int64, the sampled frames' numbers in display order.
     timestamps: (T,) float64, their seconds from the first frame; NaN for frames that came without times.
     scores: (K,) float32, the energy of each kept patch.
@@ -53,36 +58,50 @@ class Selection:
         return len(self.positions) / self.energy.size
 
 
-def resolve_budget(
-    num_patches: int | None,
-    keep_ratio: float | None,
-    num_frames: int,
-    patches_per_frame: int,
-    num_anchors: int = 1,
-) -> int:
-    """The number of patches K to keep. With neither given, `keep_ratio` is 0.125.
+@dataclass(frozen=True)
+class BudgetSettings:
+    """How many patches are kept, and what is kept whatever its energy.
 
-    A ratio gives round(keep_ratio * T * gh * gw), and at least what the anchors need; a number is a number.
-
-    Raises:
-        ValueError: both given, out of range, more than there are, or fewer than the anchors need.
+    num_patches or keep_ratio: the budget, one of them; 12.5 % of all patches by default.
+    anchors: frames kept whole: "first", "keyframes" (the first and all sampled I pictures), or n: every n-th
+    frame.
+    time_buckets: split the frames that are no anchors into so many stretches of equal budget.
+    merge_size: m x m patches are scored and kept together, for models that merge them.
     """
-    total, anchored = num_frames * patches_per_frame, num_anchors * patches_per_frame
-    check_budget(num_patches, keep_ratio)
-    if num_patches is None:
-        ratio = DEFAULT_KEEP_RATIO if keep_ratio is None else keep_ratio
-        return min(total, max(round(ratio * total), anchored))
-    if num_patches > total:
-        raise ValueError(
-            f"num_patches={num_patches}, but {num_frames} frames of {patches_per_frame} patches have only "
-            f"{total}"
-        )
-    if num_patches < anchored:
-        raise ValueError(
-            f"num_patches={num_patches} is below the {anchored} patches of {num_anchors} anchor frame(s) "
-            f"which are kept whole ({patches_per_frame} each): ask for {anchored} or more, or for a smaller size"
-        )
-    return num_patches
+
+    num_patches: int | None = None
+    keep_ratio: float | None = None
+    anchors: str | int = "first"
+    time_buckets: int = 1
+    merge_size: int = 1
+
+    def __post_init__(self) -> None:
+        check_budget(self.num_patches, self.keep_ratio)
+        for name, value in (("time_buckets", self.time_buckets), ("merge_size", self.merge_size)):
+            check_positive(name, value)
+        if isinstance(self.anchors, str):
+            if self.anchors not in ANCHORS:
+                raise ValueError(
+                    f"anchors must be {', '.join(ANCHORS)} or a positive integer, not {self.anchors!r}"
+                )
+        else:
+            check_positive("anchors", self.anchors)
+        block = self.merge_size**2
+        if self.num_patches is not None and self.num_patches % block:
+            raise ValueError(
+                f"num_patches={self.num_patches} is no multiple of the {block} patches of a merge block"
+            )
+
+    def anchor_frames(self, picture_types: Sequence[str]) -> list[int]:
+        """The sampled frames (t) that are kept whole."""
+        if self.anchors == "keyframes":
+            return [t for t, kind in enumerate(picture_types) if t == 0 or kind == "I"]
+        return list(range(0, len(picture_types), self.anchors)) if isinstance(self.anchors, int) else [0]
+
+
+def check_positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value <= 0:
+        raise ValueError(f"{name} must be a positive integer, not {value!r}")
 
 
 def check_budget(num_patches: int | None, keep_ratio: float | None) -> None:
@@ -91,18 +110,53 @@ def check_budget(num_patches: int | None, keep_ratio: float | None) -> None:
         raise ValueError(
             f"num_patches={num_patches} and keep_ratio={keep_ratio} are both given: give one of them"
         )
-    if num_patches is not None and (
-        isinstance(num_patches, bool) or not isinstance(num_patches, numbers.Integral) or num_patches <= 0
-    ):
-        raise ValueError(f"num_patches must be a positive integer, not {num_patches!r}")
+    if num_patches is not None:
+        check_positive("num_patches", num_patches)
     if keep_ratio is not None and (
         isinstance(keep_ratio, bool) or not isinstance(keep_ratio, numbers.Real) or not 0 < keep_ratio <= 1
     ):
         raise ValueError(f"keep_ratio must be in (0, 1], not {keep_ratio!r}")
 
 
+def resolve_budget(
+    num_patches: int | None,
+    keep_ratio: float | None,
+    num_frames: int,
+    patches_per_frame: int,
+    num_anchors: int = 1,
+    block: int = 1,
+) -> int:
+    """The number of patches K to keep. With neither given, `keep_ratio` is 0.125.
+
+    A ratio gives round(keep_ratio * T * gh * gw), at least what the anchors need, in whole merge blocks of
+    `block` patches; a number is a number.
+
+    Raises:
+        ValueError: both given, out of range, more than there are, or fewer than the anchors need.
+    """
+    total, anchored = num_frames * patches_per_frame, num_anchors * patches_per_frame
+    check_budget(num_patches, keep_ratio)
+    if num_patches is None:
+        ratio = DEFAULT_KEEP_RATIO if keep_ratio is None else keep_ratio
+        return min(total, max(round(ratio * total) // block * block, anchored))
+    if num_patches > total:
+        raise ValueError(
+            f"num_patches={num_patches}, but {num_frames} frames of {patches_per_frame} patches have {total}"
+        )
+    if num_patches < anchored:
+        raise ValueError(
+            f"num_patches={num_patches} is below the {anchored} patches of {num_anchors} anchor frame(s), "
+            f"kept whole ({patches_per_frame} each): ask for {anchored} or more, or for a smaller size"
+        )
+    return int(num_patches)
+
+
 def top_patches(
-    energy: np.ndarray, num_patches: int, anchors: Sequence[int] = (0,), allowed: np.ndarray | None = None
+    energy: np.ndarray,
+    num_patches: int,
+    anchors: Sequence[int] = (0,),
+    allowed: np.ndarray | None = None,
+    time_buckets: int = 1,
 ) -> np.ndarray:
     """The frames in `anchors` whole, then the patches of highest energy over the rest of the clip.
 
@@ -110,6 +164,8 @@ def top_patches(
         energy: (T, gh, gw).
         num_patches: K, at least the anchors' patches.
         allowed: (gh, gw) bool; patches outside (padding) are taken only when all the others are.
+        time_buckets: stretches of time (of the frames that are no anchors) among which the rest is shared
+            evenly.
 
     Returns:
         (K, 3) int64 [t, h, w], sorted. Of equal energies the one with the lower flat index is kept.
@@ -117,16 +173,32 @@ def top_patches(
     rank = energy.astype(np.float32, copy=True)
     if allowed is not None:
         rank[:, ~allowed] = -1
-    rank[list(anchors)] = np.inf
-    flat = rank.reshape(-1)
-    if num_patches < flat.size:
-        last = np.partition(flat, flat.size - num_patches)[flat.size - num_patches]
-        above = np.flatnonzero(flat > last)
-        level = np.flatnonzero(flat == last)[: num_patches - len(above)]
-        kept = np.sort(np.concatenate([above, level]))
-    else:
-        kept = np.arange(flat.size)
-    return np.stack(np.unravel_index(kept, energy.shape), -1).astype(np.int64)
+    per_frame = energy[0].size
+    anchors = sorted(set(anchors))
+    others = np.setdiff1d(np.arange(len(energy)), anchors)
+    kept = [np.arange(per_frame) + t * per_frame for t in anchors]
+    left = num_patches - len(anchors) * per_frame
+    stretches = [frames for frames in np.array_split(others, time_buckets) if len(frames)]
+    for place, frames in enumerate(stretches):
+        # What a full stretch cannot take is left to those after it.
+        share = -(-left // (len(stretches) - place))
+        later = sum(len(stretch) for stretch in stretches[place + 1 :]) * per_frame
+        share = min(len(frames) * per_frame, max(share, left - later))
+        best = _largest(rank[frames].reshape(-1), share)
+        kept.append(frames[best // per_frame] * per_frame + best % per_frame)
+        left -= share
+    return np.stack(np.unravel_index(np.sort(np.concatenate(kept)), energy.shape), -1).astype(np.int64)
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Places of the `count` largest values by a partial sort; of equal ones the first."""
+    if count >= len(values):
+        return np.arange(len(values))
+    if count <= 0:
+        return np.empty(0, np.int64)
+    last = np.partition(values, len(values) - count)[len(values) - count]
+    above = np.flatnonzero(values > last)
+    return np.concatenate([above, np.flatnonzero(values == last)[: count - len(above)]])
 
 
 def select(
@@ -137,39 +209,56 @@ def select(
     picture_types: Sequence[str],
     signal: str,
     geometry: FrameGeometry,
-    num_patches: int | None = None,
-    keep_ratio: float | None = None,
+    budget: BudgetSettings | None = None,
 ) -> Selection:
-    """Spend a budget on the energy (T, gh, gw) of a clip whose first frame is the anchor."""
-    budget = resolve_budget(num_patches, keep_ratio, len(energy), geometry.patches_per_frame)
-    positions = top_patches(energy, budget, allowed=geometry.inside)
-    scores = energy[tuple(positions.T)]
-    return Selection(
-        positions,
-        np.asarray(frame_ids),
-        np.asarray(timestamps),
-        scores,
-        energy,
-        signal,
-        tuple(picture_types),
-        geometry,
+    """Spend a budget on the energy (T, gh, gw) of a clip. Where nothing moves, whole frames are kept
+    uniformly."""
+    budget = budget or BudgetSettings()
+    side = budget.merge_size
+    anchors = budget.anchor_frames(picture_types)
+    count = resolve_budget(
+        budget.num_patches, budget.keep_ratio, len(energy), geometry.patches_per_frame, len(anchors), side**2
     )
+    blocks, allowed = _merge(energy, side), _merge(geometry.inside[None], side)[0] == 1
+    positions = top_patches(blocks, count // side**2, anchors, allowed, budget.time_buckets)
+    chosen = positions[~np.isin(positions[:, 0], anchors)]
+    if len(chosen) and blocks[tuple(chosen.T)].mean() < STILL:
+        whole = np.linspace(0, len(energy) - 1, max(1, count // geometry.patches_per_frame)).astype(np.int64)
+        spread = sorted({*anchors, *whole.tolist()})[: count // geometry.patches_per_frame]
+        if len(spread) > len(anchors):
+            positions = top_patches(blocks, count // side**2, sorted({*anchors, *spread}), allowed)
+            signal += " (nothing moves: uniform whole frames)"
+    if side > 1:
+        within = np.stack(np.unravel_index(np.arange(side**2), (side, side)), -1)
+        positions = positions.repeat(side**2, axis=0)
+        positions[:, 1:] = positions[:, 1:] * side + np.tile(within, (len(positions) // side**2, 1))
+    scores = energy[tuple(positions.T)]
+    frame_ids, timestamps = np.asarray(frame_ids), np.asarray(timestamps)
+    return Selection(positions, frame_ids, timestamps, scores, energy, signal, tuple(picture_types), geometry)
+
+
+def _merge(values: np.ndarray, side: int) -> np.ndarray:
+    """Means over side x side patches."""
+    if side == 1:
+        return values
+    frames, rows, columns = values.shape
+    return values.reshape(frames, rows // side, side, columns // side, side).mean((2, 4))
 
 
 def read_selection(
     reader: VideoReader | FrameSequence,
     geometry: FrameGeometry,
     *,
-    num_frames: int = 64,
-    num_patches: int | None = None,
-    keep_ratio: float | None = None,
-    settings: SignalSettings | None = None,
+    sampling: SamplingSettings | None = None,
+    signals: SignalSettings | None = None,
+    budget: BudgetSettings | None = None,
 ) -> Selection:
     """Select patches of the video that `reader` has open, laid out by `geometry`."""
-    frame_ids = sample_frame_ids(len(reader), num_frames)
+    frame_ids = sample_frames(reader, sampling or SamplingSettings())
+    budget = budget or BudgetSettings()
     # Fail on the budget before the time is spent.
-    resolve_budget(num_patches, keep_ratio, len(frame_ids), geometry.patches_per_frame)
-    energy, picture_types, signal = frame_energies(reader, frame_ids, geometry, settings)
+    resolve_budget(budget.num_patches, budget.keep_ratio, len(frame_ids), geometry.patches_per_frame)
+    energy, picture_types, signal = frame_energies(reader, frame_ids, geometry, signals)
     return select(
         energy,
         frame_ids=frame_ids,
@@ -177,8 +266,7 @@ def read_selection(
         picture_types=picture_types,
         signal=signal,
         geometry=geometry,
-        num_patches=num_patches,
-        keep_ratio=keep_ratio,
+        budget=budget,
     )
 
 
@@ -191,6 +279,18 @@ def select_patches(
     num_patches: int | None = None,
     keep_ratio: float | None = None,
     preset: str = "auto",
+    signals: Sequence[str] | None = None,
+    weights: Sequence[float] | None = None,
+    normalize: str | None = None,
+    camera: str = "median",
+    anchors: str | int = "first",
+    time_buckets: int = 1,
+    merge_size: int = 1,
+    sampling: str = "uniform",
+    fps: float | None = None,
+    timestamps: Sequence[float] | None = None,
+    start: float | None = None,
+    end: float | None = None,
 ) -> Selection:
     """Choose the patches of a video that its codec says matter, without building pixels.
 
@@ -200,21 +300,29 @@ def select_patches(
         size: pixels of the shorter side, both then rounded to the patch; `published`: of the longer side.
         patch_size: pixels.
         num_patches, keep_ratio: the budget, one of them; 12.5 % of all patches by default.
-        preset: `auto`, or `published`: the geometry of the published pipeline, a black square of `size` with
-            the picture in its middle, frame 0 kept whole with its padding.
+        preset: `auto`, the best signal that the codec gives; `bits`, what each block cost; `published`, the
+            published pipeline's signal and geometry (a black square of `size` with the picture in its middle,
+            frame 0 kept whole with its padding). See `signal_energy`.
+        signals, weights, normalize, camera: signals of one's own instead, see `SignalSettings`.
+        anchors, time_buckets, merge_size: see `BudgetSettings`.
+        sampling, fps, timestamps, start, end: see `SamplingSettings`.
 
     Raises:
         VideoReadError: the video cannot be read. ValueError: an argument is out of range.
     """
-    for name, value in (("num_frames", num_frames), ("size", size), ("patch_size", patch_size)):
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value <= 0:
-            raise ValueError(f"{name} must be a positive integer, not {value!r}")
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
-    check_budget(num_patches, keep_ratio)
+    for name, value in (("size", size), ("patch_size", patch_size)):
+        check_positive(name, value)
+    frames = SamplingSettings(num_frames, sampling, fps, _tuple(timestamps), start, end)
+    energy = SignalSettings(preset, _tuple(signals), _tuple(weights), normalize, camera)
+    budget = BudgetSettings(num_patches, keep_ratio, anchors, time_buckets, merge_size)
     with open_video(video) as reader:
-        layout = FrameGeometry.pad_square if preset == "published" else FrameGeometry.fit
-        geometry = layout(reader.height, reader.width, int(size), int(patch_size))
-        return read_selection(
-            reader, geometry, num_frames=num_frames, num_patches=num_patches, keep_ratio=keep_ratio, settings=SignalSettings(preset=preset)
-        )
+        if preset == "published":
+            geometry = FrameGeometry.pad_square(reader.height, reader.width, int(size), int(patch_size))
+        else:
+            geometry = FrameGeometry.fit(reader.height, reader.width, int(size), int(patch_size), merge_size)
+        geometry.check_merge(merge_size)
+        return read_selection(reader, geometry, sampling=frames, signals=energy, budget=budget)
+
+
+def _tuple(values: Any) -> Any:
+    return tuple(values) if isinstance(values, list | np.ndarray) else values

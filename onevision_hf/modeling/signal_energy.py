@@ -1,9 +1,9 @@
 """From a video to one energy map a sampled frame on the patch grid: which signals, how scaled, how added up.
 
 Presets:
-    auto        the best signal that the codec gives: vectors + exact residual (H.264), exact residual (HEVC), vectors
-                + compensated residual (MPEG-1/2/4, H.263, and H.264 that cannot be decoded packet by packet), or the
-                difference to the frame before (all others, and frames decoded elsewhere).
+    auto        the best signal that the codec gives: vectors + exact residual (H.264), exact residual (HEVC),
+                vectors + compensated residual (MPEG-1/2/4, H.263, and H.264 that cannot be decoded packet by
+                packet), or the difference to the frame before (all others, and frames decoded elsewhere).
     published   what the published weights were trained with: vectors in whole pixels + compensated residual.
     bits        an estimate of the bits that each block cost, which the authors' later work uses.
 """
@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .codec_signals import (
-    BLOCK,
     CAMERA_MODELS,
     VECTOR_CODECS,
     bits,
@@ -25,10 +24,11 @@ from .codec_signals import (
     vector_energy,
     vectors,
 )
+from .decoded_frame import DecodedFrame, turn
 from .frame_geometry import FrameGeometry
 from .frame_sequence import FrameSequence
 from .lone_decoder import LONE_CODECS, LonePicture, UnsupportedStreamError
-from .video_reader import DecodedFrame, VideoReader, turn
+from .video_reader import VideoReader
 
 PRESETS = ("auto", "published", "bits")
 SIGNALS = ("vectors", "residual", "compensated", "difference", "bits")
@@ -46,8 +46,10 @@ VECTOR_DEAD_ZONE = 0.5
 class SignalSettings:
     """How energy is made of signals. With `signals` None the preset chooses.
 
-    signals: some of `SIGNALS`; weights: a number for each. normalize: divide each signal by its 95th percentile in
-    the picture ("frame": every picture has its say) or over the clip ("clip": pictures in which more happens get
+    signals: some of `SIGNALS`; weights: a number for each. normalize: divide each signal by its 95th
+    percentile in
+    the picture ("frame": every picture has its say) or over the clip ("clip": pictures in which more happens
+    get
     more). camera: the camera model that is removed from the vectors.
     """
 
@@ -84,8 +86,8 @@ class SignalSettings:
 
 @dataclass
 class PictureSignals:
-    """Raw maps of one picture in stored orientation, by signal; `change` stands in where a picture is intra coded, and
-    is made of `picture`, its luma."""
+    """Raw maps of one picture in stored orientation, by signal; `change` stands in where a picture is intra
+    coded, and is made of `picture`, its luma."""
 
     picture_type: str
     height: int
@@ -162,8 +164,8 @@ def _check_given(names: Sequence[str], codec: str) -> None:
     exact, decoded = {"residual", "bits"} & set(names), {"compensated", "difference"} & set(names)
     if exact and decoded:
         raise ValueError(
-            f"{', '.join(sorted(exact))} (packets alone) and {', '.join(sorted(decoded))} (decoded pictures) cannot "
-            "be mixed: choose one kind, with vectors or without"
+            f"{', '.join(sorted(exact))} (packets alone) and {', '.join(sorted(decoded))} (decoded pictures) "
+            "cannot be mixed: choose one kind, with vectors or without"
         )
 
 
@@ -174,12 +176,13 @@ def _lone_signals(
     reader: VideoReader, frame_ids: np.ndarray, names: list[str], camera: str
 ) -> list[PictureSignals]:
     def measure(picture: LonePicture) -> PictureSignals:
-        signals = PictureSignals(picture.picture_type, *picture.luma.shape)
+        height, width = picture.luma.shape
+        signals = PictureSignals(picture.picture_type, height, width)
         if picture.picture_type == "I":
             signals.picture = picture.luma
         else:
             if "vectors" in names:
-                signals.maps["vectors"] = _own_motion(picture.vectors, *picture.luma.shape, camera)
+                signals.maps["vectors"] = _own_motion(picture.vectors, height, width, camera)
             if "residual" in names:
                 signals.maps["residual"] = residual_energy(picture, LONE_CELL)
         return signals
@@ -199,8 +202,8 @@ def _lone_signals(
 
 
 def _compare_keyframes(reader: VideoReader, frame_ids: np.ndarray, found: list[PictureSignals]) -> None:
-    """Set `change` of each sampled I picture: its difference to the keyframe before it. Both can be decoded alone, so
-    what changed between them is known without decoding anything else."""
+    """Set `change` of each sampled I picture: its difference to the keyframe before it. Both can be decoded
+    alone, so what changed between them is known without decoding anything else."""
     keys = np.flatnonzero(reader.index.keyframe)
     for frame_id, signals in zip(frame_ids, found, strict=True):
         place = int(np.searchsorted(keys, frame_id)) - 1
@@ -234,7 +237,8 @@ def _decoded_signals(
 ) -> list[PictureSignals]:
     names = [name for name, _ in settings.pairs]
     with_vectors = bool({"vectors", "compensated"} & set(names))
-    # What is compared with the frame before needs that frame decoded too: all, or the pictures without vectors.
+    # What is compared with the frame before needs that frame decoded too: all, or the pictures without
+    # vectors.
     compared = frame_ids
     if with_vectors and "difference" not in names and isinstance(reader, VideoReader):
         compared = frame_ids[reader.index.keyframe[frame_ids]]
@@ -304,9 +308,12 @@ def _combine(
                 continue
             values = picture.maps[name]
             scale = scales.get(name) or max(percentile_95(values), FLOORS[name])
-            # Bits are compared as they are: what cost most comes first. The others are cut where they are large.
+            # Bits are compared as they are: what cost most comes first. The others are cut where they are
+            # large.
             share = values / np.float32(scale)
-            energy += weight * _pool(share if name == "bits" else np.minimum(share, 1), picture, name, geometry, rotation)
+            energy += weight * _pool(
+                share if name == "bits" else np.minimum(share, 1), picture, name, geometry, rotation
+            )
         if picture.change is not None and not picture.maps:
             scale = max(percentile_95(picture.change), FLOORS["difference"])
             change = np.minimum(picture.change / np.float32(scale), 1)
@@ -323,7 +330,12 @@ def _pool(
     if rotation % 180:
         height, width = width, height
     # Maps come on grids of 4, 8 or 16 pixels.
-    cell = next(step for step in (4, 8, 16) if -(-picture.height // step) == values.shape[0] if -(-picture.width // step) == values.shape[1])
+    cell = next(
+        step
+        for step in (4, 8, 16)
+        if -(-picture.height // step) == values.shape[0]
+        if -(-picture.width // step) == values.shape[1]
+    )
     cell_height, cell_width = cell * geometry.height / height, cell * geometry.width / width
     return geometry.pool(turn(values, rotation), cell_height, cell_width)
 

@@ -5,24 +5,46 @@ inputs = processor("clip.mp4", num_frames=64, keep_ratio=0.125, return_tensors="
 outputs = model(**inputs)       # pixel_values_videos, patch_positions, pixel_attention_mask
 """
 
+import dataclasses
 import numbers
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypedDict
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
+import torch
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .frame_geometry import FrameGeometry
+from .frame_sampling import SamplingSettings
 from .frame_sequence import FrameSequence, is_encoded, open_video
-from .patch_selection import DEFAULT_KEEP_RATIO, Selection, check_budget, read_selection
-from .signal_energy import PRESETS, SignalSettings
-from .video_reader import DecodedFrame, VideoReader, VideoReadError
+from .patch_cutting import check_selection, cut_patches
+from .patch_selection import (
+    DEFAULT_KEEP_RATIO,
+    BudgetSettings,
+    Selection,
+    check_budget,
+    check_positive,
+    read_selection,
+)
+from .pretrained_settings import read_with_model_settings
+from .signal_energy import SignalSettings
+from .video_reader import VideoReader, VideoReadError
 
-HELD_FRAMES = 4  # decoded frames that wait to be cut
+if TYPE_CHECKING:
+    # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
+    from .bit_cost import quantiser_step  # noqa: F401
+    from .codec_signals import vectors  # noqa: F401
+    from .configuration_onevision import OneVisionConfig  # noqa: F401
+    from .decoded_frame import DecodedFrame  # noqa: F401
+    from .h264_bitstream import BitReader  # noqa: F401
+    from .lone_decoder import UnsupportedStreamError  # noqa: F401
+    from .video_demuxer import Demuxer  # noqa: F401
+    from .video_source import VideoFile  # noqa: F401
+
 BUDGETS = ("num_patches", "keep_ratio")
 
 
@@ -37,7 +59,9 @@ class OneVisionVideoProcessorKwargs(TypedDict, total=False):
     patch_size (`int`, default 14): pixels.
     keep_ratio (`float`, default 0.125) or num_patches (`int`): the budget. One given at the call or in the
         constructor replaces the stored one of either kind.
-    preset (`str`, default "auto"): see `select_patches`.
+    preset (`str`, default "auto"), signals, weights, normalize, camera: what counts, see `SignalSettings`.
+    anchors, time_buckets, merge_size: what is kept together, see `BudgetSettings`.
+    sampling, fps, timestamps, start, end: which frames are looked at, see `SamplingSettings`.
     rope_temporal_size (`int`, default 64): the model's virtual time grid; `None` keeps the frame's index.
     do_rescale, rescale_factor, do_normalize, image_mean, image_std: as everywhere in transformers.
     return_metadata (`bool`): add `video_metadata` and `selections`, lists with an entry a video.
@@ -52,6 +76,18 @@ class OneVisionVideoProcessorKwargs(TypedDict, total=False):
     num_patches: int | None
     keep_ratio: float | None
     preset: str | None
+    signals: Any
+    weights: Any
+    normalize: str | None
+    camera: str | None
+    anchors: Any
+    time_buckets: int | None
+    merge_size: int | None
+    sampling: str | None
+    fps: float | None
+    timestamps: Any
+    start: float | None
+    end: float | None
     rope_temporal_size: int | None
     do_rescale: bool | None
     rescale_factor: float | None
@@ -78,6 +114,18 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
     num_patches = None
     keep_ratio: float | None = DEFAULT_KEEP_RATIO
     preset = "auto"
+    signals = None
+    weights = None
+    normalize = None  # type: ignore[assignment]  # of the energy; the backend's method of that name is not used here
+    camera = "median"
+    anchors = "first"
+    time_buckets = 1
+    merge_size = 1
+    sampling = "uniform"
+    fps = None
+    timestamps = None
+    start = None
+    end = None
     rope_temporal_size = 64
     do_rescale = True
     rescale_factor = 1 / 255
@@ -93,6 +141,23 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
             self.keep_ratio = None
         if "rope_temporal_size" in kwargs:  # None is a value: t stays the frame's index
             self.rope_temporal_size = kwargs["rope_temporal_size"]
+
+    @classmethod
+    def get_video_processor_dict(
+        cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Settings of the folder; patch size and time grid are those of the model beside them."""
+        settings, unused = read_with_model_settings(
+            super().get_video_processor_dict,
+            pretrained_model_name_or_path,
+            ("patch_size", "rope_temporal_size"),
+            **kwargs,
+        )
+        if "image_processor_type" in settings:
+            # A published folder has an image processor's file only; what it says of sizes and colours counts.
+            known = settings.keys() & cls.valid_kwargs.__annotations__.keys()
+            settings = {name: settings[name] for name in known}
+        return settings, unused
 
     @classmethod
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any):  # type: ignore[override]
@@ -156,7 +221,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
                 skipped[0][1], f"and none of the other {len(skipped) - 1} videos can be read"
             )
 
-        features = BatchFeature(data=_pad(results), tensor_type=return_tensors)
+        features = BatchFeature(data=_as_tensors(_pad(results), return_tensors))
         if errors == "skip":
             features["skipped"] = skipped
         if settings["return_metadata"]:
@@ -175,12 +240,9 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
             if name in given:
                 settings[BUDGETS[1 - BUDGETS.index(name)]] = None
         check_budget(settings["num_patches"], settings["keep_ratio"])
-        for name in ("num_frames", "patch_size"):
-            value = settings[name]
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value <= 0:
-                raise ValueError(f"{name} must be a positive integer, not {value!r}")
-        if settings["preset"] not in PRESETS:
-            raise ValueError(f"unknown preset {settings['preset']!r}: choose one of {', '.join(PRESETS)}")
+        check_positive("patch_size", settings["patch_size"])
+        for group in (SamplingSettings, SignalSettings, BudgetSettings):
+            settings[group.__name__] = _group(group, settings)
         settings["size"] = _as_size(settings["size"], "size")
         if settings["crop_size"] is not None:
             settings["crop_size"] = _as_size(settings["crop_size"], "crop_size")
@@ -193,14 +255,13 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
                 selection = read_selection(
                     reader,
                     _geometry(reader, settings),
-                    num_frames=settings["num_frames"],
-                    num_patches=settings["num_patches"],
-                    keep_ratio=settings["keep_ratio"],
-                    settings=SignalSettings(preset=settings["preset"]),
+                    sampling=settings["SamplingSettings"],
+                    signals=settings["SignalSettings"],
+                    budget=settings["BudgetSettings"],
                 )
             else:
-                _check_selection(selection, reader, settings)
-            patches = _cut(reader, selection, settings)
+                check_selection(selection, reader, settings["patch_size"])
+            patches = cut_patches(reader, selection, settings)
             metadata = VideoMetadata(
                 total_num_frames=len(reader),
                 fps=reader.fps,
@@ -217,6 +278,13 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
         return {"patches": patches, "positions": positions, "selection": selection, "metadata": metadata}
 
 
+def _group(kind: type, settings: dict[str, Any]) -> Any:
+    """One of the settings' dataclasses from those of its fields that are set."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    given = {name: settings[name] for name in names if settings.get(name) is not None}
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
+
 def _virtual_times(num_frames: int, temporal_size: int | None) -> np.ndarray:
     """Where each sampled frame stands on the model's time grid of `temporal_size` frames."""
     if temporal_size is None or num_frames == temporal_size:
@@ -225,6 +293,12 @@ def _virtual_times(num_frames: int, temporal_size: int | None) -> np.ndarray:
 
 
 def _geometry(reader: VideoReader | FrameSequence, settings: dict[str, Any]) -> FrameGeometry:
+    geometry = _layout(reader, settings)
+    geometry.check_merge(settings["merge_size"])
+    return geometry
+
+
+def _layout(reader: VideoReader | FrameSequence, settings: dict[str, Any]) -> FrameGeometry:
     height, width, patch_size = reader.height, reader.width, settings["patch_size"]
     size = settings["size"]
     shorter = size.get("shortest_edge")
@@ -240,7 +314,7 @@ def _geometry(reader: VideoReader | FrameSequence, settings: dict[str, Any]) -> 
         sides = (crop.get("height", crop.get("shortest_edge")), crop.get("width", crop.get("shortest_edge")))
         return FrameGeometry.crop(height, width, shorter or min(size.values()), *sides, patch_size)
     if shorter is not None:
-        return FrameGeometry.fit(height, width, shorter, patch_size)
+        return FrameGeometry.fit(height, width, shorter, patch_size, settings["merge_size"])
     exact = (size["height"], size["width"])
     if exact[0] % patch_size or exact[1] % patch_size:
         raise ValueError(
@@ -249,73 +323,6 @@ def _geometry(reader: VideoReader | FrameSequence, settings: dict[str, Any]) -> 
     return FrameGeometry(
         height, width, *exact, 0, 0, patch_size, exact[0] // patch_size, exact[1] // patch_size
     )
-
-
-def _cut(reader: VideoReader | FrameSequence, selection: Selection, settings: dict[str, Any]) -> np.ndarray:
-    """(K, C*p*p) float32, the selected patches rescaled and normalised. Other frames never become RGB."""
-    geometry, positions = selection.geometry, selection.positions
-    p, channels = geometry.patch_size, 3
-    scale: np.ndarray = np.full(channels, settings["rescale_factor"] if settings["do_rescale"] else 1.0)
-    offset: np.ndarray = np.zeros(channels)
-    if settings["do_normalize"]:
-        mean, std = (np.broadcast_to(settings[name], channels) for name in ("image_mean", "image_std"))
-        scale, offset = scale / std, -mean / std
-    scale, offset = np.float32(scale), np.float32(offset)
-
-    patches = np.empty((len(positions), channels, p, p), np.float32)
-    rows_of: dict[int, list[np.ndarray]] = {}
-    for t in np.unique(positions[:, 0]):
-        rows_of.setdefault(int(selection.frame_ids[t]), []).append(np.flatnonzero(positions[:, 0] == t))
-
-    def cut(frame: DecodedFrame) -> None:
-        planes = frame.rgb_planes(geometry.resized_width, geometry.resized_height)
-        for channel, plane in enumerate(planes):
-            grid = geometry.place(plane).reshape(geometry.grid_height, p, geometry.grid_width, p)
-            for rows in rows_of[frame.frame_id]:
-                pixels = grid[positions[rows, 1], :, positions[rows, 2]]
-                patches[rows, channel] = pixels * scale[channel] + offset[channel]
-
-    # Resizing and cutting go beside the decoder, which gives up the interpreter lock; few frames are held at a time.
-    with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Future[None]] = deque()
-        for frame in reader.frames(rows_of):
-            waiting.append(pool.submit(cut, frame))
-            if len(waiting) > HELD_FRAMES:
-                waiting.popleft().result()
-        for job in waiting:
-            job.result()
-    return patches.reshape(len(positions), -1)
-
-
-def _check_selection(
-    selection: Selection, reader: VideoReader | FrameSequence, settings: dict[str, Any]
-) -> None:
-    geometry = selection.geometry
-    if geometry.patch_size != settings["patch_size"]:
-        raise ValueError(
-            f"the selection has patches of {geometry.patch_size} pixels, the processor "
-            f"of {settings['patch_size']}"
-        )
-    if (geometry.height, geometry.width) != (reader.height, reader.width):
-        raise ValueError(
-            f"the selection was made for frames of {geometry.height} x {geometry.width} pixels, this video "
-            f"has {reader.height} x {reader.width}"
-        )
-    if selection.frame_ids.max() >= len(reader):
-        raise ValueError(
-            f"the selection names frame {selection.frame_ids.max()}, this video has "
-            f"frames 0 to {len(reader) - 1}"
-        )
-    limits = np.array([len(selection.frame_ids), geometry.grid_height, geometry.grid_width])
-    positions = np.asarray(selection.positions)
-    if positions.ndim != 2 or positions.shape[1] != 3 or not np.issubdtype(positions.dtype, np.integer):
-        raise ValueError(
-            f"positions must be (K, 3) integers, found {positions.dtype} of shape {positions.shape}"
-        )
-    outside = (positions < 0) | (positions >= limits)
-    if outside.any():
-        bad = positions[outside.any(1)][0].tolist()
-        raise ValueError(f"position {bad} is out of the selection's grid of {limits.tolist()} [t, h, w]")
 
 
 def _pad(results: list[dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -334,6 +341,15 @@ def _pad(results: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         positions[row, :count] = result["positions"]
         mask[row, :count] = True
     return {"pixel_values_videos": patches, "patch_positions": positions, "pixel_attention_mask": mask}
+
+
+def _as_tensors(arrays: dict[str, np.ndarray], kind: str | TensorType | None) -> dict[str, Any]:
+    """Without a copy, which `BatchFeature` makes of arrays."""
+    if kind is None or kind == "np":
+        return dict(arrays)
+    if kind == "pt":
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    raise ValueError(f'return_tensors must be "pt", "np" or None, not {kind!r}')
 
 
 def _as_list(videos: Any) -> list[Any]:

@@ -131,7 +131,7 @@ def test_a_fresh_process_with_poisoned_memory_computes_the_same(model, video, tm
 @settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_dense_indexed_and_cut_forms_of_the_same_patches_agree(model, video, data):
-    patches, grid = cut_patches(video, model.config)
+    patches, grid = cut_patches(video, model.config.patch_size)
     total = patches.shape[1]
     chosen = data.draw(st.lists(st.integers(0, total - 1), min_size=1, max_size=total, unique=True))
     indices = torch.tensor([chosen, chosen[::-1]])
@@ -159,7 +159,7 @@ def test_dense_video_without_positions_lies_on_the_frames_it_has(model, video):
 
 @torch.no_grad()
 def test_a_row_does_not_depend_on_its_neighbours_or_on_what_padding_holds(model, video):
-    patches, _ = cut_patches(video, model.config)
+    patches, _ = cut_patches(video, model.config.patch_size)
     positions = grid_positions(4, 3, 4).expand(2, -1, -1).clone()
     alone = model(pixel_values_videos=patches[:1, :17], patch_positions=positions[:1, :17])
     mask = torch.ones(2, 48, dtype=torch.long)

@@ -1,0 +1,174 @@
+"""Label-free descriptors: colour, edges and motion as histograms, from pixels and the codec's motion vectors
+alone.
+
+They need no weights, so they can start a training that has no teacher: cluster them, train, cluster the
+encoder's own features. Two parts, usable as a head each:
+
+- `object`: what is seen. A picture: colours and edge directions. A video: those of the patches that the codec
+  spends itself on, and by how much their colours exceed the whole clip's, so that it tells what moves.
+- `motion`: how it moves. Directions and speeds of the motion vectors over time and over the picture, and the
+camera's.
+
+Histogram counts are square-rooted (Hellinger), so that their inner product is a similarity of distributions.
+"""
+
+import math
+
+import numpy as np
+
+from ..modeling.codec_signals import vectors
+from ..modeling.decoded_frame import DecodedFrame, turn
+from ..modeling.frame_geometry import FrameGeometry
+from ..modeling.frame_sampling import sample_frame_ids
+from ..modeling.patch_selection import top_patches
+from ..modeling.signal_energy import frame_energies
+from ..modeling.video_reader import VideoReader
+from .items import MediaError
+
+PARTS = ("object", "motion")
+SIDE = 64  # the shorter side that pictures and frames are brought to
+CELL = 4  # pixels a side of a cell of the grid of kept patches, so 16 cells
+COLOUR_LEVELS = 4  # a channel
+ORIENTATIONS = 8
+EDGE_GRID = 4
+DIRECTIONS = 8
+TIME_BINS, SPACE_BINS = 4, 2
+# Speeds in shares of the shorter side a frame; the first is where movement begins.
+SPEED_EDGES = (0.005, 0.02, 0.06)
+KEPT_SHARE = 0.05  # of the clip's patches: what `object` looks at
+STILL = 0.1  # weight of the component that clips without any movement have in common
+
+
+def describe_picture(rgb: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8, of any size -> (192,) float32: 64 colours, 8 edge directions in each of 4 x 4
+    fields."""
+    weight = np.ones(rgb.shape[:2], np.float32)
+    return np.concatenate([np.sqrt(_colours(rgb, weight)), 0.7 * np.sqrt(_edges(rgb, weight, EDGE_GRID))])
+
+
+def describe_video(reader: VideoReader, parts: tuple[str, ...] = PARTS, num_frames: int = 64) -> np.ndarray:
+    """Descriptor of a clip: `object` (136,) float32, `motion` (165,) float32, or both in this order.
+
+    Args:
+        reader: the opened clip.
+        num_frames: sampled uniformly; short events need many.
+
+    Raises:
+        MediaError: `motion` of a stream whose decoder exports no vectors. VideoReadError: it cannot be
+        decoded.
+    """
+    frame_ids = sample_frame_ids(len(reader), num_frames)
+    described = []
+    if "object" in parts:
+        described.append(_moving_objects(reader, frame_ids))
+    if "motion" in parts:
+        described.append(_motion(reader, frame_ids))
+    # Each part of length one, so that neither drowns the other.
+    return np.concatenate([part / np.linalg.norm(part) for part in described])
+
+
+def _colours(rgb: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(64,) shares of the colours, weighted by (H, W)."""
+    levels = rgb.astype(np.int64) * COLOUR_LEVELS >> 8
+    index = (levels[..., 0] * COLOUR_LEVELS + levels[..., 1]) * COLOUR_LEVELS + levels[..., 2]
+    counts = np.bincount(index.ravel(), weight.ravel(), COLOUR_LEVELS**3)
+    return (counts / max(float(weight.sum()), 1e-9)).astype(np.float32)
+
+
+def _edges(rgb: np.ndarray, weight: np.ndarray, grid: int) -> np.ndarray:
+    """(grid * grid * 8,) shares of the edge strength by direction, which is blind to which side is
+    brighter."""
+    luma = rgb.astype(np.float32).mean(-1)
+    down, right = np.gradient(luma) if min(luma.shape) > 1 else (np.zeros_like(luma), np.zeros_like(luma))
+    strength = np.hypot(down, right) * weight
+    direction = (np.arctan2(down, right) % math.pi * (ORIENTATIONS / math.pi)).astype(np.int64) % ORIENTATIONS
+    rows = np.arange(luma.shape[0])[:, None] * grid // luma.shape[0]
+    columns = np.arange(luma.shape[1])[None] * grid // luma.shape[1]
+    index = (rows * grid + columns) * ORIENTATIONS + direction
+    counts = np.bincount(index.ravel(), strength.ravel(), grid * grid * ORIENTATIONS)
+    return (counts / max(float(strength.sum()), 1e-9)).astype(np.float32)
+
+
+def _moving_objects(reader: VideoReader, frame_ids: np.ndarray) -> np.ndarray:
+    """(136,): colours of the clip, colours that its kept patches have more of, edge directions in those."""
+    geometry = FrameGeometry.fit(reader.height, reader.width, SIDE, CELL)
+    energy, _, _ = frame_energies(reader, frame_ids, geometry)
+    kept = np.zeros(energy.shape, np.float32)
+    budget = max(1, round(KEPT_SHARE * energy.size))
+    positions = top_patches(energy, budget, anchors=())
+    kept[tuple(positions.T)] = energy[tuple(positions.T)]
+    every = np.zeros(COLOUR_LEVELS**3, np.float32)
+    moving, edges = np.zeros_like(every), np.zeros(ORIENTATIONS, np.float32)
+    frames = reader.frames(frame_ids)
+    for weight_of_cell, frame in zip(kept, frames, strict=True):
+        rgb = frame.rgb(geometry.resized_width, geometry.resized_height)
+        every += _colours(rgb, np.ones(rgb.shape[:2], np.float32)) / len(frame_ids)
+        if weight_of_cell.any():
+            weight = weight_of_cell.repeat(CELL, 0).repeat(CELL, 1)
+            share = float(weight_of_cell.sum() / kept.sum())
+            moving += _colours(rgb, weight) * share
+            edges += _edges(rgb, weight, 1) * share
+    excess = np.maximum(moving - every, 0)
+    return np.concatenate([0.5 * np.sqrt(every), np.sqrt(excess), 0.5 * np.sqrt(edges)])
+
+
+def _motion(reader: VideoReader, frame_ids: np.ndarray) -> np.ndarray:
+    """(165,): directions and speeds in 4 parts of the clip, directions in 2 x 2 fields, the camera,
+    stillness."""
+    timed = np.zeros((TIME_BINS, len(SPEED_EDGES), DIRECTIONS), np.float64)
+    placed = np.zeros((SPACE_BINS, SPACE_BINS, DIRECTIONS), np.float64)
+    camera = np.zeros((TIME_BINS, DIRECTIONS + 1), np.float64)
+    vectors_seen = False
+    for order, frame in enumerate(reader.frames(frame_ids, motion_vectors=True)):
+        moved = _displacement(frame)
+        if moved is None:
+            continue
+        vectors_seen = True
+        when = order * TIME_BINS // len(frame_ids)
+        moved /= min(frame.av_frame.height, frame.av_frame.width)
+        pan = np.median(moved.reshape(-1, 2), axis=0)
+        pan_speed = float(np.hypot(*pan))
+        camera[when, _direction(pan) if pan_speed >= SPEED_EDGES[0] else DIRECTIONS] += 1
+        moved -= pan
+        speed = np.hypot(moved[..., 0], moved[..., 1])
+        rows, columns = np.nonzero(speed >= SPEED_EDGES[0])
+        if len(rows) == 0:
+            continue
+        direction = _direction(moved[rows, columns])
+        faster = np.digitize(speed[rows, columns], SPEED_EDGES) - 1
+        np.add.at(timed[when], (faster, direction), 1)
+        height, width = speed.shape
+        np.add.at(placed, (rows * SPACE_BINS // height, columns * SPACE_BINS // width, direction), 1)
+    if not vectors_seen:
+        raise MediaError(
+            f"its {reader.codec} stream exports no motion vectors: "
+            "use descriptors:object, or transcode it to H.264"
+        )
+    parts = [np.sqrt(counts / max(counts.sum(), 1)).ravel() for counts in (timed, placed, camera)]
+    scale = (1.0, 0.7, 0.3)
+    weighted = [s * part for s, part in zip(scale, parts, strict=True)]
+    return np.concatenate([*weighted, [STILL]]).astype(np.float32)
+
+
+def _displacement(frame: DecodedFrame) -> np.ndarray | None:
+    """(rows, columns, 2) [x, y] pixels that each block moved, as displayed; None for a picture without
+    vectors."""
+    records = frame.motion_vectors
+    if records is None or not len(records):
+        return None
+    height, width = frame.av_frame.height, frame.av_frame.width
+    # From the block to its reference: against the motion for a past one, along it for a future one.
+    moved = -vectors(records, height, width, whole_pixels=True)
+    if (records["source"] > 0).any():
+        future = vectors(records, height, width, reference="future", whole_pixels=True)
+        moved = np.where(np.isnan(moved), future, moved)
+    moved = turn(np.nan_to_num(moved, nan=0.0), frame.rotation)
+    for _ in range(frame.rotation // 90 % 4):  # a quarter turn counter-clockwise: right becomes up
+        moved = np.stack([moved[..., 1], -moved[..., 0]], -1)
+    return moved
+
+
+def _direction(vectors: np.ndarray) -> np.ndarray:
+    """(..., 2) -> sector 0..7, the first centred on the right."""
+    angle = np.arctan2(vectors[..., 1], vectors[..., 0])
+    return np.round(angle * (DIRECTIONS / (2 * math.pi))).astype(np.int64) % DIRECTIONS

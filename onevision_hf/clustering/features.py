@@ -1,0 +1,244 @@
+"""Stage 1: media -> features, float16 in parquet shards.
+
+    onevision cluster features pictures/ out/features --teacher facebook/dinov2-base
+
+Shard `features-00000.parquet` has the columns `key`, `kind`, `path`, `size`, `mtime_ns`, `feature`
+(fixed_size_list<float16>[D], length one), and `tags` where asked for; its metadata name the plan. What could
+not be decoded is in no shard, but in `rejected.jsonl` with its reason.
+"""
+
+import collections
+import concurrent.futures
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from ..run_folder import FinishedRun, RunFolder
+from .items import Item, Kind, Source
+from .matrix import RowFile
+from .media import BROKEN, reason_of
+from .processes import Processes
+from .progress import progress
+from .teachers import Teacher
+
+STAGE = "features"
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def extract_features(
+    source: Source,
+    out: str | Path,
+    teacher: Teacher,
+    kind: Kind,
+    *,
+    batch_size: int = 32,
+    workers: int = 4,
+    shard_items: int = 4096,
+    redo: bool = False,
+    processes: Processes | None = None,
+) -> dict[str, Any]:
+    """Encode every item of `kind` into shards under `out`; a run that was stopped goes on.
+
+    Args:
+        batch_size: items the teacher takes at once. Not part of the plan: it changes results by rounding
+            only.
+        workers: threads that decode ahead of the teacher.
+
+    Returns:
+        The summary: `items`, `rejected`, `shards`, `dim`.
+
+    Raises:
+        ValueError: there is nothing of `kind`, nothing could be decoded, or `out` was made from something
+        else.
+    """
+    processes = processes or Processes.current()
+    items = [item for item in source.items if item.kind == kind]
+    if not items:
+        raise ValueError(f"the source has {len(source.items)} items, but no {kind}s")
+    settings = {**teacher.identity, "kind": kind, "shard_items": shard_items, "tags": source.tags_digest}
+    with processes.main_first():
+        run = RunFolder(
+            out, stage=STAGE, settings=settings, sources=source.digest, redo=redo, rank=processes.rank
+        )
+    with run:
+        parts = [items[i : i + shard_items] for i in range(0, len(items), shard_items)]
+        names = [f"features-{i:05d}.parquet" for i in range(len(parts))]
+        missing = run.missing(names)
+        if run.finished and not missing:
+            return FinishedRun(out, STAGE).summary
+        mine = processes.own(missing)
+        with progress(f"features ({kind})", sum(len(parts[i]) for i in mine), not processes.main) as step:
+            for index in mine:
+                rows, rejected = _encode(source, parts[index], teacher, batch_size, workers, step)
+                table = _table(rows, run.digest)
+                with run.shard(names[index], f"rejected-{index:05d}.jsonl") as (path, rejected_path):
+                    pq.write_table(
+                        table, path, compression="none", use_dictionary=False, write_statistics=False
+                    )
+                    rejected_path.write_text(json_lines(rejected))
+        processes.finish(lambda: _finish(run, names, len(items)))
+        return FinishedRun(out, STAGE).summary
+
+
+def json_lines(records: Iterable[dict[str, str]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def ahead(do: Callable[[T], R], things: Iterable[T], workers: int, depth: int) -> Iterator[R]:
+    """`map(do, things)` in threads, in order, at most `depth` results ahead of the reader."""
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        waiting: collections.deque[concurrent.futures.Future[R]] = collections.deque()
+        try:
+            for thing in things:
+                waiting.append(pool.submit(do, thing))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _encode(
+    source: Source,
+    items: Sequence[Item],
+    teacher: Teacher,
+    batch_size: int,
+    workers: int,
+    step: Callable[[int], None],
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Rows of one shard, and what was rejected. Batches are those of the shard, so a rerun makes the same
+    ones."""
+
+    def decode(item: Item) -> tuple[Item, Any, str | None]:
+        try:
+            return item, teacher.prepare(source.open(item), item.kind), None
+        except BROKEN as error:
+            return item, None, reason_of(error)
+
+    rows: list[dict[str, Any]] = []
+    rejected: list[dict[str, str]] = []
+    batch: list[tuple[Item, Any]] = []
+
+    def flush() -> None:
+        if not batch:
+            return
+        features = teacher.encode([prepared for _, prepared in batch])
+        for (item, _), feature in zip(batch, features, strict=True):
+            if not bool(torch.isfinite(feature).all()) or float(feature.norm()) < 0.5:
+                rejected.append({"key": item.key, "reason": "its feature is not finite, or zero"})
+            else:
+                rows.append({"item": item, "feature": feature.half().numpy()})
+        batch.clear()
+
+    for item, prepared, reason in ahead(decode, items, workers, depth=2 * max(batch_size, workers)):
+        step(1)
+        if reason is not None:
+            rejected.append({"key": item.key, "reason": reason})
+            continue
+        batch.append((item, prepared))
+        if len(batch) == batch_size:
+            flush()
+    flush()
+    return rows, rejected
+
+
+def _table(rows: list[dict[str, Any]], plan: str) -> pa.Table:
+    items: list[Item] = [row["item"] for row in rows]
+    dim = len(rows[0]["feature"]) if rows else 1
+    flat = np.concatenate([row["feature"] for row in rows]) if rows else np.zeros(0, np.float16)
+    columns: dict[str, pa.Array] = {
+        "key": pa.array([i.key for i in items], pa.string()),
+        "kind": pa.array([i.kind for i in items], pa.string()),
+        "path": pa.array([i.path.encode("utf-8", "backslashreplace").decode() for i in items], pa.string()),
+        "size": pa.array([i.size for i in items], pa.int64()),
+        "mtime_ns": pa.array([i.mtime_ns for i in items], pa.int64()),
+        "feature": pa.FixedSizeListArray.from_arrays(pa.array(flat), dim),
+    }
+    if any(i.tags is not None for i in items):
+        columns["tags"] = pa.array([list(i.tags or ()) for i in items], pa.list_(pa.string()))
+    return pa.table(columns).replace_schema_metadata({"plan": plan})
+
+
+def _finish(run: RunFolder, names: list[str], items: int) -> None:
+    rejected = "".join((run.path / f"rejected-{i:05d}.jsonl").read_text() for i in range(len(names)))
+    run.write("rejected.jsonl", rejected)
+    count = rejected.count("\n")
+    if count == items:
+        first = json.loads(rejected.splitlines()[0])
+        raise ValueError(
+            f"none of the {items} items could be used; the first: {first['key']}: {first['reason']} "
+            f"(all are in {run.path / 'rejected.jsonl'})"
+        )
+    rows, dim = [], 1
+    for name in names:
+        schema = pq.read_schema(run.path / name)
+        rows.append(pq.read_metadata(run.path / name).num_rows)
+        if rows[-1]:
+            dim = schema.field("feature").type.list_size
+    run.finish({"items": sum(rows), "rejected": count, "shards": len(names), "rows": rows, "dim": dim})
+
+
+class FeatureShards:
+    """A finished features folder, read by shard.
+
+    Attributes: `run`, `dim`, `rows` (rows of each shard), `total`, `kind`.
+    """
+
+    def __init__(self, path: str | Path):
+        self.run = FinishedRun(path, STAGE)
+        self.rows: list[int] = self.run.summary["rows"]
+        self.dim: int = self.run.summary["dim"]
+        self.kind: Kind = self.run.settings["kind"]
+
+    @property
+    def total(self) -> int:
+        return sum(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def table(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
+        return pq.read_table(self.run.path / f"features-{shard:05d}.parquet", columns=columns)
+
+    def has_tags(self) -> bool:
+        first = next(i for i, rows in enumerate(self.rows) if rows)
+        return "tags" in pq.read_schema(self.run.path / f"features-{first:05d}.parquet").names
+
+    def matrix(self, shard: int) -> np.ndarray:
+        """(rows, D) float16."""
+        column = self.table(shard, ["feature"])["feature"].combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = pa.concat_arrays(column.chunks)
+        return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.dim)
+
+    def kept(self, shard: int, dropped: np.ndarray | None) -> np.ndarray:
+        """Rows of a shard that are not among `dropped`, which are sorted numbers counted over all shards."""
+        rows = np.arange(self.rows[shard])
+        if dropped is None or not len(dropped):
+            return rows
+        first = sum(self.rows[:shard])
+        low, high = np.searchsorted(dropped, (first, first + len(rows)))
+        return np.delete(rows, dropped[low:high] - first)
+
+    def unpack(self, path: Path, dropped: np.ndarray | None = None, shards: range | None = None) -> RowFile:
+        """Write the kept rows of `shards` (default all) as one plain file of float16.
+
+        Parquet decodes float16 lists at some 100 MB/s; twenty iterations should not pay that twenty times.
+        """
+        count = 0
+        with open(path, "wb") as file:
+            for shard in shards if shards is not None else range(len(self)):
+                kept = self.kept(shard, dropped)
+                if len(kept):
+                    self.matrix(shard)[kept].astype(np.float16, copy=False).tofile(file)
+                count += len(kept)
+        return RowFile(path, count, self.dim)

@@ -1,0 +1,242 @@
+"""Stage 3: features -> centers, by spherical k-means.
+
+    onevision cluster kmeans out/features out/kmeans --clusters 2000 --dedup out/dedup
+
+`centers.safetensors` holds `centers` (K, D) float32, each of length one; `objective.json` the mean cosine of
+the items to their centers and the number of clusters found empty, iteration by iteration. One level compares
+every item with every center; two levels (`--cells`) cluster coarsely first and then within each cell, in
+proportion to its items, which costs about sqrt(K) / 2 times less. Every iteration and every finished cell is
+saved.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch.nn.functional import normalize
+
+from ..run_folder import FinishedRun, RunFolder, canonical_json, digest_of
+from .dedup import dropped_rows
+from .features import FeatureShards
+from .matrix import RowFile, blocks, group_rows
+from .processes import Processes
+from .progress import progress
+from .spherical import State, lloyd, nearest, random_start, share_out
+
+STAGE = "kmeans"
+CENTERS, OBJECTIVE = "centers.safetensors", "objective.json"
+BACKENDS = ("torch", "faiss")
+
+
+def find_centers(
+    features: str | Path,
+    out: str | Path,
+    clusters: int,
+    *,
+    dedup: str | Path | None = None,
+    iterations: int = 20,
+    cells: int = 0,
+    start: str | Path | None = None,
+    backend: str = "torch",
+    seed: int = 0,
+    device: str = "cpu",
+    redo: bool = False,
+    processes: Processes | None = None,
+) -> dict[str, Any]:
+    """Cluster a finished features folder; a run that was stopped goes on after its last iteration or cell.
+
+    Args:
+        clusters: K. dedup: a finished dedup of the same features, whose dropped items are left out.
+        iterations: of Lloyd's algorithm, a level (20, as published).
+        cells: two-level k-means with so many cells; 0 for one level.
+        start: a `centers.safetensors` to begin from, of K centers, instead of K items drawn with `seed`.
+        backend: `torch`, or `faiss` (one process, one level, all items in memory).
+
+    Returns:
+        The summary: `clusters`, `dim`, `items`, `objective` (mean cosine at the last iteration, weighted over
+        cells).
+
+    Raises:
+        ValueError: fewer items than clusters, an unknown backend, or `out` was made from something else.
+    """
+    processes = processes or Processes.current()
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+    if backend == "faiss" and (cells or processes.world > 1):
+        raise ValueError("the faiss backend runs one level in one process: leave out --cells")
+    if cells and start is not None:
+        raise ValueError("--start gives the centers of one level: leave out --cells")
+    if cells and not 1 <= cells <= clusters:
+        raise ValueError(f"{cells} cells for {clusters} clusters: at most one cell a cluster")
+    shards = FeatureShards(features)
+    dropped, dedup_digest = dropped_rows(dedup, shards)
+    settings = {
+        "clusters": clusters,
+        "iterations": iterations,
+        "cells": cells,
+        "start": digest_of(Path(start).read_bytes()) if start is not None else None,
+        "backend": backend,
+        "seed": seed,
+    }
+    sources = digest_of([shards.run.digest, dedup_digest])
+    with processes.main_first():
+        run = RunFolder(out, stage=STAGE, settings=settings, sources=sources, redo=redo, rank=processes.rank)
+    with run:
+        if run.finished:
+            _remove_states(run)
+            return FinishedRun(out, STAGE).summary
+        rows = shards.unpack(run.path / f".rows-{processes.rank}.tmp", dropped, processes.part(len(shards)))
+        counts = torch.zeros(processes.world, dtype=torch.int64)
+        counts[processes.rank] = len(rows)
+        processes.sum_(counts)
+        job = _Job(run, rows, int(counts[: processes.rank].sum()), int(counts.sum()), processes, device)
+        if not 1 <= clusters <= job.total:
+            raise ValueError(f"{clusters} clusters asked for, but there are {job.total} items")
+        if backend == "faiss":
+            centers, history = _faiss(job, clusters, iterations, start, seed)
+        elif cells:
+            centers, history = _two_levels(job, clusters, cells, iterations, seed)
+        else:
+            first = load_centers(start) if start is not None else job.random_start(clusters, seed)
+            if first.shape != (clusters, shards.dim):
+                raise ValueError(
+                    f"{start} holds centers of shape {tuple(first.shape)}, not {(clusters, shards.dim)}"
+                )
+            state = job.lloyd("state", first, iterations)
+            centers, history = state.centers, {"objective": state.objective, "reseeded": state.reseeded}
+        rows.remove()
+
+        def save_all() -> None:
+            run.write(OBJECTIVE, canonical_json(history))
+            run.write(CENTERS, save({"centers": centers.contiguous()}))
+            objective = history["objective"][-1]
+            run.finish({"clusters": clusters, "dim": shards.dim, "items": job.total, "objective": objective})
+            _remove_states(run)
+
+        processes.finish(save_all)
+        return FinishedRun(out, STAGE).summary
+
+
+def _remove_states(run: RunFolder) -> None:
+    """What only an unfinished run needs; not before it is finished, or a kill in between would cost it
+    all."""
+    for pattern in ("state.safetensors", "cell-*.safetensors", ".cells.tmp"):
+        for leftover in run.path.glob(pattern):
+            leftover.unlink(missing_ok=True)
+
+
+class _Job:
+    """This process's rows, and k-means over all processes that saves its state after every iteration."""
+
+    def __init__(
+        self, run: RunFolder, rows: RowFile, first: int, total: int, processes: Processes, device: str
+    ):
+        self.run, self.rows, self.first, self.total = run, rows, first, total
+        self.processes, self.device = processes, device
+
+    def random_start(self, clusters: int, seed: int) -> torch.Tensor:
+        return random_start(self.rows, clusters, seed, self.processes, self.first, self.total)
+
+    def lloyd(self, name: str, centers: torch.Tensor, iterations: int) -> State:
+        path = self.run.path / f"{name}.safetensors"
+        self.processes.barrier()
+        state = _load_state(path) if path.exists() else State(normalize(centers.float(), dim=1))
+        left = (iterations - state.iteration) * self.total
+        with progress(f"k-means ({len(centers)} clusters)", left, not self.processes.main) as step:
+
+            def after(state: State) -> None:
+                step(self.total)
+                if self.processes.main:
+                    self.run.write(path.name, _save_state(state))
+
+            return lloyd(
+                self.rows, state, iterations, processes=self.processes, device=self.device, after=after
+            )
+
+
+def _two_levels(
+    job: _Job, clusters: int, cells: int, iterations: int, seed: int
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Cells first, then the share of the clusters that is each cell's, one cell after another."""
+    coarse = job.lloyd("state", job.random_start(cells, seed), iterations)
+    cell_of = [nearest(normalize(block, dim=1), coarse.centers)[1] for _, block in blocks(job.rows)]
+    group_of = torch.cat(cell_of)[:, None] if cell_of else torch.zeros(0, 1, dtype=torch.int64)
+    grouped, begins, _ = group_rows(job.rows, group_of, cells, job.run.path / ".cells.tmp", job.processes)
+    sizes = begins.diff()
+    given = share_out(sizes, clusters)
+    filled = [i for i in range(cells) if sizes[i]]
+    names = [f"cell-{i:05d}.safetensors" for i in filled]
+    missing = job.run.missing(names)
+    mine = job.processes.own(missing)
+    alone = Processes()
+    with progress(
+        "k-means (cells)", int(sum(sizes[filled[i]] for i in mine)), not job.processes.main
+    ) as step:
+        for index in mine:
+            cell = filled[index]
+            part = grouped.part(int(begins[cell]), int(begins[cell + 1]))
+            first = random_start(part, int(given[cell]), seed + 1 + cell, alone)
+            state = lloyd(part, State(first), iterations, processes=alone, device=job.device)
+            job.run.write(names[index], _save_state(state))
+            step(len(part))
+    job.processes.barrier()
+    states = [_load_state(job.run.path / name) for name in names]
+    weights = sizes[filled].double() / sizes.sum()
+    history = {
+        "objective": [
+            sum(float(w) * s.objective[i] for w, s in zip(weights, states, strict=True))
+            for i in range(iterations)
+        ],
+        "reseeded": [sum(s.reseeded[i] for s in states) for i in range(iterations)],
+        "coarse_objective": coarse.objective,
+        "cell_items": sizes.tolist(),
+        "cell_clusters": given.tolist(),
+    }
+    return torch.cat([state.centers for state in states]), history
+
+
+def _faiss(
+    job: _Job, clusters: int, iterations: int, start: str | Path | None, seed: int
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError("--backend faiss needs: pip install faiss-cpu (or faiss-gpu)") from error
+    rows = normalize(torch.cat([block for _, block in blocks(job.rows)]), dim=1)
+    first = load_centers(start) if start is not None else job.random_start(clusters, seed)
+    kmeans = faiss.Kmeans(
+        rows.shape[1], clusters, niter=iterations, spherical=True, seed=seed,
+        min_points_per_centroid=1, max_points_per_centroid=len(rows),
+    )  # fmt: skip
+    kmeans.train(rows.numpy(), init_centroids=normalize(first, dim=1).numpy())
+    centers = normalize(torch.from_numpy(kmeans.centroids.copy()), dim=1)
+    # faiss reports a sum; ours is a mean, like the torch backend's.
+    return centers, {"objective": [float(o) / len(rows) for o in kmeans.obj]}
+
+
+def load_centers(path: str | Path) -> torch.Tensor:
+    """(K, D) float32 centers from a `centers.safetensors`, or from the folder of a finished k-means."""
+    path = Path(path)
+    if path.is_dir():
+        path = FinishedRun(path, STAGE).path / CENTERS
+    tensors = load_file(path)
+    if "centers" not in tensors or tensors["centers"].ndim != 2:
+        raise ValueError(f"{path} holds {sorted(tensors)}, expected `centers` of two dimensions")
+    return tensors["centers"].float()
+
+
+def _save_state(state: State) -> bytes:
+    return save(
+        {
+            "centers": state.centers.contiguous(),
+            "objective": torch.tensor(state.objective, dtype=torch.float64),
+            "reseeded": torch.tensor(state.reseeded, dtype=torch.int64),
+        }
+    )
+
+
+def _load_state(path: Path) -> State:
+    tensors = load_file(path)
+    objective = tensors["objective"].tolist()
+    return State(tensors["centers"], len(objective), objective, tensors["reseeded"].tolist())

@@ -1,0 +1,75 @@
+"""One item's content as pictures: what features, packing and contact sheets have in common."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..modeling.video_reader import VideoReader, VideoReadError
+from .items import MediaError
+
+# What a broken item may raise. Not every ValueError: a mistake of ours must stop the job, not reject its
+# items.
+BROKEN = (MediaError, VideoReadError, OSError)
+_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF: orientations that swap the sides
+# What PIL raises on damaged or dangerous files.
+_PICTURE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, MemoryError)
+
+
+def open_picture(content: str | bytes) -> Image.Image:
+    """A picture as displayed (EXIF orientation applied, transparency on white), RGB, fully decoded.
+
+    Raises:
+        MediaError: it cannot be decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            picture: Image.Image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+            picture.load()
+            picture = ImageOps.exif_transpose(picture)
+            if "A" in picture.getbands() or "transparency" in picture.info:
+                picture = picture.convert("RGBA")
+                backdrop = Image.new("RGBA", picture.size, "white")
+                picture = Image.alpha_composite(backdrop, picture)
+            return picture.convert("RGB")
+    except _PICTURE_ERRORS as error:
+        reason = (
+            "holds no picture that can be read" if isinstance(error, Image.UnidentifiedImageError) else error
+        )
+        raise MediaError(f"not a readable picture: {reason}") from error
+
+
+def picture_size(content: bytes) -> tuple[int, int]:
+    """(width, height) as displayed, from the header alone.
+
+    Raises:
+        MediaError: there is no picture.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            sideways = picture.getexif().get(_ORIENTATION) in _SIDEWAYS
+            return picture.size[::-1] if sideways else picture.size
+    except _PICTURE_ERRORS as error:
+        raise MediaError(f"not a readable picture: {error}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """One line for `rejected.jsonl`, without the path, which the line names by its key."""
+    text = error.reason if isinstance(error, VideoReadError) else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def segment_centers(frames: int, segments: int) -> list[int]:
+    """The frame in the middle of each of `segments` equal parts; a frame again where there are fewer
+    frames."""
+    return [min(frames - 1, int((2 * s + 1) * frames / (2 * segments))) for s in range(segments)]
+
+
+def read_frames(reader: VideoReader, frame_ids: list[int], shorter_side: int) -> list[np.ndarray]:
+    """Chosen frames, RGB uint8 (height, width, 3), the shorter side brought to `shorter_side` pixels."""
+    scale = shorter_side / min(reader.width, reader.height)
+    width, height = max(1, round(reader.width * scale)), max(1, round(reader.height * scale))
+    found = {f.frame_id: f.rgb(width, height) for f in reader.frames(sorted(set(frame_ids)))}
+    return [found[i] for i in frame_ids]

@@ -1,0 +1,193 @@
+"""Stage 5: media and labels -> shards to train from (`shards.py` says how they look).
+
+    onevision cluster pack pictures/ out/labels out/shards --head image
+    onevision cluster pack clips/ out/labels out/shards --head video --transcode gop=32 --select
+    num_patches=2048
+
+Rows are in the order of their keys; each shard has the same number of them, so that any number of processes
+can share them out. An item that cannot be read any more, or that is no longer what was labelled, is in
+`rejected.jsonl`.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from ..modeling.patch_selection import select_patches
+from ..modeling.video_reader import VideoReader
+from ..run_folder import FinishedRun, RunFolder, digest_of
+from .assign import LabelShards
+from .features import ahead, json_lines
+from .items import Item, MediaError, Source, format_of
+from .media import BROKEN, picture_size, reason_of
+from .processes import Processes
+from .progress import progress
+from .shards import FORMATS, STAGE, PackedRow, shard_names, write_shard
+from .transcode import CRF, PRESET, transcode
+
+
+def pack(
+    source: Source,
+    labels: str | Path,
+    out: str | Path,
+    head: str,
+    *,
+    layout: str = "tar",
+    shard_items: int = 1024,
+    gop: int | None = None,
+    selection: Mapping[str, Any] | None = None,
+    workers: int = 4,
+    redo: bool = False,
+    processes: Processes | None = None,
+) -> dict[str, Any]:
+    """Write every labelled item with its media; a run that was stopped goes on with the next shard.
+
+    Args:
+        source: the source that the features were made from, unchanged since.
+        labels: a finished assign folder.
+        head: the name of the training head that these labels are for: letters, digits, `_`.
+        layout: `tar` (webdataset) or `parquet`.
+        gop: transcode videos to H.264 with a keyframe every so many pictures.
+        selection: keyword arguments of `select_patches`: choose each video's patches now, and keep the
+            choice.
+
+    Returns:
+        The summary: `items`, `rejected`, `classes`, `rows` (of each shard).
+
+    Raises:
+        ValueError: the source has changed since it was labelled, or an argument is out of range.
+    """
+    processes = processes or Processes.current()
+    if layout not in FORMATS:
+        raise ValueError(f"unknown layout {layout!r}: choose one of {', '.join(FORMATS)}")
+    if not re.fullmatch(r"\w+", head):
+        raise ValueError(f"a head's name is letters, digits and _, found {head!r}")
+    labelled = LabelShards(labels)
+    if labelled.media != source.digest:
+        raise ValueError(
+            "the source is not what was labelled: files were added, removed or changed since, or it was "
+            "opened another way; make the features and labels again"
+        )
+    settings = {
+        "head": head,
+        "layout": layout,
+        "shard_items": shard_items,
+        "transcode": {"gop": gop, "crf": CRF, "preset": PRESET} if gop is not None else None,
+        "selection": dict(selection) if selection is not None else None,
+    }
+    sources = digest_of([source.digest, labelled.run.digest])
+    with processes.main_first():
+        run = RunFolder(out, stage=STAGE, settings=settings, sources=sources, redo=redo, rank=processes.rank)
+    with run:
+        total = sum(labelled.rows)
+        count = -(-total // shard_items)
+        names = [shard_names(head, index, layout) for index in range(count)]
+        missing = run.missing([name[-1] for name in names])
+        if run.finished and not missing:
+            return FinishedRun(out, STAGE).summary
+        mine = set(processes.own(missing))
+        items = {item.key: item for item in source.items}
+
+        def one(row: Mapping[str, Any]) -> PackedRow | dict[str, str]:
+            try:
+                return _row(source, items[row["key"]], row, head, gop, selection)
+            except BROKEN as error:
+                return {"key": row["key"], "reason": reason_of(error)}
+
+        planned = sum(min(shard_items, total - i * shard_items) for i in mine)
+        with progress(f"pack ({head})", planned, not processes.main) as step:
+            for index, rows in enumerate(_batched(_rows(labelled), shard_items)):
+                if index not in mine:
+                    continue
+                packed: list[PackedRow] = []
+                rejected: list[dict[str, str]] = []
+                for result in ahead(one, rows, workers, depth=2 * workers):
+                    step(1)
+                    if isinstance(result, PackedRow):
+                        packed.append(result)
+                    else:
+                        rejected.append(result)
+                *first, last = names[index]
+                with run.shard(last, f"rejected-{index:05d}.jsonl", *first) as (path, rejected_path, *others):
+                    rejected_path.write_text(json_lines(rejected))
+                    write_shard(packed, [*others, path], layout, index * shard_items)
+        processes.finish(lambda: _finish(run, [name[-1] for name in names], total, labelled.classes))
+        return FinishedRun(out, STAGE).summary
+
+
+def _finish(run: RunFolder, names: list[str], total: int, classes: int) -> None:
+    rejected = "".join((run.path / f"rejected-{i:05d}.jsonl").read_text() for i in range(len(names)))
+    run.write("rejected.jsonl", rejected)
+    count = rejected.count("\n")
+    if count == total:
+        example = json.loads(rejected.splitlines()[0]) if total else {"reason": "nothing is labelled"}
+        raise ValueError(f"none of the {total} items could be packed: {example}")
+    rows = [pq.read_metadata(run.path / name).num_rows for name in names]
+    run.finish({"items": sum(rows), "rejected": count, "classes": classes, "rows": rows})
+
+
+def _batched(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    while batch := list(itertools.islice(rows, size)):
+        yield batch
+
+
+def _rows(labelled: LabelShards) -> Iterator[dict[str, Any]]:
+    for shard in range(len(labelled)):
+        yield from labelled.table(shard).to_pylist()
+
+
+def _row(
+    source: Source,
+    item: Item,
+    row: Mapping[str, Any],
+    head: str,
+    gop: int | None,
+    selection: Mapping[str, Any] | None,
+) -> PackedRow:
+    content = source.read(item)
+    chosen: dict[str, np.ndarray] | None = None
+    frames, duration = 1, 0.0
+    if item.kind == "video":
+        if gop is not None:
+            content = transcode(content, gop)
+        with VideoReader(content) as reader:
+            width, height, frames, duration = reader.width, reader.height, len(reader), reader.duration
+        if selection is not None:
+            try:
+                found = select_patches(content, **selection)
+            except ValueError as error:  # a budget that this clip cannot have
+                raise MediaError(f"no selection of its patches: {reason_of(error)}") from error
+            chosen = {
+                "positions": found.positions.astype(np.int16),
+                "frame_ids": found.frame_ids.astype(np.int64),
+                "timestamps": found.timestamps.astype(np.float64),
+                "scores": found.scores.astype(np.float32),
+                "grid": np.array(found.energy.shape[1:], np.int64),
+            }
+    else:
+        width, height = picture_size(content)
+    extension = format_of(content, item.key.rpartition(".")[2].lower())
+    if extension == "mkv" and item.key.lower().endswith(".webm"):
+        extension = "webm"
+    if not content:
+        raise MediaError("the file is empty")
+    return PackedRow(
+        key=item.key,
+        head=head,
+        kind=item.kind,
+        format=extension,
+        media=content,
+        labels=np.asarray(row["labels"], np.int32),
+        scores=np.asarray(row.get("scores") or [], np.float32),
+        width=width,
+        height=height,
+        frames=frames,
+        duration=float(duration),
+        selection=chosen,
+    )

@@ -1,0 +1,84 @@
+"""One process or several: rank, barriers and sums, over torch.distributed when it runs.
+
+torchrun --nproc_per_node 4 -m onevision_hf.cli cluster kmeans ...
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which of how many processes this is."""
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def current(cls) -> "Processes":
+        """From torch.distributed if a process group exists, else one process."""
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        return cls()
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+    def sum_(self, *tensors: torch.Tensor) -> None:
+        """Sum each tensor over the processes, in place."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+
+    def part(self, count: int) -> range:
+        """This process's contiguous share of `count` things: earlier ranks hold earlier things."""
+        return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+
+    def finish(self, do: Callable[[], object]) -> None:
+        """When all processes are here, the main one does the rest; all go on when it is done."""
+        self.barrier()
+        with self.main_first():
+            if self.main:
+                do()
+
+    def own(self, shards: Iterable[int]) -> list[int]:
+        """Those of some shards that this process is to do: by their number, since another process may have
+        finished some of its own by the time that this one looks at what is missing."""
+        return [shard for shard in shards if shard % self.world == self.rank]
+
+    @contextlib.contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The body runs in rank 0 first, then in the others."""
+        if not self.main:
+            self.barrier()
+        try:
+            yield
+        finally:
+            if self.main:
+                self.barrier()
+
+
+@contextlib.contextmanager
+def launched() -> Iterator[Processes]:
+    """Join the process group that `torchrun` announced in the environment, if it did."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes.current()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield Processes.current()
+        dist.barrier()  # gloo aborts when one process takes the group down while another still talks
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,358 @@
+"""Where media come from: a folder, parquet files, webdataset tars, or a Hugging Face dataset.
+
+`open_source` lists every picture and video once, in the order of their keys, and reads any one of them by
+itself. The digest of the listing (keys, sizes, times of change) says whether two runs saw the same files.
+
+| source | what is listed | key |
+|---|---|---|
+| folder | files with a picture's or a video's extension, at any depth | path inside the folder |
+| parquet | rows with a binary column, or a struct with `bytes` (and `path`) | `file.parquet/0000012` |
+| webdataset | tar members with a picture's or a video's extension | `shard.tar/name.jpg` |
+| Hugging Face | rows of one split (`hf:NAME:SPLIT`, `hf:NAME:CONFIG:SPLIT`, or a folder from `save_to_disk`)
+| `0000012` |
+"""
+
+import bisect
+import dataclasses
+import itertools
+import json
+import os
+import tarfile
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .items import (
+    IMAGE_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    Item,
+    Kind,
+    MediaError,
+    Source,
+    format_of,
+    kind_of_extension,
+    split_tags,
+)
+
+
+def open_source(
+    spec: str | Path,
+    *,
+    media_column: str | None = None,
+    tags_column: str | None = None,
+    tags_file: str | Path | None = None,
+) -> Source:
+    """List the media of `spec`.
+
+    Args:
+        spec: a path, whose kind is found by looking, or `folder:PATH`, `parquet:PATH`, `webdataset:PATH`,
+            `hf:NAME:SPLIT`.
+        media_column: the column of parquet or of a dataset; the only one that holds media if left out.
+        tags_column: a column (parquet, dataset, tags file), a field of the `.json` member or the extension of
+            a text member (webdataset), whose words or list of strings become the item's tags.
+        tags_file: a .parquet, .csv or .jsonl table with the columns `key` and `tags_column` (default `tags`).
+
+    Raises:
+        ValueError: nothing is found, or what is found is ambiguous; the message says what is there.
+    """
+    scheme, path = _scheme(str(spec))
+    if scheme == "folder":
+        source = Source(_list_folder(path), lambda item: item.path)
+    elif scheme == "webdataset":
+        source = Source(_list_tars(path, tags_column), _read_tar_member)
+    elif scheme == "parquet":
+        column = _ParquetColumn(_files(path, "parquet"), media_column, tags_column)
+        source = Source(column.items(), column.read)
+    else:
+        source = _open_dataset(path, media_column, tags_column)
+    if tags_file is not None:
+        tags = _read_tags_file(Path(tags_file), tags_column or "tags")
+        source = dataclasses.replace(
+            source, items=[dataclasses.replace(i, tags=tags.get(i.key)) for i in source.items]
+        )
+    elif tags_column is not None and scheme == "folder":
+        raise ValueError(f"{path} is a folder, which has no columns: name a table of tags with --tags-file")
+    if not source.items:
+        raise ValueError(f"no pictures or videos in {path}: looked for {_extensions()} as {scheme}")
+    return source
+
+
+def _extensions() -> str:
+    return ", ".join(f".{e}" for e in (*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS))
+
+
+def _scheme(spec: str) -> tuple[str, str]:
+    for scheme in ("folder", "parquet", "webdataset", "hf"):
+        if spec.startswith(scheme + ":"):
+            return scheme, spec[len(scheme) + 1 :]
+    path = Path(spec)
+    if not path.exists():
+        raise ValueError(f"{spec} does not exist (for a dataset of the Hub write hf:NAME:SPLIT)")
+    if path.is_file():
+        by_name = {"parquet": "parquet", "tar": "webdataset"}.get(path.suffix[1:].lower())
+        if by_name is None:
+            raise ValueError(f"{spec} is one file; expected a folder, a .parquet, a .tar, or hf:NAME:SPLIT")
+        return by_name, spec
+    if (path / "dataset_info.json").exists() and (path / "state.json").exists():
+        return "hf", spec
+    names = [name for _, _, files in os.walk(path) for name in files]
+    media = any(kind_of_extension(name) for name in names)
+    tars = any(name.lower().endswith(".tar") for name in names)
+    if media and tars:
+        raise ValueError(f"{spec} holds media files and tars: write folder:{spec} or webdataset:{spec}")
+    # A table beside media files is a list of labels, not a source.
+    if not media and not tars and any(name.lower().endswith(".parquet") for name in names):
+        return "parquet", spec
+    return ("webdataset" if tars else "folder"), spec
+
+
+def _files(path: str, extension: str) -> list[Path]:
+    root = Path(path)
+    if root.is_file():
+        return [root]
+    files = sorted(f for f in root.rglob(f"*.{extension}") if f.is_file() and not f.name.startswith("."))
+    if not files:
+        raise ValueError(f"no .{extension} files in {path}")
+    return files
+
+
+def _text(name: str) -> str:
+    """A name as text that JSON and parquet can hold, whatever bytes the file system has in it."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _list_folder(path: str) -> list[Item]:
+    if not os.path.isdir(path):
+        raise ValueError(f"{path} is not a folder")
+    items = []
+    for folder, subfolders, names in os.walk(path, followlinks=True):
+        subfolders[:] = [s for s in subfolders if not s.startswith(".")]
+        for name in names:
+            kind = kind_of_extension(name)
+            if kind is None or name.startswith("."):
+                continue
+            full = os.path.join(folder, name)
+            stat = os.stat(full)
+            key = _text(os.path.relpath(full, path).replace(os.sep, "/"))
+            items.append(Item(key, kind, full, stat.st_size, stat.st_mtime_ns, 0, stat.st_size))
+    return items
+
+
+def _list_tars(path: str, tags_column: str | None) -> list[Item]:
+    root = Path(path)
+    items: list[Item] = []
+    for file in _files(path, "tar"):
+        stat = file.stat()
+        name = file.name if root.is_file() else file.relative_to(root).as_posix()
+        media: list[tuple[str, Kind, int, int]] = []
+        tags: dict[str, tuple[str, ...]] = {}
+        try:
+            with tarfile.open(file, "r:") as tar:
+                for member in tar:
+                    if not member.isfile():
+                        continue
+                    kind = kind_of_extension(member.name)
+                    # webdataset's rule: a sample's name ends at the first dot of the last part.
+                    sample, _, extension = _sample_name(member.name)
+                    if kind is not None:
+                        media.append((member.name, kind, member.offset_data, member.size))
+                    elif tags_column is not None and extension in ("json", tags_column):
+                        content = tar.extractfile(member)
+                        assert content is not None
+                        text = content.read().decode("utf-8", "replace")
+                        if extension == "json":
+                            value = json.loads(text).get(tags_column)
+                            if value is None:
+                                continue
+                        else:
+                            value = text
+                        tags[sample] = split_tags(value)
+        except (tarfile.TarError, ValueError) as error:
+            raise ValueError(f"{file} is not a readable tar of samples: {error}") from error
+        for member_name, kind, offset, length in media:
+            key = _text(f"{name}/{member_name}")
+            found = tags.get(_sample_name(member_name)[0], ()) if tags_column is not None else None
+            items.append(Item(key, kind, str(file), stat.st_size, stat.st_mtime_ns, offset, length, found))
+    return items
+
+
+def _sample_name(member: str) -> tuple[str, str, str]:
+    folder, slash, last = member.rpartition("/")
+    stem, dot, extension = last.partition(".")
+    return folder + slash + stem, dot, extension
+
+
+def _read_tar_member(item: Item) -> bytes:
+    with open(item.path, "rb") as file:
+        file.seek(item.place)
+        content = file.read(item.length)
+    if len(content) != item.length:
+        raise MediaError(f"{item.path} ends inside this item: {len(content)} of {item.length} bytes")
+    return content
+
+
+def _media_column(schema: pa.Schema, wanted: str | None, where: str) -> str:
+    def holds_bytes(kind: pa.DataType) -> bool:
+        if pa.types.is_struct(kind):
+            return any(field.name == "bytes" for field in kind)
+        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+    candidates = [field.name for field in schema if holds_bytes(field.type)]
+    if wanted is not None:
+        if wanted not in candidates:
+            raise ValueError(
+                f"{where} has no column {wanted!r} of bytes; it has {candidates or schema.names}"
+            )
+        return wanted
+    if len(candidates) != 1:
+        raise ValueError(
+            f"{where} has {len(candidates)} columns of bytes {candidates}; name one: --media-column"
+        )
+    return candidates[0]
+
+
+class _ParquetColumn:
+    """The media column of parquet files; a row group stays in memory until another is asked for."""
+
+    def __init__(self, files: Sequence[Path], media_column: str | None, tags_column: str | None):
+        self.files = list(files)
+        self.column = _media_column(pq.read_schema(files[0]), media_column, str(files[0]))
+        self.tags_column = tags_column
+        self._root = os.path.commonpath([f.parent for f in files])
+        self._lock = threading.Lock()
+        self._starts: dict[str, list[int]] = {}  # first row of each row group
+        self._group: tuple[str, int] | None = None
+        self._values: pa.ChunkedArray | None = None
+
+    def items(self) -> list[Item]:
+        items = []
+        kind: Kind | None = None
+        for path in self.files:
+            stat = path.stat()
+            file = pq.ParquetFile(path)
+            tags: list[Any] | None = None
+            if self.tags_column is not None:
+                if self.tags_column not in file.schema_arrow.names:
+                    raise ValueError(f"{path} has no column {self.tags_column!r}: {file.schema_arrow.names}")
+                tags = file.read([self.tags_column])[self.tags_column].to_pylist()
+            if kind is None and file.metadata.num_rows:
+                kind = self._kind(file)
+            name = os.path.relpath(path, self._root).replace(os.sep, "/")
+            for row in range(file.metadata.num_rows):
+                found = split_tags(tags[row]) if tags is not None else None
+                item = Item(
+                    f"{name}/{row:07d}", kind or "image", str(path), stat.st_size, stat.st_mtime_ns, row
+                )
+                items.append(dataclasses.replace(item, tags=found))
+        return items
+
+    def _kind(self, file: pq.ParquetFile) -> Kind:
+        content = _content(file.read_row_group(0, [self.column])[self.column][0].as_py()) or b""
+        return kind_of_extension("x." + format_of(content)) or (
+            "video" if "video" in self.column else "image"
+        )
+
+    def read(self, item: Item) -> bytes:
+        with self._lock:
+            if item.path not in self._starts:
+                metadata = pq.read_metadata(item.path)
+                rows = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
+                self._starts[item.path] = list(itertools.accumulate(rows, initial=0))
+            starts = self._starts[item.path]
+            group = bisect.bisect_right(starts, item.place) - 1
+            if self._group != (item.path, group):
+                self._values = pq.ParquetFile(item.path).read_row_group(group, [self.column])[self.column]
+                self._group = (item.path, group)
+            assert self._values is not None
+            value = self._values[item.place - starts[group]].as_py()
+        content = _content(value)
+        if content is None:
+            raise MediaError("the row holds no bytes")
+        return content
+
+
+def _content(value: Any) -> bytes | None:
+    if isinstance(value, Mapping):
+        if value.get("bytes") is None and value.get("path"):
+            path = Path(value["path"])
+            return path.read_bytes() if path.is_file() else None
+        return value.get("bytes")
+    return value
+
+
+def _open_dataset(spec: str, media_column: str | None, tags_column: str | None) -> Source:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError("Hugging Face datasets need: pip install 'onevision-hf[train]'") from error
+    if os.path.isdir(spec):
+        loaded = datasets.load_from_disk(spec)
+    else:
+        name, *rest = spec.split(":")
+        if not 1 <= len(rest) <= 2:
+            raise ValueError(f"hf:{spec}: write hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT")
+        loaded = datasets.load_dataset(name, rest[0] if len(rest) == 2 else None, split=rest[-1])
+    if not isinstance(loaded, datasets.Dataset):
+        raise ValueError(f"{spec} holds the splits {list(loaded)}; name the folder of one of them")
+    features = loaded.features
+    media = [n for n, f in features.items() if isinstance(f, (datasets.Image, datasets.Video))]
+    column = media_column or (media[0] if len(media) == 1 else None)
+    if column is None or column not in features:
+        raise ValueError(
+            f"{spec} has the media columns {media} of {list(features)}; name one: --media-column"
+        )
+    is_video = isinstance(features[column], datasets.Video)
+    tags = loaded[tags_column] if tags_column is not None else None
+    undecoded = loaded.select_columns([column]).cast_column(
+        column, (datasets.Video if is_video else datasets.Image)(decode=False)
+    )
+    items = [
+        Item(
+            f"{row:07d}",
+            "video" if is_video else "image",
+            "",
+            -1,
+            -1,
+            row,
+            -1,
+            split_tags(tags[row]) if tags is not None else None,
+        )
+        for row in range(len(loaded))
+    ]
+    lock = threading.Lock()
+
+    def read(item: Item) -> bytes:
+        with lock:
+            content = _content(undecoded[item.place][column])
+        if content is None:
+            raise MediaError("the row holds no bytes and its file is gone")
+        return content
+
+    return Source(items, read, identity=["hf", loaded._fingerprint, column])
+
+
+def _read_tags_file(path: Path, column: str) -> dict[str, tuple[str, ...]]:
+    if path.suffix == ".parquet":
+        table = pq.read_table(path)
+    elif path.suffix == ".csv":
+        import pyarrow.csv
+
+        table = pyarrow.csv.read_csv(path)
+    elif path.suffix == ".jsonl":
+        import pyarrow.json
+
+        table = pyarrow.json.read_json(path)
+    else:
+        raise ValueError(f"{path}: tags are read from .parquet, .csv or .jsonl")
+    missing = [name for name in ("key", column) if name not in table.column_names]
+    if missing:
+        raise ValueError(f"{path} has no column {missing[0]!r}; it has {table.column_names}")
+    return {str(k): split_tags(v) for k, v in _pairs(table["key"], table[column])}
+
+
+def _pairs(keys: pa.ChunkedArray, values: pa.ChunkedArray) -> Iterable[tuple[Any, Any]]:
+    return zip(keys.to_pylist(), values.to_pylist(), strict=True)

@@ -1,0 +1,139 @@
+"""Which frames of a video are looked at: uniformly, at a rate, where the stream says that something happens,
+or at given times."""
+
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .frame_sequence import FrameSequence
+from .video_reader import VideoReader
+
+SAMPLINGS = ("uniform", "packet_size")
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How frames are sampled.
+
+    num_frames: floor(linspace(0, N - 1, num_frames)) of the N frames; a shorter clip gives all it has.
+    sampling: "uniform", or "packet_size": equal shares of the stream's bytes between frames, so that more of
+        them fall where more happens (keyframes count like their neighbours).
+    fps: a rate instead of a number. timestamps: seconds instead, of which each shows the frame that is on
+    screen.
+    start, end: seconds between which frames are taken.
+    """
+
+    num_frames: int = 64
+    sampling: str = "uniform"
+    fps: float | None = None
+    timestamps: tuple[float, ...] | None = None
+    start: float | None = None
+    end: float | None = None
+
+    def __post_init__(self) -> None:
+        count = self.num_frames
+        if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count <= 0:
+            raise ValueError(f"num_frames must be a positive integer, not {count!r}")
+        if self.sampling not in SAMPLINGS:
+            raise ValueError(f"unknown sampling {self.sampling!r}: choose one of {', '.join(SAMPLINGS)}")
+        if self.fps is not None and not 0 < self.fps < float("inf"):
+            raise ValueError(f"fps must be a positive number, not {self.fps!r}")
+        if self.timestamps is not None and (
+            self.fps is not None or self.start is not None or self.end is not None
+        ):
+            raise ValueError("timestamps name the frames: fps, start and end do not go with them")
+        if self.sampling != "uniform" and (self.fps is not None or self.timestamps is not None):
+            raise ValueError(f"sampling={self.sampling!r} does not go with fps or timestamps")
+        if self.start is not None and self.end is not None and not self.start < self.end:
+            raise ValueError(f"start={self.start} is not before end={self.end}")
+
+    @property
+    def needs_times(self) -> bool:
+        return any(value is not None for value in (self.fps, self.timestamps, self.start, self.end))
+
+
+def sample_frames(reader: VideoReader | FrameSequence, settings: SamplingSettings) -> np.ndarray:
+    """(T,) int64, the sampled frames' numbers in display order, each once.
+
+    Raises:
+        ValueError: times outside the video, or times for frames that have none.
+    """
+    if settings.needs_times and not isinstance(reader, VideoReader):
+        raise ValueError(
+            "frames that were decoded elsewhere have no times: fps, timestamps, start, end need a file"
+        )
+    if settings.timestamps is not None:
+        return _at_times(reader, settings.timestamps)
+    first, last = _range(reader, settings)
+    if settings.fps is not None:
+        begin, finish = float(reader.timestamps[first]), float(reader.timestamps[last])
+        times = begin + np.arange(int((finish - begin) * settings.fps + 1e-6) + 1) / settings.fps
+        return _at_times(reader, times.tolist())
+    count = last - first + 1
+    if settings.sampling == "packet_size":
+        if not isinstance(reader, VideoReader):
+            raise ValueError(
+                "frames that were decoded elsewhere have no packets: sampling='packet_size' needs a file"
+            )
+        sizes, keyframes = reader.index.size[first : last + 1], reader.index.keyframe[first : last + 1]
+        return first + sample_by_size(sizes, keyframes, settings.num_frames)
+    return first + sample_frame_ids(count, settings.num_frames)
+
+
+def sample_frame_ids(num_available: int, num_frames: int) -> np.ndarray:
+    """floor(linspace(0, N - 1, num_frames)); all N frames when there are not more than that."""
+    if isinstance(num_frames, bool) or not isinstance(num_frames, numbers.Integral) or num_frames <= 0:
+        raise ValueError(f"num_frames must be a positive integer, not {num_frames!r}")
+    if num_available <= num_frames:
+        return np.arange(num_available)
+    return np.linspace(0, num_available - 1, int(num_frames)).astype(np.int64)
+
+
+def sample_by_size(sizes: np.ndarray, keyframes: np.ndarray, num_frames: int) -> np.ndarray:
+    """Frames between which the stream spends equal numbers of bytes, the first frame among them.
+
+    sizes (N,) bytes of each frame's packet; keyframes (N,) bool: their size says what the picture costs, not
+    what happens, so they count like the others around them. Returns min(N, num_frames) increasing numbers.
+    """
+    count = len(sizes)
+    if count <= num_frames:
+        return np.arange(count)
+    weight = sizes.astype(np.float64)
+    if keyframes.any() and not keyframes.all():
+        others = np.flatnonzero(~keyframes)
+        weight[keyframes] = np.interp(np.flatnonzero(keyframes), others, weight[others])
+    spent = np.cumsum(weight)
+    chosen = np.searchsorted(spent, np.linspace(0, spent[-1], num_frames, endpoint=False), side="right")
+    chosen[0] = 0
+    # Each frame once: pushed on where two fall together, and back where they would run over the end.
+    place = np.arange(num_frames)
+    chosen = np.maximum.accumulate(chosen - place) + place
+    return np.minimum(chosen, count - num_frames + place).astype(np.int64)
+
+
+def _range(reader: VideoReader | FrameSequence, settings: SamplingSettings) -> tuple[int, int]:
+    """The first and the last frame between `start` and `end`."""
+    first, last = 0, len(reader) - 1
+    if settings.start is not None:
+        first = int(np.searchsorted(reader.timestamps, settings.start - 1e-6))
+    if settings.end is not None:
+        last = int(np.searchsorted(reader.timestamps, settings.end + 1e-6, side="right")) - 1
+    if first > last:
+        raise ValueError(
+            f"no frame lies between start={settings.start} and end={settings.end}: the video has "
+            f"{float(reader.timestamps[-1]):.3f} s"
+        )
+    return first, last
+
+
+def _at_times(reader: VideoReader | FrameSequence, times: Sequence[float]) -> np.ndarray:
+    wanted = np.asarray(times, np.float64)
+    if not len(wanted) or not (np.isfinite(wanted).all() and wanted.min() >= 0):
+        raise ValueError(f"timestamps must be seconds >= 0, not {list(times)!r}")
+    end = float(getattr(reader, "duration", np.inf))
+    if wanted.max() > end + 1e-6:
+        raise ValueError(f"timestamp {wanted.max():g} s is after the end of the video at {end:.3f} s")
+    on_screen = np.searchsorted(reader.timestamps, wanted + 1e-6, side="right") - 1
+    return np.unique(np.maximum(on_screen, 0))

@@ -1,0 +1,64 @@
+"""Settings of a processor from a checkpoint folder: its own file, and what only the model's `config.json`
+knows."""
+
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from transformers.configuration_utils import PreTrainedConfig
+
+from .configuration_onevision import OneVisionConfig
+
+# The arguments of `from_pretrained` that say where and how to fetch files, rather than set something.
+HUB_ARGUMENTS = (
+    "cache_dir",
+    "force_download",
+    "proxies",
+    "token",
+    "local_files_only",
+    "revision",
+    "subfolder",
+)
+
+
+def read_with_model_settings(
+    read: Callable[..., tuple[dict[str, Any], dict[str, Any]]],
+    folder: str | PathLike,
+    names: tuple[str, ...],
+    **kwargs: Any,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `read(folder, **kwargs)` gives, with the settings `names` taken from the model's `config.json`.
+
+    `read` is a `get_..._processor_dict` of transformers. Where the folder has no processor file but the
+    configuration of a OneVision encoder (at the top or as `vision_config`), the settings are those of the
+    model alone.
+
+    Raises:
+        OSError: the folder has neither, as transformers says it.
+    """
+    hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+    model = _model_settings(folder, hub)
+    try:
+        settings, unused = read(folder, **kwargs)
+    except OSError:
+        if not model:
+            raise
+        settings = {}
+        unused = {name: value for name, value in kwargs.items() if name not in hub and name[0] != "_"}
+    return {**settings, **{name: model[name] for name in names if name in model}}, unused
+
+
+def _model_settings(folder: str | PathLike, hub: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the OneVision encoder that lies in the folder, defaults filled in; empty without
+    one."""
+    if Path(folder).is_file():
+        return {}
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(folder, **hub)
+    except OSError:
+        return {}
+    config = config.get("vision_config", config)
+    if config.get("model_type") != OneVisionConfig.model_type:
+        return {}
+    return OneVisionConfig(**config).to_dict()
