@@ -17,9 +17,9 @@ from huggingface_hub.utils import tqdm
 from onevision_hf.synthetic.clips import ClipSettings
 from onevision_hf.synthetic.encoding import CODECS, EncodingSettings
 from onevision_hf.synthetic.families import BACKGROUNDS, CLIP_FAMILIES, IMAGE_FAMILIES
+from onevision_hf.synthetic.folder import Job, produce
 from onevision_hf.synthetic.images import ImageSettings
 from onevision_hf.synthetic.preview import save_preview
-from onevision_hf.synthetic.folder import Job, produce
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
