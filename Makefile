@@ -65,6 +65,10 @@ wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use
 
 check: lint test slow test-oldest wheel  ## what CI runs
 
+.PHONY: codec-table
+codec-table: $(STAMP)  ## measure which codec gives which signal, into docs/codec-signals.md
+	$(BIN)/python benchmarks/codec_table.py --write docs/codec-signals.md
+
 .PHONY: fuzz-codec
 fuzz-codec: $(STAMP)  ## read 500 damaged videos, each in a process with limits
 	$(BIN)/python tests/fuzz_codec.py

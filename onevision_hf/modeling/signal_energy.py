@@ -28,13 +28,13 @@ from .decoded_frame import DecodedFrame, turn
 from .frame_geometry import FrameGeometry
 from .frame_sequence import FrameSequence
 from .lone_decoder import LONE_CODECS, LonePicture, UnsupportedStreamError
-from .video_reader import VideoReader
+from .video_reader import PacketIndex, VideoReader
 
 PRESETS = ("auto", "published", "bits")
 SIGNALS = ("vectors", "residual", "compensated", "difference", "bits")
 NORMALIZE = ("frame", "clip")
 # Below these a picture's 95th percentile is noise: pixels, grey levels, bits.
-FLOORS = {"vectors": 1.0, "residual": 2.0, "compensated": 1.0, "difference": 1.0, "bits": 8.0}
+FLOORS = {"vectors": 1.0, "residual": 4.0, "compensated": 1.0, "difference": 1.0, "bits": 32.0}
 LONE_CELL = 8  # pixels: the smallest block that FFmpeg tells the vector of
 # A picture without the other signals (intra coded) counts with half of what changed in it.
 CHANGE_WEIGHT = 0.5
@@ -103,10 +103,33 @@ def frame_energies(
     geometry: FrameGeometry,
     settings: SignalSettings | None = None,
 ) -> tuple[np.ndarray, list[str], str]:
-    """Energy of sampled frames on the patch grid.
+    """Energy of sampled frames on the patch grid: the maps of `signal_maps`, weighed and added up.
 
     Returns:
         energy (T, gh, gw) float32 >= 0, picture types (T,), the name of the signal.
+
+    Raises:
+        ValueError: a signal was named that this codec does not give.
+    """
+    maps, weights, picture_types, signal = signal_maps(reader, frame_ids, geometry, settings)
+    energy = np.zeros((len(frame_ids), geometry.grid_height, geometry.grid_width), np.float32)
+    for name, values in maps.items():
+        energy += np.float32(weights[name]) * values
+    return energy, picture_types, signal
+
+
+def signal_maps(
+    reader: VideoReader | FrameSequence,
+    frame_ids: np.ndarray,
+    geometry: FrameGeometry,
+    settings: SignalSettings | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, float], list[str], str]:
+    """What the energy of sampled frames is added up from, on the patch grid.
+
+    Returns:
+        maps (T, gh, gw) float32 >= 0 by signal, zero in pictures that have no such signal; "change", which
+        stands in for pictures without any (intra coded), is the last. Their weights. Picture types (T,). The
+        name of the signal.
 
     Raises:
         ValueError: a signal was named that this codec does not give.
@@ -130,9 +153,10 @@ def frame_energies(
             pictures = _decoded_signals(reader, frame_ids, chosen)
     else:
         pictures = _decoded_signals(reader, frame_ids, chosen)
-    energy = _combine(pictures, chosen, geometry, reader.rotation)
+    maps = _onto_grid(pictures, chosen, geometry, reader.rotation)
     signal = "+".join(name for name, _ in chosen.pairs) + note
-    return energy, [picture.picture_type for picture in pictures], signal
+    weights = dict(chosen.pairs) | {"change": CHANGE_WEIGHT}
+    return maps, weights, [picture.picture_type for picture in pictures], signal
 
 
 def _preset(settings: SignalSettings, codec: str) -> tuple[SignalSettings, str]:
@@ -181,7 +205,7 @@ def _lone_signals(
         if picture.picture_type == "I":
             signals.picture = picture.luma
         else:
-            if "vectors" in names:
+            if "vectors" in names and picture.picture_type == "P":
                 signals.maps["vectors"] = _own_motion(picture.vectors, height, width, camera)
             if "residual" in names:
                 signals.maps["residual"] = residual_energy(picture, LONE_CELL)
@@ -197,8 +221,58 @@ def _lone_signals(
         found = read_lone_pictures(
             reader, frame_ids, motion_vectors="vectors" in names, block_qp=False, then=measure
         )
+    if "vectors" in names:
+        _borrow_motion(reader, frame_ids, found, camera)
     _compare_keyframes(reader, frame_ids, found)
     return found
+
+
+def _borrow_motion(
+    reader: VideoReader, frame_ids: np.ndarray, found: list[PictureSignals], camera: str
+) -> None:
+    """Give sampled B pictures the motion of the P picture that follows them (before a keyframe: precedes).
+
+    Alone, a B picture's vectors come out wrong: direct blocks take theirs from the co-located picture, which
+    is grey here, and the other blocks' are told as differences to those. A P picture's are exact, and what
+    moves there moves one to three frames earlier too, by less than a patch beside it.
+    """
+    lender = _lenders(reader.index)
+    known = {
+        int(frame_id): signals.maps["vectors"]
+        for frame_id, signals in zip(frame_ids, found, strict=True)
+        if "vectors" in signals.maps
+    }
+    borrowing = [
+        (int(lender[frame_id]), signals)
+        for frame_id, signals in zip(frame_ids, found, strict=True)
+        if signals.picture_type == "B"
+    ]
+    missing = sorted({frame_id for frame_id, _ in borrowing} - known.keys())
+    if missing:
+
+        def measure(picture: LonePicture) -> np.ndarray:
+            height, width = picture.luma.shape
+            return _own_motion(picture.vectors, height, width, camera)
+
+        known |= zip(missing, read_lone_pictures(reader, missing, block_qp=False, then=measure), strict=True)
+    for frame_id, signals in borrowing:
+        signals.maps["vectors"] = known[frame_id]
+
+
+def _lenders(index: PacketIndex) -> np.ndarray:
+    """(N,) for each frame the P picture whose motion is nearest to its own; a P picture's is itself.
+
+    Known from the order alone: what is shown before a picture that was decoded earlier is a B picture, and
+    the last shown of those decoded earlier is the reference after it.
+    """
+    decoded = np.argsort(index.rank)
+    latest = np.maximum.accumulate(decoded)
+    following = np.empty_like(decoded)
+    following[decoded] = latest
+    references = np.unique(latest)
+    place = np.searchsorted(references, following)
+    # A keyframe has no motion, so what leads up to it takes that of the reference before.
+    return np.where(index.keyframe[following], references[np.maximum(place - 1, 0)], following)
 
 
 def _compare_keyframes(reader: VideoReader, frame_ids: np.ndarray, found: list[PictureSignals]) -> None:
@@ -219,10 +293,9 @@ def _compare_keyframes(reader: VideoReader, frame_ids: np.ndarray, found: list[P
 
 
 def _own_motion(records: np.ndarray | None, height: int, width: int, camera: str) -> np.ndarray:
-    """The larger of what a block moves against the past and against the future, less a dead zone."""
+    """What each block moves beyond the camera, against the past or the future, whichever is more, less a dead
+    zone; zero where it has no vector."""
     energy = np.zeros((-(-height // LONE_CELL), -(-width // LONE_CELL)), np.float32)
-    if records is None:
-        return energy
     for reference in ("past", "future"):
         field = vectors(records, height, width, reference=reference, cell=LONE_CELL)
         energy = np.maximum(energy, vector_energy(field, camera))
@@ -256,10 +329,13 @@ def _decoded_signals(
         if records is None or not len(records):
             signals.change = difference(luma, before) if with_vectors else None
         else:
-            if "vectors" in names:
+            if "vectors" in names and settings.preset == "published":
                 # As the published grids do, blocks without a past reference count as standing still.
                 field = np.nan_to_num(vectors(records, *luma.shape, whole_pixels=True))
                 signals.maps["vectors"] = vector_energy(field, settings.camera)
+            elif "vectors" in names:
+                height, width = luma.shape
+                signals.maps["vectors"] = _own_motion(records, height, width, settings.camera)
             if "compensated" in names:
                 signals.maps["compensated"] = compensated(luma, records, past, future)
         found[frame.frame_id] = signals
@@ -290,20 +366,20 @@ def _with_neighbours(
 # -- onto the patch grid --
 
 
-def _combine(
+def _onto_grid(
     pictures: list[PictureSignals], settings: SignalSettings, geometry: FrameGeometry, rotation: int
-) -> np.ndarray:
-    """Normalise each signal, weigh, add, and carry over: (T, gh, gw) float32."""
+) -> dict[str, np.ndarray]:
+    """Normalise each signal and carry it over: (T, gh, gw) float32 by name, "change" the last of them."""
+    shape = (len(pictures), geometry.grid_height, geometry.grid_width)
+    found = {name: np.zeros(shape, np.float32) for name in (*dict(settings.pairs), "change")}
     scales = {}
     for name, _ in settings.pairs:
         maps = [picture.maps[name] for picture in pictures if name in picture.maps]
         if settings.normalize == "clip" and maps:
             together = np.concatenate([values.ravel() for values in maps])
             scales[name] = max(percentile_95(together), FLOORS[name])
-    energies = []
-    for picture in pictures:
-        energy = np.zeros((geometry.grid_height, geometry.grid_width), np.float32)
-        for name, weight in settings.pairs:
+    for t, picture in enumerate(pictures):
+        for name, _ in settings.pairs:
             if name not in picture.maps:
                 continue
             values = picture.maps[name]
@@ -311,20 +387,16 @@ def _combine(
             # Bits are compared as they are: what cost most comes first. The others are cut where they are
             # large.
             share = values / np.float32(scale)
-            energy += weight * _pool(
-                share if name == "bits" else np.minimum(share, 1), picture, name, geometry, rotation
-            )
+            share = share if name == "bits" else np.minimum(share, 1)
+            found[name][t] = _pool(share, picture, geometry, rotation)
         if picture.change is not None and not picture.maps:
             scale = max(percentile_95(picture.change), FLOORS["difference"])
-            change = np.minimum(picture.change / np.float32(scale), 1)
-            energy += CHANGE_WEIGHT * _pool(change, picture, "difference", geometry, rotation)
-        energies.append(energy)
-    return np.stack(energies)
+            share = np.minimum(picture.change / np.float32(scale), 1)
+            found["change"][t] = _pool(share, picture, geometry, rotation)
+    return found
 
 
-def _pool(
-    values: np.ndarray, picture: PictureSignals, name: str, geometry: FrameGeometry, rotation: int
-) -> np.ndarray:
+def _pool(values: np.ndarray, picture: PictureSignals, geometry: FrameGeometry, rotation: int) -> np.ndarray:
     """Carry a block map from stored orientation onto the patch grid (turned, pixel shape applied)."""
     height, width = picture.height, picture.width
     if rotation % 180:

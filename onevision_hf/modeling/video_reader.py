@@ -1,9 +1,9 @@
 """Reads a video the way codec patchification needs it: an index first, then only the pictures asked for.
 
-One demux pass gives (pts, size, keyframe) of every packet. No picture is decoded for it, so it is cheap, and
-it works in containers that name no frame count (mkv, webm, ts). Frames are numbered in display order; what no
-wanted frame needs is not decoded: whole GOPs are jumped over, pictures that nothing refers to are dropped by
-the decoder.
+One demux pass gives (pts, size, keyframe) of every packet. One picture is decoded for it, so it is cheap, and
+it works in containers that name no frame count (mkv, webm, ts); interlaced streams, and AVI with B-pictures,
+have to be decoded once to be counted. Frames are numbered in display order; what no wanted frame needs is not
+decoded: whole GOPs are jumped over, pictures that nothing refers to are dropped by the decoder.
 
     with VideoReader("clip.mp4") as reader:
         print(len(reader), reader.width, reader.height, reader.fps)
