@@ -260,8 +260,11 @@ def block_mean(values: np.ndarray, cell: int = BLOCK) -> np.ndarray:
     """Mean over cell x cell blocks of a uint8 plane: (ceil(H / cell), ceil(W / cell)) float32; blocks over
     the lower and right edge average what there is of them. `cell` is 4, 8 or 16."""
     height, width = values.shape
-    padded = np.zeros((-(-height // cell) * cell, -(-width // cell) * cell), np.uint8)
-    padded[:height, :width] = values
+    if height % cell or width % cell or not values.flags.c_contiguous:
+        padded = np.zeros((-(-height // cell) * cell, -(-width // cell) * cell), np.uint8)
+        padded[:height, :width] = values
+    else:
+        padded = values
     # Four bytes at a time: pairs are added inside 32-bit words, which is several times faster than a
     # reduction.
     words = padded.view(np.uint32)

@@ -27,7 +27,8 @@ def cut_patches(
         scale, offset = scale / std, -mean / std
     scale, offset = scale.astype(np.float32), offset.astype(np.float32)
 
-    patches = np.empty((len(positions), channels, p, p), np.float32)
+    cells = positions[:, 1] * geometry.grid_width + positions[:, 2]
+    pixels = np.empty((len(positions), channels, p * p), np.uint8)
     rows_of: dict[int, list[np.ndarray]] = {}
     for t in np.unique(positions[:, 0]):
         rows_of.setdefault(int(selection.frame_ids[t]), []).append(np.flatnonzero(positions[:, 0] == t))
@@ -36,9 +37,9 @@ def cut_patches(
         planes = frame.rgb_planes(geometry.resized_width, geometry.resized_height)
         for channel, plane in enumerate(planes):
             grid = geometry.place(plane).reshape(geometry.grid_height, p, geometry.grid_width, p)
+            whole = grid.transpose(0, 2, 1, 3).reshape(geometry.patches_per_frame, p * p)
             for rows in rows_of[frame.frame_id]:
-                pixels = grid[positions[rows, 1], :, positions[rows, 2]]
-                patches[rows, channel] = pixels * scale[channel] + offset[channel]
+                pixels[rows, channel] = whole[cells[rows]]
 
     # Resizing and cutting go beside the decoder, which gives up the interpreter lock; few frames are held at
     # a time.
@@ -50,6 +51,8 @@ def cut_patches(
                 waiting.popleft().result()
         for job in waiting:
             job.result()
+    patches = np.multiply(pixels, scale[:, None], dtype=np.float32)
+    patches += offset[:, None]
     return patches.reshape(len(positions), -1)
 
 

@@ -279,7 +279,10 @@ def _own_motion(records: np.ndarray | None, height: int, width: int, camera: str
     """What each block moves beyond the camera, against the past or the future, whichever is more, less a dead
     zone; zero where it has no vector."""
     energy = np.zeros((-(-height // LONE_CELL), -(-width // LONE_CELL)), np.float32)
-    for reference in ("past", "future"):
+    source = np.empty(0, np.int32) if records is None else np.ascontiguousarray(records["source"])
+    for reference, sign in (("past", -1), ("future", 1)):
+        if not (source * sign > 0).any():
+            continue
         field = vectors(records, height, width, reference=reference, cell=LONE_CELL)
         energy = np.maximum(energy, vector_energy(field, camera))
     return np.maximum(energy - VECTOR_DEAD_ZONE, 0)
