@@ -77,6 +77,10 @@ fuzz-codec: $(STAMP)  ## read 500 damaged videos, each in a process with limits
 bench-cluster: $(STAMP)  ## the cluster objective: shared against per_label, a dense softmax, growth, projection
 	$(BIN)/python benchmarks/cluster.py
 
+.PHONY: bench-synthetic
+bench-synthetic: $(STAMP)  ## drawing clips: clips a second, and where the time goes
+	$(BIN)/python benchmarks/synthetic.py
+
 clean:  ## remove environments and outputs
 	rm -rf .venv .venv-* dist build out .pytest_cache .mypy_cache .ruff_cache
 

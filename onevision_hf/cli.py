@@ -19,6 +19,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "encode": Command("onevision_hf.commands.encode", "encode clips: codec patchification, then the encoder"),
+    "synth": Command("onevision_hf.commands.synth", "draw clips, images and questions whose truth is known"),
     "view": Command("onevision_hf.commands.view", "draw what codec patchification keeps of a clip"),
     "cluster": Command(
         "onevision_hf.commands.cluster", "a folder of media -> features -> clusters -> labelled shards"

@@ -199,64 +199,48 @@ def _check_given(names: Sequence[str], codec: str) -> None:
 def _lone_signals(
     reader: VideoReader, frame_ids: np.ndarray, names: list[str], camera: str
 ) -> list[PictureSignals]:
-    def measure(picture: LonePicture) -> PictureSignals:
+    """Signals of sampled frames, the vectors of B pictures lent by P pictures.
+
+    Alone, a B picture's vectors come out wrong: direct blocks take theirs from the co-located picture, which
+    is grey here, and the other blocks' are told as differences to those. They are taken from the P picture
+    that follows it (before a keyframe: that precedes it). Those are exact, and what moves there moves one to
+    three frames earlier too, by less than a patch beside it.
+    """
+    sampled = {int(frame_id) for frame_id in frame_ids}
+    lender = _lenders(reader.index)
+    lent = {int(lender[frame_id]) for frame_id in sampled} if "vectors" in names else set()
+
+    def measure(picture: LonePicture, frame_id: int) -> PictureSignals:
         height, width = picture.luma.shape
         signals = PictureSignals(picture.picture_type, height, width)
         if picture.picture_type == "I":
             signals.picture = picture.luma
-        else:
-            if "vectors" in names and picture.picture_type == "P":
-                signals.maps["vectors"] = _own_motion(picture.vectors, height, width, camera)
-            if "residual" in names:
-                signals.maps["residual"] = residual_energy(picture, LONE_CELL)
+            return signals
+        if frame_id in lent:
+            signals.maps["vectors"] = _own_motion(picture.vectors, height, width, camera)
+        if "residual" in names and frame_id in sampled:
+            signals.maps["residual"] = residual_energy(picture, LONE_CELL)
         return signals
 
+    wanted = sorted(sampled | lent)
     if "bits" in names:
-        pictures = read_lone_pictures(reader, frame_ids)
-        found = [measure(picture) for picture in pictures]
-        estimates = bits(pictures, reader.index.size[frame_ids].tolist())[0]
-        for signals, estimate in zip(found, estimates, strict=True):
-            signals.maps["bits"] = estimate
+        pictures = read_lone_pictures(reader, wanted)
+        known = {
+            frame_id: measure(picture, frame_id) for frame_id, picture in zip(wanted, pictures, strict=True)
+        }
+        estimates = bits(pictures, reader.index.size[wanted].tolist())[0]
+        for frame_id, estimate in zip(wanted, estimates, strict=True):
+            known[frame_id].maps["bits"] = estimate
     else:
-        found = read_lone_pictures(
-            reader, frame_ids, motion_vectors="vectors" in names, block_qp=False, then=measure
-        )
-    if "vectors" in names:
-        _borrow_motion(reader, frame_ids, found, camera)
+        results = read_lone_pictures(reader, wanted, vectors_of=lent, block_qp=False, then=measure)
+        known = dict(zip(wanted, results, strict=True))
+    for frame_id in sampled:
+        loan = known[int(lender[frame_id])].maps.get("vectors") if lent else None
+        if known[frame_id].picture_type != "I" and loan is not None:
+            known[frame_id].maps["vectors"] = loan
+    found = [known[int(frame_id)] for frame_id in frame_ids]
     _compare_keyframes(reader, frame_ids, found)
     return found
-
-
-def _borrow_motion(
-    reader: VideoReader, frame_ids: np.ndarray, found: list[PictureSignals], camera: str
-) -> None:
-    """Give sampled B pictures the motion of the P picture that follows them (before a keyframe: precedes).
-
-    Alone, a B picture's vectors come out wrong: direct blocks take theirs from the co-located picture, which
-    is grey here, and the other blocks' are told as differences to those. A P picture's are exact, and what
-    moves there moves one to three frames earlier too, by less than a patch beside it.
-    """
-    lender = _lenders(reader.index)
-    known = {
-        int(frame_id): signals.maps["vectors"]
-        for frame_id, signals in zip(frame_ids, found, strict=True)
-        if "vectors" in signals.maps
-    }
-    borrowing = [
-        (int(lender[frame_id]), signals)
-        for frame_id, signals in zip(frame_ids, found, strict=True)
-        if signals.picture_type == "B"
-    ]
-    missing = sorted({frame_id for frame_id, _ in borrowing} - known.keys())
-    if missing:
-
-        def measure(picture: LonePicture) -> np.ndarray:
-            height, width = picture.luma.shape
-            return _own_motion(picture.vectors, height, width, camera)
-
-        known |= zip(missing, read_lone_pictures(reader, missing, block_qp=False, then=measure), strict=True)
-    for frame_id, signals in borrowing:
-        signals.maps["vectors"] = known[frame_id]
 
 
 def _lenders(index: PacketIndex) -> np.ndarray:
@@ -285,9 +269,8 @@ def _compare_keyframes(reader: VideoReader, frame_ids: np.ndarray, found: list[P
             continue
         earlier = None
         if place >= 0 and not signals.maps:
-            earlier = read_lone_pictures(
-                reader, keys[place : place + 1], motion_vectors=False, block_qp=False
-            )[0].luma
+            key = keys[place : place + 1]
+            earlier = read_lone_pictures(reader, key, vectors_of=(), block_qp=False)[0].luma
         signals.change = difference(signals.picture, earlier)
         signals.picture = None
 
@@ -372,44 +355,51 @@ def _onto_grid(
     """Normalise each signal and carry it over: (T, gh, gw) float32 by name, "change" the last of them."""
     shape = (len(pictures), geometry.grid_height, geometry.grid_width)
     found = {name: np.zeros(shape, np.float32) for name in (*dict(settings.pairs), "change")}
-    scales = {}
     for name, _ in settings.pairs:
-        maps = [picture.maps[name] for picture in pictures if name in picture.maps]
-        if settings.normalize == "clip" and maps:
-            together = np.concatenate([values.ravel() for values in maps])
-            scales[name] = max(percentile_95(together), FLOORS[name])
-    for t, picture in enumerate(pictures):
-        for name, _ in settings.pairs:
-            if name not in picture.maps:
-                continue
-            values = picture.maps[name]
-            scale = scales.get(name) or max(percentile_95(values), FLOORS[name])
+        maps = {t: picture.maps[name] for t, picture in enumerate(pictures) if name in picture.maps}
+        if maps:
+            scales = _scales(maps, FLOORS[name], settings.normalize == "clip")
             # Bits are compared as they are: what cost most comes first. The others are cut where they are
             # large.
-            share = values / np.float32(scale)
-            share = share if name == "bits" else np.minimum(share, 1)
-            found[name][t] = _pool(share, picture, geometry, rotation)
-        if picture.change is not None and not picture.maps:
-            scale = max(percentile_95(picture.change), FLOORS["difference"])
-            share = np.minimum(picture.change / np.float32(scale), 1)
-            found["change"][t] = _pool(share, picture, geometry, rotation)
+            shares = {t: values / scales[t] for t, values in maps.items()}
+            if name != "bits":
+                shares = {t: np.minimum(share, 1) for t, share in shares.items()}
+            _pool_into(found[name], shares, pictures, geometry, rotation)
+    changes = {t: p.change for t, p in enumerate(pictures) if p.change is not None and not p.maps}
+    scales = _scales(changes, FLOORS["difference"], False)
+    shares = {t: np.minimum(values / scales[t], 1) for t, values in changes.items()}
+    _pool_into(found["change"], shares, pictures, geometry, rotation)
     return found
 
 
-def _pool(values: np.ndarray, picture: PictureSignals, geometry: FrameGeometry, rotation: int) -> np.ndarray:
-    """Carry a block map from stored orientation onto the patch grid (turned, pixel shape applied)."""
-    height, width = picture.height, picture.width
-    if rotation % 180:
-        height, width = width, height
-    # Maps come on grids of 4, 8 or 16 pixels.
-    cell = next(
-        step
-        for step in (4, 8, 16)
-        if -(-picture.height // step) == values.shape[0]
-        if -(-picture.width // step) == values.shape[1]
-    )
-    cell_height, cell_width = cell * geometry.height / height, cell * geometry.width / width
-    return geometry.pool(turn(values, rotation), cell_height, cell_width)
+def _scales(maps: dict[int, np.ndarray], floor: float, over_clip: bool) -> dict[int, np.float32]:
+    """What each picture's map is divided by."""
+    if over_clip:
+        together = np.concatenate([values.ravel() for values in maps.values()])
+        return dict.fromkeys(maps, np.float32(max(percentile_95(together), floor)))
+    return {t: np.float32(max(percentile_95(values), floor)) for t, values in maps.items()}
+
+
+def _pool_into(
+    found: np.ndarray,
+    shares: dict[int, np.ndarray],
+    pictures: list[PictureSignals],
+    geometry: FrameGeometry,
+    rotation: int,
+) -> None:
+    """Carry block maps from stored orientation onto the patch grid (turned, pixel shape applied), those of
+    one size together: all of them, unless the stream changes its size."""
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for t, share in shares.items():
+        sizes.setdefault((pictures[t].height, pictures[t].width, *share.shape), []).append(t)
+    for (height, width, rows, columns), times in sizes.items():
+        # Maps come on grids of 4, 8 or 16 pixels.
+        cell = next(step for step in (4, 8, 16) if (-(-height // step), -(-width // step)) == (rows, columns))
+        if rotation % 180:
+            height, width = width, height
+        stack = np.stack([turn(shares[t], rotation) for t in times])
+        cell_height, cell_width = cell * geometry.height / height, cell * geometry.width / width
+        found[times] = geometry.pool(stack, cell_height, cell_width)
 
 
 def percentile_95(values: np.ndarray) -> float:
