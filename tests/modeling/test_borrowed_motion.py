@@ -1,10 +1,13 @@
 """B pictures decoded alone have wrong vectors: their motion is that of a P picture near them."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 from clips import _texture, write_clip
 
-from onevision_hf import VideoReader, select_patches
+from onevision_hf import VideoReader, bundled_clip, select_patches
 from onevision_hf.modeling.frame_geometry import FrameGeometry
 from onevision_hf.modeling.signal_energy import SignalSettings, _lenders, frame_energies, signal_maps
 
@@ -63,3 +66,25 @@ def test_the_energy_is_its_maps_weighed_and_added_up(panned):
     assert list(maps) == ["vectors", "residual", "change"] and (types, signal) == (again, named)
     assert np.allclose(energy, sum(weights[name] * maps[name] for name in maps), atol=1e-6)
     assert not maps["vectors"][types.index("I")].any() and maps["vectors"][types.index("B")].any()
+
+
+@pytest.mark.slow
+def test_what_is_kept_of_the_bundled_clips_b_pictures_are_its_sprites(monkeypatch):
+    """Drawn with and without them, the clip tells where they are."""
+    path = Path(__file__).parents[2] / "scripts" / "draw_bundled_clip.py"
+    spec = importlib.util.spec_from_file_location("draw_bundled_clip", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    with_sprites = [picture.astype(int) for picture in script.draw_frames()]
+    monkeypatch.setattr(script, "place", lambda *args: None)
+    sprites = [
+        (np.abs(picture - bare).max(-1) > 12).astype(np.float32)
+        for picture, bare in zip(with_sprites, script.draw_frames(), strict=True)
+    ]
+    selection = select_patches(str(bundled_clip()))
+    on_sprite = [
+        selection.geometry.pool(sprites[selection.frame_ids[t]], 1, 1)[h, w] > 0.05
+        for t, h, w in selection.positions
+        if selection.picture_types[t] == "B"
+    ]
+    assert np.mean(on_sprite) > 0.85
