@@ -87,3 +87,10 @@ clean:  ## remove environments and outputs
 .PHONY: bench-clustering
 bench-clustering: $(STAMP)  ## clustering: growth of k-means and assignment, against faiss, reading rows
 	$(BIN)/python benchmarks/clustering.py
+
+.PHONY: bench-codec bench-codec-agreement
+bench-codec: $(STAMP)  ## codec patchification: time and memory against a plain decode (ONLY=beach,1080p,crop,hour,memory,peer)
+	$(BIN)/python benchmarks/codec.py --only "$(ONLY)"
+
+bench-codec-agreement: $(STAMP)  ## the signals against the published selection, the bits spent, the true residual
+	$(BIN)/python benchmarks/codec_agreement.py
