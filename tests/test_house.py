@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pretraining": {"modeling", "objectives"},
     "clustering": {"modeling"},
     "conversion": {"modeling"},
-    "training": {"modeling", "objectives", "pretraining", "synthetic"},
+    "training": {"modeling", "objectives", "pretraining", "synthetic", "clustering"},
     "eval": {"modeling", "synthetic", "training"},
 }
 # These sit on top and may import every room; no room may import them.
