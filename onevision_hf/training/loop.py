@@ -121,14 +121,15 @@ class Trainer:
                 read.append(batch)
                 losses = self._accumulate(batch, self.step * parts + part, last=part == parts - 1)
                 sums = {name: sums[name] + loss if part else loss for name, loss in losses.items()}
+            logs = self.step + 1 == self.stop_at or (self.step + 1) % self.config.log_every == 0
+            metrics = self.task.metrics() if logs else {}
             norm = self.optimizers.clip()
             factor = learning_rate_factor(self.optim, self.step, self.total)
             self.optimizers.step(factor)
+            self.optimizers.zero_grad()
             if self.average is not None:
                 self.average.update()
             self.step += 1
-            logs = self.step % self.config.log_every == 0 or self.step == self.stop_at
-            metrics = self.task.metrics() if logs else {}
             state = self._state(sums, norm, read)
             # A step's state is read when the next one is under way; before something is written, at once.
             stop = self._settle(pending, report)[0] if pending else 0
