@@ -33,10 +33,12 @@ class ClusterEncoder(nn.Module):
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """stream -> tensors; stream -> pooled embeddings (B, D) in float32."""
-        return {
-            name: self.encoder(**{k: v for k, v in tensors.items() if k != "labels"}).pooler_output.float()
-            for name, tensors in inputs.items()
-        }
+        outputs = {}
+        for name, tensors in inputs.items():
+            pooled = self.encoder(**{k: v for k, v in tensors.items() if k != "labels"}).pooler_output
+            # A copy, because FSDP's hooks do not survive on a view.
+            outputs[name] = pooled.to(torch.float32, copy=True)
+        return outputs
 
 
 class ClusterTask:

@@ -227,12 +227,19 @@ def _join(at: str, key: str) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Also finds a right key that stands in the wrong section: its last part decides then."""
-    found = difflib.get_close_matches(name, known, 1, 0.5)
-    last = {key.rpartition(".")[2]: key for key in reversed(known)}
-    by_last = difflib.get_close_matches(name.rpartition(".")[2], last, 1, 0.75)
-    near = last[by_last[0]] if by_last else found[0] if found else None
-    return f" (did you mean {near}?)" if near else ""
+    """` (did you mean ...?)`: the known key whose last part is most alike, of the same section if there are several;
+    also `lr` for `learning_rate`, and keys that stand in another section."""
+    section, _, last = name.rpartition(".")
+    initials = "".join(word[:1] for word in last.split("_"))
+
+    def likeness(key: str) -> float:
+        other_section, _, other = key.rpartition(".")
+        alike = difflib.SequenceMatcher(None, last, other).ratio()
+        alike = max(alike, 0.9 if len(initials) > 1 and initials == other else 0.0)
+        return alike + 0.1 * (section == other_section)
+
+    best = max(known, key=likeness, default=None)
+    return f" (did you mean {best}?)" if best is not None and likeness(best) > 0.6 else ""
 
 
 def _every_key(cls: type = TrainConfig, at: str = "") -> list[str]:

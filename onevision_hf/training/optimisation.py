@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..objectives import RowSparseAdamW
 from .config import OptimConfig
@@ -110,8 +111,7 @@ class Average:
 def distribute(model: nn.Module, optim: OptimConfig, device: torch.device) -> nn.Module:
     """The model as the processes share it: alone as it is, replicated by DDP, or cut by FSDP2.
 
-    FSDP2 cuts each block that `_no_split_modules` names; weights stay float32, the computation follows
-    `precision`.
+    FSDP2 cuts each transformer layer and the rest; weights stay float32, the computation follows `precision`.
     """
     if optim.compile:
         model.compile(dynamic=False)  # in place: no other names in checkpoints
@@ -119,13 +119,10 @@ def distribute(model: nn.Module, optim: OptimConfig, device: torch.device) -> nn
         return model
     if optim.parallel == "ddp":
         ids = [device.index] if device.type == "cuda" else None
-        return DistributedDataParallel(
-            model, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False
-        )
+        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
     low = torch.bfloat16 if optim.precision == "bfloat16" else None
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32)
-    whole = {name for m in model.modules() for name in getattr(m, "_no_split_modules", None) or ()}
     for module in list(model.modules()):
-        if type(module).__name__ in whole:
+        if isinstance(module, GradientCheckpointingLayer):  # transformers' mark of a repeated block
             fully_shard(module, mp_policy=policy)
     return fully_shard(model, mp_policy=policy)

@@ -5,7 +5,6 @@ import math
 import resource
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from .config import HeadConfig, TrainConfig, total_steps
 from .sources import Rows, open_rows
 from .stand_in import RandomRows
 
-CPU_BATCH, CPU_CLASSES, UNKNOWN_CLASSES = 2, 4096, 1_000_000
+CPU_BATCH, CPU_CLASSES, UNKNOWN_CLASSES = 2, 4096, 1000
 _BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -42,10 +41,10 @@ def find_rows(config: TrainConfig) -> tuple[dict[str, Rows], list[str], list[str
             found = f"{len(shards)} shards, {len(rows[name])} rows" if shards else f"{len(rows[name])} rows"
             lines.append(f"{name}: {found} at {head.source}")
         except FileNotFoundError as error:
-            classes = head.classes or UNKNOWN_CLASSES
-            rows[name] = RandomRows(head, classes, patch_size)
+            rows[name] = RandomRows(head, head.classes or UNKNOWN_CLASSES, patch_size)
             random.append(name)
-            lines.append(f"{name}: no data at {head.source or '(no source)'}: {error}; random tensors instead")
+            assumed = "" if head.classes else f", {UNKNOWN_CLASSES} centers assumed"
+            lines.append(f"{name}: no data ({error}); random tensors instead{assumed}")
     return rows, lines, random
 
 
@@ -104,7 +103,7 @@ def shrunk(config: TrainConfig, ways: int, processes: int) -> tuple[TrainConfig,
     small.validation.every, small.trackers, small.log_every = 0, [], 1
     small.keep, small.save_every, small.optim.accumulation = 1, 10**9, 1
     small.workers = min(small.workers, 2)
-    on_cpu = small.device == "cpu" or not torch.cuda.is_available()
+    on_cpu = _small(small)
     for name, head in small.cluster.heads.items():
         share = math.ceil(head.batch_size / config.optim.accumulation / processes)
         head.batch_size = ways * (min(share, CPU_BATCH) if on_cpu else share)
@@ -126,8 +125,12 @@ def dry_run(config: TrainConfig, processes: int | None = None) -> int:
     logging.set_verbosity_error()
     state = PartialState(cpu=config.device == "cpu")
     ways = state.num_processes
+    config, first = _without_absent_start(config)
     rows, lines, random = find_rows(config)
-    text = describe(config, make_task(config, rows), lines, processes or ways)
+    lines = first + lines
+    task = make_task(config, rows)
+    text = describe(config, task, lines, processes or ways)
+    planned = total_steps(config, sum(stream.batch_size for stream in task.streams))
     small, notes = shrunk(config, ways, processes or ways)
     patch_size = encoder_config(config).patch_size
     used: dict[str, Rows] = {}
@@ -144,13 +147,23 @@ def dry_run(config: TrainConfig, processes: int | None = None) -> int:
         print("two steps with " + ", ".join(notes))
         sys.stdout.flush()
     with tempfile.TemporaryDirectory() as folder:
-        small.out, small.steps, small.samples = str(Path(folder) / "dry-run"), max(2, total_steps(config, 1)), 0
+        small.out, small.steps, small.samples = str(Path(folder) / "dry-run"), max(2, planned), 0
         trainer = Trainer(small, used, max_steps=2)
         trainer.save = lambda: Path()  # type: ignore[method-assign]
         status = trainer.fit()
     if state.is_main_process:
         print(f"two steps done; {_peak(trainer.device)}")
     return status
+
+
+def _without_absent_start(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
+    """Random weights of `model.size` where `model.init_from` names a folder that is not there."""
+    start = config.model.init_from
+    if start is None or Path(start).exists() or start.count("/") == 1:
+        return config, []
+    found = copy.deepcopy(config)
+    found.model.init_from = None
+    return found, [f"weights: {start} does not exist; random ones of size {config.model.size} instead"]
 
 
 def _small(config: TrainConfig) -> bool:
@@ -161,8 +174,3 @@ def _peak(device: torch.device) -> str:
     if device.type == "cuda":
         return f"peak memory of the device {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
     return f"peak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
-
-
-def as_tokens(config: TrainConfig) -> Mapping[str, int]:
-    patch_size = encoder_config(config).patch_size
-    return {name: tokens(head, patch_size) for name, head in config.cluster.heads.items()}

@@ -13,7 +13,7 @@ def results(tmp_path_factory):
     """{(size, what, ...): [result of each process]}; the processes of a size start once."""
     folder = tmp_path_factory.mktemp("training")
     work = {
-        2: [("everything",), ("stopped",), ("resumed", 2)],
+        2: [("everything",), ("stopped",), ("resumed", 2), ("wrapped",)],
         1: [("everything",), ("stopped",), ("resumed", 1), ("resumed", 2)],
         3: [("everything",), ("resumed", 1)],
     }
@@ -81,3 +81,24 @@ def test_row_sparse_centers_train_the_same_on_any_number_of_processes(results):
     alone = losses(results[1, "everything"][0]["sparse"])
     for size in (2, 3):
         assert relative(losses(results[size, "everything"][0]["sparse"]), alone) < 1e-5
+
+
+def test_fsdp_takes_the_steps_that_ddp_takes(results):
+    found = results[2, "wrapped"][0]
+    for name in ("fsdp", "fsdp-resumed-ddp"):
+        assert relative(losses(found[name]), losses(found["ddp"])) < 1e-5
+        assert found[name]["validation"] == found["ddp"]["validation"]
+    # Bfloat16 is rounded in other places, but neither goes another way.
+    assert relative(losses(found["fsdp-low"]), losses(found["ddp-low"])) < 5e-3
+    assert relative(losses(found["ddp-low"]), losses(found["ddp"])) < 5e-3
+
+
+def test_weights_and_moments_stay_float32_under_bfloat16(results):
+    for name in ("ddp-low", "fsdp-low"):
+        tensors = results[2, "wrapped"][0][name]["tensors"].values()
+        assert {tensor.dtype for tensor in tensors} == {torch.float32}
+
+
+def test_a_step_in_four_micro_batches_is_the_step_in_one(results):
+    found = results[2, "wrapped"][0]
+    assert relative(losses(found["in 4"]), losses(found["in 1"])) < 1e-6

@@ -26,9 +26,10 @@ BASE = {
 
 def merged(base, changes):
     return {
-        key: merged(base[key], changes[key]) if isinstance(base.get(key), dict) and isinstance(changes.get(key), dict)
+        key: merged(base[key], changes[key])
+        if isinstance(base.get(key), dict) and isinstance(changes.get(key), dict)
         else changes.get(key, base.get(key))
-        for key in base.keys() | changes.keys()
+        for key in [*base, *(key for key in changes if key not in base)]
     }  # fmt: skip
 
 
@@ -66,7 +67,6 @@ def train(out, max_steps=None, **changes):
 
 
 VALIDATED = {"validation": {"every": 10, "held_out": 0.3, "items": 25, "neighbours": 3}}
-UNIFORM = {"cluster": {"sample_rate": 1.0, "heads": {"image": {"max_labels": 2}}}}
 
 
 def everything(folder, size):
@@ -75,6 +75,24 @@ def everything(folder, size):
         "straight": train(folder / f"straight{size}", optim={"ema": 0.9}, **VALIDATED),
         "sparse": train(folder / f"sparse{size}", cluster={"sparse_grad": True}, steps=6),
     }
+
+
+def wrapped(folder, size):
+    """Three steps under DDP and under FSDP2, and with bfloat16 under both; a gradient step in micro-batches."""
+    few = {"steps": 3, "validation": {"every": 3, "held_out": 0.3, "items": 25}}
+    low = {"optim": {"precision": "bfloat16"}}
+    results = {
+        "ddp": train(folder / "ddp", **few),
+        "fsdp": train(folder / "fsdp", **merged(few, {"optim": {"parallel": "fsdp", "gradient_checkpointing": True}})),
+        "ddp-low": train(folder / "ddp-low", **merged(few, low)),
+        "fsdp-low": train(folder / "fsdp-low", **merged(few, merged(low, {"optim": {"parallel": "fsdp"}}))),
+    }
+    train(folder / "fsdp-resumed", 2, **merged(few, {"optim": {"parallel": "fsdp"}}))
+    results["fsdp-resumed-ddp"] = train(folder / "fsdp-resumed", **few)
+    means = {"cluster": {"sample_rate": 1.0, "heads": {name: {"max_labels": 2} for name in HEADS}}, "steps": 3}
+    for parts in (1, 4):
+        results[f"in {parts}"] = train(folder / f"in{parts}", **merged(means, {"optim": {"accumulation": parts}}))
+    return results
 
 
 def stopped(folder, size):
