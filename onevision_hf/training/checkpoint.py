@@ -233,11 +233,15 @@ def _processes() -> tuple[int, int]:
 
 
 def _reason(error: BaseException, aside: Path) -> str:
-    """One line that names the file; what torch raises wraps the cause of each process."""
-    causes = [cause for cause, _ in getattr(error, "failures", {}).values()] or [error]
-    cause = causes[0]
-    name = getattr(cause, "filename", None) or aside
-    return f"{name}: {' '.join(str(getattr(cause, 'strerror', None) or cause).split())}"
+    """One line that names the file. torch wraps what each process raised, and writes on after a failed write."""
+    failures = [cause for cause, _ in getattr(error, "failures", {}).values()]
+    found: BaseException | None = failures[0] if failures else error
+    while found is not None and not isinstance(found, OSError):
+        found = found.__cause__ or found.__context__
+    if isinstance(found, OSError):
+        return f"{found.filename or aside}: {found.strerror or found}"
+    said = " ".join(str(failures[0] if failures else error).split())
+    return f"{aside}: {said}" + (" (is the disk full?)" if "inline_container" in said else "")
 
 
 def _digest(path: Path) -> dict[str, Any]:

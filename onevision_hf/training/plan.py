@@ -17,7 +17,7 @@ from .config import HeadConfig, TrainConfig, total_steps
 from .sources import Rows, open_rows
 from .stand_in import RandomRows
 
-CPU_BATCH, CPU_CLASSES, UNKNOWN_CLASSES = 2, 4096, 1000
+CPU_BATCH, CPU_CLASSES, UNKNOWN_CLASSES = 1, 4096, 1000
 _BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -104,6 +104,9 @@ def shrunk(config: TrainConfig, ways: int, processes: int) -> tuple[TrainConfig,
     small.keep, small.save_every, small.optim.accumulation = 1, 10**9, 1
     small.workers = min(small.workers, 2)
     on_cpu = _small(small)
+    if on_cpu and small.optim.precision != "float32":
+        small.optim.precision = "float32"  # processors emulate bfloat16, many times slower
+        notes.append("float32")
     for name, head in small.cluster.heads.items():
         share = math.ceil(head.batch_size / config.optim.accumulation / processes)
         head.batch_size = ways * (min(share, CPU_BATCH) if on_cpu else share)
@@ -151,7 +154,7 @@ def dry_run(config: TrainConfig, processes: int | None = None) -> int:
         trainer = Trainer(small, used, max_steps=2)
         trainer.save = lambda: Path()  # type: ignore[method-assign]
         status = trainer.fit()
-    if state.is_main_process:
+    if state.is_main_process and status == 0:
         print(f"two steps done; {_peak(trainer.device)}")
     return status
 

@@ -110,8 +110,18 @@ def resumed(folder, size, start):
     return train(out, optim={"ema": 0.9}, **VALIDATED)
 
 
-def main(rank, size, port, folder, work):
-    """One process: rank of size; `work` names functions of this module with their arguments."""
+def only_train(rank, size, port, out, changes):
+    """One process of a training that somebody may kill; its exit status is the training's."""
+    join(rank, size, port)
+    from onevision_hf.training.loop import Trainer, close
+
+    config = make_config(out, **changes)
+    status = Trainer(config, make_rows(config)).fit()
+    close()
+    os._exit(status)
+
+
+def join(rank, size, port):
     torch.set_num_threads(1)
     from accelerate import PartialState
 
@@ -123,6 +133,11 @@ def main(rank, size, port, folder, work):
     os.environ["ACCELERATE_USE_CPU"] = "true"
     state = PartialState(cpu=True)
     assert state.num_processes == size
+
+
+def main(rank, size, port, folder, work):
+    """One process: rank of size; `work` names functions of this module with their arguments."""
+    join(rank, size, port)
     results = {}
     for name, *arguments in work:
         results[name, *arguments] = globals()[name](Path(folder), size, *arguments)
