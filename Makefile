@@ -12,9 +12,10 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-oldest bench-encoder lint slow check wheel clean
+.PHONY: bench-openvision3
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 24
 
 install: $(STAMP)  ## make .venv with the package (editable) and every extra except `eval`
 
@@ -44,8 +45,9 @@ $(OLDEST)/.installed: pyproject.toml | $(STAMP)
 		> $$($(OLDEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth
 	@touch $@
 
-test-oldest: $(OLDEST)/.installed  ## the encoder's tests on the oldest supported transformers
-	$(OLDEST)/bin/python -m pytest tests/modeling/test_onevision_*.py tests/modeling/test_image_processing_onevision.py
+test-oldest: $(OLDEST)/.installed  ## the encoders' tests on the oldest supported transformers
+	$(OLDEST)/bin/python -m pytest tests/modeling/test_onevision_*.py tests/modeling/test_image_processing_onevision.py \
+		tests/modeling/test_openvision3_*.py
 
 bench-encoder: $(STAMP)  ## speed and memory of the encoder, as ratios measured in one run
 	$(BIN)/python benchmarks/encoder.py
@@ -55,10 +57,17 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench-openvision3: $(STAMP)  ## OpenVision 3: the encoder, its VAE, and what caching latents saves
+	$(BIN)/python benchmarks/openvision3.py
+
 wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use it there
 	$(BIN)/python tests/check_wheel.py
 
 check: lint test slow test-oldest wheel  ## what CI runs
+
+.PHONY: fuzz-codec
+fuzz-codec: $(STAMP)  ## read 500 damaged videos, each in a process with limits
+	$(BIN)/python tests/fuzz_codec.py
 
 .PHONY: bench-cluster
 bench-cluster: $(STAMP)  ## the cluster objective: shared against per_label, a dense softmax, growth, projection

@@ -4,8 +4,9 @@ rows.
     make bench-clustering
     python benchmarks/clustering.py --items 10000 100000 --clusters 1000
 
-Rows are synthetic, 256 values each, around 2000 directions of 40 kinds. Every size runs in a process of its own, whose
-peak memory is what it has over a process that has only imported the package. Ratios are of times in one run.
+Rows are synthetic, 256 values each, around 2000 directions of 40 kinds. Every size runs in a process of its
+own, whose peak memory is what it has over a process that has only imported the package. Ratios are of times
+in one run.
 """
 
 import argparse
@@ -24,9 +25,9 @@ from torch.nn.functional import normalize
 
 from onevision_hf.clustering.assign import assign_labels
 from onevision_hf.clustering.features import extract_features
+from onevision_hf.clustering.items import Item, Source
 from onevision_hf.clustering.kmeans import find_centers, load_centers
 from onevision_hf.clustering.shards import PackedRow, PackedShards, shard_names, write_shard
-from onevision_hf.clustering.sources import Item, Source
 from onevision_hf.clustering.spherical import State, lloyd, nearest, random_start
 from onevision_hf.run_folder import RunFolder
 

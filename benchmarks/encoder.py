@@ -262,21 +262,26 @@ def forward_memory(attention: str, size: str, count: int) -> dict:
     return {"mib": memory.mib, "largest_mib": largest.size / 2**20}
 
 
-def training_step(checkpointing: bool, size: str, count: int, steps: int) -> dict:
+def training_step(size: str, count: int) -> Callable[[bool], None]:
+    """A step without the optimizer, called with or without gradient checkpointing."""
     model, inputs = make_model(size).train(), one_row(count)
-    if checkpointing:
-        model.gradient_checkpointing_enable()
 
-    def step() -> None:
+    def step(checkpointing: bool) -> None:
+        (model.gradient_checkpointing_enable if checkpointing else model.gradient_checkpointing_disable)()
         model(**inputs).pooler_output.square().sum().backward()
 
-    step()  # so that gradients exist before memory is measured
+    return step
+
+
+def training_memory(checkpointing: bool, size: str, count: int) -> dict:
+    step = training_step(size, count)
+    step(checkpointing)  # so that gradients exist before memory is measured
     with PeakMemory() as memory:
-        times = [timed(step) for _ in range(steps)]
-    return {"mib": memory.mib, "seconds": statistics.median(times)}
+        step(checkpointing)
+    return {"mib": memory.mib}
 
 
-CHILDREN = {"forward_memory": forward_memory, "training_step": training_step}
+CHILDREN = {"forward_memory": forward_memory, "training_memory": training_memory}
 
 
 def memory_rows(size: str, count: int) -> dict[str, object]:
@@ -292,16 +297,17 @@ def memory_rows(size: str, count: int) -> dict[str, object]:
     }
 
 
-def training_rows(size: str, count: int, steps: int) -> dict[str, object]:
-    plain, less = (
-        child("training_step", checkpointing=flag, size=size, count=count, steps=steps)
-        for flag in (False, True)
+def training_rows(size: str, count: int, pairs: int) -> dict[str, object]:
+    step = training_step(size, count)
+    plain, less = interleaved(lambda: step(False), lambda: step(True), pairs=pairs)
+    without, with_it = (
+        child("training_memory", checkpointing=flag, size=size, count=count)["mib"] for flag in (False, True)
     )
     return {
-        "seconds": plain["seconds"],
-        "peak MiB": plain["mib"],
-        "time with checkpointing": less["seconds"] / plain["seconds"],
-        "memory with checkpointing": less["mib"] / plain["mib"],
+        "seconds": statistics.median(plain),
+        "time with checkpointing": ratio(less, plain),
+        "peak MiB": without,
+        "peak MiB with checkpointing": with_it,
     }
 
 

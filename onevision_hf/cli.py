@@ -22,7 +22,14 @@ COMMANDS: dict[str, Command] = {
     "train": Command("onevision_hf.commands.train", "train an encoder from a config (one process)"),
     "plot": Command("onevision_hf.commands.plot", "draw the curves of a training run"),
     "view": Command("onevision_hf.commands.view", "draw what codec patchification keeps of a clip"),
-    "cluster": Command("onevision_hf.commands.cluster", "a folder of media -> features -> clusters -> labelled shards"),
+    "cluster": Command(
+        "onevision_hf.commands.cluster", "a folder of media -> features -> clusters -> labelled shards"
+    ),
+    "convert": Command(
+        "onevision_hf.commands.convert", "turn a published checkpoint into a transformers folder"
+    ),
+    "latents": Command("onevision_hf.commands.latents", "cache what OpenVision 3's VAE makes of pictures"),
+    "push": Command("onevision_hf.commands.push", "publish a folder to a Hub repository"),
 }
 
 

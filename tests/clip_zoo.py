@@ -73,6 +73,10 @@ ENCODED: dict[str, dict] = {
         "bframes": 2,
         "options": {"flags": "+ildct+ilme", "top": "1"},
     },
+    "h263.avi": {"codec": "h263", "size": (96, 128)},
+    "flv1.flv": {"codec": "flv"},
+    "msmpeg4v3.avi": {"codec": "msmpeg4"},
+    "wmv2.asf": {"codec": "wmv2"},
     "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
     "mjpeg-422.mov": {"codec": "mjpeg", "pix_fmt": "yuvj422p"},
 }
@@ -82,8 +86,8 @@ REMUXED: dict[str, Callable[["Zoo", Path], None]] = {
     "variable-rate.mkv": lambda zoo, path: remux(zoo["h264-bframes.mp4"], path, times=_uneven),
     "late-start.mp4": lambda zoo, path: remux(zoo["h264-bframes.mp4"], path, times=lambda t: t + 5),
     "edit-list.mp4": lambda zoo, path: patch_edit_list(zoo["h264-bframes.mp4"], path, first=17, count=15),
-    "turned-90.mp4": lambda zoo, path: remux(zoo["h264-bframes.mp4"], path, rotation=90),
-    "turned-180.mov": lambda zoo, path: remux(zoo["h264-bframes.mp4"], path, rotation=180),
+    "turned-90.mp4": lambda zoo, path: turn_clip(zoo["h264-bframes.mp4"], path, (0, -1, 1, 0)),
+    "turned-180.mov": lambda zoo, path: turn_clip(zoo["h264-bframes.mov"], path, (-1, 0, 0, -1)),
     "fragmented.mp4": lambda zoo, path: remux(
         zoo["h264-bframes.mp4"], path, options={"movflags": "frag_keyframe+empty_moov"}
     ),
@@ -129,15 +133,12 @@ def remux(
     *,
     times: Callable[[float], float] | None = None,
     skip: int = 0,
-    rotation: int = 0,
     sound: bool = False,
     options: dict[str, str] | None = None,
 ) -> None:
-    """Copy the packets of a video: with other times, without the first `skip`, turned, with a sound track."""
+    """Copy the packets of a video: with other times, without the first `skip`, with a sound track."""
     with av.open(str(source)) as old, av.open(str(path), "w", options=options or {}) as new:
         stream = new.add_stream_from_template(old.streams.video[0])
-        if rotation:
-            stream.set_display_rotation(rotation)
         if sound:
             tone = new.add_stream("aac", rate=16000, layout="mono")
             silence = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), "fltp", "mono")
@@ -157,7 +158,7 @@ def remux(
 
 
 def two_streams(second: Path, first: Path, path: Path) -> None:
-    """Two video streams in one file, of which the later one has more pixels."""
+    """Two video streams in one file."""
     with av.open(str(first)) as a, av.open(str(second)) as b, av.open(str(path), "w") as new:
         inputs = [a, b]
         streams = [new.add_stream_from_template(c.streams.video[0]) for c in inputs]
@@ -174,7 +175,7 @@ def with_cover(path: Path, picture: np.ndarray) -> Path:
         tone = container.add_stream("aac", rate=16000, layout="mono")
         cover = container.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = picture.shape[1], picture.shape[0], "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         silence = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), "fltp", "mono")
         silence.sample_rate = 16000
         container.mux(cover.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
@@ -203,6 +204,27 @@ def find_box(data: bytes, *names: str) -> tuple[int, int]:
     for name in names:
         start, end = next((s, e) for found, s, e in boxes(data, start, end) if found == name)
     return start, end
+
+
+def with_box(data: bytes, names: tuple[str, ...], content: bytes) -> bytes:
+    """An mp4 whose index comes last, with other content in one box of the index."""
+    start, end = find_box(data, *names)
+    result = bytearray(data)
+    for depth in range(1, len(names) + 1):
+        at = find_box(data, *names[:depth])[0] - 8
+        (size,) = struct.unpack(">I", data[at : at + 4])
+        struct.pack_into(">I", result, at, size + len(content) - (end - start))
+    result[start:end] = content
+    return bytes(result)
+
+
+def turn_clip(source: Path, path: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Have the header of an mp4 say that the picture is to be turned (a, b, c, d of the display matrix)."""
+    data = bytearray(source.read_bytes())
+    track, _ = find_box(data, "moov", "trak", "tkhd")
+    for place, value in zip((40, 44, 52, 56), matrix, strict=True):
+        struct.pack_into(">i", data, track + place, value << 16)
+    path.write_bytes(data)
 
 
 def patch_edit_list(source: Path, path: Path, *, first: int, count: int) -> None:

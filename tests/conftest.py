@@ -7,17 +7,19 @@ The environment is set before torch and transformers are imported anywhere: they
 import os
 from pathlib import Path
 
+# One thread: the models are tiny, and some tests fork, which the pools of OpenMP and MKL do not survive.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(name, "2")
+    os.environ[name] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 reports its settings on standard error otherwise
 
 import numpy as np
 import pytest
 import torch
+from clip_zoo import Zoo
 from clips import moving_scene, write_clip
 
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +32,12 @@ def scene() -> np.ndarray:
 def clip(scene: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`scene` as H.264 in mp4: keyframes every 12 frames, up to two B-pictures between references."""
     return write_clip(tmp_path_factory.mktemp("clips") / "scene.mp4", scene)
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    """Clips of every codec and container, made when they are asked for."""
+    return Zoo(tmp_path_factory.mktemp("zoo"))
 
 
 @pytest.fixture(scope="session")

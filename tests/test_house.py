@@ -19,8 +19,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "synthetic": set(),
     "assets": set(),
     "view": set(),
+    "run_folder": set(),  # standard library only: whatever is written in shards and must survive a kill
     "pretraining": {"modeling", "objectives"},
-    "clustering": {"modeling"},
+    "clustering": {"modeling", "run_folder"},
     "conversion": {"modeling"},
     "training": {"modeling", "objectives", "pretraining", "synthetic", "clustering"},
     "eval": {"modeling", "synthetic", "training"},

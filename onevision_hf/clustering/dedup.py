@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 
 from ..run_folder import FinishedRun, RunFolder
 from .features import FeatureShards
-from .matrix import RowFile, Rows, blocks, group_rows, take
+from .matrix import RowFile, Rows, blocks, group_rows, span, take
 from .processes import Processes
 from .progress import progress
 from .spherical import State, lloyd, random_start
@@ -114,8 +114,7 @@ def _components(rows: Rows, threshold: float) -> np.ndarray:
     for left_start, left in blocks(rows, PAIR_BLOCK):
         left = normalize(left, dim=1)
         for right_start in range(left_start, len(rows), PAIR_BLOCK):
-            numbers = torch.arange(right_start, min(right_start + PAIR_BLOCK, len(rows)))
-            right = normalize(take(rows, numbers), dim=1)
+            right = normalize(span(rows, right_start, right_start + PAIR_BLOCK), dim=1)
             one, two = torch.nonzero(left @ right.T >= threshold, as_tuple=True)
             ahead = one + left_start < two + right_start
             first = join(first, (one[ahead] + left_start).numpy(), (two[ahead] + right_start).numpy())

@@ -17,11 +17,13 @@ import math
 import numpy as np
 
 from ..modeling.codec_signals import vectors
+from ..modeling.decoded_frame import DecodedFrame, turn
 from ..modeling.frame_geometry import FrameGeometry
-from ..modeling.patch_selection import sample_frame_ids, top_patches
+from ..modeling.frame_sampling import sample_frame_ids
+from ..modeling.patch_selection import top_patches
 from ..modeling.signal_energy import frame_energies
-from ..modeling.video_reader import DecodedFrame, VideoReader, turn
-from .sources import MediaError
+from ..modeling.video_reader import VideoReader
+from .items import MediaError
 
 PARTS = ("object", "motion")
 SIDE = 64  # the shorter side that pictures and frames are brought to

@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 import torch
 
 from ..run_folder import FinishedRun, RunFolder
+from .items import Item, Kind, Source
 from .matrix import RowFile
 from .media import BROKEN, reason_of
 from .processes import Processes
 from .progress import progress
-from .sources import Item, Kind, Source
 from .teachers import Teacher
 
 STAGE = "features"

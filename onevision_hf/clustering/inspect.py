@@ -25,8 +25,8 @@ from ..run_folder import canonical_json, write_atomically
 from .assign import CenterFile, LabelShards
 from .dedup import DROPPED, dropped_rows
 from .features import FeatureShards
+from .items import Source
 from .pictures import Row, sheet, size_histogram, tile
-from .sources import Source
 
 # All pairs of more centers than this take minutes; beyond, the pairs of so many evenly chosen ones are shown.
 MOST_CENTERS = 20_000

@@ -1,5 +1,6 @@
 """Rows of float16 on disk, read in blocks: what k-means, dedup and assignment walk over with flat memory."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 
 from .processes import Processes
 
-BLOCK_ROWS = 8192
+BLOCK_ROWS = 4096
 
 
 class RowFile:
@@ -34,9 +35,14 @@ class RowFile:
         return torch.from_numpy(values.reshape(-1, self.dim)).float()
 
     def take(self, indices: torch.Tensor) -> torch.Tensor:
-        """(len(indices), dim) float32 rows."""
-        mapped = np.memmap(self.path, np.float16, "r", self.first * self.dim * 2, (self.rows, self.dim))
-        return torch.from_numpy(np.asarray(mapped[indices.numpy()], np.float32))
+        """(len(indices), dim) float32 rows, each with a read of its own."""
+        taken = np.empty((len(indices), self.dim), np.float16)
+        with open(self.path, "rb", buffering=0) as file:
+            for row, index in zip(taken, indices.tolist(), strict=True):
+                file.seek((self.first + index) * self.dim * 2)
+                if file.readinto(row.data) != self.dim * 2:
+                    raise OSError(f"{self.path} ends before row {self.first + index}")
+        return torch.from_numpy(taken).float()
 
     def part(self, start: int, stop: int) -> "RowFile":
         """The rows start..stop-1 as a file of their own."""
@@ -56,8 +62,13 @@ def width_of(rows: Rows) -> int:
 def blocks(rows: Rows, size: int = BLOCK_ROWS) -> Iterator[tuple[int, torch.Tensor]]:
     """(first row, (<= size, dim) float32 block) in order."""
     for start in range(0, len(rows), size):
-        stop = min(start + size, len(rows))
-        yield start, rows.read(start, stop) if isinstance(rows, RowFile) else rows[start:stop].float()
+        yield start, span(rows, start, start + size)
+
+
+def span(rows: Rows, start: int, stop: int) -> torch.Tensor:
+    """Rows start..min(stop, len)-1, float32."""
+    stop = min(stop, len(rows))
+    return rows.read(start, stop) if isinstance(rows, RowFile) else rows[start:stop].float()
 
 
 def take(rows: Rows, indices: torch.Tensor) -> torch.Tensor:
@@ -96,11 +107,16 @@ def group_rows(
         with open(path, "wb") as file:
             file.truncate(total * width * 2)
     processes.barrier()
-    mapped = np.memmap(path, np.float16, "r+", 0, (total, width))
-    for start, block in blocks(rows):
-        half = block.half().numpy()
-        for places in place_of[start : start + len(block)].T:
-            mapped[places.numpy()] = half
-    mapped.flush()
+    with open(path, "r+b", buffering=0) as file:
+        for start, block in blocks(rows):
+            half = block.half()
+            for places in place_of[start : start + len(block)].T:
+                order = places.argsort()
+                ordered, content = places[order], half[order].numpy()
+                # What goes to one group from one block lies together.
+                cuts = (torch.nonzero(ordered.diff() != 1).flatten() + 1).tolist()
+                for a, b in itertools.pairwise([0, *cuts, len(ordered)]):
+                    file.seek(int(ordered[a]) * width * 2)
+                    file.write(content[a:b].tobytes())
     processes.barrier()
     return RowFile(path, total, width), begins, place_of

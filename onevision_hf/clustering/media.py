@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..modeling.video_reader import VideoReader, VideoReadError
-from .sources import MediaError
+from .items import MediaError
 
 # What a broken item may raise. Not every ValueError: a mistake of ours must stop the job, not reject its
 # items.

@@ -24,11 +24,11 @@ from ..modeling.video_reader import VideoReader
 from ..run_folder import FinishedRun, RunFolder, digest_of
 from .assign import LabelShards
 from .features import ahead, json_lines
+from .items import Item, MediaError, Source, format_of
 from .media import BROKEN, picture_size, reason_of
 from .processes import Processes
 from .progress import progress
 from .shards import FORMATS, STAGE, PackedRow, shard_names, write_shard
-from .sources import Item, MediaError, Source, format_of
 from .transcode import CRF, PRESET, transcode
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 from ..modeling.video_reader import VideoReader
+from .items import Item, Source
 from .media import BROKEN, open_picture, read_frames, segment_centers
-from .sources import Item, Source
 
 TILE = 120
 GAP = 6

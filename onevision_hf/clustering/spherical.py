@@ -13,6 +13,7 @@ import dataclasses
 import heapq
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch.nn.functional import normalize
 
@@ -115,7 +116,7 @@ def lloyd(
         for _, block in blocks(rows):
             block = normalize(block.to(device), dim=1)
             best, index = nearest(block, centers)
-            sums.index_add_(0, index, block)
+            _add_rows(sums, index, block)
             counts += torch.bincount(index, minlength=len(centers))
             similarity += best.sum(dtype=torch.float64)
         processes.sum_(sums, counts, similarity)
@@ -131,6 +132,18 @@ def lloyd(
         if after is not None:
             after(state)
     return state
+
+
+def _add_rows(sums: torch.Tensor, index: torch.Tensor, block: torch.Tensor) -> None:
+    """`sums.index_add_(0, index, block)`, which on a CPU costs more than the whole search for the nearest
+    center."""
+    if sums.is_cuda:
+        sums.index_add_(0, index, block)
+        return
+    order = index.argsort(stable=True)
+    found, counts = index[order].unique_consecutive(return_counts=True)
+    starts = (counts.cumsum(0) - counts).numpy()
+    sums[found] += torch.from_numpy(np.add.reduceat(block[order].numpy(), starts, axis=0))
 
 
 def _split_largest(centers: torch.Tensor, counts: torch.Tensor) -> int:

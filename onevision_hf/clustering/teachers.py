@@ -16,8 +16,8 @@ from torch.nn.functional import normalize
 
 from ..modeling.video_reader import VideoReader
 from .descriptors import PARTS, SIDE, describe_picture, describe_video
+from .items import Kind, MediaError
 from .media import open_picture, read_frames, segment_centers
-from .sources import Kind, MediaError
 
 
 class Teacher(Protocol):

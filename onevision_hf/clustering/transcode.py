@@ -9,7 +9,9 @@ import io
 from fractions import Fraction
 
 import av
+from av.video.frame import PictureType
 
+from ..modeling.decoded_frame import DecodedFrame, turn
 from ..modeling.video_reader import VideoReader
 
 CRF, PRESET = 23, "fast"
@@ -42,10 +44,22 @@ def transcode(content: str | bytes, gop: int) -> bytes:
                 "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=0:ref=1:open-gop=0",
             }
             for frame in reader.frames(range(len(reader))):
-                picture = av.VideoFrame.from_ndarray(frame.rgb(width, height), format="rgb24")
-                picture = picture.reformat(format="yuv420p")
+                picture = _displayed(frame, width, height)
+                picture.pict_type = (
+                    PictureType.NONE
+                )  # else every keyframe of the source would be one here too
                 picture.pts = round(float(reader.timestamps[frame.frame_id]) * 90_000)
                 picture.time_base = Fraction(1, 90_000)
                 container.mux(stream.encode(picture))
             container.mux(stream.encode(None))
     return out.getvalue()
+
+
+def _displayed(frame: DecodedFrame, width: int, height: int) -> av.VideoFrame:
+    """The picture as displayed, yuv420p; one that is stored upright never goes through RGB."""
+    if frame.rotation == 0:
+        return frame.av_frame.reformat(width, height, "yuv420p")
+    turned = frame.rotation % 180 != 0
+    stored = frame.av_frame.reformat(*((height, width) if turned else (width, height)), "rgb24")
+    upright = av.VideoFrame.from_ndarray(turn(stored.to_ndarray(), frame.rotation), "rgb24")
+    return upright.reformat(format="yuv420p")

@@ -59,16 +59,18 @@ def picture_bits(
     estimate = np.zeros(shape, np.float32)
     here = coded & ~intra
     difference = blocks[here].astype(np.float32) - picture.grey
-    if past is None:
+    if picture.picture_type == "I":
+        pass  # every block is intra coded
+    elif past is None:
         estimate[here] = residual_bits(difference, steps[here], (4, 8, 16))
         estimate = np.minimum(estimate, _large_transform_bits(blocks, picture.grey, steps))
-        estimate += CODED_BITS * coded
+        estimate += np.float32(CODED_BITS) * coded
     else:
         estimate[here] = residual_bits(difference, steps[here], (4, 8))
     here = coded & intra
     estimate[here] = intra_bits(picture.luma, np.argwhere(here), steps[here])
     # What is neither coded nor moved otherwise than predicted was skipped.
-    return np.where(coded | ~(predicted | intra), estimate + overhead, 0)
+    return np.where(coded | ~(predicted | intra), estimate + overhead, 0).astype(np.float32)
 
 
 def _motion(
@@ -198,7 +200,7 @@ def _large_transform_bits(blocks: np.ndarray, grey: int, step: np.ndarray) -> np
     plane = padded.astype(np.float32).transpose(0, 2, 1, 3).reshape(padded.shape[0] // 2, 32, -1, 32) - grey
     basis = _cosines(32)
     levels = np.rint(np.abs(basis @ plane.transpose(0, 2, 1, 3) @ basis.T) / np.float32(step.flat[0]))
-    cost = (LEVEL_BITS * (levels > 0) + 2 * np.log2(np.maximum(levels, 1))).sum((2, 3)) / 4
+    cost = (LEVEL_BITS * (levels > 0) + 2 * np.log2(np.maximum(levels, 1))).sum((2, 3), np.float32) / 4
     return cost.repeat(2, 0).repeat(2, 1)[:rows, :columns]
 
 

@@ -21,16 +21,16 @@ from .lone_decoder import LoneDecoder, LonePicture, UnsupportedStreamError
 from .video_reader import VideoReader, VideoSource
 
 BLOCK = 4  # the grid of motion vectors, in pixels
-# Decoders of stock FFmpeg that export motion vectors.
+# Codecs whose decoders in stock FFmpeg export motion vectors.
 VECTOR_CODECS = (
     "h264",
     "mpeg4",
     "mpeg1video",
     "mpeg2video",
     "h263",
-    "flv",
+    "flv1",
     "msmpeg4v2",
-    "msmpeg4",
+    "msmpeg4v3",
     "wmv1",
     "wmv2",
 )

@@ -7,7 +7,8 @@ from typing import Any
 import av
 import numpy as np
 
-from .video_reader import DecodedFrame, VideoReader
+from .decoded_frame import DecodedFrame
+from .video_reader import VideoReader
 
 
 class FrameSequence:
@@ -43,7 +44,11 @@ class FrameSequence:
     ) -> Iterator[DecodedFrame]:
         """Each wanted frame once, in order. Frames that were decoded elsewhere have no vectors and no
         references."""
-        for frame_id in np.unique(np.fromiter(frame_ids, np.int64)):
+        wanted = np.unique(np.fromiter(frame_ids, np.int64))
+        if len(wanted) and not (wanted[0] >= 0 and wanted[-1] < len(self)):
+            bad = wanted[0] if wanted[0] < 0 else wanted[-1]
+            raise ValueError(f"frame {bad} asked for, but the clip's frames are 0 to {len(self) - 1}")
+        for frame_id in wanted:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(self._frames[frame_id]), format="rgb24")
             yield DecodedFrame(frame, int(frame_id), 0)
 
@@ -76,8 +81,10 @@ def _as_frames(frames: Any) -> Sequence[np.ndarray]:
             f"frames of one clip must have one size, found {sorted({p.shape for p in pictures})}"
         )
     first = pictures[0]
-    if first.dtype != np.uint8:
-        raise ValueError(f"decoded frames must be uint8 in 0..255, found {first.dtype}: convert them first")
+    if other := next((picture.dtype for picture in pictures if picture.dtype != np.uint8), None):
+        raise ValueError(f"decoded frames must be uint8 in 0..255, found {other}: convert them first")
+    if first.size == 0:
+        raise ValueError(f"decoded frames must have pixels, found shape {first.shape}")
     if first.ndim != 3 or (first.shape[-1] not in (1, 3) and first.shape[0] not in (1, 3)):
         raise ValueError(f"a decoded frame must be (H, W, 3) or (3, H, W), found shape {first.shape}")
     if first.shape[-1] not in (1, 3):

@@ -10,12 +10,14 @@ fills them by other rules, so a grey picture is put in front of the packet (`h26
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import av
 import numpy as np
 
+from .decoded_frame import PICTURE_TYPES, luma_plane, side_data
 from .h264_bitstream import (
     IDR_SLICE,
     PPS,
@@ -33,7 +35,6 @@ from .h264_bitstream import (
     split_annex_b,
     split_length_prefixed,
 )
-from .video_reader import PICTURE_TYPES, luma_plane
 
 LONE_CODECS = ("h264", "hevc")
 
@@ -101,9 +102,20 @@ class LoneDecoder:
         """
         workers = min(4, os.cpu_count() or 1, max(1, len(packets) // 8))
         chunks = [packets[first::workers] for first in range(workers)]
-        decode = self._decode_h264 if self.codec == "h264" else self._decode_hevc
+
+        def work(chunk: Sequence[bytes]) -> list[Any]:
+            context, results = self._context(), []
+            for data in chunk:
+                if self.codec == "hevc":  # a used context remembers which pictures it has seen
+                    context = self._context()
+                with _naming_damage():
+                    picture = self._decode_one(context, data)
+                results.append(then(picture))
+                del picture
+            return results
+
         with ThreadPoolExecutor(workers) as pool:
-            done = list(pool.map(lambda chunk: [then(picture) for picture in decode(chunk)], chunks))
+            done = list(pool.map(work, chunks))
         return [done[index % workers][index // workers] for index in range(len(packets))]
 
     # -- H.264 --
@@ -138,36 +150,27 @@ class LoneDecoder:
             for number, sequence in self._sequences.items()
         }
 
-    def _decode_h264(self, packets: Sequence[bytes]) -> Iterator[LonePicture]:
-        context = self._context()
-        for data in packets:
-            units = self._slices(data)
-            picture = self._pictures.get(slice_parameters_number(units[0])) if units else None
-            if picture is None or picture.sequence_number not in self._sequences:
-                raise UnsupportedStreamError("a packet refers to parameter sets that are not in the header")
-            sequence = self._sequences[picture.sequence_number]
-            # The target may be output before the grey picture, so both carry a number.
-            head = av.Packet(self._heads[picture.sequence_number])
-            body = av.Packet(b"".join(START_CODE + unit for unit in units))
-            head.pts, body.pts = 0, 1
-            frames = [*context.decode(head), *context.decode(body), *context.decode(None)]
-            context.flush_buffers()
-            found = next((frame for frame in frames if frame.pts == 1), None)
-            yield self._picture(found, direct_is_spatial(units[0], sequence, picture))
+    def _decode_one(self, context: Any, data: bytes) -> LonePicture:
+        if self.codec == "hevc":
+            frames = [*context.decode(av.Packet(data)), *context.decode(None)]
+            return self._picture(frames[0] if frames else None, None)
+        units = self._slices(data)
+        picture = self._pictures.get(slice_parameters_number(units[0])) if units else None
+        if picture is None or picture.sequence_number not in self._sequences:
+            raise UnsupportedStreamError("a packet refers to parameter sets that are not in the header")
+        sequence = self._sequences[picture.sequence_number]
+        # The target may be output before the grey picture, so both carry a number.
+        head = av.Packet(self._heads[picture.sequence_number])
+        body = av.Packet(b"".join(START_CODE + unit for unit in units))
+        head.pts, body.pts = 0, 1
+        frames = [*context.decode(head), *context.decode(body), *context.decode(None)]
+        context.flush_buffers()
+        found = next((frame for frame in frames if frame.pts == 1), None)
+        return self._picture(found, direct_is_spatial(units[0], sequence, picture))
 
     def _slices(self, data: bytes) -> list[bytes]:
         split = split_length_prefixed(data, self._length_size) if self._length_size else split_annex_b(data)
         return [unit for unit in split if unit[0] & 31 in (SLICE, IDR_SLICE)]
-
-    # -- HEVC --
-
-    def _decode_hevc(self, packets: Sequence[bytes]) -> Iterator[LonePicture]:
-        for data in packets:
-            # A context of its own for each: a used one remembers which pictures it has seen.
-            context = self._context()
-            packet = av.Packet(data)
-            frames = [*context.decode(packet), *context.decode(None)]
-            yield self._picture(frames[0] if frames else None, None)
 
     # -- both --
 
@@ -189,17 +192,29 @@ class LoneDecoder:
         components = frame.format.components
         if components[0].bits != 8 or not frame.format.name.startswith(("yuv", "gray")):
             raise UnsupportedStreamError(f"{self.codec} pictures of format {frame.format.name}")
-        records = frame.side_data.get("MOTION_VECTORS") if self.motion_vectors else None
+        records = side_data(frame, "MOTION_VECTORS") if self.motion_vectors else None
         vectors = None if records is None else records.to_ndarray()
         qp = _block_qp(frame) if self.block_qp else None
         picture_type = PICTURE_TYPES.get(int(frame.pict_type), "?")
         return LonePicture(picture_type, luma_plane(frame), vectors, qp, spatial_direct)
 
 
+@contextmanager
+def _naming_damage() -> Iterator[None]:
+    """What damaged packets raise becomes the one error that callers expect."""
+    try:
+        yield
+    except UnsupportedStreamError:
+        raise
+    except (av.FFmpegError, ValueError, IndexError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnsupportedStreamError(f"a packet cannot be decoded alone: {reason}") from error
+
+
 def _block_qp(frame: av.VideoFrame) -> np.ndarray | None:
     """QP of each macroblock, which PyAV hands over from 16.1 on; None below that and without the side
     data."""
-    parameters: Any = frame.side_data.get("VIDEO_ENC_PARAMS")
+    parameters: Any = side_data(frame, "VIDEO_ENC_PARAMS")
     if parameters is None or not hasattr(parameters, "qp_map") or not parameters.nb_blocks:
         return None
     return parameters.qp_map().astype(np.float32)

@@ -42,8 +42,7 @@ class OneVisionEmbeddings(nn.Module):
         )
 
     def forward(self, patches: Tensor) -> Tensor:
-        # (..., C*p*p) -> (patches, C, p, p) -> (..., D); through the module, so that hooks and adapters on it
-        # count
+        # (..., C*p*p) -> (patches, C, p, p) -> (..., D); through the module, so that adapters on it count
         images = patches.reshape(-1, *self.patch_shape).to(self.patch_embedding.weight.dtype)
         return self.patch_embedding(images).view(*patches.shape[:-1], -1)
 

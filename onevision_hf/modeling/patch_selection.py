@@ -20,9 +20,9 @@ from .video_reader import VideoReader
 
 DEFAULT_KEEP_RATIO = 0.125
 ANCHORS = ("first", "keyframes")
-# When the patches that a budget would buy carry less than this on average, nothing moves: energies are about
-# 1 where a block moves as much as the picture's 95th percentile.
-STILL = 0.02
+# Energies are about 1 where a block moves as much as the picture's 95th percentile. When even the strongest
+# hundredth of a clip stays below this on average, nothing moves.
+STILL = 0.35
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,8 +221,8 @@ def select(
     )
     blocks, allowed = _merge(energy, side), _merge(geometry.inside[None], side)[0] == 1
     positions = top_patches(blocks, count // side**2, anchors, allowed, budget.time_buckets)
-    chosen = positions[~np.isin(positions[:, 0], anchors)]
-    if len(chosen) and blocks[tuple(chosen.T)].mean() < STILL:
+    moving = np.delete(blocks, anchors, axis=0)
+    if len(moving) and _strongest(moving) < STILL:
         whole = np.linspace(0, len(energy) - 1, max(1, count // geometry.patches_per_frame)).astype(np.int64)
         spread = sorted({*anchors, *whole.tolist()})[: count // geometry.patches_per_frame]
         if len(spread) > len(anchors):
@@ -235,6 +235,12 @@ def select(
     scores = energy[tuple(positions.T)]
     frame_ids, timestamps = np.asarray(frame_ids), np.asarray(timestamps)
     return Selection(positions, frame_ids, timestamps, scores, energy, signal, tuple(picture_types), geometry)
+
+
+def _strongest(energy: np.ndarray) -> float:
+    """Mean of the strongest hundredth."""
+    flat, count = energy.reshape(-1), max(1, energy.size // 100)
+    return float(np.partition(flat, len(flat) - count)[len(flat) - count :].mean())
 
 
 def _merge(values: np.ndarray, side: int) -> np.ndarray:

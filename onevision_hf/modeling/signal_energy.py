@@ -24,16 +24,17 @@ from .codec_signals import (
     vector_energy,
     vectors,
 )
+from .decoded_frame import DecodedFrame, turn
 from .frame_geometry import FrameGeometry
 from .frame_sequence import FrameSequence
 from .lone_decoder import LONE_CODECS, LonePicture, UnsupportedStreamError
-from .video_reader import DecodedFrame, VideoReader, turn
+from .video_reader import VideoReader
 
 PRESETS = ("auto", "published", "bits")
 SIGNALS = ("vectors", "residual", "compensated", "difference", "bits")
 NORMALIZE = ("frame", "clip")
 # Below these a picture's 95th percentile is noise: pixels, grey levels, bits.
-FLOORS = {"vectors": 1.0, "residual": 2.0, "compensated": 1.0, "difference": 1.0, "bits": 8.0}
+FLOORS = {"vectors": 1.0, "residual": 4.0, "compensated": 1.0, "difference": 1.0, "bits": 32.0}
 LONE_CELL = 8  # pixels: the smallest block that FFmpeg tells the vector of
 # A picture without the other signals (intra coded) counts with half of what changed in it.
 CHANGE_WEIGHT = 0.5

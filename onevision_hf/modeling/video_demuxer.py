@@ -1,6 +1,7 @@
 """The packets of a video's best stream, numbered in the order of decoding, with jumps that are checked."""
 
 import itertools
+import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from av.stream import Disposition
 from .video_source import VideoFile, VideoReadError
 
 NO_TIME = -(1 << 63)
+# What FFmpeg would show all the same: it draws letters, and opens the files that a playlist names.
+NO_VIDEOS = {"tty": "text", "hls": "a playlist", "concat": "a playlist", "dash": "a playlist"}
 # A file whose index names more bytes than this many times its size goes in circles.
 MAX_REPEATS = 64
 # Packets that are read after a jump in search of one that is known.
@@ -77,7 +80,10 @@ class Demuxer:
         self.file = file
         self.max_pixels = max_pixels
         self.container: Any = av.open(
-            file.open(), "r", metadata_errors="ignore", options={"protocol_whitelist": file.protocols}
+            file.open(),
+            "r",
+            metadata_errors="ignore",
+            container_options={"protocol_whitelist": file.protocols},
         )
         try:
             self.stream = self._best_stream()
@@ -108,18 +114,21 @@ class Demuxer:
 
     def __iter__(self) -> Iterator[tuple[int, av.Packet]]:
         """(rank, packet) from where the container stands."""
-        for packet in self._packets:
+        while True:
+            try:
+                packet = next(self._packets)
+            except (StopIteration, IndexError):  # PyAV ends so where a stream turned up while it read
+                return
             if packet.size:
                 self.position += 1
                 yield self.position - 1, packet
 
-    def check_pixels(self) -> None:
+    def check_pixels(self, size: tuple[int, int] | None = None) -> None:
         """Refuse what the container, or the decoder by now, says of the size of the frames."""
-        if self.context.width * self.context.height > self.max_pixels:
+        width, height = size or (self.context.width, self.context.height)
+        if width * height > self.max_pixels:
             raise VideoReadError(
-                self.file.name,
-                f"frames of {self.context.width} x {self.context.height} pixels are over "
-                f"max_pixels={self.max_pixels}",
+                self.file.name, f"frames of {width} x {height} pixels are over max_pixels={self.max_pixels}"
             )
 
     def read_table(self) -> PacketTable:
@@ -137,8 +146,7 @@ class Demuxer:
                     self.file.name,
                     f"its index goes in circles: it names over {limit} bytes, the file has {self.file.size}",
                 )
-            # VP8's alternate references are never shown; their header says so.
-            hidden = packet.is_discard or (vp8 and not bytes(packet)[0] >> 4 & 1)
+            hidden = packet.is_discard or (vp8 and not self._is_shown_vp8(bytes(packet)))
             pts = NO_TIME if packet.pts is None else packet.pts
             dts = NO_TIME if packet.dts is None else packet.dts
             start = -1 if packet.pos is None else packet.pos
@@ -169,14 +177,25 @@ class Demuxer:
                     return True
         return False
 
+    def _is_shown_vp8(self, data: bytes) -> bool:
+        """Whether a VP8 picture is not just a reference (RFC 6386, 9.1). Its decoder does not say that a
+        picture is too large, so that is looked at here too."""
+        if not data[0] & 1 and len(data) >= 10:
+            width, height = struct.unpack("<HH", data[6:10])
+            self.check_pixels((width & 0x3FFF, height & 0x3FFF))
+        return bool(data[0] >> 4 & 1)
+
     def _best_stream(self) -> Any:
-        if self.container.format.name == "tty":  # a text file, drawn letter by letter
-            raise VideoReadError(self.file.name, "is text, not a video")
+        if self.file.size is not None and (what := NO_VIDEOS.get(self.container.format.name)):
+            raise VideoReadError(self.file.name, f"is {what}, not a video")
         videos = [s for s in self.container.streams.video if not s.disposition & Disposition.attached_pic]
         if not videos:
             kinds = {stream.type for stream in self.container.streams if stream.type != "video"}
             covers = {"cover art"} if self.container.streams.video else set()
             found = ", ".join(sorted(kinds | covers)) or "nothing"
             raise VideoReadError(self.file.name, f"has no video stream (found: {found})")
-        best = self.container.streams.best("video")
+        try:
+            best = self.container.streams.best("video")
+        except IndexError:  # one that turned up after the file was opened
+            best = None
         return best if best in videos else videos[0]

@@ -7,20 +7,21 @@ outputs = model(**inputs)       # pixel_values_videos, patch_positions, pixel_at
 
 import dataclasses
 import numbers
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
+import torch
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .frame_geometry import FrameGeometry
 from .frame_sampling import SamplingSettings
 from .frame_sequence import FrameSequence, is_encoded, open_video
+from .patch_cutting import check_selection, cut_patches
 from .patch_selection import (
     DEFAULT_KEEP_RATIO,
     BudgetSettings,
@@ -31,19 +32,19 @@ from .patch_selection import (
 )
 from .pretrained_settings import read_with_model_settings
 from .signal_energy import SignalSettings
-from .video_reader import DecodedFrame, VideoReader, VideoReadError
+from .video_reader import VideoReader, VideoReadError
 
 if TYPE_CHECKING:
     # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
     from .bit_cost import quantiser_step  # noqa: F401
     from .codec_signals import vectors  # noqa: F401
     from .configuration_onevision import OneVisionConfig  # noqa: F401
+    from .decoded_frame import DecodedFrame  # noqa: F401
     from .h264_bitstream import BitReader  # noqa: F401
     from .lone_decoder import UnsupportedStreamError  # noqa: F401
     from .video_demuxer import Demuxer  # noqa: F401
     from .video_source import VideoFile  # noqa: F401
 
-HELD_FRAMES = 4  # decoded frames that wait to be cut
 BUDGETS = ("num_patches", "keep_ratio")
 
 
@@ -220,7 +221,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
                 skipped[0][1], f"and none of the other {len(skipped) - 1} videos can be read"
             )
 
-        features = BatchFeature(data=_pad(results), tensor_type=return_tensors)
+        features = BatchFeature(data=_as_tensors(_pad(results), return_tensors))
         if errors == "skip":
             features["skipped"] = skipped
         if settings["return_metadata"]:
@@ -259,8 +260,8 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
                     budget=settings["BudgetSettings"],
                 )
             else:
-                _check_selection(selection, reader, settings)
-            patches = _cut(reader, selection, settings)
+                check_selection(selection, reader, settings["patch_size"])
+            patches = cut_patches(reader, selection, settings)
             metadata = VideoMetadata(
                 total_num_frames=len(reader),
                 fps=reader.fps,
@@ -324,74 +325,6 @@ def _layout(reader: VideoReader | FrameSequence, settings: dict[str, Any]) -> Fr
     )
 
 
-def _cut(reader: VideoReader | FrameSequence, selection: Selection, settings: dict[str, Any]) -> np.ndarray:
-    """(K, C*p*p) float32, the selected patches rescaled and normalised. Other frames never become RGB."""
-    geometry, positions = selection.geometry, selection.positions
-    p, channels = geometry.patch_size, 3
-    scale: np.ndarray = np.full(channels, settings["rescale_factor"] if settings["do_rescale"] else 1.0)
-    offset: np.ndarray = np.zeros(channels)
-    if settings["do_normalize"]:
-        mean, std = (np.broadcast_to(settings[name], channels) for name in ("image_mean", "image_std"))
-        scale, offset = scale / std, -mean / std
-    scale, offset = scale.astype(np.float32), offset.astype(np.float32)
-
-    patches = np.empty((len(positions), channels, p, p), np.float32)
-    rows_of: dict[int, list[np.ndarray]] = {}
-    for t in np.unique(positions[:, 0]):
-        rows_of.setdefault(int(selection.frame_ids[t]), []).append(np.flatnonzero(positions[:, 0] == t))
-
-    def cut(frame: DecodedFrame) -> None:
-        planes = frame.rgb_planes(geometry.resized_width, geometry.resized_height)
-        for channel, plane in enumerate(planes):
-            grid = geometry.place(plane).reshape(geometry.grid_height, p, geometry.grid_width, p)
-            for rows in rows_of[frame.frame_id]:
-                pixels = grid[positions[rows, 1], :, positions[rows, 2]]
-                patches[rows, channel] = pixels * scale[channel] + offset[channel]
-
-    # Resizing and cutting go beside the decoder, which gives up the interpreter lock; few frames are held at
-    # a time.
-    with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Future[None]] = deque()
-        for frame in reader.frames(rows_of):
-            waiting.append(pool.submit(cut, frame))
-            if len(waiting) > HELD_FRAMES:
-                waiting.popleft().result()
-        for job in waiting:
-            job.result()
-    return patches.reshape(len(positions), -1)
-
-
-def _check_selection(
-    selection: Selection, reader: VideoReader | FrameSequence, settings: dict[str, Any]
-) -> None:
-    geometry = selection.geometry
-    if geometry.patch_size != settings["patch_size"]:
-        raise ValueError(
-            f"the selection has patches of {geometry.patch_size} pixels, the processor "
-            f"of {settings['patch_size']}"
-        )
-    if (geometry.height, geometry.width) != (reader.height, reader.width):
-        raise ValueError(
-            f"the selection was made for frames of {geometry.height} x {geometry.width} pixels, this video "
-            f"has {reader.height} x {reader.width}"
-        )
-    if selection.frame_ids.max() >= len(reader):
-        raise ValueError(
-            f"the selection names frame {selection.frame_ids.max()}, this video has "
-            f"frames 0 to {len(reader) - 1}"
-        )
-    limits = np.array([len(selection.frame_ids), geometry.grid_height, geometry.grid_width])
-    positions = np.asarray(selection.positions)
-    if positions.ndim != 2 or positions.shape[1] != 3 or not np.issubdtype(positions.dtype, np.integer):
-        raise ValueError(
-            f"positions must be (K, 3) integers, found {positions.dtype} of shape {positions.shape}"
-        )
-    outside = (positions < 0) | (positions >= limits)
-    if outside.any():
-        bad = positions[outside.any(1)][0].tolist()
-        raise ValueError(f"position {bad} is out of the selection's grid of {limits.tolist()} [t, h, w]")
-
-
 def _pad(results: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     longest = max(len(result["positions"]) for result in results)
     width = results[0]["patches"].shape[1]
@@ -408,6 +341,15 @@ def _pad(results: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         positions[row, :count] = result["positions"]
         mask[row, :count] = True
     return {"pixel_values_videos": patches, "patch_positions": positions, "pixel_attention_mask": mask}
+
+
+def _as_tensors(arrays: dict[str, np.ndarray], kind: str | TensorType | None) -> dict[str, Any]:
+    """Without a copy, which `BatchFeature` makes of arrays."""
+    if kind is None or kind == "np":
+        return dict(arrays)
+    if kind == "pt":
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    raise ValueError(f'return_tensors must be "pt", "np" or None, not {kind!r}')
 
 
 def _as_list(videos: Any) -> list[Any]:

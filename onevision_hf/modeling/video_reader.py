@@ -1,9 +1,9 @@
 """Reads a video the way codec patchification needs it: an index first, then only the pictures asked for.
 
-One demux pass gives (pts, size, keyframe) of every packet. No picture is decoded for it, so it is cheap, and
-it works in containers that name no frame count (mkv, webm, ts). Frames are numbered in display order; what no
-wanted frame needs is not decoded: whole GOPs are jumped over, pictures that nothing refers to are dropped by
-the decoder.
+One demux pass gives (pts, size, keyframe) of every packet. One picture is decoded for it, so it is cheap, and
+it works in containers that name no frame count (mkv, webm, ts); interlaced streams, and AVI with B-pictures,
+have to be decoded once to be counted. Frames are numbered in display order; what no wanted frame needs is not
+decoded: whole GOPs are jumped over, pictures that nothing refers to are dropped by the decoder.
 
     with VideoReader("clip.mp4") as reader:
         print(len(reader), reader.width, reader.height, reader.fps)
@@ -18,6 +18,7 @@ from functools import cached_property
 import av
 import numpy as np
 
+from .decoded_frame import PICTURE_TYPES, DecodedFrame
 from .video_demuxer import NO_TIME, Demuxer
 from .video_source import VideoFile, VideoReadError, VideoSource, reporting
 
@@ -27,10 +28,12 @@ __all__ = ["MAX_PIXELS", "DecodedFrame", "PacketIndex", "VideoReadError", "Video
 MAX_PIXELS = 8192 * 4320
 # A jump over more bytes than this uses the container's seek; over fewer, it reads on and drops the packets.
 SEEK_BYTES = 1 << 22
-# FFmpeg's AVPictureType; S(GMC), SI, SP, BI are folded in.
-PICTURE_TYPES = {1: "I", 2: "P", 3: "B", 4: "P", 5: "I", 6: "P", 7: "B"}
 # Decoders that take `skip_frame` only when they are opened.
 NEVER_SKIPS = ("libdav1d", "libaom-av1", "av1")
+# Decoders that hold a picture back until the next reference, and give it without vectors at the end of data.
+HOLD_BACK = ("mpeg1video", "mpeg2video", "mpeg4")
+# Packets in which the next reference is looked for.
+HOLD_BACK_PACKETS = 32
 
 
 @dataclass(frozen=True)
@@ -48,66 +51,6 @@ class PacketIndex:
     start: np.ndarray
 
 
-@dataclass(frozen=True)
-class DecodedFrame:
-    """One decoded picture: planes as stored, `rgb` as displayed. `frame_id` counts in display order."""
-
-    av_frame: av.VideoFrame
-    frame_id: int
-    rotation: int
-
-    @property
-    def picture_type(self) -> str:
-        """I, P, B, or ? where the decoder does not say."""
-        return PICTURE_TYPES.get(int(self.av_frame.pict_type), "?")
-
-    @property
-    def luma(self) -> np.ndarray:
-        """(H, W) uint8 brightness as stored; deeper formats are reduced to 8 bits, RGB is converted."""
-        return luma_plane(self.av_frame)
-
-    @property
-    def motion_vectors(self) -> np.ndarray | None:
-        """FFmpeg's records (source, w, h, dst_x, dst_y, motion_x, motion_y, motion_scale...), or None.
-
-        Read the fields, never the raw bytes: the records hold uninitialised padding.
-        """
-        side_data = self.av_frame.side_data.get("MOTION_VECTORS")
-        return None if side_data is None else side_data.to_ndarray()
-
-    def rgb_planes(self, width: int, height: int) -> list[np.ndarray]:
-        """Red, green and blue, (height, width) uint8 each, as displayed: resized bicubically by swscale in
-        one step, then turned. Planes are what it writes fastest, and it interpolates the chroma fully for
-        them."""
-        turned = self.rotation % 180 != 0
-        size = {"width": height, "height": width} if turned else {"width": width, "height": height}
-        frame = self.av_frame.reformat(format="gbrp", interpolation="BICUBIC", **size)
-        planes = [
-            np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size) for plane in frame.planes
-        ]
-        green, blue, red = (turn(plane[: frame.height, : frame.width], self.rotation) for plane in planes)
-        return [red, green, blue]
-
-    def rgb(self, width: int, height: int) -> np.ndarray:
-        """The same as one picture (height, width, 3)."""
-        return np.stack(self.rgb_planes(width, height), -1)
-
-
-def luma_plane(frame: av.VideoFrame) -> np.ndarray:
-    """(H, W) uint8 brightness of a picture, a view where it has an 8-bit luma plane."""
-    planar = frame.format.name.startswith(("yuv4", "yuvj4", "nv12", "nv21", "gray"))
-    if not planar or frame.format.components[0].bits != 8:
-        frame = frame.reformat(format="gray")
-    plane = frame.planes[0]
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    return rows[: frame.height, : frame.width]
-
-
-def turn(array: np.ndarray, degrees: int) -> np.ndarray:
-    """Turn the first two axes counter-clockwise by a multiple of 90 degrees: from stored to displayed."""
-    return np.ascontiguousarray(np.rot90(array, degrees // 90 % 4)) if degrees % 360 else array
-
-
 class _FalseKeyframe(Exception):
     """Decoding cannot start at a packet that the container calls a keyframe."""
 
@@ -122,8 +65,9 @@ class VideoReader:
     Attributes: `index` (`PacketIndex`), `codec` (FFmpeg's name: h264, hevc, av1...), `width`, `height`
     (pixels as displayed: rotation and pixel shape applied), `coded_width`, `coded_height` (as stored),
     `rotation` (degrees counter-clockwise from stored to displayed), `timestamps` (N,) float64 seconds from
-    the first frame, `fps` (mean), `duration` (seconds). `len(reader)` is the number of frames. A reader has
-    no file open between calls; any number of `frames` may run side by side.
+    the first frame, `fps` (mean), `duration` (seconds), `extradata` (the codec's header, with its parameter
+    sets; b"" where the packets have them). `len(reader)` is the number of frames. A reader has no file open
+    between calls; any number of `frames` may run side by side.
 
     Raises:
         VideoReadError: the source cannot be opened, holds no video, is damaged, or is too large.
@@ -136,13 +80,11 @@ class VideoReader:
         with reporting(self.name), self._demux() as demuxer:
             self._file.check_complete(demuxer.container.format.name)
             self.codec: str = demuxer.context.codec.canonical_name
+            self.extradata: bytes = demuxer.context.extradata or b""
             stream = demuxer.stream
             self._time_base = float(stream.time_base or 1)
             self._average_rate = float(stream.average_rate or 0)
             self._pixel_shape = float(stream.sample_aspect_ratio or demuxer.context.sample_aspect_ratio or 1)
-            # Only distinct pts tell the order of display. AVI has none (with B-pictures, FFmpeg's guess is
-            # the order of decoding), and interlaced pictures may be two packets each.
-            interlaced = int(demuxer.context.field_order) > 1 and self.codec != "mjpeg"
             guessed = demuxer.container.format.name == "avi" and self.codec in ("h264", "hevc")
             self._table = demuxer.read_table()
         shown = np.flatnonzero(self._table.shown)
@@ -152,9 +94,12 @@ class VideoReader:
         shown = shown[shown >= self._first_rank]
         if not len(shown):
             raise VideoReadError(self.name, "its video stream has no frames")
-        self._fields = interlaced
-        self._times_tell = self._table.has_distinct_times and not interlaced and not guessed
-        self._can_seek, self._keyframes_hold = self._times_tell, True
+        self._can_seek, self._keyframes_hold = False, True
+        # Only distinct pts tell the order of display. AVI has none (with B-pictures, FFmpeg's guess is the
+        # order of decoding), and interlaced pictures may be two packets each.
+        self._fields = self.codec != "mjpeg" and self._starts_interlaced()
+        self._times_tell = self._table.has_distinct_times and not self._fields and not guessed
+        self._can_seek = self._times_tell
         self.index = self._index_by_times(shown) if self._times_tell else self._index_by_decoding(shown)
 
     def __enter__(self) -> "VideoReader":
@@ -224,6 +169,12 @@ class VideoReader:
 
     # -- indexing --
 
+    def _starts_interlaced(self) -> bool:
+        """Whether the first picture is. (PyAV has the stream's `field_order` only from version 17 on.)"""
+        everything = [(self._first_rank, len(self._table) - 1)]
+        first = next(self._decode_runs(everything, set(range(len(self._table)))), None)
+        return first is not None and bool(first.interlaced_frame)
+
     def _index_by_times(self, shown: np.ndarray) -> PacketIndex:
         """Frames in the order of their pts, without those that need pictures before the first keyframe."""
         shown = shown[self._table.pts[shown] >= self._table.pts[self._first_rank]]
@@ -269,11 +220,38 @@ class VideoReader:
         Raises:
             ValueError: a number is out of range. VideoReadError: a wanted frame cannot be decoded.
         """
+        return self._frames(self._checked(frame_ids), motion_vectors, references)
+
+    def packets(self, frame_ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """(frame_id, data) of the packets of `frame_ids`, each once, in the order of decoding; nothing is
+        decoded.
+
+        Raises:
+            ValueError: a number is out of range.
+        """
+        return self._packets(self._checked(frame_ids))
+
+    def _packets(self, wanted: np.ndarray) -> Iterator[tuple[int, bytes]]:
+        with reporting(self.name):
+            demuxer = self._demux()
+            try:
+                for frame_id in wanted[np.argsort(self.index.rank[wanted])]:
+                    ((entry, target),) = self._runs(np.array([frame_id]))
+                    demuxer = self._go_to(entry, demuxer)
+                    for rank, packet in demuxer:
+                        if rank == target:
+                            yield int(frame_id), bytes(packet)
+                            break
+            finally:
+                demuxer.close()
+
+    def _checked(self, frame_ids: Iterable[int]) -> np.ndarray:
+        """Sorted, each once."""
         wanted = np.unique(np.fromiter(frame_ids, np.int64))
         if len(wanted) and not (wanted[0] >= 0 and wanted[-1] < len(self)):
             bad = wanted[0] if wanted[0] < 0 else wanted[-1]
             raise ValueError(f"{self.name}: frame {bad} asked for, but its frames are 0 to {len(self) - 1}")
-        return self._frames(wanted, motion_vectors, references)
+        return wanted
 
     def _frames(self, wanted: np.ndarray, motion_vectors: bool, references: bool) -> Iterator[DecodedFrame]:
         rotation, missing = self.rotation, set(wanted.tolist())
@@ -292,29 +270,6 @@ class VideoReader:
                 f"frame {lost} ({self.timestamps[lost]:.3f} s){more} cannot be decoded: the data are damaged",
             )
 
-    def packets(self, frame_ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-        """(frame_id, data) of the packets of `frame_ids`, each once, in the order of decoding; none is
-        decoded."""
-        wanted = np.unique(np.fromiter(frame_ids, np.int64))
-        runs = sorted((last, first) for frame_id in wanted for first, last in self._runs([frame_id]))
-        with reporting(self.name):
-            demuxer = self._demux()
-            try:
-                for target, entry in runs:
-                    demuxer = self._go_to(entry, demuxer, False) if entry > demuxer.position else demuxer
-                    for rank, packet in demuxer:
-                        if rank == target:
-                            yield self._id_of_rank[rank], bytes(packet)
-                            break
-            finally:
-                demuxer.close()
-
-    @cached_property
-    def extradata(self) -> bytes:
-        """The codec's header with its parameter sets, b"" where they are in the packets only."""
-        with reporting(self.name), self._demux() as demuxer:
-            return demuxer.context.extradata or b""
-
     @cached_property
     def _id_of_rank(self) -> dict[int, int]:
         return {int(rank): frame_id for frame_id, rank in enumerate(self.index.rank)}
@@ -330,9 +285,9 @@ class VideoReader:
         ranks = ranks[np.argsort(self._table.pts[ranks])]
         return self._table.pts[ranks], ranks
 
-    def _runs(self, wanted: Iterable[int]) -> list[tuple[int, int]]:
+    def _runs(self, wanted: np.ndarray, tail: int = 0) -> list[tuple[int, int]]:
         """(first, last) ranks of the stretches to decode: each begins with a keyframe; what lies between is
-        skipped."""
+        skipped, if it is more than `tail` packets."""
         times, entries = self._entries
         runs: list[tuple[int, int]] = []
         for frame_id in wanted:
@@ -340,7 +295,7 @@ class VideoReader:
             place = int(np.searchsorted(times, self.index.pts[frame_id], side="right")) - 1
             first = int(entries[place]) if place >= 0 else self._first_rank
             first = first if self._first_rank <= first <= last else self._first_rank
-            if runs and first <= runs[-1][1] + 1:
+            if runs and first <= runs[-1][1] + 1 + tail:
                 runs[-1] = (runs[-1][0], max(last, runs[-1][1]))
             else:
                 runs.append((first, last))
@@ -352,24 +307,25 @@ class VideoReader:
         ranks = set(self.index.rank[wanted].tolist())
         if self._fields:  # the second field of a picture may be a packet of its own
             ranks |= {rank + 1 for rank in ranks}
+        tail = HOLD_BACK_PACKETS if motion_vectors and self.codec in HOLD_BACK else 0
         if self._keyframes_hold:
             try:
-                yield from self._decode_runs(self._runs(wanted), ranks, motion_vectors)
+                yield from self._decode_runs(self._runs(wanted, tail), ranks, motion_vectors, tail)
                 return
             except _FalseKeyframe:
                 self._keyframes_hold = False
         if ranks:
-            yield from self._decode_runs([(self._first_rank, max(ranks))], ranks, motion_vectors)
+            yield from self._decode_runs([(self._first_rank, max(ranks))], ranks, motion_vectors, tail)
 
     def _decode_runs(
-        self, runs: list[tuple[int, int]], wanted: set[int], motion_vectors: bool = False
+        self, runs: list[tuple[int, int]], wanted: set[int], motion_vectors: bool = False, tail: int = 0
     ) -> Iterator[av.VideoFrame]:
         with reporting(self.name):
             demuxer = self._demux(motion_vectors)
             try:
                 for first, last in runs:
                     demuxer = self._go_to(first, demuxer, motion_vectors)
-                    frames = self._decode_run(demuxer, first, last, wanted)
+                    frames = self._decode_run(demuxer, first, last, wanted, tail)
                     yield from frames if first == self._first_rank else self._from_entry(first, frames)
             finally:
                 demuxer.close()
@@ -380,6 +336,8 @@ class VideoReader:
         entry, entered = self._id_of_rank.get(first), False
         for frame in frames:
             if frame.pts == first:
+                if PICTURE_TYPES.get(int(frame.pict_type)) in ("P", "B"):
+                    raise _FalseKeyframe  # the container calls every picture of H.263 a keyframe
                 entered = True
             elif entry is not None:
                 if self._id_of_rank.get(int(frame.pts or 0), -1) < entry:
@@ -391,7 +349,7 @@ class VideoReader:
             raise _FalseKeyframe
 
     def _decode_run(
-        self, demuxer: Demuxer, first: int, last: int, wanted: set[int]
+        self, demuxer: Demuxer, first: int, last: int, wanted: set[int], tail: int
     ) -> Iterator[av.VideoFrame]:
         context = demuxer.context
         skips = context.name not in NEVER_SKIPS
@@ -401,8 +359,9 @@ class VideoReader:
             packet.pts, packet.dts = rank, None
             if skips:  # what nothing refers to and nobody wants is not decoded
                 context.skip_frame = "DEFAULT" if rank in wanted or rank == first else "NONREF"
-            yield from _decode_packet(demuxer, packet)
-            if rank >= last:
+            frames = _decode_packet(demuxer, packet)
+            yield from frames
+            if rank >= last + tail or (rank >= last and any(frame.pts == last for frame in frames)):
                 break
         if skips:
             context.skip_frame = "DEFAULT"
@@ -412,10 +371,12 @@ class VideoReader:
     def _demux(self, motion_vectors: bool = False) -> Demuxer:
         return Demuxer(self._file, self.max_pixels, motion_vectors)
 
-    def _go_to(self, rank: int, demuxer: Demuxer, motion_vectors: bool) -> Demuxer:
+    def _go_to(self, rank: int, demuxer: Demuxer, motion_vectors: bool = False) -> Demuxer:
         """Bring the container to `rank` or before it: a seek over long gaps, reading on over short ones."""
         gap = int(self._table.size[demuxer.position : rank].sum())
-        if not self._can_seek or gap < SEEK_BYTES or demuxer.jump(rank, self._table):
+        if rank <= demuxer.position or not self._can_seek or gap < SEEK_BYTES:
+            return demuxer
+        if demuxer.jump(rank, self._table):
             return demuxer
         # The container's own table of times is wrong: read on from its start, now and from here on.
         self._can_seek = False

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from onevision_hf.clustering.features import extract_features
-from onevision_hf.clustering.sources import Item, Source
+from onevision_hf.clustering.items import Item, Source
 from onevision_hf.clustering.teachers import Teacher
 
 

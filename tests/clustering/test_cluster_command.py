@@ -250,3 +250,13 @@ def test_two_processes_make_the_shards_that_one_makes(media, done, tmp_path):
         for n in range(len(theirs)):
             assert ours[n].media == theirs[n].media and ours[n].labels.tolist() == theirs[n].labels.tolist()
             np.testing.assert_allclose(ours[n].scores, theirs[n].scores, atol=1e-5)
+
+
+def test_the_centers_start_the_objective(done):
+    from onevision_hf.objectives import ClusterDiscriminationLoss
+
+    path = done / "image" / "kmeans" / "centers.safetensors"
+    centers = load_file(path)["centers"]
+    objective = ClusterDiscriminationLoss(*centers.shape)
+    objective.load_centers(path)
+    assert torch.equal(objective.centers.detach(), centers)

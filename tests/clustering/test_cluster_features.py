@@ -12,8 +12,9 @@ from torch.nn.functional import normalize
 
 from onevision_hf.clustering.descriptors import describe_video
 from onevision_hf.clustering.features import FeatureShards, ahead, extract_features
+from onevision_hf.clustering.items import MediaError
 from onevision_hf.clustering.media import open_picture, picture_size, segment_centers
-from onevision_hf.clustering.sources import MediaError, open_source
+from onevision_hf.clustering.sources import open_source
 from onevision_hf.clustering.teachers import make_teacher
 from onevision_hf.modeling.video_reader import VideoReader
 

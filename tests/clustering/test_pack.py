@@ -140,6 +140,11 @@ def test_a_transcode_has_its_keyframes_where_asked_and_the_same_pictures(clips, 
             assert one.picture_type == ("I" if one.frame_id % 5 == 0 else "P")
 
 
+def test_a_transcode_does_not_inherit_the_keyframes_of_its_source():
+    with VideoReader(transcode(transcode(clip("red", "left", 0), 5), 7)) as reader:
+        assert np.flatnonzero(reader.index.keyframe).tolist() == [0, 7, 14]
+
+
 def test_a_transcode_needs_a_group_of_one_or_more():
     with pytest.raises(ValueError, match="gop must be 1 or more, found 0"):
         transcode(clip("red", "left", 0), 0)

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from drawn import as_bytes, picture
 
-from onevision_hf.clustering.sources import MediaError, format_of, open_source, split_tags
+from onevision_hf.clustering.items import MediaError, format_of, split_tags
+from onevision_hf.clustering.sources import open_source
 
 CONTENT = {f"{n:02d}": as_bytes(picture("red" if n % 2 else "blue", "disc", n)) for n in range(7)}
 TAGS = {name: ["Cat", "dog."] if int(name) % 2 else [] for name in CONTENT}

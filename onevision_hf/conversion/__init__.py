@@ -1,0 +1,23 @@
+"""Published checkpoints to ours and back, and ours to a Hub repository.
+
+    onevision convert openvision3 UCSC-VLAA/openvision3-vit-base-patch2-32 out/base
+    onevision push out/base me/openvision3-base --dry-run
+
+One file an adapter. An adapter is a small object that knows two layouts: `to_ours` and `to_published` are
+each other's inverse; `convert` drives any of them from files to a folder that loads through `AutoModel`.
+"""
+
+from onevision_hf.conversion.checkpoint import CheckpointError, CheckpointMismatchError
+from onevision_hf.conversion.convert import ADAPTERS, Conversion, convert
+from onevision_hf.conversion.onevision_encoder import OneVisionEncoderAdapter
+from onevision_hf.conversion.openvision3 import OpenVision3Adapter
+
+__all__ = [
+    "ADAPTERS",
+    "CheckpointError",
+    "CheckpointMismatchError",
+    "Conversion",
+    "OneVisionEncoderAdapter",
+    "OpenVision3Adapter",
+    "convert",
+]

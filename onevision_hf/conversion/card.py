@@ -1,0 +1,170 @@
+"""Model cards: what a folder holds, where it comes from, what is known of its licence, its figures.
+
+A card is Markdown with YAML in front, as the Hub reads it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+FIGURES_HEADING = "## Figures"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known of a family of published checkpoints.
+
+    Attributes:
+        title: what the converted model is, in a few words.
+        code: the Hub-independent home of the published code.
+        paper: arXiv identifier.
+        licence: the licence that the publisher states for the weights, `None` where none is stated.
+        licence_note: the whole of what is known, in sentences.
+        example: Python lines that use the model after it is loaded.
+    """
+
+    title: str
+    code: str
+    paper: str
+    licence: str | None
+    licence_note: str
+    example: str
+
+
+OPENVISION3 = Origin(
+    title="OpenVision 3 encoder for transformers",
+    code="https://github.com/UCSC-VLAA/OpenVision",
+    paper="2601.15369",
+    licence=None,
+    licence_note=(
+        "The publisher states no licence for these weights: the Hub repositories carry no card. The code "
+        "of the publisher's repository is under Apache-2.0, which says nothing of the weights. Ask the "
+        "publisher before you redistribute this folder. The VAE is not part of it; the one that the "
+        "config names has the weights of FLUX.1-dev, which are under that model's own non-commercial "
+        "licence."
+    ),
+    example=(
+        "tokens = model(latents=latents).last_hidden_state      # no VAE needed\n"
+        "tokens = model(pixel_values=pixels).last_hidden_state  # loads the VAE (pip install diffusers)"
+    ),
+)
+ONEVISION_ENCODER = Origin(
+    title="OneVision encoder for transformers 5",
+    code="https://github.com/EvolvingLMMs-Lab/OneVision-Encoder",
+    paper="2602.08683",
+    licence="apache-2.0",
+    licence_note=(
+        "The card that the publisher ships with the encoder states Apache-2.0, and so does the "
+        "publisher's repository."
+    ),
+    example="pooled = model(pixel_values).pooler_output",
+)
+
+
+def conversion_card(origin: Origin, source: str, details: Mapping[str, Any], source_card: Path | None) -> str:
+    """The card of a converted folder; the licence is the source card's where it states one, else
+    `origin`'s.
+    """
+    stated = ModelCard.load(source_card).data.license if source_card else None
+    licence = stated or origin.licence
+    note = f"The source's card states {stated}. " if stated else ""
+    on_hub = not Path(source).exists()
+    data = ModelCardData(
+        license=licence or "other",
+        license_name=None if licence else "not-stated-by-the-publisher",
+        library_name="transformers",
+        pipeline_tag="image-feature-extraction",
+        base_model=source if on_hub else None,
+        tags=["onevision-hf", "custom_code"],
+    )
+    rows = "\n".join(f"| {name} | {value} |" for name, value in details.items())
+    origin_line = f"[{source}](https://huggingface.co/{source})" if on_hub else "a local folder"
+    return f"""---
+{data.to_yaml()}
+---
+
+# {origin.title}
+
+Converted with `onevision convert` from {origin_line}. Published code: {origin.code}. Paper: arXiv
+[{origin.paper}](https://arxiv.org/abs/{origin.paper}).
+
+| | |
+|---|---|
+{rows}
+
+## Licence
+
+{note}{origin.licence_note}
+
+## Use
+
+```python
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained("THIS FOLDER OR REPOSITORY", trust_remote_code=True)
+{origin.example}
+```
+
+The code travels with the weights. With `pip install onevision-hf` and `import onevision_hf` the same class
+loads without `trust_remote_code`.
+"""
+
+
+def trained_card(config: Mapping[str, Any]) -> str:
+    """The card of a folder that has none: what its configuration says, and no claim beyond it."""
+    data = ModelCardData(
+        license="other",
+        license_name="not-stated",
+        library_name="transformers",
+        pipeline_tag="image-feature-extraction",
+        tags=["onevision-hf", "custom_code"],
+    )
+    keys = (
+        "model_type",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "image_size",
+        "patch_size",
+    )
+    rows = "\n".join(f"| {key} | {config[key]} |" for key in keys if key in config)
+    return f"""---
+{data.to_yaml()}
+---
+
+# {(config.get("architectures") or ["A model"])[0]}
+
+Trained with onevision-hf. No licence has been stated: write one into the first lines of this card.
+
+| | |
+|---|---|
+{rows}
+"""
+
+
+def with_figures(card: str, figures: Mapping[str, Any]) -> str:
+    """`card` with a section of measured figures, in place of one that it had. Nested names are joined with
+    " / ".
+    """
+    body, _, rest = card.partition(f"\n{FIGURES_HEADING}\n")
+    # What follows the old section starts at the next heading.
+    after = rest.partition("\n## ")
+    tail = f"\n## {after[2]}" if after[1] else ""
+    rows = "\n".join(f"| {name} | {value} |" for name, value in flat_figures(figures))
+    return f"{body.rstrip()}\n\n{FIGURES_HEADING}\n\n| what | value |\n|---|---|\n{rows}\n{tail}"
+
+
+def flat_figures(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(name, value) of every leaf. Raises ValueError for a leaf that is neither a number nor a text."""
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from flat_figures(value, f"{prefix}{name} / ")
+        elif isinstance(value, int | float | str):
+            yield f"{prefix}{name}", value
+        else:
+            raise ValueError(
+                f"the figure {prefix}{name} is a {type(value).__name__}, expected a number or a text"
+            )

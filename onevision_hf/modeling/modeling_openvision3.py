@@ -1,0 +1,324 @@
+"""The OpenVision 3 encoder: a ViT that reads the latents of a frozen VAE (arXiv 2601.15369, section 3).
+
+    model = OpenVision3Model.from_pretrained(folder)
+    tokens = model(pixel_values=pixels).last_hidden_state    # the VAE is loaded here, at the first pixels
+    tokens = model(latents=cached).last_hidden_state         # no VAE at all: `onevision latents` caches them
+
+Shapes: B images, H x W pixels, C latent channels, h x w latent grid, N tokens = (h / patch) * (w / patch),
+D width, E projection.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_openvision3 import OpenVision3Config
+from .vae_openvision3 import (
+    MissingVAEError,
+    check_latents,
+    check_vae,
+    decode_latents,
+    encode_pixels,
+    load_vae,
+)
+
+
+def sincos_position_table(
+    height: int, width: int, dim: int, device: torch.device | str | None = None
+) -> torch.Tensor:
+    """The fixed positional table (height * width, dim), float32, rows in raster order.
+
+    A row is [sin x, cos x, sin y, cos y], each with dim / 4 frequencies 10000^(-k / (dim / 4 - 1)): MoCo
+    v3's form, as `posemb_sincos_2d` of the published vit.py has it. MAE's divides by dim / 4 and puts y
+    first. Coordinates are raw integers, so another grid evaluates other rows of one function, and nothing
+    is interpolated.
+    """
+    omega = 10000.0 ** (-torch.arange(dim // 4, device=device, dtype=torch.float32) / (dim // 4 - 1))
+    y = torch.arange(height, device=device, dtype=torch.float32).repeat_interleave(width)[:, None] * omega
+    x = torch.arange(width, device=device, dtype=torch.float32).repeat(height)[:, None] * omega
+    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention written out: (B, heads, N, D / heads) each -> output (B, N, heads, D / heads), weights."""
+    weights = torch.matmul(query, key.transpose(-1, -2)) * scaling  # (B, heads, N, N)
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class OpenVision3Embeddings(nn.Module):
+    """Latents -> a class token, whose position is a row of zeros, and patch tokens with the fixed table."""
+
+    def __init__(self, config: OpenVision3Config):
+        super().__init__()
+        self.config = config
+        self.class_embedding = nn.Parameter(torch.empty(config.hidden_size))
+        self.patch_embedding = nn.Conv2d(
+            config.latent_channels,
+            config.hidden_size,
+            config.patch_size,
+            stride=config.patch_size,
+            bias=False,
+        )
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        patches = self.patch_embedding(latents.to(self.patch_embedding.weight.dtype))  # (B, D, h/p, w/p)
+        height, width = patches.shape[-2:]
+        positions = sincos_position_table(height, width, self.config.hidden_size, device=patches.device)
+        tokens = patches.flatten(2).transpose(1, 2) + positions.to(patches.dtype)  # (B, N, D)
+        class_token = self.class_embedding.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
+        return torch.cat([class_token, tokens], dim=1)  # (B, 1 + N, D)
+
+
+class OpenVision3Attention(nn.Module):
+    def __init__(self, config: OpenVision3Config):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch_and_length = hidden_states.shape[:-1]
+        by_head = (*batch_and_length, -1, self.head_dim)
+        query = self.q_proj(hidden_states).view(by_head).transpose(1, 2)  # (B, heads, 1 + N, D / heads)
+        key = self.k_proj(hidden_states).view(by_head).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(by_head).transpose(1, 2)
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        output, weights = attend(
+            self,
+            query,
+            key,
+            value,
+            None,
+            scaling=self.scaling,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            **kwargs,
+        )
+        return self.out_proj(output.reshape(*batch_and_length, -1)), weights
+
+
+class OpenVision3MLPOutput(nn.Linear):
+    """A linear layer that is told apart when weights are drawn.
+
+    It has to be this module: transformers passes over modules without parameters of their own, as the MLP is.
+    """
+
+
+class OpenVision3MLP(nn.Module):
+    def __init__(self, config: OpenVision3Config):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation_fn = ACT2FN[config.hidden_act]
+        self.fc2 = OpenVision3MLPOutput(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
+
+
+class OpenVision3Layer(GradientCheckpointingLayer):
+    """Pre-norm block: attention, then the MLP, each added to what it read."""
+
+    def __init__(self, config: OpenVision3Config):
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attn = OpenVision3Attention(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = OpenVision3MLP(config)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        attended, _ = self.self_attn(self.layer_norm1(hidden_states), **kwargs)
+        hidden_states = hidden_states + attended
+        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
+
+
+class OpenVision3Encoder(nn.Module):
+    def __init__(self, config: OpenVision3Config):
+        super().__init__()
+        self.layers = nn.ModuleList([OpenVision3Layer(config) for _ in range(config.num_hidden_layers)])
+        self.gradient_checkpointing = False
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        return hidden_states
+
+
+class OpenVision3PreTrainedModel(PreTrainedModel):
+    config: OpenVision3Config
+    base_model_prefix = "openvision3"
+    main_input_name = "pixel_values"
+    input_modalities = ["image"]
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["OpenVision3Layer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": OpenVision3Layer, "attentions": OpenVision3Attention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """The published initialisation (src/models/vit.py): `initializer_range`, with three exceptions."""
+        super()._init_weights(module)
+        if isinstance(module, OpenVision3Embeddings):
+            init.normal_(module.class_embedding, std=1e-6)
+            init.kaiming_uniform_(module.patch_embedding.weight, a=5**0.5)
+        elif isinstance(module, OpenVision3MLPOutput):
+            # Variance scaling over the outputs, 0.3072 / D = 0.02^2 at the base width. flax widens the
+            # normal so that what is left after the cut at two deviations has that variance.
+            std = (0.3072 / module.out_features) ** 0.5 / 0.87962566
+            init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+
+
+class OpenVision3Model(OpenVision3PreTrainedModel):
+    """The encoder. The VAE is held beside it: not in the state dict, not trained, moved with `.to()`."""
+
+    _vae: Any
+
+    def __init__(self, config: OpenVision3Config):
+        super().__init__(config)
+        self.embeddings = OpenVision3Embeddings(config)
+        self.encoder = OpenVision3Encoder(config)
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.visual_projection = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
+        self._hold_vae(None)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        latents: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        r"""
+        pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`, *optional*):
+            Images in [-1, 1], H and W multiples of 16. Encoded by the VAE, without gradient.
+        latents (`torch.Tensor` of shape `(B, C, h, w)`, *optional*):
+            latent_scaling * (posterior mean - latent_shift), as `encode_pixels` returns; h and w multiples
+            of the patch. Give these or `pixel_values`, not both.
+
+        Returns `last_hidden_state` (B, N, D), the last block's patch tokens without norm and without the
+        class token, and `pooler_output` (B, E), the norm of their mean, projected. Recorded `hidden_states`
+        keep the class token in front. Raises ValueError for wrong shapes and `MissingVAEError` for pixels
+        without a VAE.
+        """
+        if pixel_values is not None and latents is not None:
+            raise ValueError("give pixel_values or latents, exactly one of them; found both")
+        if pixel_values is not None:
+            latents = self.encode_pixels(pixel_values)
+        if latents is None:
+            raise ValueError("give pixel_values or latents, exactly one of them; found neither")
+        check_latents(latents, self.config)
+        hidden_states = self.encoder(self.embeddings(latents), **kwargs)  # (B, 1 + N, D)
+        tokens = hidden_states[:, 1:]
+        pooled = self.visual_projection(self.post_layernorm(tokens.mean(dim=1)))  # (B, E)
+        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=pooled)
+
+    def get_image_features(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        latents: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """The images' features (B, E), which are `pooler_output`, not normalised; otherwise as `forward`."""
+        return self(
+            pixel_values=pixel_values, latents=latents, **kwargs | {"return_dict": True}
+        ).pooler_output
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.patch_embedding
+
+    @property
+    def vae(self) -> Any:
+        """The VAE that `set_vae` gave, or the config's, which is loaded now. Raises `MissingVAEError`."""
+        if self._vae is None:
+            self.set_vae(load_vae(self.config))
+        return self._vae
+
+    def set_vae(self, vae: nn.Module) -> None:
+        """Use `vae`, a diffusers `AutoencoderKL` or a module with the same `encode`, from now on.
+
+        It is frozen, set to evaluation, moved to the model's device, and follows the model's `.to()` from
+        then on; float16 becomes float32, where this family of VAEs overflows. Raises ValueError when its
+        number of latent channels is not the config's, TypeError when it cannot encode.
+        """
+        check_vae(vae, self.config)
+        self._hold_vae(vae.eval().requires_grad_(False))
+        self._place_vae(lambda tensor: tensor.to(self.device))
+
+    def encode_pixels(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, H, W) in [-1, 1] -> latents (B, C, H / 8, W / 8), without gradient: what `forward`
+        reads.
+
+        Raises ValueError for sizes that are not whole patches, and `MissingVAEError`; warns when values leave
+        [-1, 1].
+        """
+        return encode_pixels(self.vae, pixel_values, self.config)
+
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents (B, C, h, w) -> images (B, 3, 8 h, 8 w), about in [-1, 1]; gradients reach the latents.
+
+        Raises ValueError for another shape, and `MissingVAEError`.
+        """
+        return decode_latents(self.vae, latents, self.config)
+
+    def _hold_vae(self, vae: nn.Module | None) -> None:
+        # Past nn.Module's own __setattr__, which would make it a sub-module: in the state dict, and trained.
+        object.__setattr__(self, "_vae", vae)
+
+    def _place_vae(self, move: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Move the VAE where `move` takes a tensor like its parameters, keeping it out of float16."""
+        parameter = next(self._vae.parameters(), None)
+        if parameter is not None:
+            moved = move(torch.empty(0, dtype=parameter.dtype, device=parameter.device))
+            dtype = torch.float32 if moved.dtype == torch.float16 else moved.dtype
+            # diffusers' own `to` warns of modules to keep in float32, of which this VAE has none.
+            nn.Module.to(self._vae, moved.device, dtype)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        """Where `.to()`, `.cuda()`, `.bfloat16()` and their kin arrive, of this module or of one that holds
+        it.
+        """
+        result = super()._apply(fn, recurse)
+        if getattr(self, "_vae", None) is not None:
+            self._place_vae(fn)
+        return result
+
+
+__all__ = ["MissingVAEError", "OpenVision3Model", "OpenVision3PreTrainedModel", "sincos_position_table"]

@@ -1,0 +1,82 @@
+"""Cuts selected patches straight from decoded frames: the dense clip is never built."""
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from .decoded_frame import DecodedFrame
+from .frame_sequence import FrameSequence
+from .patch_selection import Selection
+from .video_reader import VideoReader
+
+HELD_FRAMES = 2  # decoded frames that wait to be cut
+
+
+def cut_patches(
+    reader: VideoReader | FrameSequence, selection: Selection, settings: dict[str, Any]
+) -> np.ndarray:
+    """(K, C*p*p) float32, the selected patches rescaled and normalised. Other frames never become RGB."""
+    geometry, positions = selection.geometry, selection.positions
+    p, channels = geometry.patch_size, 3
+    scale: np.ndarray = np.full(channels, settings["rescale_factor"] if settings["do_rescale"] else 1.0)
+    offset: np.ndarray = np.zeros(channels)
+    if settings["do_normalize"]:
+        mean, std = (np.broadcast_to(settings[name], channels) for name in ("image_mean", "image_std"))
+        scale, offset = scale / std, -mean / std
+    scale, offset = scale.astype(np.float32), offset.astype(np.float32)
+
+    patches = np.empty((len(positions), channels, p, p), np.float32)
+    rows_of: dict[int, list[np.ndarray]] = {}
+    for t in np.unique(positions[:, 0]):
+        rows_of.setdefault(int(selection.frame_ids[t]), []).append(np.flatnonzero(positions[:, 0] == t))
+
+    def cut(frame: DecodedFrame) -> None:
+        planes = frame.rgb_planes(geometry.resized_width, geometry.resized_height)
+        for channel, plane in enumerate(planes):
+            grid = geometry.place(plane).reshape(geometry.grid_height, p, geometry.grid_width, p)
+            for rows in rows_of[frame.frame_id]:
+                pixels = grid[positions[rows, 1], :, positions[rows, 2]]
+                patches[rows, channel] = pixels * scale[channel] + offset[channel]
+
+    # Resizing and cutting go beside the decoder, which gives up the interpreter lock; few frames are held at
+    # a time.
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[None]] = deque()
+        for frame in reader.frames(rows_of):
+            waiting.append(pool.submit(cut, frame))
+            if len(waiting) > HELD_FRAMES:
+                waiting.popleft().result()
+        for job in waiting:
+            job.result()
+    return patches.reshape(len(positions), -1)
+
+
+def check_selection(selection: Selection, reader: VideoReader | FrameSequence, patch_size: int) -> None:
+    """Raise ValueError where a given selection does not belong to this video or processor."""
+    geometry = selection.geometry
+    if geometry.patch_size != patch_size:
+        raise ValueError(
+            f"the selection has patches of {geometry.patch_size} pixels, the processor of {patch_size}"
+        )
+    if (geometry.height, geometry.width) != (reader.height, reader.width):
+        raise ValueError(
+            f"the selection was made for frames of {geometry.height} x {geometry.width} pixels, this video "
+            f"has {reader.height} x {reader.width}"
+        )
+    if selection.frame_ids.max() >= len(reader):
+        raise ValueError(
+            f"the selection names frame {selection.frame_ids.max()}, this video has "
+            f"frames 0 to {len(reader) - 1}"
+        )
+    limits = np.array([len(selection.frame_ids), geometry.grid_height, geometry.grid_width])
+    positions = np.asarray(selection.positions)
+    if positions.ndim != 2 or positions.shape[1] != 3 or not np.issubdtype(positions.dtype, np.integer):
+        raise ValueError(
+            f"positions must be (K, 3) integers, found {positions.dtype} of shape {positions.shape}"
+        )
+    outside = (positions < 0) | (positions >= limits)
+    if outside.any():
+        bad = positions[outside.any(1)][0].tolist()
+        raise ValueError(f"position {bad} is out of the selection's grid of {limits.tolist()} [t, h, w]")

@@ -1,0 +1,138 @@
+"""From images to the latents that the OpenVision 3 encoder reads, and back: a frozen VAE between two checks.
+
+The VAE is diffusers' `AutoencoderKL` or a module with the same `encode` and `decode`. Shapes: B images, H x W
+pixels, C latent channels, h x w latent grid.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+from .configuration_openvision3 import OpenVision3Config
+
+# Pixels may leave [-1, 1] by rounding in a resize; those in [0, 255] or in ImageNet's units leave it by more.
+PIXEL_TOLERANCE = 1e-2
+
+
+class MissingVAEError(OSError):
+    """Pixels were given and there is no VAE to encode them: the message names what to install or to pass."""
+
+
+def load_vae(config: OpenVision3Config) -> Any:
+    """The diffusers `AutoencoderKL` that `config.vae_name_or_path` names, float32, frozen.
+
+    Raises `MissingVAEError` when the config names none, diffusers is not installed, or nothing is found
+    there.
+    """
+    remedy = "give one with model.set_vae(vae), or pass latents=..."
+    if config.vae_name_or_path is None:
+        raise MissingVAEError(
+            f"pixel_values need a VAE and the config names none (vae_name_or_path is None): {remedy}"
+        )
+    try:
+        from diffusers import AutoencoderKL
+    except ImportError as error:
+        raise MissingVAEError(
+            "pixel_values need a VAE, and diffusers, which reads it, is not installed: "
+            f'pip install "onevision-hf[openvision]", {remedy}'
+        ) from error
+    try:
+        return AutoencoderKL.from_pretrained(config.vae_name_or_path).eval().requires_grad_(False)
+    except (OSError, ValueError) as error:
+        raise MissingVAEError(
+            f"the VAE {config.vae_name_or_path!r} (the config's vae_name_or_path) could not be loaded: "
+            f"name a folder or a Hub id of a diffusers AutoencoderKL, {remedy} ({error})"
+        ) from error
+
+
+def check_vae(vae: Any, config: OpenVision3Config) -> None:
+    """Raise TypeError unless `vae` can encode, ValueError unless its latents have the config's channels."""
+    if not callable(getattr(vae, "encode", None)):
+        raise TypeError(
+            f"a VAE has a method `encode`, as diffusers' AutoencoderKL; found {type(vae).__name__}"
+        )
+    channels = getattr(getattr(vae, "config", None), "latent_channels", config.latent_channels)
+    if channels != config.latent_channels:
+        raise ValueError(
+            f"the VAE has {channels} latent channels, the encoder reads {config.latent_channels}: pass the "
+            "VAE that it was trained with, or a config with that `latent_channels`"
+        )
+
+
+def vae_stride(vae: Any) -> int:
+    """Pixels to a side of one latent: each level after the first halves it; 8 where `vae` has no config."""
+    levels = getattr(getattr(vae, "config", None), "block_out_channels", (1,) * 4)
+    return 2 ** (len(levels) - 1)
+
+
+def check_latents(latents: torch.Tensor, config: OpenVision3Config) -> None:
+    """Raise ValueError unless `latents` are (B, C, h, w) with h and w whole patches."""
+    channels, patch = config.latent_channels, config.patch_size
+    if latents.ndim != 4 or latents.shape[1] != channels:
+        raise ValueError(f"latents must be (B, {channels}, h, w), found {tuple(latents.shape)}")
+    if any(side % patch or not side for side in latents.shape[-2:]):
+        raise ValueError(
+            f"latents must have a grid whose sides are multiples of the patch, {patch}; found "
+            f"{tuple(latents.shape[-2:])}: encode images whose sides are multiples of {8 * patch} pixels"
+        )
+
+
+@torch.no_grad()
+def encode_pixels(vae: Any, pixel_values: torch.Tensor, config: OpenVision3Config) -> torch.Tensor:
+    """Images (B, 3, H, W) in [-1, 1] -> latents (B, C, H / 8, W / 8), in the VAE's dtype.
+
+    latent_scaling * (posterior mean - latent_shift). Not under inference mode, whose tensors could take no
+    part in the encoder's backward pass. Raises ValueError for another shape; warns when values leave [-1,
+    1].
+    """
+    if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
+        raise ValueError(f"pixel_values must be (B, 3, H, W), found {tuple(pixel_values.shape)}")
+    stride = vae_stride(vae)
+    multiple = stride * config.patch_size
+    if any(side % multiple for side in pixel_values.shape[-2:]):
+        raise ValueError(
+            f"pixel_values must have a height and a width that are multiples of {multiple} (VAE {stride} x "
+            f"patch {config.patch_size}), found {tuple(pixel_values.shape[-2:])}: resize or crop, as "
+            "OpenVision3ImageProcessor does"
+        )
+    low, high = (bound.item() for bound in torch.aminmax(pixel_values.float()))
+    if not (low >= -1 - PIXEL_TOLERANCE and high <= 1 + PIXEL_TOLERANCE):
+        warnings.warn(
+            f"pixel_values range from {low:.3g} to {high:.3g}; the VAE expects [-1, 1] (2 * x / 255 - 1, as "
+            "OpenVision3ImageProcessor gives them)",
+            stacklevel=2,
+        )
+    # Autocast would take a float32 VAE to half precision behind its back.
+    with torch.autocast(pixel_values.device.type, enabled=False):
+        mean = vae.encode(_like_parameters(vae, pixel_values)).latent_dist.mean
+    # The mean is half of what the VAE returns: a view, which safetensors would refuse.
+    return ((mean - config.latent_shift) * config.latent_scaling).contiguous()
+
+
+def decode_latents(vae: Any, latents: torch.Tensor, config: OpenVision3Config) -> torch.Tensor:
+    """Latents (B, C, h, w) -> images (B, 3, 8 h, 8 w), about in [-1, 1]: the way back.
+
+    Gradients reach `latents` through the frozen decoder. Raises ValueError for another shape.
+    """
+    check_latents(latents, config)
+    unscaled = latents / config.latent_scaling + config.latent_shift
+    with torch.autocast(latents.device.type, enabled=False):
+        return vae.decode(_like_parameters(vae, unscaled)).sample
+
+
+def _like_parameters(vae: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
+    parameter = next(vae.parameters(), tensor)
+    return tensor.to(parameter.device, parameter.dtype)
+
+
+__all__ = [
+    "MissingVAEError",
+    "check_latents",
+    "check_vae",
+    "decode_latents",
+    "encode_pixels",
+    "load_vae",
+    "vae_stride",
+]

@@ -1,0 +1,77 @@
+"""Frames that were decoded elsewhere read like a video: arrays, tensors and pictures give the same."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from onevision_hf import VideoReader
+from onevision_hf.modeling.frame_sequence import FrameSequence, is_encoded, open_video
+
+
+def shown(reader) -> np.ndarray:
+    return np.stack([f.rgb(reader.width, reader.height) for f in reader.frames(range(len(reader)))])
+
+
+def test_every_form_of_a_clip_gives_the_same_frames(scene):
+    clip = scene[:3]
+    forms = [
+        clip,
+        clip.transpose(0, 3, 1, 2),
+        torch.from_numpy(clip),
+        torch.from_numpy(clip).permute(0, 3, 1, 2),
+        list(clip),
+        [torch.from_numpy(frame) for frame in clip],
+        [frame.transpose(2, 0, 1) for frame in clip],
+        tuple(Image.fromarray(frame) for frame in clip),
+        [Image.fromarray(frame).convert("RGBA") for frame in clip],
+    ]
+    for form in forms:
+        reader = FrameSequence(form)
+        assert (len(reader), reader.height, reader.width) == (3, 144, 192)
+        assert np.array_equal(shown(reader), clip)
+
+
+def test_one_channel_is_grey(scene):
+    grey = scene[:2, :, :, :1]
+    for form in (grey, grey.transpose(0, 3, 1, 2), [Image.fromarray(frame[..., 0]) for frame in grey]):
+        assert np.array_equal(shown(FrameSequence(form)), grey.repeat(3, axis=-1))
+
+
+def test_only_the_frames_asked_for_come_each_once_in_order(scene):
+    frames = list(FrameSequence(scene).frames([5, 2, 5], motion_vectors=True, references=True))
+    assert [frame.frame_id for frame in frames] == [2, 5]
+    assert all(frame.motion_vectors is None and frame.picture_type == "?" for frame in frames)
+    assert np.isnan(FrameSequence(scene).timestamps).all()
+    with pytest.raises(ValueError, match="frame 48 asked for, but the clip's frames are 0 to 47"):
+        list(FrameSequence(scene).frames([48]))
+    with pytest.raises(ValueError, match="frame -1"):
+        list(FrameSequence(scene).frames([-1]))
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        (np.zeros((2, 8, 8, 3), np.float32), "uint8 in 0..255, found float32"),
+        (torch.zeros(2, 3, 8, 8), "uint8 in 0..255, found float32"),
+        ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.int64)], "found int64"),
+        (np.zeros((8, 8, 3), np.uint8), r"4 dimensions \(T, H, W, C\), found shape \(8, 8, 3\)"),
+        (np.zeros((2, 8, 8, 4), np.uint8), r"found shape \(8, 8, 4\)"),
+        (np.zeros((2, 0, 8, 3), np.uint8), "must have pixels"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "at least one frame, found none"),
+        ([], "at least one frame, found none"),
+        ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)], "must have one size"),
+    ],
+)
+def test_frames_that_are_none_say_what_was_found(frames, message):
+    with pytest.raises(ValueError, match=message):
+        FrameSequence(frames)
+
+
+def test_files_and_frames_are_told_apart(clip, scene):
+    data = clip.read_bytes()
+    assert all(is_encoded(video) for video in (clip, str(clip), data, bytearray(data), io.BytesIO(data)))
+    assert not any(is_encoded(video) for video in (scene, torch.from_numpy(scene), list(scene)))
+    assert isinstance(open_video(clip), VideoReader) and isinstance(open_video(scene), FrameSequence)
