@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
@@ -102,7 +102,7 @@ def _together(work: Callable[[], Any], aside: Path) -> list[Any]:
     result, reason, cause = None, None, None
     try:
         result = work()
-    except Exception as error:
+    except (Exception, CheckpointException) as error:  # torch's is no Exception
         reason, cause = _reason(error, aside), error
     everyone: list[Any] = [(result, reason)]
     if _processes()[1] > 1:
@@ -233,15 +233,18 @@ def _processes() -> tuple[int, int]:
 
 
 def _reason(error: BaseException, aside: Path) -> str:
-    """One line that names the file. torch wraps what each process raised, and writes on after a failed write."""
+    """One line that names the file. torch wraps what each process raised."""
     failures = [cause for cause, _ in getattr(error, "failures", {}).values()]
     found: BaseException | None = failures[0] if failures else error
+    file = aside / f"__{_processes()[0]}_0.distcp" if failures else aside
     while found is not None and not isinstance(found, OSError):
         found = found.__cause__ or found.__context__
     if isinstance(found, OSError):
-        return f"{found.filename or aside}: {found.strerror or found}"
+        return f"{found.filename or file}: {found.strerror or found}"
     said = " ".join(str(failures[0] if failures else error).split())
-    return f"{aside}: {said}" + (" (is the disk full?)" if "inline_container" in said else "")
+    if "inline_container" in said:  # a write that took fewer bytes than it was given, and no reason
+        said = "cut off: a full disk, a quota or a limit of file sizes"
+    return f"{file}: {said}"
 
 
 def _digest(path: Path) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def test_a_full_disk_names_the_file_and_keeps_the_checkpoint_before(copy):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
     try:
-        with pytest.raises(OSError, match=r"step 8 .*partial.*File too large.*step-00000006 stays the latest"):
+        with pytest.raises(OSError, match=r"step 8 .*partialdistcp: (cut off|File too large).*step-00000006 stays"):
             going_on.fit()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -201,14 +201,14 @@ def wait_for(condition, seconds):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_and_the_run_ends_as_if_nothing_was(tmp_path):
-    changes = {"steps": 60, "save_every": 1, "keep": 2}
+    changes = {"steps": 120, "save_every": 1, "keep": 2}
     whole = start(tmp_path / "whole", **changes)
     whole[0].join(120)
     assert whole[0].exitcode == 0
     rng, killed = random.Random(0), 0
     out = tmp_path / "killed"
     while killed < 20:
-        (process,) = start(out, **{**changes, "steps": 60})
+        (process,) = start(out, **changes)
         step = len(read_lines(out / "log.jsonl"))
         # From the first new step on, so that most kills fall into a save; each gets a few steps further.
         wait_for(lambda step=step: len(read_lines(out / "log.jsonl")) > step or not process.is_alive(), 60)
@@ -222,7 +222,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_and_the_run_ends_as_if_n
             found = newest(out)
             trainer(out, **changes).resume()
             assert found is not None
-    assert killed >= 10
+    assert killed == 20
     (process,) = start(out, **changes)
     process.join(120)
     assert process.exitcode == 0
