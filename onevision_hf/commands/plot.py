@@ -13,7 +13,7 @@ COLOURS = ("#1f5fa8", "#c2571a", "#3a7d44", "#8a3d8f", "#777777")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run, with log.jsonl")
+    parser.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run, with log.jsonl")
     parser.add_argument("--out", type=Path, help="the picture to write (default: RUN/curves.png)")
     parser.add_argument("--json", action="store_true", help="print first and last figures as one line of JSON")
 
@@ -21,9 +21,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..training.report import LOG, VALIDATION, read_lines
 
-    log, validation = read_lines(args.run / LOG), read_lines(args.run / VALIDATION)
+    log, validation = read_lines(args.folder / LOG), read_lines(args.folder / VALIDATION)
     if not log:
-        raise ValueError(f"{args.run} has no {LOG} with whole lines: give the folder of a training run")
+        raise ValueError(f"{args.folder} has no {LOG} with whole lines: give the folder of a training run")
     heads = sorted(key for key in log[0] if key.endswith("/loss"))
     panels = [
         ("loss", {name: points(log, name) for name in ["loss", *heads]}),
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     ]
     if validation:
         panels.insert(1, ("nearest-neighbour accuracy", {"accuracy": points(validation, "accuracy")}))
-    out = args.out or args.run / "curves.png"
+    out = args.out or args.folder / "curves.png"
     draw(panels).save(out)
     summary = {
         "out": str(out), "steps": log[-1]["step"], "first_loss": log[0]["loss"], "last_loss": log[-1]["loss"],

@@ -87,7 +87,7 @@ def test_a_full_disk_names_the_file_and_keeps_the_checkpoint_before(copy):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
     try:
-        with pytest.raises(OSError, match=r"step 8 .*partialdistcp: (cut off|File too large).*step-00000006 stays"):
+        with pytest.raises(OSError, match=r"step 8 .*partial.*distcp: (cut off|File too large).*step-00000006 stays"):
             going_on.fit()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
