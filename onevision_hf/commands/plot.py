@@ -1,6 +1,6 @@
 """`onevision plot`: the curves of a training run as one picture.
 
-    onevision plot runs/cluster_smoke --out curves.png
+onevision plot runs/cluster_smoke --out curves.png
 """
 
 import argparse
@@ -15,7 +15,9 @@ COLOURS = ("#1f5fa8", "#c2571a", "#3a7d44", "#8a3d8f", "#777777")
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run, with log.jsonl")
     parser.add_argument("--out", type=Path, help="the picture to write (default: RUN/curves.png)")
-    parser.add_argument("--json", action="store_true", help="print first and last figures as one line of JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print first and last figures as one line of JSON"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

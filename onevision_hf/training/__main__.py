@@ -8,11 +8,18 @@ from collections.abc import Sequence
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments of `onevision train`, `python -m onevision_hf.training` and `train.py`."""
-    parser.add_argument("--config", required=True, help="a name in onevision_hf/training/configs, or a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the config, for instance optim.lr=5e-5")
+    parser.add_argument(
+        "--config", required=True, help="a name in onevision_hf/training/configs, or a YAML file"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="fields of the config, for instance optim.lr=5e-5"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan, take two steps, keep nothing")
     parser.add_argument(
-        "--processes", type=int, metavar="N", help="with --dry-run: plan for N processes (default: those running)"
+        "--processes",
+        type=int,
+        metavar="N",
+        help="with --dry-run: plan for N processes (default: those running)",
     )
     parser.add_argument("--max-steps", type=int, metavar="N", help="stop and save after step N")
 
@@ -25,11 +32,11 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
     # One process is the ordinary case on a laptop; accelerate would warn about what is fine there.
     os.environ.setdefault("ACCELERATE_USE_CPU", str(config.device == "cpu").lower())
-    try:
-        status = dry_run(config, args.processes) if args.dry_run else Trainer(config, max_steps=args.max_steps).fit()
-    except BaseException:
-        # The others wait in a collective that will not come: leave without the barrier, the launcher ends them.
-        raise
+    if args.dry_run:
+        status = dry_run(config, args.processes)
+    else:
+        status = Trainer(config, max_steps=args.max_steps).fit()
+    # Not after an error: the others wait for what will not come, and the launcher ends them.
     close()
     return status
 

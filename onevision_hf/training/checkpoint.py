@@ -6,8 +6,8 @@
       manifest.json        size and SHA-256 of every file above
     latest                 the name of the newest whole folder
 
-A folder is written under another name, synced and renamed, and only then named in `latest`; a process killed at
-any moment leaves the one before as it was. Reading checks every file first.
+A folder is written under another name, synced and renamed, and only then named in `latest`; a process
+killed at any moment leaves the one before as it was. Reading checks every file first.
 """
 
 import hashlib
@@ -159,7 +159,7 @@ def load(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
             f"{path.parent / LATEST}: {', '.join(others) or 'there is none'}"
         ) from error
     reader = FileSystemReader(path)
-    stored = reader.read_metadata().state_dict_metadata
+    stored: dict[str, Any] = dict(reader.read_metadata().state_dict_metadata)
     if stored.keys() != tensors.keys():
         missing, extra = sorted(tensors.keys() - stored.keys()), sorted(stored.keys() - tensors.keys())
         raise CheckpointError(
@@ -214,7 +214,7 @@ def moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Te
 
 
 def _mesh() -> DeviceMesh | None:
-    rank, size = _processes()
+    size = _processes()[1]
     if size == 1:
         return None
     return init_device_mesh("cuda" if dist.get_backend() == "nccl" else "cpu", (size,))
@@ -225,7 +225,9 @@ def _cut(local: Tensor, rows: int, mesh: DeviceMesh | None) -> Tensor:
         return local
     shape = (rows, *local.shape[1:])
     stride = torch.empty(shape, device="meta").stride()
-    return DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=torch.Size(shape), stride=stride)
+    return DTensor.from_local(
+        local, mesh, [Shard(0)], run_check=False, shape=torch.Size(shape), stride=stride
+    )
 
 
 def _processes() -> tuple[int, int]:

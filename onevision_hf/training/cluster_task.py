@@ -66,11 +66,18 @@ class ClusterTask:
         self.sharded = {}
         for number, (name, head) in enumerate(cluster.heads.items()):
             loss = ClusterDiscriminationLoss(
-                self.classes(name), self.encoder_config.hidden_size, scale=cluster.scale, margin=cluster.margin,
-                filter_threshold=cluster.filter_threshold, sample_rate=cluster.sample_rate,
-                labels_per_sample=head.labels_per_sample, sampling=cluster.sampling, form=cluster.form,
-                sparse_grad=cluster.sparse_grad, seed=derive_key(self.config.seed, number) % 2**63,
-            )  # fmt: skip
+                self.classes(name),
+                self.encoder_config.hidden_size,
+                scale=cluster.scale,
+                margin=cluster.margin,
+                filter_threshold=cluster.filter_threshold,
+                sample_rate=cluster.sample_rate,
+                labels_per_sample=head.labels_per_sample,
+                sampling=cluster.sampling,
+                form=cluster.form,
+                sparse_grad=cluster.sparse_grad,
+                seed=derive_key(self.config.seed, number) % 2**63,
+            )
             if head.centers is not None:
                 loss.load_centers(head.centers)
             self.sharded[name] = loss
@@ -81,7 +88,9 @@ class ClusterTask:
         if not (asked or known):
             raise ConfigError(f"cluster.heads.{name}.classes is 0 and its source names no number: give one")
         if asked and known and known > asked:
-            raise ConfigError(f"cluster.heads.{name}.classes is {asked}, its source has labels 0..{known - 1}")
+            raise ConfigError(
+                f"cluster.heads.{name}.classes is {asked}, its source has labels 0..{known - 1}"
+            )
         return asked or known or 0
 
     def prepare(self, inputs: Inputs, key: int) -> Any:
@@ -101,14 +110,19 @@ class ClusterTask:
         return self.model({"": inputs})[""]
 
     def memory(self, processes: int) -> dict[str, int]:
-        cluster, parts = self.config.cluster, {}
+        cluster = self.config.cluster
+        parts: dict[str, int] = {}
         for name, head in cluster.heads.items():
             found = cluster_memory(
-                self.classes(name), self.encoder_config.hidden_size,
-                head.batch_size // self.config.optim.accumulation, processes=processes,
-                sample_rate=cluster.sample_rate, labels_per_sample=min(head.labels_per_sample, head.max_labels),
-                sampling=cluster.sampling, sparse_grad=cluster.sparse_grad,
-            )  # fmt: skip
+                self.classes(name),
+                self.encoder_config.hidden_size,
+                head.batch_size // self.config.optim.accumulation,
+                processes=processes,
+                sample_rate=cluster.sample_rate,
+                labels_per_sample=min(head.labels_per_sample, head.max_labels),
+                sampling=cluster.sampling,
+                sparse_grad=cluster.sparse_grad,
+            )
             parts |= {f"{name} {part}": size for part, size in found.items()}
         return parts
 
@@ -119,9 +133,12 @@ class ClusterTask:
         model.save_pretrained(folder, state_dict=tensors)
         head = next((h for h in self.config.cluster.heads.values() if h.kind == "video"), HeadConfig())
         OneVisionVideoProcessor(
-            size={"shortest_edge": head.size}, num_frames=head.num_frames, num_patches=head.num_patches,
-            patch_size=self.encoder_config.patch_size, rope_temporal_size=self.encoder_config.rope_temporal_size,
-        ).save_pretrained(folder)  # fmt: skip
+            size={"shortest_edge": head.size},
+            num_frames=head.num_frames,
+            num_patches=head.num_patches,
+            patch_size=self.encoder_config.patch_size,
+            rope_temporal_size=self.encoder_config.rope_temporal_size,
+        ).save_pretrained(folder)
 
     def view(self, head: HeadConfig) -> ImageView | VideoView:
         if head.kind == "image":
@@ -131,7 +148,8 @@ class ClusterTask:
     def _stream(self, number: int, name: str, head: HeadConfig, rows: Rows | str) -> Stream:
         if head.size % self.encoder_config.patch_size:
             raise ConfigError(
-                f"cluster.heads.{name}.size is {head.size}, no multiple of the patch, {self.encoder_config.patch_size}"
+                f"cluster.heads.{name}.size is {head.size}, no multiple of the patch, "
+                f"{self.encoder_config.patch_size}"
             )
         validation = self.config.validation
         view = as_drawn if isinstance(rows, RandomRows) else self.view(head)

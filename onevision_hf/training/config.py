@@ -131,7 +131,9 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
     elif Path(name).is_file():
         text, where = Path(name).read_text(encoding="utf-8"), name
     else:
-        raise ConfigError(f"no config {name!r}: give a file, or one of {', '.join(known)}{nearest(name, known)}")
+        raise ConfigError(
+            f"no config {name!r}: give a file, or one of {', '.join(known)}{nearest(name, known)}"
+        )
     try:
         values = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
@@ -227,8 +229,8 @@ def _join(at: str, key: str) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """` (did you mean ...?)`: the known key whose last part is most alike, of the same section if there are several;
-    also `lr` for `learning_rate`, and keys that stand in another section."""
+    """` (did you mean ...?)`: the known key whose last part is most alike, of the same section if there are
+    several; also `lr` for `learning_rate`, and keys that stand in another section."""
     section, _, last = name.rpartition(".")
     initials = "".join(word[:1] for word in last.split("_"))
 
@@ -260,7 +262,9 @@ def _require(holds: bool, name: str, value: Any, expected: str) -> None:
 
 def _check(config: TrainConfig) -> None:
     optim, validation = config.optim, config.validation
-    _require((config.steps > 0) != (config.samples > 0), "steps", config.steps, "above 0, or `samples` instead")
+    _require(
+        (config.steps > 0) != (config.samples > 0), "steps", config.steps, "above 0, or `samples` instead"
+    )
     for name in ("log_every", "save_every", "keep", "timeout"):
         _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
     for name in ("workers", "samples", "steps"):

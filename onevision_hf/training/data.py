@@ -84,9 +84,11 @@ class Stream:
         own = own_share(count, rank, size)
         return step * self.batch_size + micro * count + np.arange(own.start, own.stop)
 
-    def draw(self, seed: int, positions: np.ndarray, broken: list[dict[str, Any]]) -> Iterator[tuple[str, Sample]]:
-        """The samples at positions. Instead of a broken row, which is recorded, comes another that the position
-        decides."""
+    def draw(
+        self, seed: int, positions: np.ndarray, broken: list[dict[str, Any]]
+    ) -> Iterator[tuple[str, Sample]]:
+        """The samples at positions. Instead of a broken row, which is recorded, comes another that the
+        position decides."""
         assert self.order is not None and not isinstance(self.rows, str)
         for position, first in zip(positions.tolist(), self.order(positions).tolist(), strict=True):
             row = first
@@ -102,8 +104,8 @@ class Stream:
                     row = self.order.replacement(position, attempt)
             else:
                 raise ValueError(
-                    f"stream {self.name}: {REPLACEMENTS} broken rows in a row at position {position}, the last "
-                    f"one {broken[-1]['key']}: {broken[-1]['reason']}"
+                    f"stream {self.name}: {REPLACEMENTS} broken rows in a row at position {position}, the "
+                    f"last one {broken[-1]['key']}: {broken[-1]['reason']}"
                 )
 
     def pull(
@@ -163,7 +165,11 @@ class StreamedBatches(IterableDataset):
         part, parts = share.rank * workers + worker, share.size * workers
         # Another order after a resume: what was seen before cannot be skipped exactly, so it is not claimed.
         seed = derive_key(STREAM, share.seed, self.start) % 2**32
-        opened = {s.name: iter(StreamRows(s.rows, seed, part, parts)) for s in self.streams if isinstance(s.rows, str)}
+        opened = {
+            s.name: iter(StreamRows(s.rows, seed, part, parts))
+            for s in self.streams
+            if isinstance(s.rows, str)
+        }
         for k in range(self.start + worker, self.stop, workers):
             batch = Batch({}, {})
             for stream in self.streams:
@@ -210,7 +216,9 @@ def open_loader(
     for stream in streams:
         check_batch(stream.name, stream.batch_size, share.accumulation, share.size)
     streamed = any(stream.order is None for stream in streams)
-    dataset: Dataset = StreamedBatches(streams, share, start, stop) if streamed else MicroBatches(streams, share)
+    dataset: Dataset = (
+        StreamedBatches(streams, share, start, stop) if streamed else MicroBatches(streams, share)
+    )
     settings: dict[str, Any] = {}
     if workers:
         # Fork copies the locks of a process that already runs threads; starting afresh is what is safe.

@@ -1,4 +1,6 @@
-"""The end of a run: a folder that `AutoModel.from_pretrained` loads, the centers, and a card that says how."""
+"""The end of a run: a folder that `AutoModel.from_pretrained` loads, the centers, and a card that says
+how.
+"""
 
 import json
 import os
@@ -19,7 +21,8 @@ MODEL = "model"
 
 
 def export(trainer: "Trainer", report: Report) -> Path:
-    """Write `out`/model: weights (averaged, if there is an average), processor, centers-NAME.safetensors, README.md.
+    """Write `out`/model: weights (averaged, if there is an average), processor, centers-NAME.safetensors,
+    README.md.
 
     Every process calls this. The folder is written aside and renamed.
     """
@@ -82,14 +85,26 @@ def card(trainer: "Trainer") -> str:
         "",
     ]
     if log:
-        lines.append(f"Loss {log[0]['loss']:.4f} at step {log[0]['step']}, {log[-1]['loss']:.4f} at step {log[-1]['step']}.")
+        lines.append(
+            f"Loss {log[0]['loss']:.4f} at step {log[0]['step']}, "
+            f"{log[-1]['loss']:.4f} at step {log[-1]['step']}."
+        )
     if validation:
         first, last = validation[0], validation[-1]
         lines.append(
-            f"Nearest-neighbour accuracy of held-out samples: {first['accuracy']:.4f} at step {first['step']}, "
+            "Nearest-neighbour accuracy of held-out samples: "
+            f"{first['accuracy']:.4f} at step {first['step']}, "
             f"{last['accuracy']:.4f} at step {last['step']}."
         )
-    lines += ["", "## Recipe", "", "```json", json.dumps(_without_paths(config.to_dict()), indent=1), "```", ""]
+    lines += [
+        "",
+        "## Recipe",
+        "",
+        "```json",
+        json.dumps(_without_paths(config.to_dict()), indent=1),
+        "```",
+        "",
+    ]
     return "\n".join(lines)
 
 

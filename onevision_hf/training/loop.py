@@ -2,17 +2,15 @@
 
     Trainer(load_config("cluster_smoke")).fit()
 
-The state of a run is its step. Everything random is keyed by it, learning rates follow from it, and the loader
-starts anywhere; so a checkpoint holds tensors and a number. Nothing in a step waits for the device: what
-the host wants to know of a step it reads while the next one runs.
+The state of a run is its step. Everything random is keyed by it, learning rates follow from it, and the
+loader starts anywhere; so a checkpoint holds tensors and a number. Nothing in a step waits for the device:
+what the host wants to know of a step it reads while the next one runs.
 """
 
 import math
-import os
 import signal
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,8 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
 
 from ..objectives.cluster_sampling import derive_key
 from . import checkpoint
@@ -52,7 +52,9 @@ class Trainer:
     Attributes: `task`, `config`, `step` (optimizer steps done), `total` (planned), `rank`, `size`.
     """
 
-    def __init__(self, config: TrainConfig, rows: Mapping[str, Rows] | None = None, max_steps: int | None = None):
+    def __init__(
+        self, config: TrainConfig, rows: Mapping[str, Rows] | None = None, max_steps: int | None = None
+    ):
         self.config, self.optim = config, config.optim
         self.out = Path(config.out)
         self.task = make_task(config, rows)
@@ -65,7 +67,9 @@ class Trainer:
         for module in self.task.sharded.values():
             module.to(self.device)
         self.model = distribute(self.task.model, self.optim, self.device)
-        self.optimizers = Optimizers(self.task.model, self.task.sharded, self.optim, config.cluster.sparse_grad)
+        self.optimizers = Optimizers(
+            self.task.model, self.task.sharded, self.optim, config.cluster.sparse_grad
+        )
         self.average = Average(self.task.model, self.optim.ema) if self.optim.ema else None
         self.step, self.samples, self.broken = 0, 0, 0
         self.samples_per_step = sum(stream.batch_size for stream in self.task.streams)
@@ -93,8 +97,8 @@ class Trainer:
                 if validation.due(self.step, self.total):
                     report.validated(self.step, validation.run())
                 if stop:
-                    report.say(f"stopped by {signal.Signals(stop).name} after step {self.step}, which is saved; "
-                               "the same command goes on")  # fmt: skip
+                    name = signal.Signals(stop).name
+                    report.say(f"stopped by {name} after step {self.step}, saved; the same command goes on")
                     return 128 + stop
             if saved != self.step:
                 self.save()
@@ -157,23 +161,27 @@ class Trainer:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
                 outputs = self.model(inputs)
             losses = self.task.losses(outputs, prepared)
-            total = sum(self.task.weights[name] * loss for name, loss in losses.items()) / self.optim.accumulation
+            total = (
+                sum(self.task.weights[name] * loss for name, loss in losses.items()) / self.optim.accumulation
+            )
             total.backward()
         return {name: loss.detach() / self.optim.accumulation for name, loss in losses.items()}
 
     @contextmanager
     def _unsynced(self, wanted: bool) -> Iterator[None]:
         """Keep the gradients of all micro-batches but the last on their processes."""
-        if hasattr(self.model, "set_requires_gradient_sync"):  # FSDP2
+        if isinstance(self.model, FSDPModule):
             self.model.set_requires_gradient_sync(not wanted)
             yield
-        else:
-            with self.model.no_sync() if wanted and hasattr(self.model, "no_sync") else nullcontext():
+        elif wanted and isinstance(self.model, DistributedDataParallel):
+            with self.model.no_sync():
                 yield
+        else:
+            yield
 
     def _state(self, losses: Mapping[str, Tensor], norm: Tensor, read: list[Batch]) -> Tensor:
         """[SIGINTs, SIGTERMs, samples, broken, norm, losses...] over all processes, the same on each."""
-        counts = [self.signal == signal.SIGINT, self.signal == signal.SIGTERM]
+        counts = [int(self.signal == number) for number in (signal.SIGINT, signal.SIGTERM)]
         counts += [sum(batch.samples for batch in read), sum(len(batch.broken) for batch in read)]
         over_all = torch.tensor(counts, dtype=torch.float32).to(self.device, non_blocking=True)
         if self.size > 1:
@@ -191,14 +199,14 @@ class Trainer:
         if not all(map(math.isfinite, [norm, *losses])):
             where = report.write_batch(step, read)
             raise TrainingError(
-                f"step {step}: losses {losses}, gradient norm {norm}: not finite. Nothing was saved after the "
-                f"last checkpoint; the batch is in {where}"
+                f"step {step}: losses {losses}, gradient norm {norm}: not finite. Nothing was saved after "
+                f"the last checkpoint; the batch is in {where}"
             )
         seen = self.samples + self.broken
         if self.broken > self.config.max_broken * seen and seen >= _CHECK_BROKEN_FROM:
             raise TrainingError(
-                f"{self.broken} of {seen} samples are broken, more than max_broken = {self.config.max_broken:g}; "
-                f"they are listed in {self.out / 'broken-*.jsonl'}"
+                f"{self.broken} of {seen} samples are broken, more than max_broken = "
+                f"{self.config.max_broken:g}; they are listed in {self.out / 'broken-*.jsonl'}"
             )
         stop = signal.SIGTERM if terms else signal.SIGINT if interrupts else 0
         return int(stop), norm, losses
@@ -211,7 +219,7 @@ class Trainer:
             self.signal = number
             signal.signal(number, before[number])
 
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
         try:
             for number in before:
                 signal.signal(number, remember)
@@ -244,8 +252,8 @@ class Trainer:
         fixed = checkpoint.differences(state["config"], self.config.to_dict())
         if fixed:
             raise checkpoint.CheckpointError(
-                f"{self.out} is a run with {'; '.join(fixed)}: its data and random numbers would not go on as "
-                "they were; use the same values, or another `out`"
+                f"{self.out} is a run with {'; '.join(fixed)}: its data and random numbers would not go on "
+                "as they were; use the same values, or another `out`"
             )
         self.step, self.samples, self.broken = state["step"], state["samples"], state["broken"]
         return True
@@ -256,5 +264,3 @@ def close() -> None:
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
-
-

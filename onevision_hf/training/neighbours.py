@@ -1,7 +1,8 @@
-"""How often the nearest neighbours of a sample have its label: the quality of features without training a probe.
+"""How often the nearest neighbours of a sample have its label: the quality of features without training a
+probe.
 
-    neighbour_accuracy(features, labels, neighbours=10)                      # each against all others
-    neighbour_accuracy(features, labels, 10, bank=(train_features, train_labels))
+neighbour_accuracy(features, labels, neighbours=10)                      # each against all others
+neighbour_accuracy(features, labels, 10, bank=(train_features, train_labels))
 """
 
 import torch
@@ -15,7 +16,8 @@ _ROWS = 1024  # queries at once
 def neighbour_accuracy(
     features: Tensor, labels: Tensor, neighbours: int = 10, *, bank: tuple[Tensor, Tensor] | None = None
 ) -> float:
-    """The share of samples whose label wins among the nearest by cosine, each neighbour voting with exp(cos/0.07).
+    """The share of samples whose label wins among the nearest by cosine, each neighbour voting with
+    exp(cos/0.07).
 
     The vote is DINO's (arXiv 2104.14294, evaluation by k-NN).
 
@@ -28,7 +30,9 @@ def neighbour_accuracy(
         ValueError: shapes that do not fit, features that are not finite, or nothing to compare with.
     """
     if features.ndim != 2 or labels.shape != features.shape[:1]:
-        raise ValueError(f"features are {tuple(features.shape)} and labels {tuple(labels.shape)}, expected (N, D), (N,)")
+        raise ValueError(
+            f"features are {tuple(features.shape)} and labels {tuple(labels.shape)}, expected (N, D), (N,)"
+        )
     others, other_labels = (features, labels) if bank is None else bank
     if not (features.isfinite().all() and others.isfinite().all()):
         raise ValueError("features have values that are not finite")

@@ -1,4 +1,6 @@
-"""AdamW in groups, learning rates as a function of the step, one norm over everything, an average of weights."""
+"""AdamW in groups, learning rates as a function of the step, one norm over everything, an average of
+weights.
+"""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -69,7 +71,9 @@ class Optimizers:
 
     def clip(self) -> Tensor:
         """Scale all gradients so that their global norm is at most `clip`; gives the norm () before."""
-        gradients = [p.grad for group in self.model.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [
+            p.grad for group in self.model.param_groups for p in group["params"] if p.grad is not None
+        ]
         squares = [global_norm(gradients).square()]
         squares += [module.grad_norm().square() for module in self.modules.values()]
         norm = torch.stack([s.to(squares[0].device, torch.float32) for s in squares]).sum().sqrt()
@@ -82,7 +86,10 @@ class Optimizers:
 
     def step(self, factor: float) -> None:
         """One update with `factor` times the configured learning rates."""
-        for optimizer, scale in [(self.model, 1.0), *((o, self.settings.centers_lr) for o in self.sharded.values())]:
+        for optimizer, scale in [
+            (self.model, 1.0),
+            *((o, self.settings.centers_lr) for o in self.sharded.values()),
+        ]:
             for group in optimizer.param_groups:
                 group["lr"] = self.settings.lr * scale * factor
             optimizer.step()
@@ -125,4 +132,5 @@ def distribute(model: nn.Module, optim: OptimConfig, device: torch.device) -> nn
     for module in list(model.modules()):
         if isinstance(module, GradientCheckpointingLayer):  # transformers' mark of a repeated block
             fully_shard(module, mp_policy=policy)
-    return fully_shard(model, mp_policy=policy)
+    fully_shard(model, mp_policy=policy)
+    return model

@@ -74,7 +74,9 @@ class Order:
 
     def replacement(self, position: int, attempt: int) -> int:
         """The row that stands in for a broken one."""
-        return int(self._train(np.array([derive_key(REPLACEMENT, *self._key, position, attempt) % self.rows]))[0])
+        return int(
+            self._train(np.array([derive_key(REPLACEMENT, *self._key, position, attempt) % self.rows]))[0]
+        )
 
 
 def own_share(total: int, rank: int, size: int) -> range:

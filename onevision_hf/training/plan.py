@@ -28,7 +28,9 @@ def tokens(head: HeadConfig, patch_size: int) -> int:
 
 
 def find_rows(config: TrainConfig) -> tuple[dict[str, Rows], list[str], list[str]]:
-    """The rows of each head, random where there is no data; a line on each; and the names of the random ones."""
+    """The rows of each head, random where there is no data; a line on each; and the names of the random
+    ones.
+    """
     rows: dict[str, Rows] = {}
     lines, random = [], []
     patch_size = encoder_config(config).patch_size
@@ -51,13 +53,17 @@ def find_rows(config: TrainConfig) -> tuple[dict[str, Rows], list[str], list[str
 def memory(config: TrainConfig, task: Any, parameters: int, processes: int) -> dict[str, int]:
     """Bytes on one process by part. Activations are an estimate, the rest is exact.
 
-    Activations: 34 values of two bytes for each token, layer and channel without checkpointing (Korthikanti et
-    al., arXiv 2205.05198, section 4, without the attention matrix, which is never kept), one per token and layer
-    with it, plus one layer in full.
+    Activations: 34 values of two bytes for each token, layer and channel without checkpointing (Korthikanti
+    et al., arXiv 2205.05198, section 4, without the attention matrix, which is never kept), one per token
+    and layer with it, plus one layer in full.
     """
     optim, model = config.optim, task.encoder_config
     parts = processes if optim.parallel == "fsdp" else 1
-    found = {"weights": 4 * parameters // parts, "gradients": 4 * parameters // parts, "moments": 8 * parameters // parts}
+    found = {
+        "weights": 4 * parameters // parts,
+        "gradients": 4 * parameters // parts,
+        "moments": 8 * parameters // parts,
+    }
     if optim.ema:
         found["average"] = 4 * parameters // parts
     value = _BYTES[optim.precision]
@@ -67,7 +73,9 @@ def memory(config: TrainConfig, task: Any, parameters: int, processes: int) -> d
     )
     layer = local * model.hidden_size * 17 * value
     layers = model.num_hidden_layers
-    kept = local * model.hidden_size * value * layers + layer if optim.gradient_checkpointing else layer * layers
+    kept = (
+        local * model.hidden_size * value * layers + layer if optim.gradient_checkpointing else layer * layers
+    )
     return found | {"activations (estimate)": kept} | task.memory(processes)
 
 
@@ -88,7 +96,8 @@ def describe(config: TrainConfig, task: Any, lines: list[str], processes: int) -
             f"parameters: {parameters / 1e6:.1f} M in the encoder; centers "
             + ", ".join(f"{name} {count}" for name, count in centers.items()),
             *lines,
-            f"an optimizer step: {samples} samples, {per_step} patches in {config.optim.accumulation} micro-batch(es)",
+            f"an optimizer step: {samples} samples, {per_step} patches in "
+            f"{config.optim.accumulation} micro-batch(es)",
             f"steps: {steps}, {steps * samples} samples",
             "memory of a process:",
             *table,
@@ -140,7 +149,9 @@ def dry_run(config: TrainConfig, processes: int | None = None) -> int:
     for name, head in small.cluster.heads.items():
         known = getattr(rows[name], "classes", None)
         if name in random:
-            head.classes = min(head.classes or UNKNOWN_CLASSES, CPU_CLASSES) if _small(small) else head.classes
+            head.classes = (
+                min(head.classes or UNKNOWN_CLASSES, CPU_CLASSES) if _small(small) else head.classes
+            )
             used[name] = RandomRows(head, head.classes or UNKNOWN_CLASSES, patch_size)
         else:
             head.classes = max(head.classes, known or 0)

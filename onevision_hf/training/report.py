@@ -1,9 +1,9 @@
 """What a person sees of a run: a progress line, `log.jsonl`, trackers, and the lists of what went wrong.
 
-    log.jsonl             a line every `log_every` steps: step, loss, and every other figure
-    validation.jsonl      a line a validation: step, accuracy
-    broken-RANK.jsonl     rows that could not be read, and why
-    bad-batch-RANK.pt     the batch of a step whose loss was not finite (torch.load)
+log.jsonl             a line every `log_every` steps: step, loss, and every other figure
+validation.jsonl      a line a validation: step, accuracy
+broken-RANK.jsonl     rows that could not be read, and why
+bad-batch-RANK.pt     the batch of a step whose loss was not finite (torch.load)
 """
 
 import json
@@ -86,7 +86,8 @@ class Report:
         left = (self.total - step) * speed["seconds_per_step"]
         self._show(
             f"step {step}/{self.total}  loss {figures['loss']:.4f}  lr {figures['lr']:.2e}  "
-            f"{speed['samples_per_second']:.1f} samples/s  data {speed['data_wait']:.0%}  left {_clock(left)}",
+            f"{speed['samples_per_second']:.1f} samples/s  data {speed['data_wait']:.0%}  "
+            f"left {_clock(left)}",
             final=step == self.total,
         )
         if self._tracking:

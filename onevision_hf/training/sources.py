@@ -37,7 +37,8 @@ class Row:
 class Rows(Protocol):
     """`classes` (None if unknown) and rows by number. A row that cannot be read raises a named error."""
 
-    classes: int | None
+    @property
+    def classes(self) -> int | None: ...
 
     def __len__(self) -> int: ...
 
@@ -66,7 +67,7 @@ class FolderRows:
     """A folder with a sub-folder for each class."""
 
     def __init__(self, source: Source, spec: str):
-        self._source = source
+        self._items = source.items  # without the source itself, which workers could not be given
         folders = [item.key.rpartition("/")[0].partition("/")[0] for item in source.items]
         if "" in folders:
             stray = source.items[folders.index("")].key
@@ -83,8 +84,8 @@ class FolderRows:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> Row:
-        item = self._source.items[index]
-        return Row(item.key, item.kind, self._source.open(item), np.array([self._labels[index]]))
+        item = self._items[index]
+        return Row(item.key, item.kind, item.path, np.array([self._labels[index]]))
 
 
 class ArrowRows:
@@ -117,7 +118,7 @@ class StreamRows:
         while True:
             self._dataset.set_epoch(epoch)
             number = -1
-            for number, record in enumerate(self._dataset):  # noqa: B007
+            for number, record in enumerate(self._dataset):
                 yield as_row(record, self._columns, f"{epoch}/{number:07d}")
             if number < 0:
                 raise ValueError("the stream has no rows for this process: use fewer processes and workers")
@@ -166,5 +167,7 @@ def as_row(record: Mapping[str, Any], columns: Columns, key: str) -> Row:
     if media is None:
         raise MediaError("the row holds no bytes and no path")
     name = content.get("path") or ""
-    labels = np.atleast_1d(np.asarray(record[columns.label] if record[columns.label] is not None else [], np.int64))
+    labels = np.atleast_1d(
+        np.asarray(record[columns.label] if record[columns.label] is not None else [], np.int64)
+    )
     return Row(key, kind_of_extension(name) or columns.kind, media, labels)

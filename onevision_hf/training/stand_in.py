@@ -11,9 +11,11 @@ from .views import Sample, pad_labels
 class RandomRows:
     """`rows` rows whose tensors and labels their number decides, already in the shape of the head's view."""
 
-    def __init__(self, head: HeadConfig, classes: int, patch_size: int, rows: int = 4096, labels: int | None = None):
+    def __init__(
+        self, head: HeadConfig, classes: int, patch_size: int, rows: int = 4096, labels: int | None = None
+    ):
         self.head, self.patch_size, self._rows = head, patch_size, rows
-        self.classes: int | None = classes
+        self.classes = classes
         self.labels = head.max_labels if labels is None else labels
 
     def __len__(self) -> int:
@@ -21,7 +23,7 @@ class RandomRows:
 
     def __getitem__(self, index: int) -> "RandomRow":
         rng = np.random.default_rng(index)
-        labels = rng.choice(self.classes, min(self.labels, self.classes or 1), replace=False)
+        labels = rng.choice(self.classes, min(self.labels, self.classes), replace=False)
         return RandomRow(f"random/{index}", pad_labels(labels, self.head.max_labels), rng, self)
 
     def draw(self, rng: np.random.Generator) -> Sample:

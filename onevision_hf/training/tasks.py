@@ -1,5 +1,5 @@
-"""What a training learns. A task builds its modules from the config, turns a batch into named losses, and says
-which modules are split over processes; the loop knows nothing else of it.
+"""What a training learns. A task builds its modules from the config, turns a batch into named losses, and
+says which modules are split over processes; the loop knows nothing else of it.
 """
 
 import importlib

@@ -1,5 +1,6 @@
 """Validation while training: the nearest neighbours of samples that are never trained on."""
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ _BLOCK = 16  # samples encoded at once, whatever the number of processes: the sa
 
 
 class Validation:
-    """Encodes held-out rows, each process a share of blocks, and asks whether their neighbours have their label.
+    """Encodes held-out rows, each process a share of blocks, and asks whether their neighbours have their
+    label.
 
     A row's label is the first of its labels (the nearest center, or the class of its folder).
     """
@@ -50,39 +52,41 @@ class Validation:
     @torch.no_grad()
     def run(self) -> float:
         """The accuracy, the same on every process."""
-        features, labels, broken = [], [], 0
+        parts: list[tuple[int, torch.Tensor, torch.Tensor]] = []
         model = self.task.model.eval()
         blocks = -(-len(self.numbers) // _BLOCK)
         rounds = -(-blocks // self.size)
         for turn in range(rounds):
-            # Under FSDP every process takes part in every forward pass: those left over do the last block again.
+            # Under FSDP all take part in every forward pass: those left over do the last block again.
             block = turn * self.size + self.rank
             last = block >= blocks
             samples = self._samples(min(block, blocks - 1))
-            broken += 0 if last else samples[1]
-            if not samples[0]:
+            if not samples:
                 raise ValueError(f"validation: none of {_BLOCK} samples could be read")
-            inputs = collate(samples[0])
+            inputs = collate(samples)
             found = inputs.pop("labels")[:, 0]
-            encoded = self.task.encode({name: tensor.to(self.device) for name, tensor in inputs.items()}).float().cpu()
+            encoded = (
+                self.task.encode({name: tensor.to(self.device) for name, tensor in inputs.items()})
+                .float()
+                .cpu()
+            )
             keep = (found >= 0) & (not last)
-            features.append((block, encoded[keep], found[keep]))
+            parts.append((block, encoded[keep], found[keep]))
         model.train()
-        everyone: list[Any] = [features]
+        everyone: list[Any] = [parts]
         if self.size > 1:
             everyone = [None] * self.size
-            dist.all_gather_object(everyone, features)
+            dist.all_gather_object(everyone, parts)
         ordered = sorted((part for own in everyone for part in own), key=lambda part: part[0])
         labels = torch.cat([part[2] for part in ordered])
         return neighbour_accuracy(
             torch.cat([part[1] for part in ordered]), labels, self.config.validation.neighbours
         )
 
-    def _samples(self, block: int) -> tuple[list[dict[str, np.ndarray]], int]:
-        samples, broken = [], 0
+    def _samples(self, block: int) -> list[dict[str, np.ndarray]]:
+        """Those of a block that can be read."""
+        samples = []
         for number in self.numbers[block * _BLOCK : (block + 1) * _BLOCK]:
-            try:
+            with suppress(*BROKEN):
                 samples.append(self.view(self.rows[int(number)], None, 0))
-            except BROKEN:
-                broken += 1
-        return samples, broken
+        return samples

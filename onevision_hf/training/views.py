@@ -1,7 +1,7 @@
 """What becomes of a row: the tensors of one sample, and which of them a generator decides.
 
-A view is `view(row, rng, position)`. `rng` belongs to (seed, stream, position), so a sample is the same on any
-process; `position` counts the samples of the stream and says which mode a video is shown in.
+A view is `view(row, rng, position)`. `rng` belongs to (seed, stream, position), so a sample is the same on
+any process; `position` counts the samples of the stream and says which mode a video is shown in.
 
 Shapes: p patch side, K patches of a video.
 """
@@ -70,12 +70,17 @@ class VideoView:
         self.head, self.patch_size = head, patch_size
         side = {"height": head.size, "width": head.size}
         self._processor = OneVisionVideoProcessor(
-            size={"shortest_edge": head.size}, do_center_crop=True, crop_size=side, patch_size=patch_size,
+            size={"shortest_edge": head.size},
+            do_center_crop=True,
+            crop_size=side,
+            patch_size=patch_size,
             rope_temporal_size=temporal_size,
-        )  # fmt: skip
+        )
 
     def mode(self, position: int) -> str:
-        """Spread by van der Corput's sequence: shares that are eighths hold in every aligned eight samples."""
+        """Spread by van der Corput's sequence: shares that are eighths hold in every aligned eight
+        samples.
+        """
         bits = f"{position % 2**32:032b}"
         place = int(bits[::-1], 2) / 2**32
         edges = np.cumsum([self.head.codec, self.head.uniform])
@@ -114,8 +119,8 @@ class VideoView:
         geometry = FrameGeometry.fit(height, width, self.head.size, self.patch_size)
         if (geometry.grid_height, geometry.grid_width) != (rows, columns):
             raise ValueError(
-                f"{row.key}: its selection has a grid of {rows} x {columns} patches, size {self.head.size} and "
-                f"patches of {self.patch_size} pixels give {geometry.grid_height} x {geometry.grid_width}; "
+                f"{row.key}: its selection has a grid of {rows} x {columns} patches, size {self.head.size} "
+                f"and patches of {self.patch_size} pixels give {geometry.grid_height} x {geometry.grid_width}; "
                 "pack again with the size and patch size of the training"
             )
         positions = stored["positions"].astype(np.int64)[: self.head.num_patches]
@@ -137,9 +142,15 @@ def _selection(positions: np.ndarray, frame_ids: np.ndarray, geometry: FrameGeom
     times = np.full(len(frame_ids), np.nan)
     shape = (len(frame_ids), geometry.grid_height, geometry.grid_width)
     return Selection(
-        positions, frame_ids, times, np.ones(len(positions), np.float32), np.broadcast_to(np.float32(0), shape),
-        "given", ("?",) * len(frame_ids), geometry,
-    )  # fmt: skip
+        positions,
+        frame_ids,
+        times,
+        np.ones(len(positions), np.float32),
+        np.broadcast_to(np.float32(0), shape),
+        "given",
+        ("?",) * len(frame_ids),
+        geometry,
+    )
 
 
 def _stacked(positions: np.ndarray) -> np.ndarray:

@@ -9,7 +9,9 @@ from onevision_hf.training.neighbours import neighbour_accuracy
 def groups(classes, each, noise, seed=0):
     generator = torch.Generator().manual_seed(seed)
     directions = torch.eye(classes).repeat_interleave(each, 0)
-    return directions + noise * torch.randn(directions.shape, generator=generator), torch.arange(classes).repeat_interleave(each)
+    return directions + noise * torch.randn(directions.shape, generator=generator), torch.arange(
+        classes
+    ).repeat_interleave(each)
 
 
 def test_groups_that_lie_apart_are_told_apart_and_noise_is_not():

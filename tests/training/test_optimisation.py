@@ -1,5 +1,7 @@
 """Learning rates, decay, clipping and averages: what the published trainer got wrong among them."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -22,9 +24,13 @@ def test_a_polynomial_of_power_two_is_not_nearly_linear():
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "poly"])
 def test_schedules_rise_to_one_at_the_end_of_the_warm_up_and_fall_to_the_final_share(schedule):
     found = factors(schedule=schedule, warmup=100, final_lr=0.1)
-    assert found[0] == pytest.approx(1 / 101) and found[100] == pytest.approx(1) and found[1000] == pytest.approx(0.1)
-    assert all(a < b for a, b in zip(found[:100], found[1:101], strict=True))
-    assert all(a >= b for a, b in zip(found[100:], found[101:], strict=False))
+    assert (
+        found[0] == pytest.approx(1 / 101)
+        and found[100] == pytest.approx(1)
+        and found[1000] == pytest.approx(0.1)
+    )
+    assert all(a < b for a, b in pairwise(found[:101]))
+    assert all(a >= b for a, b in pairwise(found[100:]))
     assert factors(total=10, warmup=20)[5] == pytest.approx(6 / 21)  # a run shorter than its warm-up
 
 
@@ -56,7 +62,9 @@ def test_clipping_is_by_one_norm_over_the_backbone_and_the_centers():
     assert norm.item() == pytest.approx(torch.cat([g.flatten() for g in gradients]).norm().item(), rel=1e-5)
     assert torch.cat([g.flatten() for g in clipped]).norm().item() == pytest.approx(0.5, rel=1e-4)
     for before, after in zip(gradients, clipped, strict=True):
-        torch.testing.assert_close(after / before, torch.full_like(before, 0.5 / norm.item()), rtol=1e-4, atol=0)
+        torch.testing.assert_close(
+            after / before, torch.full_like(before, 0.5 / norm.item()), rtol=1e-4, atol=0
+        )
     gradients, clipped, *_ = one_step(clip=0)
     assert all(torch.equal(a, b) for a, b in zip(gradients, clipped, strict=True))
 

@@ -1,4 +1,6 @@
-"""The order of the data: every row once an epoch, decided by (seed, epoch), cut over processes without loss."""
+"""The order of the data: every row once an epoch, decided by (seed, epoch), cut over processes without
+loss.
+"""
 
 import numpy as np
 import pytest
@@ -78,7 +80,9 @@ def test_a_step_is_the_same_samples_with_the_same_draws_on_any_number_of_process
             read(Numbers(50), k, rank=rank, size=size, accumulation=accumulation)
             for k in micros for rank in range(size)
         ]  # fmt: skip
-        return [np.concatenate([p.inputs["numbers"][name].numpy() for p in parts]) for name in ("row", "draw")]
+        return [
+            np.concatenate([p.inputs["numbers"][name].numpy() for p in parts]) for name in ("row", "draw")
+        ]
 
     if size > 12 // accumulation:
         pytest.skip("fewer samples than processes")

@@ -1,4 +1,6 @@
-"""Sources and views: what a row of a pack, a folder or a dataset becomes, and that a generator decides the rest."""
+"""Sources and views: what a row of a pack, a folder or a dataset becomes, and that a generator decides the
+rest.
+"""
 
 import sys
 from pathlib import Path
@@ -48,7 +50,9 @@ def dataset(pictures):
 
     files = sorted(str(p) for p in pictures.rglob("*.png"))
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=8)})
-    return datasets.Dataset.from_dict({"image": files, "label": [i // 3 for i in range(24)]}, features=features)
+    return datasets.Dataset.from_dict(
+        {"image": files, "label": [i // 3 for i in range(24)]}, features=features
+    )
 
 
 def test_a_saved_dataset_is_read_at_random(pictures, tmp_path):
@@ -71,10 +75,17 @@ def test_a_streamed_dataset_gives_every_row_once_an_epoch_over_all_parts(picture
 
 
 def test_a_row_without_labels_has_none_and_not_class_zero():
-    row = as_row({"m": {"bytes": b"x", "path": "a.png"}, "l": None}, type("C", (), {"media": "m", "label": "l", "kind": "image"}), "k")
+    row = as_row(
+        {"m": {"bytes": b"x", "path": "a.png"}, "l": None},
+        type("C", (), {"media": "m", "label": "l", "kind": "image"}),
+        "k",
+    )
     assert len(row.labels) == 0
     assert pad_labels(row.labels, 4).tolist() == [-100] * 4
-    assert pad_labels(np.array([16_777_217, 5, 7]), 2).tolist() == [16_777_217, 5]  # float32 would make it even
+    assert pad_labels(np.array([16_777_217, 5, 7]), 2).tolist() == [
+        16_777_217,
+        5,
+    ]  # float32 would make it even
 
 
 def test_a_picture_shows_another_part_for_another_draw_and_its_middle_without_one():
@@ -94,7 +105,9 @@ def test_without_zoom_and_mirror_only_the_position_of_the_crop_is_drawn():
     ramp = np.broadcast_to(np.linspace(0, 255, 80).astype(np.uint8)[None, :, None], (40, 80, 3))
     view = ImageView(HeadConfig(size=40))
     for seed in range(8):
-        line = view(Row("a", "image", Image.fromarray(ramp), np.array([0])), generator(seed), 0)["pixel_values"][0, 20]
+        line = view(Row("a", "image", Image.fromarray(ramp), np.array([0])), generator(seed), 0)[
+            "pixel_values"
+        ][0, 20]
         assert (np.diff(line) >= -1e-4).all()  # never turned
         assert np.ptp(line) == pytest.approx(1.84, abs=0.15)  # always half of the width
 
@@ -113,7 +126,11 @@ def test_video_modes_come_in_the_published_shares_in_every_eight_samples():
         modes = [view.mode(position) for position in range(start, start + 8)]
         assert [modes.count(m) for m in ("codec", "uniform", "collage")] == [4, 3, 1]
     huge = VideoView(HeadConfig(kind="video", codec=0.375, uniform=0.375, collage=0.25), PATCH, 64)
-    assert [[huge.mode(p) for p in range(64)].count(m) for m in ("codec", "uniform", "collage")] == [24, 24, 16]
+    assert [[huge.mode(p) for p in range(64)].count(m) for m in ("codec", "uniform", "collage")] == [
+        24,
+        24,
+        16,
+    ]
     # A batch of one sample gets its share over time, where rounding would never give it a collage.
     tenth = VideoView(HeadConfig(kind="video", codec=0.1, uniform=0.8, collage=0.1), PATCH, 64)
     assert [tenth.mode(p) for p in range(1000)].count("collage") == pytest.approx(100, abs=2)
@@ -160,11 +177,25 @@ def test_a_collage_is_the_uniform_frames_one_below_the_other_at_time_zero(video)
 def test_a_selection_that_was_packed_is_cut_as_it_is(clip):
     found = select_patches(str(clip), num_frames=16, size=56, patch_size=PATCH, num_patches=60)
     stored = {
-        "positions": found.positions.astype(np.int16), "frame_ids": found.frame_ids, "timestamps": found.timestamps,
-        "scores": found.scores, "grid": np.array(found.energy.shape[1:]),
-    }  # fmt: skip
+        "positions": found.positions.astype(np.int16),
+        "frame_ids": found.frame_ids,
+        "timestamps": found.timestamps,
+        "scores": found.scores,
+        "grid": np.array(found.energy.shape[1:]),
+    }
     row = PackedRow(
-        "clip", "video", "video", "mp4", Path(clip).read_bytes(), np.array([1]), np.array([1.0]), 192, 144, 48, 2.0, stored
+        "clip",
+        "video",
+        "video",
+        "mp4",
+        Path(clip).read_bytes(),
+        np.array([1]),
+        np.array([1.0]),
+        192,
+        144,
+        48,
+        2.0,
+        stored,
     )
     shown = VideoView(HEAD, PATCH, None)(row, generator(), position_of("codec"))
     assert np.array_equal(shown["patch_positions"], found.positions)
@@ -179,5 +210,8 @@ def test_a_clip_with_fewer_frames_than_asked_gives_what_it_has(tmp_path):
     path.write_bytes(drawn.clip("red", "right", 0, frames=3))
     view = VideoView(HEAD, PATCH, 64)
     row = Row("short", "video", str(path), np.array([0]))
-    lengths = {mode: len(view(row, generator(), position_of(mode))["patch_positions"]) for mode in ("codec", "uniform", "collage")}
+    lengths = {
+        mode: len(view(row, generator(), position_of(mode))["patch_positions"])
+        for mode in ("codec", "uniform", "collage")
+    }
     assert lengths == {"codec": 48, "uniform": 48, "collage": 48}

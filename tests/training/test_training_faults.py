@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,16 @@ def newest(out):
 
 def test_the_last_checkpoints_are_kept_and_latest_names_the_newest(tmp_path):
     trainer(tmp_path, save_every=1, keep=2).fit()
-    assert [p.name for p in checkpoint.all_checkpoints(tmp_path / "checkpoints")] == ["step-00000005", "step-00000006"]
+    assert [p.name for p in checkpoint.all_checkpoints(tmp_path / "checkpoints")] == [
+        "step-00000005",
+        "step-00000006",
+    ]
     assert newest(tmp_path).name == "step-00000006"
-    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"step-00000005", "step-00000006", "latest"}
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {
+        "step-00000005",
+        "step-00000006",
+        "latest",
+    }
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "missing", "state"])
@@ -68,7 +76,9 @@ def test_a_damaged_checkpoint_is_an_error_that_names_the_file_and_what_is_left(c
 
 def test_a_checkpoint_of_another_model_seed_or_batch_is_refused_and_says_what_differs(copy):
     other = {"cluster": {"heads": {"image": {"classes": 38}}}}
-    with pytest.raises(checkpoint.CheckpointError, match=r"sharded.image.centers is \(37, 64\), this run has \(38, 64\)"):
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r"sharded.image.centers is \(37, 64\), this run has \(38, 64\)"
+    ):
         trainer(copy, **other).fit()
     with pytest.raises(checkpoint.CheckpointError, match="seed = 3, now 4"):
         trainer(copy, seed=4).fit()
@@ -87,7 +97,9 @@ def test_a_full_disk_names_the_file_and_keeps_the_checkpoint_before(copy):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
     try:
-        with pytest.raises(OSError, match=r"step 8 .*partial.*distcp: (cut off|File too large).*step-00000006 stays"):
+        with pytest.raises(
+            OSError, match=r"step 8 .*partial.*distcp: (cut off|File too large).*step-00000006 stays"
+        ):
             going_on.fit()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -150,7 +162,7 @@ def poisoned(out, changes, **poison):
 
 def test_a_loss_that_is_not_a_number_stops_and_writes_the_batch_out(tmp_path):
     going = poisoned(tmp_path, {"steps": 40, "save_every": 1, "log_every": 50}, nan=17)
-    with pytest.raises(TrainingError, match="not finite.*bad-batch-0.pt"):
+    with pytest.raises(TrainingError, match=r"not finite.*bad-batch-0.pt"):
         going.fit()
     written = torch.load(tmp_path / "bad-batch-0.pt", weights_only=True)
     assert "random/17" in written["micro_batches"][0]["keys"]["image"]
@@ -198,6 +210,10 @@ def wait_for(condition, seconds):
     return False
 
 
+def further(out, step, process):
+    return len(read_lines(out / "log.jsonl")) > step or not process.is_alive()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_and_the_run_ends_as_if_nothing_was(tmp_path):
@@ -211,7 +227,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_and_the_run_ends_as_if_n
         (process,) = start(out, **changes)
         step = len(read_lines(out / "log.jsonl"))
         # From the first new step on, so that most kills fall into a save; each gets a few steps further.
-        wait_for(lambda step=step: len(read_lines(out / "log.jsonl")) > step or not process.is_alive(), 60)
+        wait_for(partial(further, out, step, process), 60)
         time.sleep(rng.uniform(0, 0.15))
         if not process.is_alive():
             break

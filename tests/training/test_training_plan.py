@@ -28,13 +28,22 @@ def config(tmp_path):
 def test_a_dry_run_prints_the_plan_says_that_there_is_no_data_and_keeps_nothing(config, capsys, tmp_path):
     assert module(["--config", str(config), "--dry-run", "--processes", "4", "steps=500"]) == 0
     said = capsys.readouterr().out
-    assert "on 4 process(es)" in said and "image: no data (no source is named); random tensors instead" in said
+    assert (
+        "on 4 process(es)" in said and "image: no data (no source is named); random tensors instead" in said
+    )
     assert "centers image 37, video 21" in said
     # 8 pictures of 4 patches and 8 videos of 8 patches
     assert "16 samples, 96 patches in 1 micro-batch(es)" in said and "steps: 500, 8000 samples" in said
     # 37 centers of 64 values on four processes: 10 rows of 4 bytes
     rows = {line.split("  ")[1].strip(): line for line in said.splitlines() if line.startswith("  ")}
-    assert {"weights", "gradients", "moments", "activations (estimate)", "image centers", "sum"} <= rows.keys()
+    assert {
+        "weights",
+        "gradients",
+        "moments",
+        "activations (estimate)",
+        "image centers",
+        "sum",
+    } <= rows.keys()
     assert "two steps done" in said
     assert not (tmp_path / "out").exists()
 
@@ -102,7 +111,11 @@ def test_plot_draws_the_curves_and_prints_what_they_begin_and_end_with(run, tmp_
     assert onevision(["plot", str(run.out), "--out", str(tmp_path / "curves.png"), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     lines = read_lines(run.out / "log.jsonl")
-    assert (summary["first_loss"], summary["last_loss"], summary["steps"]) == (lines[0]["loss"], lines[-1]["loss"], 6)
+    assert (summary["first_loss"], summary["last_loss"], summary["steps"]) == (
+        lines[0]["loss"],
+        lines[-1]["loss"],
+        6,
+    )
     picture = Image.open(tmp_path / "curves.png").convert("RGB")
     assert picture.height == 4 * 300  # loss, accuracy, gradient norm, learning rate
     assert (31, 95, 168) in {colour for _, colour in picture.getcolors(1 << 20)}
@@ -116,10 +129,15 @@ def test_a_tracker_of_accelerate_gets_the_lines_of_the_log(tmp_path, monkeypatch
     seen = []
     config = workers.make_config(tmp_path, steps=2, trackers=["anything"])
     trainer = Trainer(config, workers.make_rows(config))
-    monkeypatch.setattr(Accelerator, "init_trackers", lambda self, name, config: seen.append((name, config["seed"])))
+    monkeypatch.setattr(
+        Accelerator, "init_trackers", lambda self, name, config: seen.append((name, config["seed"]))
+    )
     monkeypatch.setattr(Accelerator, "log", lambda self, values, step: seen.append((step, values["loss"])))
     trainer.fit()
-    assert seen == [(tmp_path.name, 3), *((line["step"], line["loss"]) for line in read_lines(tmp_path / "log.jsonl"))]
+    assert seen == [
+        (tmp_path.name, 3),
+        *((line["step"], line["loss"]) for line in read_lines(tmp_path / "log.jsonl")),
+    ]
 
 
 def test_training_goes_on_from_a_folder_in_float32_whatever_it_holds(run, tmp_path):

@@ -1,9 +1,14 @@
 """The same run on one, two and three processes, stopped and resumed on as many or on another number."""
 
+import numpy as np
 import pytest
 import torch
 import training_workers as workers
 from training_workers import STEPS, STOP
+
+from onevision_hf.training.data import MicroBatches, Share, Stream, open_loader
+from onevision_hf.training.order import Order
+from onevision_hf.training.sources import Row
 
 SIZES = (1, 2, 3)
 
@@ -102,3 +107,27 @@ def test_weights_and_moments_stay_float32_under_bfloat16(results):
 def test_a_step_in_four_micro_batches_is_the_step_in_one(results):
     found = results[2, "wrapped"][0]
     assert relative(losses(found["in 4"]), losses(found["in 1"])) < 1e-6
+
+
+class Numbers:
+    """Rows that are their numbers."""
+
+    classes = None
+
+    def __len__(self):
+        return 50
+
+    def __getitem__(self, index):
+        return Row(str(index), "number", None, np.array([index]))
+
+
+def show(row, rng, position):
+    return {"row": row.labels, "draw": rng.random(2)}
+
+
+def test_worker_processes_give_the_same_micro_batches_in_order(results):  # after them: the forkserver is warm
+    stream = Stream("numbers", Numbers(), show, 12, Order(50, 5, stream=0))
+    alone = MicroBatches([stream], Share(5))
+    for k, batch in zip(range(3, 7), open_loader([stream], Share(5), 3, 7, workers=2), strict=True):
+        assert batch.keys == alone[k].keys
+        assert torch.equal(batch.inputs["numbers"]["draw"], alone[k].inputs["numbers"]["draw"])

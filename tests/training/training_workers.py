@@ -1,4 +1,6 @@
-"""What the processes of the training tests run: tiny trainings on random tensors, and where they are stopped."""
+"""What the processes of the training tests run: tiny trainings on random tensors, and where they are
+stopped.
+"""
 
 import multiprocessing
 import os
@@ -17,7 +19,8 @@ HEADS = {
     },
 }  # fmt: skip
 BASE = {
-    "steps": STEPS, "workers": 0, "log_every": 1, "save_every": 100, "trackers": [], "device": "cpu", "seed": 3,
+    "steps": STEPS, "workers": 0, "log_every": 1, "save_every": 100, "trackers": [], "seed": 3,
+    "device": "cpu",
     "model": {"size": "tiny", "overrides": {"num_hidden_layers": 1}},
     "cluster": {"heads": HEADS, "sample_rate": 0.5},
     "optim": {"lr": 1e-3, "warmup": 3, "schedule": "cosine", "clip": 5.0},
@@ -78,20 +81,29 @@ def everything(folder, size):
 
 
 def wrapped(folder, size):
-    """Three steps under DDP and under FSDP2, and with bfloat16 under both; a gradient step in micro-batches."""
+    """Three steps under DDP and under FSDP2, and with bfloat16 under both; a gradient step in
+    micro-batches.
+    """
     few = {"steps": 3, "validation": {"every": 3, "held_out": 0.3, "items": 25}}
     low = {"optim": {"precision": "bfloat16"}}
     results = {
         "ddp": train(folder / "ddp", **few),
-        "fsdp": train(folder / "fsdp", **merged(few, {"optim": {"parallel": "fsdp", "gradient_checkpointing": True}})),
+        "fsdp": train(
+            folder / "fsdp", **merged(few, {"optim": {"parallel": "fsdp", "gradient_checkpointing": True}})
+        ),
         "ddp-low": train(folder / "ddp-low", **merged(few, low)),
         "fsdp-low": train(folder / "fsdp-low", **merged(few, merged(low, {"optim": {"parallel": "fsdp"}}))),
     }
     train(folder / "fsdp-resumed", 2, **merged(few, {"optim": {"parallel": "fsdp"}}))
     results["fsdp-resumed-ddp"] = train(folder / "fsdp-resumed", **few)
-    means = {"cluster": {"sample_rate": 1.0, "heads": {name: {"max_labels": 2} for name in HEADS}}, "steps": 3}
+    means = {
+        "cluster": {"sample_rate": 1.0, "heads": {name: {"max_labels": 2} for name in HEADS}},
+        "steps": 3,
+    }
     for parts in (1, 4):
-        results[f"in {parts}"] = train(folder / f"in{parts}", **merged(means, {"optim": {"accumulation": parts}}))
+        results[f"in {parts}"] = train(
+            folder / f"in{parts}", **merged(means, {"optim": {"accumulation": parts}})
+        )
     return results
 
 
@@ -150,7 +162,9 @@ def main(rank, size, port, folder, work):
 def context():
     found = multiprocessing.get_context("forkserver")
     # Imported once, for all processes of all tests.
-    found.set_forkserver_preload(["onevision_hf.training.loop", "onevision_hf.training.cluster_task", "training_workers"])
+    found.set_forkserver_preload(
+        ["onevision_hf.training.loop", "onevision_hf.training.cluster_task", "training_workers"]
+    )
     return found
 
 
@@ -159,7 +173,9 @@ def run(size, folder, work, timeout=150):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [context().Process(target=main, args=(rank, size, port, str(folder), work)) for rank in range(size)]
+    processes = [
+        context().Process(target=main, args=(rank, size, port, str(folder), work)) for rank in range(size)
+    ]
     try:
         for process in processes:
             process.start()
@@ -170,5 +186,7 @@ def run(size, folder, work, timeout=150):
         for process in processes:
             if process.is_alive():
                 process.kill()
-    ranks = [torch.load(Path(folder) / f"results-{size}-{rank}.pt", weights_only=False) for rank in range(size)]
+    ranks = [
+        torch.load(Path(folder) / f"results-{size}-{rank}.pt", weights_only=False) for rank in range(size)
+    ]
     return {key: [rank[key] for rank in ranks] for key in ranks[0]}
