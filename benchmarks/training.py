@@ -7,7 +7,6 @@ Everything is measured in this run, on the processor; ratios are medians of inte
 
 import json
 import multiprocessing
-import resource
 import statistics
 import sys
 import tempfile
@@ -158,7 +157,7 @@ def waiting(folder: Path) -> dict[str, float]:
     config = from_dict(
         {
             "out": str(folder / "waiting"), "steps": 12, "workers": 2, "trackers": [], "device": "cpu",
-            "log_every": 4,            "model": {"size": "tiny", "overrides": SIZES}, "cluster": {"heads": heads},
+            "log_every": 4, "model": {"size": "tiny", "overrides": SIZES}, "cluster": {"heads": heads},
         }
     )  # fmt: skip
     Trainer(config, {"video": Clip()}).fit()
@@ -167,11 +166,19 @@ def waiting(folder: Path) -> dict[str, float]:
 
 def peak(checkpointing: bool, out: str, result: object) -> None:
     trainer = make_trainer(Path(out), gradient_checkpointing=checkpointing)
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     batch = MicroBatches(trainer.task.streams, Share(0))[0]
+    before = high_water()
     for _ in range(2):
         trainer._accumulate(batch, 0, True)
-    result.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1024)
+    result.put((high_water(reset=False) - before) / 1024)
+
+
+def high_water(reset: bool = True) -> int:
+    """KiB that the process holds at most since the last reset (Linux)."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def memory(folder: Path) -> dict[str, float]:

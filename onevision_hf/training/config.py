@@ -179,7 +179,7 @@ def _build(cls: type, values: Any, at: str) -> Any:
     for key in values:
         if key not in hints:
             raise ConfigError(
-                f"unknown key {_join(at, key)}{nearest(_join(at, key), _every_key())}; "
+                f"unknown key {_join(at, key)}{nearest(_join(at, key), every_key())}; "
                 f"{at or 'the config'} has {', '.join(hints)}"
             )
     return cls(**{key: _convert(hints[key], value, _join(at, key)) for key, value in values.items()})
@@ -244,14 +244,14 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f" (did you mean {best}?)" if best is not None and likeness(best) > 0.6 else ""
 
 
-def _every_key(cls: type = TrainConfig, at: str = "") -> list[str]:
+def every_key(cls: type = TrainConfig, at: str = "") -> list[str]:
     keys = []
     for name, kind in typing.get_type_hints(cls).items():
         keys.append(_join(at, name))
         inner = typing.get_args(kind)[-1] if typing.get_origin(kind) is dict else kind
         if dataclasses.is_dataclass(inner):
             inside = _join(at, name) + (".NAME" if inner is not kind else "")
-            keys += _every_key(typing.cast(type, inner), inside)
+            keys += every_key(typing.cast(type, inner), inside)
     return keys
 
 

@@ -8,6 +8,7 @@ runs in worker processes, which share nothing: a sample is a function of (seed, 
 """
 
 import multiprocessing
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -225,12 +226,15 @@ def open_loader(
         context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
         if sys.platform == "linux":
             context.set_forkserver_preload(["onevision_hf.training.data"])
-        settings = {"multiprocessing_context": context, "prefetch_factor": 2, "worker_init_fn": _one_thread}
+        settings = {"multiprocessing_context": context, "prefetch_factor": 2, "worker_init_fn": _begin_worker}
     return DataLoader(
         dataset, batch_size=None, sampler=None if streamed else range(start, stop), num_workers=workers,
         pin_memory=pin, **settings,
     )  # fmt: skip
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    # Ctrl-C and schedulers signal the whole group: the training process decides when its workers end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

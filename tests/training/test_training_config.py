@@ -1,9 +1,11 @@
 """A config is read strictly: what is wrong is an error that names the field and what was meant."""
 
+from pathlib import Path
+
 import pytest
 from training_workers import BASE, merged
 
-from onevision_hf.training.config import CONFIGS, ConfigError, from_dict, load_config, total_steps
+from onevision_hf.training.config import CONFIGS, ConfigError, every_key, from_dict, load_config, total_steps
 
 NAMES = sorted(path.name[:-5] for path in CONFIGS.iterdir() if path.name.endswith(".yaml"))
 
@@ -61,3 +63,9 @@ def test_an_unknown_config_names_the_nearest(tmp_path):
 def test_a_config_survives_its_own_dictionary():
     config = from_dict(merged(BASE, {"out": "x"}))
     assert from_dict(config.to_dict()) == config
+
+
+def test_every_field_is_in_the_documentation():
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    missing = [key for key in every_key() if f"`{key}`" not in page]
+    assert set(missing) <= {"model", "cluster", "cluster.heads", "optim", "validation"}

@@ -1,8 +1,10 @@
 """The launchers, as a person uses them (marked `slow`; `make test-faults`)."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,25 @@ def test_launchers_of_one_and_two_processes_give_the_same_losses(config, tmp_pat
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     card = (tmp_path / "two" / "model" / "README.md").read_text()
     assert "on 2 process(es)" in card
+
+
+def test_a_signal_to_the_whole_group_workers_included_saves(config, tmp_path):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    options = ["--config", str(config), f"out={tmp_path / 'run'}", "steps=100000", "workers=2"]
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *options], cwd=ROOT, env=environment, start_new_session=True
+    )
+    try:
+        until = time.monotonic() + 120
+        while len(read_lines(tmp_path / "run" / "log.jsonl")) < 3 and time.monotonic() < until:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(60) == 143
+    finally:
+        process.kill()
+    assert (tmp_path / "run" / "checkpoints" / "latest").exists()
