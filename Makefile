@@ -65,6 +65,10 @@ wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use
 
 check: lint test slow test-oldest wheel  ## what CI runs
 
+.PHONY: codec-table
+codec-table: $(STAMP)  ## measure which codec gives which signal, into docs/codec-signals.md
+	$(BIN)/python benchmarks/codec_table.py --write docs/codec-signals.md
+
 .PHONY: fuzz-codec
 fuzz-codec: $(STAMP)  ## read 500 damaged videos, each in a process with limits
 	$(BIN)/python tests/fuzz_codec.py
@@ -80,9 +84,20 @@ bench-training: $(STAMP)  ## the training loop: overhead, decoding, memory, chec
 test-faults: $(STAMP)  ## kills, restarts and launches of trainings
 	$(BIN)/python -m pytest tests/training -m 'slow or not slow' -k "faults or launch or compiled"
 
+.PHONY: bench-synthetic
+bench-synthetic: $(STAMP)  ## drawing clips: clips a second, and where the time goes
+	$(BIN)/python benchmarks/synthetic.py
+
 clean:  ## remove environments and outputs
 	rm -rf .venv .venv-* dist build out .pytest_cache .mypy_cache .ruff_cache
 
 .PHONY: bench-clustering
 bench-clustering: $(STAMP)  ## clustering: growth of k-means and assignment, against faiss, reading rows
 	$(BIN)/python benchmarks/clustering.py
+
+.PHONY: bench-codec bench-codec-agreement
+bench-codec: $(STAMP)  ## codec patchification: time and memory against a plain decode (ONLY=beach,1080p,crop,hour,memory,peer)
+	$(BIN)/python benchmarks/codec.py --only "$(ONLY)"
+
+bench-codec-agreement: $(STAMP)  ## the signals against the published selection, the bits spent, the true residual
+	$(BIN)/python benchmarks/codec_agreement.py

@@ -2,6 +2,7 @@
 
     make bench-codec                        # ONEVISION_CLIPS names the folder with the real clips
     make bench-codec ONLY=beach,1080p       # some of the rows
+    ONEVISION_PEER_PYTHON=peer/bin/python make bench-codec ONLY=peer
 
 Each ratio is the median of several turns in which both sides run one after the other. Memory is what a
 process of its own needs at its peak above what it held before, without the tensors that it returns.
@@ -43,15 +44,16 @@ def processor(path: str, **settings) -> None:
     OneVisionVideoProcessor()(path, return_tensors="pt", **settings)
 
 
-def signal_alone(path: str) -> None:
+def signal_alone(path: str, preset: str = "auto") -> None:
     from onevision_hf.modeling.frame_geometry import FrameGeometry
     from onevision_hf.modeling.frame_sampling import sample_frame_ids
-    from onevision_hf.modeling.signal_energy import frame_energies
+    from onevision_hf.modeling.signal_energy import SignalSettings, frame_energies
     from onevision_hf.modeling.video_reader import VideoReader
 
     with VideoReader(path) as reader:
         geometry = FrameGeometry.fit(reader.height, reader.width, 224, 14)
-        frame_energies(reader, sample_frame_ids(len(reader), 64), geometry)
+        settings = SignalSettings(preset=preset)
+        frame_energies(reader, sample_frame_ids(len(reader), 64), geometry, settings)
 
 
 def dense_route(path: str) -> np.ndarray:
@@ -146,9 +148,38 @@ print(json.dumps(status("VmHWM") - before - returned))
     return int(json.loads(done.stdout.splitlines()[-1]))
 
 
+PEER = """
+import sys, time
+from statistics import median
+import av
+from codec_video_prep.cv_reader_fast import read_video_fast
+found = []
+for turn in range(8):
+    begin = time.perf_counter()
+    with av.open(sys.argv[1]) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "SLICE"
+        sum(1 for _ in container.decode(stream))
+    middle = time.perf_counter()
+    read_video_fast(sys.argv[1], 2, export_bitcost=1, thread_type="slice")
+    if turn:
+        found.append((time.perf_counter() - middle) / (middle - begin))
+print(median(found))
+"""
+
+
+def peer(path: str, python: str) -> float:
+    """`codec-video-prep` 0.2.5 (a patched FFmpeg, Linux) reading the bits of every block: its ratio.
+
+    It wants numpy < 2, so `ONEVISION_PEER_PYTHON` names the Python of an environment of its own.
+    """
+    done = subprocess.run([python, "-c", PEER, path], capture_output=True, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="comma-separated: beach, 1080p, crop, hour, memory")
+    parser.add_argument("--only", default="", help="comma-separated: beach, peer, crop, 1080p, hour, memory")
     only = set(filter(None, parser.parse_args().only.split(",")))
     clips = os.environ.get("ONEVISION_CLIPS")
 
@@ -173,6 +204,11 @@ def main() -> int:
             row("64 frames at 448, beach", f"{value:.2f}", "<= 1.6", "1.2")
             value = ratio(lambda: signal_alone(beach), plain)
             row("signal alone, 64 packets, beach", f"{value:.2f}", "", "0.2")
+        python = os.environ.get("ONEVISION_PEER_PYTHON")
+        if beach and python and chosen("peer"):
+            row("codec-video-prep 0.2.5, bits of all frames, no pixels", f"{peer(beach, python):.2f}")
+            value = ratio(lambda: signal_alone(beach, "bits"), partial(plain_decode, beach))
+            row("ours, bits of 64 frames, no pixels", f"{value:.2f}")
         if beach and chosen("crop"):
             settings = {"do_center_crop": True, "keep_ratio": 0.125}
             value = ratio(lambda: processor(beach, **settings), lambda: dense_route(beach))

@@ -3,20 +3,37 @@
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from onevision_hf.view import ClipView, check_suffix, colour_map, draw_moments, draw_sheet, save
+from onevision_hf.view import ClipView, Packets, check_suffix, colour_map, draw_moments, draw_sheet, save
+from onevision_hf.view.painting import ACCENT, FAINT, INK, PANEL, TYPE_COLOURS
+from onevision_hf.view.timeline import TimeAxis, draw_packets, draw_sample_marks, draw_shares
+
+SIZES = np.array([10_000, 100, 100, 2_500, 100, 100, 2_500, 100, 100, 2_500, 100, 400])
 
 
 @pytest.fixture
 def view() -> ClipView:
-    """Six frames of 3 x 4 patches of 8 pixels; frame 0 whole, then one patch a frame."""
+    """Six frames of 3 x 4 patches of 8 pixels, every other one of a stream of twelve; frame 0 whole, then one
+    patch a frame."""
     rng = np.random.default_rng(0)
     frames = rng.integers(60, 255, (6, 24, 32, 3), dtype=np.uint8)
     energy = rng.random((6, 3, 4)).astype(np.float32)
     whole = [[0, h, w] for h in range(3) for w in range(4)]
     single = [[t, 1, t % 4] for t in range(1, 6)]
-    return ClipView(frames, energy, np.array(whole + single), np.arange(6) / 2, list("IBBPBP"), title="a.mp4")
+    packets = Packets(np.arange(12) / 4, SIZES, list("IBBPBBPBBPBP"), np.arange(0, 12, 2))
+    signals = {"vectors": energy * 0.5, "bits": np.zeros_like(energy), "residual": "none: of this codec"}
+    return ClipView(
+        frames,
+        energy,
+        np.array(whole + single),
+        np.arange(6) / 2,
+        list("IBPBBB"),
+        title="a.mp4",
+        signals=signals,
+        weights={"vectors": 2.0},
+        packets=packets,
+    )
 
 
 def test_kept_patches_keep_their_pixels_and_the_rest_is_dark_grey(view):
@@ -48,9 +65,68 @@ def test_heat_is_one_colour_a_patch(view):
     assert np.all(patches == patches[:, :1, :, :1])
 
 
-def test_a_sheet_shows_the_frames_it_says(view):
+def colour_at(image, x, y):
+    return image.getpixel((round(x), round(y)))
+
+
+def test_each_packet_has_a_bar_of_its_type_where_it_is_shown_as_high_as_its_root(view):
+    image = Image.new("RGB", (500, 120))
+    axis = TimeAxis(view, 10, 490)  # three seconds: 40 pixels a packet
+    draw_packets(ImageDraw.Draw(image), view, axis, 10, 110)
+    for frame, (size, kind) in enumerate(zip(SIZES, view.packets.picture_types, strict=True)):
+        middle = 10 + 40 * frame + 20
+        assert sum(axis.span(frame)) / 2 == pytest.approx(middle)
+        top = 110 - (size / SIZES.max()) ** 0.5 * 100
+        assert colour_at(image, middle, top + 3) == TYPE_COLOURS[kind]
+        assert frame == 0 or colour_at(image, middle, top - 3) == PANEL
+
+
+def test_uneven_times_make_bars_of_uneven_width(view):
+    late = Packets(np.array([0.0, 1.0, 1.5, 4.0]), np.ones(4), list("IPPP"), np.array([0, 3]))
+    pair = ClipView(view.frames[:2], view.energy[:2], view.positions[:12], np.array([0.0, 4.0]), packets=late)
+    axis = TimeAxis(pair, 0, 500)  # the last one lasts as long as the others in the median: a second
+    assert [axis.span(n) for n in range(4)] == [(0, 100), (100, 150), (150, 400), (400, 500)]
+    assert axis.middle(1) == 450 and axis.until(0) == (0, 400)
+
+
+def test_the_sampled_frames_are_marked_under_their_packets_and_no_others(view):
+    image = Image.new("RGB", (500, 40))
+    axis = TimeAxis(view, 10, 490)
+    draw_sample_marks(ImageDraw.Draw(image), axis, 10, 16, chosen=(0, 3))
+    for frame in range(12):
+        t, odd = divmod(frame, 2)
+        expected = (0, 0, 0) if odd else INK if t in (0, 3) else FAINT
+        assert colour_at(image, 10 + 40 * frame + 20, 17) == expected
+        assert colour_at(image, 10 + 40 * frame + 20, 24) == (INK if expected == INK else (0, 0, 0))
+
+
+def test_shares_fill_the_time_to_the_next_sampled_frame(view):
+    image = Image.new("RGB", (500, 40))
+    draw_shares(ImageDraw.Draw(image), TimeAxis(view, 10, 490), np.array([1, 0, 0.5, 0, 0, 0]), 0, 30, (0,))
+    assert colour_at(image, 10 + 60, 3) == ACCENT  # packets 0 and 1, a frame of which all is kept
+    assert colour_at(image, 10 + 80 + 40, 28) == PANEL
+    assert colour_at(image, 10 + 160 + 40, 5) == PANEL and colour_at(image, 10 + 160 + 40, 25) not in (
+        PANEL,
+        ACCENT,
+    )
+
+
+def test_a_sheet_has_the_axis_and_a_row_for_each_signal_that_there_is(view):
     sheet = np.asarray(draw_sheet(view))
     assert sheet.shape[1] == 2000 and sheet.std() > 20
+    for colour in (TYPE_COLOURS["P"], TYPE_COLOURS["B"], INK, ACCENT):
+        assert (sheet == colour).all(-1).any()
+    bare = ClipView(view.frames, view.energy, view.positions, view.timestamps, view.picture_types)
+    row = round(24 / 32 * (1666 - 60) // 6)
+    # Two signals' rows, a line of words for the third, and the packets are what the other one lacks.
+    assert sheet.shape[0] - draw_sheet(bare).height == pytest.approx(2 * (row + 12) + 32 + 84 + 60, abs=8)
+    assert not (np.asarray(draw_sheet(bare)) == TYPE_COLOURS["B"]).all(-1).any()
+
+
+def test_signals_are_coloured_like_the_energy_and_those_that_make_it_come_first(view):
+    assert list(view.given) == ["vectors", "bits"] and view.missing == {"residual": "none: of this codec"}
+    assert np.array_equal(view.heat(3, "vectors"), view.heat(3))  # half as much on a scale half as long
+    assert not (view.heat(3, "bits") - colour_map(np.zeros(1))).any()
 
 
 def test_moments_are_one_picture_a_frame_with_even_sides(view):
@@ -58,6 +134,16 @@ def test_moments_are_one_picture_a_frame_with_even_sides(view):
     assert len(pictures) == 6 and len({picture.size for picture in pictures}) == 1
     assert all(side % 2 == 0 for side in pictures[0].size)
     assert np.any(np.asarray(pictures[0]) != np.asarray(pictures[1]))
+
+
+def test_moments_point_at_the_packet_that_is_shown(view):
+    width = next(draw_moments(view)).width
+    axis = TimeAxis(view, 28, width - 28)
+    for t, picture in enumerate(draw_moments(view)):
+        # Above the bars, where nothing but the pointer is, it is the only bright thing.
+        pixels = (np.asarray(picture) == INK).all(-1)
+        pointer = np.flatnonzero(pixels[-100:].sum(0) > 20)
+        assert len(pointer) and abs(pointer.mean() - axis.middle(t)) < 2
 
 
 @pytest.mark.parametrize("suffix", [".png", ".gif", ".mp4", ".PNG"])
@@ -99,3 +185,10 @@ def test_arrays_that_do_not_fit_are_refused(view):
         ClipView(view.frames, view.energy, np.array([[6, 0, 0]]), view.timestamps)
     with pytest.raises(ValueError, match="2 picture types"):
         ClipView(view.frames, view.energy, view.positions, view.timestamps, ["I", "P"])
+    with pytest.raises(ValueError, match=r"bits \(5, 3, 4\) does not fit"):
+        ClipView(view.frames, view.energy, view.positions, view.timestamps, signals={"bits": view.energy[:5]})
+    with pytest.raises(ValueError, match="3 frames of the stream were sampled, 6 are drawn"):
+        packets = Packets(np.arange(9), np.arange(9), ["P"] * 9, np.arange(3))
+        ClipView(view.frames, view.energy, view.positions, view.timestamps, packets=packets)
+    with pytest.raises(ValueError, match="2 sizes and 3 picture types"):
+        Packets(np.arange(3), np.arange(2), ["P"] * 3, np.arange(3))

@@ -10,6 +10,8 @@ itself. The digest of the listing (keys, sizes, times of change) says whether tw
 | webdataset | tar members with a picture's or a video's extension | `shard.tar/name.jpg` |
 | Hugging Face | rows of one split (`hf:NAME:SPLIT`, `hf:NAME:CONFIG:SPLIT`, or a folder from `save_to_disk`)
 | `0000012` |
+
+A folder that `onevision synth` drew lists the files of its manifest only, not the contact sheet beside them.
 """
 
 import bisect
@@ -129,6 +131,7 @@ def _list_folder(path: str) -> list[Item]:
     if not os.path.isdir(path):
         raise ValueError(f"{path} is not a folder")
     items = []
+    wanted = _manifest_paths(Path(path) / "manifest.parquet")
     for folder, subfolders, names in os.walk(path, followlinks=True):
         subfolders[:] = [s for s in subfolders if not s.startswith(".")]
         for name in names:
@@ -136,10 +139,19 @@ def _list_folder(path: str) -> list[Item]:
             if kind is None or name.startswith("."):
                 continue
             full = os.path.join(folder, name)
+            if wanted is not None and os.path.relpath(full, path) not in wanted:
+                continue
             stat = os.stat(full)
             key = _text(os.path.relpath(full, path).replace(os.sep, "/"))
             items.append(Item(key, kind, full, stat.st_size, stat.st_mtime_ns, 0, stat.st_size))
     return items
+
+
+def _manifest_paths(manifest: Path) -> set[str] | None:
+    """The files that a drawn folder's manifest names; None where there is none. Other tables are labels."""
+    if not manifest.is_file() or b"families" not in (pq.read_schema(manifest).metadata or {}):
+        return None
+    return {os.path.normpath(name) for name in pq.read_table(manifest, columns=["path"])["path"].to_pylist()}
 
 
 def _list_tars(path: str, tags_column: str | None) -> list[Item]:

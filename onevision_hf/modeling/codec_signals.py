@@ -9,7 +9,7 @@ own grid, in stored orientation; `read_codec_signals` gives them for a whole vid
     signals.bits        # (T, ceil(H / 16), ceil(W / 16)) bits that each block cost
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -260,8 +260,11 @@ def block_mean(values: np.ndarray, cell: int = BLOCK) -> np.ndarray:
     """Mean over cell x cell blocks of a uint8 plane: (ceil(H / cell), ceil(W / cell)) float32; blocks over
     the lower and right edge average what there is of them. `cell` is 4, 8 or 16."""
     height, width = values.shape
-    padded = np.zeros((-(-height // cell) * cell, -(-width // cell) * cell), np.uint8)
-    padded[:height, :width] = values
+    if height % cell or width % cell or not values.flags.c_contiguous:
+        padded = np.zeros((-(-height // cell) * cell, -(-width // cell) * cell), np.uint8)
+        padded[:height, :width] = values
+    else:
+        padded = values
     # Four bytes at a time: pairs are added inside 32-bit words, which is several times faster than a
     # reduction.
     words = padded.view(np.uint32)
@@ -365,20 +368,28 @@ def read_lone_pictures(
     reader: VideoReader,
     frame_ids: Sequence[int] | np.ndarray,
     *,
-    motion_vectors: bool = True,
+    vectors_of: Container[int] | None = None,
     block_qp: bool = True,
-    then: Callable[[LonePicture], Any] = lambda picture: picture,
+    then: Callable[[LonePicture, int], Any] = lambda picture, frame_id: picture,
 ) -> list[Any]:
-    """What `then` makes of the packets of `frame_ids`, each decoded alone. It runs in the decoding threads,
-    so that no more than a picture a thread is held.
+    """What `then(picture, frame_id)` makes of the packets of `frame_ids`, each decoded alone. It runs in the
+    decoding threads, so that no more than a picture a thread is held.
+
+    vectors_of: the frames whose motion vectors are exported, all by default.
 
     Raises:
         UnsupportedStreamError: this stream cannot be decoded so.
     """
-    decoder = LoneDecoder(reader.codec, reader.extradata, motion_vectors=motion_vectors, block_qp=block_qp)
+    decoder = LoneDecoder(reader.codec, reader.extradata, block_qp=block_qp)
     packets = dict(reader.packets(frame_ids))
-    results = dict(zip(packets, decoder.decode(list(packets.values()), then), strict=True))
-    return [results[int(frame_id)] for frame_id in frame_ids]
+    ids = list(packets)
+    results = decoder.decode(
+        list(packets.values()),
+        lambda picture, place: then(picture, ids[place]),
+        motion_vectors=None if vectors_of is None else [frame_id in vectors_of for frame_id in ids],
+    )
+    by_id = dict(zip(ids, results, strict=True))
+    return [by_id[int(frame_id)] for frame_id in frame_ids]
 
 
 def _lone_signals(

@@ -102,7 +102,7 @@ class FrameGeometry:
         return canvas
 
     def pool(self, energy: np.ndarray, cell_height: float, cell_width: float) -> np.ndarray:
-        """Mean of a block map over each patch: (rows, columns) -> (grid_height, grid_width) float32.
+        """Mean of block maps over each patch: (..., rows, columns) -> (..., grid_height, grid_width) float32.
 
         `cell_height`, `cell_width` are a block's size in pixels of the displayed frame. What a patch covers
         of each block is weighed exactly; area outside the picture counts as zero.
@@ -112,17 +112,18 @@ class FrameGeometry:
         edges_y = (np.arange(self.grid_height + 1) * self.patch_size - self.top) * scale_y
         edges_x = (np.arange(self.grid_width + 1) * self.patch_size - self.left) * scale_x
         # A block that sticks out of the picture counts with the part that is in.
-        rows = _integrate(energy.astype(np.float64), np.clip(edges_y, 0, self.height / cell_height))
-        both = _integrate(rows.T, np.clip(edges_x, 0, self.width / cell_width)).T
+        columns = _integrate(energy.astype(np.float64), np.clip(edges_x, 0, self.width / cell_width))
+        both = _integrate(columns.swapaxes(-1, -2), np.clip(edges_y, 0, self.height / cell_height))
         area = (self.patch_size * scale_y) * (self.patch_size * scale_x)
-        return np.maximum(both / area, 0).astype(np.float32)
+        return np.maximum(both.swapaxes(-1, -2) / area, 0).astype(np.float32)
 
 
 def _integrate(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Integral of a step function (rows of height 1) between the edges: (N, M), (E + 1,) -> (E, M)."""
-    sums = np.zeros((len(values) + 1, *values.shape[1:]))
-    np.cumsum(values, axis=0, out=sums[1:])
-    edges = np.clip(edges, 0, len(values))
-    below = np.minimum(edges.astype(np.int64), len(values) - 1)
-    at_edges = sums[below] + (edges - below)[:, None] * values[below]
-    return np.diff(at_edges, axis=0)
+    """Integral of step functions (steps of width 1) between the edges: (..., N), (E + 1,) -> (..., E)."""
+    count = values.shape[-1]
+    sums = np.zeros((*values.shape[:-1], count + 1))
+    np.cumsum(values, axis=-1, out=sums[..., 1:])
+    edges = np.clip(edges, 0, count)
+    below = np.minimum(edges.astype(np.int64), count - 1)
+    at_edges = sums[..., below] + (edges - below) * values[..., below]
+    return np.diff(at_edges, axis=-1)

@@ -39,6 +39,10 @@ class FrameSequence:
     def __len__(self) -> int:
         return len(self._frames)
 
+    def stretches(self, frame_ids: Iterable[int], count: int) -> list[np.ndarray]:
+        """All in one part: there is nothing to decode."""
+        return [np.unique(np.fromiter(frame_ids, np.int64))]
+
     def frames(
         self, frame_ids: Iterable[int], *, motion_vectors: bool = False, references: bool = False
     ) -> Iterator[DecodedFrame]:

@@ -73,50 +73,58 @@ class LoneDecoder:
     Args:
         codec: FFmpeg's decoder name, `h264` or `hevc`.
         extradata: the stream's, with its parameter sets; or the first packet, where they are in band.
-        motion_vectors, block_qp: also export these (H.264); each costs some time.
+        block_qp: also export the QP of each block (H.264; it takes time).
 
     Raises:
         UnsupportedStreamError: interlaced, 4:4:4 or high bit depth H.264, or no parameter sets.
     """
 
-    def __init__(
-        self, codec: str, extradata: bytes | None, *, motion_vectors: bool = True, block_qp: bool = True
-    ):
+    def __init__(self, codec: str, extradata: bytes | None, *, block_qp: bool = True):
         if codec not in LONE_CODECS:
             raise UnsupportedStreamError(f"{codec} packets cannot be decoded alone")
         self.codec = codec
         self.extradata = extradata or b""
-        self.motion_vectors = motion_vectors
         self.block_qp = block_qp
         if codec == "h264":
             self._read_parameters()
 
     def decode(
-        self, packets: Sequence[bytes], then: Callable[[LonePicture], Any] = lambda picture: picture
+        self,
+        packets: Sequence[bytes],
+        then: Callable[[LonePicture, int], Any] = lambda picture, place: picture,
+        *,
+        motion_vectors: Sequence[bool] | None = None,
     ) -> list[Any]:
-        """Decode each packet alone and pass the picture to `then`, on all cores (PyAV releases the
-        interpreter lock).
+        """Decode each packet alone and pass the picture and its place to `then`, on all cores (PyAV releases
+        the interpreter lock).
+
+        motion_vectors: of which packets they are exported, all by default (H.264; it takes time).
 
         Raises:
             UnsupportedStreamError: a packet gives no picture.
         """
+        exported = [True] * len(packets) if motion_vectors is None else list(motion_vectors)
         workers = min(4, os.cpu_count() or 1, max(1, len(packets) // 8))
-        chunks = [packets[first::workers] for first in range(workers)]
 
-        def work(chunk: Sequence[bytes]) -> list[Any]:
-            context, results = self._context(), []
-            for data in chunk:
-                if self.codec == "hevc":  # a used context remembers which pictures it has seen
-                    context = self._context()
+        def work(first: int) -> dict[int, Any]:
+            contexts: dict[bool, Any] = {}
+            results = {}
+            for place in range(first, len(packets), workers):
+                with_vectors = exported[place]
+                # A used context of HEVC remembers which pictures it has seen.
+                if with_vectors not in contexts or self.codec == "hevc":
+                    contexts[with_vectors] = self._context(with_vectors)
                 with _naming_damage():
-                    picture = self._decode_one(context, data)
-                results.append(then(picture))
+                    picture = self._decode_one(contexts[with_vectors], packets[place])
+                results[place] = then(picture, place)
                 del picture
             return results
 
+        done: dict[int, Any] = {}
         with ThreadPoolExecutor(workers) as pool:
-            done = list(pool.map(work, chunks))
-        return [done[index % workers][index // workers] for index in range(len(packets))]
+            for results in pool.map(work, range(workers)):
+                done |= results
+        return [done[place] for place in range(len(packets))]
 
     # -- H.264 --
 
@@ -174,14 +182,14 @@ class LoneDecoder:
 
     # -- both --
 
-    def _context(self) -> Any:
+    def _context(self, motion_vectors: bool) -> Any:
         context: Any = av.CodecContext.create(self.codec, "r")
         context.thread_count = 1
         options = {"flags": "+output_corrupt", "flags2": "+showall", "skip_loop_filter": "all"}
         if self.codec == "hevc":
             context.extradata = self.extradata
         else:
-            options["flags2"] += "+export_mvs" if self.motion_vectors else ""
+            options["flags2"] += "+export_mvs" if motion_vectors else ""
             options |= {"export_side_data": "venc_params"} if self.block_qp else {}
         context.options = options
         return context
@@ -192,7 +200,7 @@ class LoneDecoder:
         components = frame.format.components
         if components[0].bits != 8 or not frame.format.name.startswith(("yuv", "gray")):
             raise UnsupportedStreamError(f"{self.codec} pictures of format {frame.format.name}")
-        records = side_data(frame, "MOTION_VECTORS") if self.motion_vectors else None
+        records = side_data(frame, "MOTION_VECTORS")
         vectors = None if records is None else records.to_ndarray()
         qp = _block_qp(frame) if self.block_qp else None
         picture_type = PICTURE_TYPES.get(int(frame.pict_type), "?")

@@ -1,5 +1,6 @@
 """Cuts selected patches straight from decoded frames: the dense clip is never built."""
 
+import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -11,7 +12,8 @@ from .frame_sequence import FrameSequence
 from .patch_selection import Selection
 from .video_reader import VideoReader
 
-HELD_FRAMES = 2  # decoded frames that wait to be cut
+HELD_FRAMES = 2  # decoded frames that wait to be cut, for each decoder
+MAX_DECODERS = 4  # each holds its own reference pictures
 
 
 def cut_patches(
@@ -27,7 +29,8 @@ def cut_patches(
         scale, offset = scale / std, -mean / std
     scale, offset = scale.astype(np.float32), offset.astype(np.float32)
 
-    patches = np.empty((len(positions), channels, p, p), np.float32)
+    cells = positions[:, 1] * geometry.grid_width + positions[:, 2]
+    pixels = np.empty((len(positions), channels, p * p), np.uint8)
     rows_of: dict[int, list[np.ndarray]] = {}
     for t in np.unique(positions[:, 0]):
         rows_of.setdefault(int(selection.frame_ids[t]), []).append(np.flatnonzero(positions[:, 0] == t))
@@ -36,20 +39,27 @@ def cut_patches(
         planes = frame.rgb_planes(geometry.resized_width, geometry.resized_height)
         for channel, plane in enumerate(planes):
             grid = geometry.place(plane).reshape(geometry.grid_height, p, geometry.grid_width, p)
+            whole = grid.transpose(0, 2, 1, 3).reshape(geometry.patches_per_frame, p * p)
             for rows in rows_of[frame.frame_id]:
-                pixels = grid[positions[rows, 1], :, positions[rows, 2]]
-                patches[rows, channel] = pixels * scale[channel] + offset[channel]
+                pixels[rows, channel] = whole[cells[rows]]
 
-    # Resizing and cutting go beside the decoder, which gives up the interpreter lock; few frames are held at
-    # a time.
-    with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Future[None]] = deque()
-        for frame in reader.frames(rows_of):
-            waiting.append(pool.submit(cut, frame))
-            if len(waiting) > HELD_FRAMES:
-                waiting.popleft().result()
-        for job in waiting:
-            job.result()
+    def cut_stretch(frame_ids: np.ndarray) -> None:
+        # Resizing and cutting go beside the decoder; few frames are held at a time.
+        with ThreadPoolExecutor(1) as pool:
+            waiting: deque[Future[None]] = deque()
+            for frame in reader.frames(frame_ids):
+                waiting.append(pool.submit(cut, frame))
+                if len(waiting) > HELD_FRAMES:
+                    waiting.popleft().result()
+            for job in waiting:
+                job.result()
+
+    # PyAV gives up the interpreter lock, so stretches between keyframes are decoded beside each other.
+    stretches = reader.stretches(rows_of, min(MAX_DECODERS, os.cpu_count() or 1))
+    with ThreadPoolExecutor(len(stretches)) as decoders:
+        list(decoders.map(cut_stretch, stretches))
+    patches = np.multiply(pixels, scale[:, None], dtype=np.float32)
+    patches += offset[:, None]
     return patches.reshape(len(positions), -1)
 
 

@@ -28,7 +28,7 @@ from .decoded_frame import DecodedFrame, turn
 from .frame_geometry import FrameGeometry
 from .frame_sequence import FrameSequence
 from .lone_decoder import LONE_CODECS, LonePicture, UnsupportedStreamError
-from .video_reader import VideoReader
+from .video_reader import PacketIndex, VideoReader
 
 PRESETS = ("auto", "published", "bits")
 SIGNALS = ("vectors", "residual", "compensated", "difference", "bits")
@@ -103,10 +103,33 @@ def frame_energies(
     geometry: FrameGeometry,
     settings: SignalSettings | None = None,
 ) -> tuple[np.ndarray, list[str], str]:
-    """Energy of sampled frames on the patch grid.
+    """Energy of sampled frames on the patch grid: the maps of `signal_maps`, weighed and added up.
 
     Returns:
         energy (T, gh, gw) float32 >= 0, picture types (T,), the name of the signal.
+
+    Raises:
+        ValueError: a signal was named that this codec does not give.
+    """
+    maps, weights, picture_types, signal = signal_maps(reader, frame_ids, geometry, settings)
+    energy = np.zeros((len(frame_ids), geometry.grid_height, geometry.grid_width), np.float32)
+    for name, values in maps.items():
+        energy += np.float32(weights[name]) * values
+    return energy, picture_types, signal
+
+
+def signal_maps(
+    reader: VideoReader | FrameSequence,
+    frame_ids: np.ndarray,
+    geometry: FrameGeometry,
+    settings: SignalSettings | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, float], list[str], str]:
+    """What the energy of sampled frames is added up from, on the patch grid.
+
+    Returns:
+        maps (T, gh, gw) float32 >= 0 by signal, zero in pictures that have no such signal; "change", which
+        stands in for pictures without any (intra coded), is the last. Their weights. Picture types (T,). The
+        name of the signal.
 
     Raises:
         ValueError: a signal was named that this codec does not give.
@@ -130,9 +153,10 @@ def frame_energies(
             pictures = _decoded_signals(reader, frame_ids, chosen)
     else:
         pictures = _decoded_signals(reader, frame_ids, chosen)
-    energy = _combine(pictures, chosen, geometry, reader.rotation)
+    maps = _onto_grid(pictures, chosen, geometry, reader.rotation)
     signal = "+".join(name for name, _ in chosen.pairs) + note
-    return energy, [picture.picture_type for picture in pictures], signal
+    weights = dict(chosen.pairs) | {"change": CHANGE_WEIGHT}
+    return maps, weights, [picture.picture_type for picture in pictures], signal
 
 
 def _preset(settings: SignalSettings, codec: str) -> tuple[SignalSettings, str]:
@@ -175,30 +199,64 @@ def _check_given(names: Sequence[str], codec: str) -> None:
 def _lone_signals(
     reader: VideoReader, frame_ids: np.ndarray, names: list[str], camera: str
 ) -> list[PictureSignals]:
-    def measure(picture: LonePicture) -> PictureSignals:
+    """Signals of sampled frames, the vectors of B pictures lent by P pictures.
+
+    Alone, a B picture's vectors come out wrong: direct blocks take theirs from the co-located picture, which
+    is grey here, and the other blocks' are told as differences to those. They are taken from the P picture
+    that follows it (before a keyframe: that precedes it). Those are exact, and what moves there moves one to
+    three frames earlier too, by less than a patch beside it.
+    """
+    sampled = {int(frame_id) for frame_id in frame_ids}
+    lender = _lenders(reader.index)
+    lent = {int(lender[frame_id]) for frame_id in sampled} if "vectors" in names else set()
+
+    def measure(picture: LonePicture, frame_id: int) -> PictureSignals:
         height, width = picture.luma.shape
         signals = PictureSignals(picture.picture_type, height, width)
         if picture.picture_type == "I":
             signals.picture = picture.luma
-        else:
-            if "vectors" in names:
-                signals.maps["vectors"] = _own_motion(picture.vectors, height, width, camera)
-            if "residual" in names:
-                signals.maps["residual"] = residual_energy(picture, LONE_CELL)
+            return signals
+        if frame_id in lent:
+            signals.maps["vectors"] = _own_motion(picture.vectors, height, width, camera)
+        if "residual" in names and frame_id in sampled:
+            signals.maps["residual"] = residual_energy(picture, LONE_CELL)
         return signals
 
+    wanted = sorted(sampled | lent)
     if "bits" in names:
-        pictures = read_lone_pictures(reader, frame_ids)
-        found = [measure(picture) for picture in pictures]
-        estimates = bits(pictures, reader.index.size[frame_ids].tolist())[0]
-        for signals, estimate in zip(found, estimates, strict=True):
-            signals.maps["bits"] = estimate
+        pictures = read_lone_pictures(reader, wanted)
+        known = {
+            frame_id: measure(picture, frame_id) for frame_id, picture in zip(wanted, pictures, strict=True)
+        }
+        estimates = bits(pictures, reader.index.size[wanted].tolist())[0]
+        for frame_id, estimate in zip(wanted, estimates, strict=True):
+            known[frame_id].maps["bits"] = estimate
     else:
-        found = read_lone_pictures(
-            reader, frame_ids, motion_vectors="vectors" in names, block_qp=False, then=measure
-        )
+        results = read_lone_pictures(reader, wanted, vectors_of=lent, block_qp=False, then=measure)
+        known = dict(zip(wanted, results, strict=True))
+    for frame_id in sampled:
+        loan = known[int(lender[frame_id])].maps.get("vectors") if lent else None
+        if known[frame_id].picture_type != "I" and loan is not None:
+            known[frame_id].maps["vectors"] = loan
+    found = [known[int(frame_id)] for frame_id in frame_ids]
     _compare_keyframes(reader, frame_ids, found)
     return found
+
+
+def _lenders(index: PacketIndex) -> np.ndarray:
+    """(N,) for each frame the P picture whose motion is nearest to its own; a P picture's is itself.
+
+    Known from the order alone: what is shown before a picture that was decoded earlier is a B picture, and
+    the last shown of those decoded earlier is the reference after it.
+    """
+    decoded = np.argsort(index.rank)
+    latest = np.maximum.accumulate(decoded)
+    following = np.empty_like(decoded)
+    following[decoded] = latest
+    references = np.unique(latest)
+    place = np.searchsorted(references, following)
+    # A keyframe has no motion, so what leads up to it takes that of the reference before.
+    return np.where(index.keyframe[following], references[np.maximum(place - 1, 0)], following)
 
 
 def _compare_keyframes(reader: VideoReader, frame_ids: np.ndarray, found: list[PictureSignals]) -> None:
@@ -211,19 +269,20 @@ def _compare_keyframes(reader: VideoReader, frame_ids: np.ndarray, found: list[P
             continue
         earlier = None
         if place >= 0 and not signals.maps:
-            earlier = read_lone_pictures(
-                reader, keys[place : place + 1], motion_vectors=False, block_qp=False
-            )[0].luma
+            key = keys[place : place + 1]
+            earlier = read_lone_pictures(reader, key, vectors_of=(), block_qp=False)[0].luma
         signals.change = difference(signals.picture, earlier)
         signals.picture = None
 
 
 def _own_motion(records: np.ndarray | None, height: int, width: int, camera: str) -> np.ndarray:
-    """The larger of what a block moves against the past and against the future, less a dead zone."""
+    """What each block moves beyond the camera, against the past or the future, whichever is more, less a dead
+    zone; zero where it has no vector."""
     energy = np.zeros((-(-height // LONE_CELL), -(-width // LONE_CELL)), np.float32)
-    if records is None:
-        return energy
-    for reference in ("past", "future"):
+    source = np.empty(0, np.int32) if records is None else np.ascontiguousarray(records["source"])
+    for reference, sign in (("past", -1), ("future", 1)):
+        if not (source * sign > 0).any():
+            continue
         field = vectors(records, height, width, reference=reference, cell=LONE_CELL)
         energy = np.maximum(energy, vector_energy(field, camera))
     return np.maximum(energy - VECTOR_DEAD_ZONE, 0)
@@ -256,10 +315,13 @@ def _decoded_signals(
         if records is None or not len(records):
             signals.change = difference(luma, before) if with_vectors else None
         else:
-            if "vectors" in names:
+            if "vectors" in names and settings.preset == "published":
                 # As the published grids do, blocks without a past reference count as standing still.
                 field = np.nan_to_num(vectors(records, *luma.shape, whole_pixels=True))
                 signals.maps["vectors"] = vector_energy(field, settings.camera)
+            elif "vectors" in names:
+                height, width = luma.shape
+                signals.maps["vectors"] = _own_motion(records, height, width, settings.camera)
             if "compensated" in names:
                 signals.maps["compensated"] = compensated(luma, records, past, future)
         found[frame.frame_id] = signals
@@ -290,54 +352,57 @@ def _with_neighbours(
 # -- onto the patch grid --
 
 
-def _combine(
+def _onto_grid(
     pictures: list[PictureSignals], settings: SignalSettings, geometry: FrameGeometry, rotation: int
-) -> np.ndarray:
-    """Normalise each signal, weigh, add, and carry over: (T, gh, gw) float32."""
-    scales = {}
+) -> dict[str, np.ndarray]:
+    """Normalise each signal and carry it over: (T, gh, gw) float32 by name, "change" the last of them."""
+    shape = (len(pictures), geometry.grid_height, geometry.grid_width)
+    found = {name: np.zeros(shape, np.float32) for name in (*dict(settings.pairs), "change")}
     for name, _ in settings.pairs:
-        maps = [picture.maps[name] for picture in pictures if name in picture.maps]
-        if settings.normalize == "clip" and maps:
-            together = np.concatenate([values.ravel() for values in maps])
-            scales[name] = max(percentile_95(together), FLOORS[name])
-    energies = []
-    for picture in pictures:
-        energy = np.zeros((geometry.grid_height, geometry.grid_width), np.float32)
-        for name, weight in settings.pairs:
-            if name not in picture.maps:
-                continue
-            values = picture.maps[name]
-            scale = scales.get(name) or max(percentile_95(values), FLOORS[name])
+        maps = {t: picture.maps[name] for t, picture in enumerate(pictures) if name in picture.maps}
+        if maps:
+            scales = _scales(maps, FLOORS[name], settings.normalize == "clip")
             # Bits are compared as they are: what cost most comes first. The others are cut where they are
             # large.
-            share = values / np.float32(scale)
-            energy += weight * _pool(
-                share if name == "bits" else np.minimum(share, 1), picture, name, geometry, rotation
-            )
-        if picture.change is not None and not picture.maps:
-            scale = max(percentile_95(picture.change), FLOORS["difference"])
-            change = np.minimum(picture.change / np.float32(scale), 1)
-            energy += CHANGE_WEIGHT * _pool(change, picture, "difference", geometry, rotation)
-        energies.append(energy)
-    return np.stack(energies)
+            shares = {t: values / scales[t] for t, values in maps.items()}
+            if name != "bits":
+                shares = {t: np.minimum(share, 1) for t, share in shares.items()}
+            _pool_into(found[name], shares, pictures, geometry, rotation)
+    changes = {t: p.change for t, p in enumerate(pictures) if p.change is not None and not p.maps}
+    scales = _scales(changes, FLOORS["difference"], False)
+    shares = {t: np.minimum(values / scales[t], 1) for t, values in changes.items()}
+    _pool_into(found["change"], shares, pictures, geometry, rotation)
+    return found
 
 
-def _pool(
-    values: np.ndarray, picture: PictureSignals, name: str, geometry: FrameGeometry, rotation: int
-) -> np.ndarray:
-    """Carry a block map from stored orientation onto the patch grid (turned, pixel shape applied)."""
-    height, width = picture.height, picture.width
-    if rotation % 180:
-        height, width = width, height
-    # Maps come on grids of 4, 8 or 16 pixels.
-    cell = next(
-        step
-        for step in (4, 8, 16)
-        if -(-picture.height // step) == values.shape[0]
-        if -(-picture.width // step) == values.shape[1]
-    )
-    cell_height, cell_width = cell * geometry.height / height, cell * geometry.width / width
-    return geometry.pool(turn(values, rotation), cell_height, cell_width)
+def _scales(maps: dict[int, np.ndarray], floor: float, over_clip: bool) -> dict[int, np.float32]:
+    """What each picture's map is divided by."""
+    if over_clip:
+        together = np.concatenate([values.ravel() for values in maps.values()])
+        return dict.fromkeys(maps, np.float32(max(percentile_95(together), floor)))
+    return {t: np.float32(max(percentile_95(values), floor)) for t, values in maps.items()}
+
+
+def _pool_into(
+    found: np.ndarray,
+    shares: dict[int, np.ndarray],
+    pictures: list[PictureSignals],
+    geometry: FrameGeometry,
+    rotation: int,
+) -> None:
+    """Carry block maps from stored orientation onto the patch grid (turned, pixel shape applied), those of
+    one size together: all of them, unless the stream changes its size."""
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for t, share in shares.items():
+        sizes.setdefault((pictures[t].height, pictures[t].width, *share.shape), []).append(t)
+    for (height, width, rows, columns), times in sizes.items():
+        # Maps come on grids of 4, 8 or 16 pixels.
+        cell = next(step for step in (4, 8, 16) if (-(-height // step), -(-width // step)) == (rows, columns))
+        if rotation % 180:
+            height, width = width, height
+        stack = np.stack([turn(shares[t], rotation) for t in times])
+        cell_height, cell_width = cell * geometry.height / height, cell * geometry.width / width
+        found[times] = geometry.pool(stack, cell_height, cell_width)
 
 
 def percentile_95(values: np.ndarray) -> float:

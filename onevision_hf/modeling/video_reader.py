@@ -270,6 +270,22 @@ class VideoReader:
                 f"frame {lost} ({self.timestamps[lost]:.3f} s){more} cannot be decoded: the data are damaged",
             )
 
+    def stretches(self, frame_ids: Iterable[int], count: int) -> list[np.ndarray]:
+        """`frame_ids` in at most `count` parts that threads can decode beside each other: each begins behind
+        a keyframe, so nothing is decoded twice, and has about the same number of packets."""
+        wanted = self._checked(frame_ids)
+        if count < 2 or len(wanted) < 2 or self._file.is_shared or not self._times_tell:
+            return [wanted]
+        times, _ = self._entries
+        entry = np.searchsorted(times, self.index.pts[wanted], side="right")
+        starts = np.flatnonzero(np.diff(entry)) + 1
+        if not len(starts):
+            return [wanted]
+        ranks = self.index.rank[wanted]
+        even = np.linspace(ranks[0], ranks[-1], count + 1)[1:-1]
+        nearest = np.abs(ranks[starts] - even[:, None]).argmin(1)
+        return np.split(wanted, np.unique(starts[nearest]))
+
     @cached_property
     def _id_of_rank(self) -> dict[int, int]:
         return {int(rank): frame_id for frame_id, rank in enumerate(self.index.rank)}

@@ -73,6 +73,11 @@ class VideoFile:
         return self._source if isinstance(self._source, str) else _OwnPlace(self._source)
 
     @property
+    def is_shared(self) -> bool:
+        """Whether two openings read through one file object, which threads must not do."""
+        return not isinstance(self._source, str | bytes)
+
+    @property
     def protocols(self) -> str:
         """What FFmpeg may open besides: a playlist cannot reach the network, nor bytes the files."""
         if not isinstance(self._source, str):

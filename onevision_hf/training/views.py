@@ -121,7 +121,8 @@ class VideoView:
             raise ValueError(
                 f"{row.key}: its selection has a grid of {rows} x {columns} patches, size {self.head.size} "
                 f"and patches of {self.patch_size} pixels give "
-                f"{geometry.grid_height} x {geometry.grid_width}; pack again with the size and patch size of the training"
+                f"{geometry.grid_height} x {geometry.grid_width}; "
+                "pack again with the size and patch size of the training"
             )
         positions = stored["positions"].astype(np.int64)[: self.head.num_patches]
         return _selection(positions, stored["frame_ids"], geometry)

@@ -12,6 +12,8 @@ from drawn import as_bytes, picture
 
 from onevision_hf.clustering.items import MediaError, format_of, split_tags
 from onevision_hf.clustering.sources import open_source
+from onevision_hf.synthetic import ImageSettings, Job, produce
+from onevision_hf.synthetic.preview import save_preview
 
 CONTENT = {f"{n:02d}": as_bytes(picture("red" if n % 2 else "blue", "disc", n)) for n in range(7)}
 TAGS = {name: ["Cat", "dog."] if int(name) % 2 else [] for name in CONTENT}
@@ -140,3 +142,10 @@ def test_formats_are_told_by_content():
     assert format_of(as_bytes(picture("red", "disc", 0), "jpg")) == "jpg"
     assert format_of(b"\0\0\0\x18ftypisom") == "mp4"
     assert format_of(b"", "mov") == "mov"
+
+
+def test_of_a_drawn_folder_the_contact_sheet_is_no_medium(tmp_path):
+    job = Job("images", image=ImageSettings(32, 32))
+    produce(job, tmp_path, 3)
+    save_preview(job, tmp_path, 3)
+    assert [item.key for item in open_source(tmp_path).items] == [f"media/{n:06d}.png" for n in range(3)]

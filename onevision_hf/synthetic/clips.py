@@ -1,0 +1,129 @@
+"""Clips: a textured moving scene from a seed, the same pixels on every machine, and its exact truth.
+
+    clip = draw_clip(seed=0, index=12)                       # a scene of chance
+    clip = draw_clip(seed=0, index=12, family="direction")   # one that this family can be asked of
+    clip.frames, clip.labels["direction"], clip.truth.boxes
+
+On the command line: `onevision synth clips --out DIR --count 1000 --seed 0`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .dice import Dice
+from .families import BACKGROUNDS, CAMERA_MOTIONS, CLIP_FAMILIES, named_family
+from .grounds import GAIN_ONE, fine_lines, make_camera, make_ground, view
+from .scenes import MIN_FRAMES, SCENES, Stage, scene_of_chance
+from .sprites import SUB
+from .truth import Truth, paint_all
+
+# How often each background is drawn: half of the clips have camera motion.
+_BACKGROUNDS = ("static",) * 6 + ("flicker",) * 3 + ("noise",) * 3 + CAMERA_MOTIONS * 4
+_FINE_STRENGTH = 6  # of lines under noise whose standard deviation is 5.7
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """How large and long a clip is, and what its background does.
+
+    Attributes:
+        num_frames: at least 32.
+        height, width: pixels, even, 32 to 1024.
+        background: one of `BACKGROUNDS`, or None for a mixture in which half of the clips have camera motion.
+
+    Raises:
+        ValueError: a value out of these ranges.
+    """
+
+    num_frames: int = 64
+    height: int = 64
+    width: int = 64
+    background: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_frames < MIN_FRAMES:
+            raise ValueError(f"a clip has at least {MIN_FRAMES} frames, found num_frames={self.num_frames}")
+        check_size(self.height, self.width)
+        if self.background is not None and self.background not in BACKGROUNDS:
+            raise ValueError(
+                f"no background is called {self.background!r}; choose one of {', '.join(BACKGROUNDS)}"
+            )
+
+
+@dataclass
+class Clip:
+    """A drawn clip.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8 RGB.
+        scene: the name of its scene.
+        labels: for every clip family its label, None where the question does not fit the clip.
+        truth: boxes, masks, velocity, camera and events.
+    """
+
+    frames: np.ndarray
+    scene: str
+    labels: dict[str, str | None]
+    truth: Truth
+
+
+def check_size(height: int, width: int) -> None:
+    for side in (height, width):
+        if not 32 <= side <= 1024 or side % 2:
+            raise ValueError(f"sides are even numbers from 32 to 1024, found {height} x {width}")
+
+
+def wanted_label(labels: tuple[str, ...], index: int) -> str:
+    """The label that item `index` of one family has: each in turn, so any count is balanced."""
+    return labels[index % len(labels)]
+
+
+def draw_clip(
+    seed: int,
+    index: int,
+    family: str | None = None,
+    settings: ClipSettings = ClipSettings(),
+) -> Clip:
+    """Clip `index` of the world `seed`.
+
+    With a `family`, the scene is one that answers it, and its labels take turns with the index.
+
+    Raises:
+        ValueError: an unknown family, a negative seed or index.
+    """
+    if seed < 0 or index < 0:
+        raise ValueError(f"seed and index count from 0, found seed={seed}, index={index}")
+    dice = Dice(seed, "clips", family or "", index)
+    wanted: dict[str, str] = {}
+    scene = scene_of_chance(dice)
+    if family is not None:
+        asked = named_family(family, CLIP_FAMILIES)
+        wanted[family] = wanted_label(asked.labels, index)
+        scene = dice.pick(asked.scenes) if asked.scenes else scene
+    if scene == "fine" and wanted.get("background", "noise") != "noise":
+        scene = "nudge"  # fine lines want noise and a camera at rest
+    unit = SUB * min(settings.height, settings.width) // 64
+    stage = Stage(dice, settings.num_frames, settings.height, settings.width, unit, wanted)
+    stage.labels["ground"] = stage.label("ground")
+    background = stage.label(
+        "background", among=(settings.background,) if settings.background else _BACKGROUNDS
+    )
+    if scene == "fine":
+        background = stage.labels["background"] = "noise"
+    SCENES[scene][0](stage)
+
+    camera = make_camera(dice, background, settings.num_frames, unit)
+    margin = -(-9 * unit // SUB) + 2  # a pan goes eight units to a side, a shake one
+    world = make_ground(
+        dice, stage.labels["ground"], settings.height + 2 * margin, settings.width + 2 * margin, unit
+    )
+    if scene == "fine":
+        world += fine_lines(stage.labels["fine"], world.shape[0], world.shape[1], _FINE_STRENGTH)
+    frames = view(world, camera, settings.height, settings.width, margin)
+    truth = paint_all(frames, stage.sprites, camera, stage.events)
+    if background == "flicker":
+        frames = frames * camera.gain.astype(np.int16)[:, None, None, None] // GAIN_ONE
+    frames += camera.grain * dice.grain((*frames.shape[:3], 1))
+    labels = {name: stage.labels.get(name) for name in CLIP_FAMILIES}
+    return Clip(np.clip(frames, 0, 255).astype(np.uint8), scene, labels, truth)

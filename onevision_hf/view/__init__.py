@@ -1,0 +1,16 @@
+"""Pictures of what codec patchification keeps of a clip and why, drawn from arrays with numpy and pillow.
+
+    view = ClipView(frames, energy, positions, timestamps, picture_types, title="clip.mp4", signals=signals)
+    save(view, "clip.png")        # a sheet: time axis with packets, frames, each signal, energy, kept patches
+    save(view, "clip.mp4")        # the same over time; so does .gif
+
+On the command line: `onevision view CLIP --out F.png`.
+"""
+
+from .clip_view import ClipView, Packets
+from .files import check_suffix, save
+from .moments import draw_moments
+from .painting import colour_map
+from .sheet import draw_sheet
+
+__all__ = ["ClipView", "Packets", "check_suffix", "colour_map", "draw_moments", "draw_sheet", "save"]
