@@ -1,9 +1,12 @@
 """accelerate launch -m onevision_hf.training --config cluster_smoke [--dry-run] [key=value ...]"""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +17,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="fields of the config, for instance optim.lr=5e-5"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the plan, take two steps, keep nothing")
+    told = parser.add_mutually_exclusive_group()
+    told.add_argument("--dry-run", action="store_true", help="print the plan, take two steps, keep nothing")
+    told.add_argument("--json", action="store_true", help="print the last figures as one line of JSON")
     parser.add_argument(
         "--processes",
         type=int,
@@ -35,10 +40,26 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         status = dry_run(config, args.processes)
     else:
-        status = Trainer(config, max_steps=args.max_steps).fit()
+        trainer = Trainer(config, max_steps=args.max_steps)
+        status = trainer.fit()
+        if args.json and trainer.rank == 0:
+            print(json.dumps(summary(config.out)))
     # Not after an error: the others wait for what will not come, and the launcher ends them.
     close()
     return status
+
+
+def summary(out: str) -> dict[str, Any]:
+    """What a run has come to: its folder, the last step and loss that were logged, the last accuracy."""
+    from .report import LOG, VALIDATION, read_lines
+
+    log, validation = (read_lines(Path(out) / name) for name in (LOG, VALIDATION))
+    return {
+        "out": out,
+        "step": log[-1]["step"] if log else 0,
+        "loss": log[-1]["loss"] if log else None,
+        "accuracy": validation[-1]["accuracy"] if validation else None,
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -177,3 +177,26 @@ def test_classes_that_do_not_fit_the_source_are_an_error(tmp_path):
     rows = {name: RandomRows(head, 99, 14) for name, head in config.cluster.heads.items()}
     with pytest.raises(ValueError, match=r"image.classes is 37, its source has labels 0..98"):
         Trainer(config, rows)
+
+
+def test_the_command_trains_from_a_folder_and_prints_its_last_figures(tmp_path, capsys):
+    for number in range(8):
+        path = tmp_path / "media" / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (30 * number, 90, 90)).save(path)
+    image = {"source": str(tmp_path / "media"), "batch_size": 4, "size": 28, "max_labels": 1}
+    out = tmp_path / "out"
+    values = {**workers.BASE, "steps": 3, "out": str(out), "cluster": {"heads": {"image": image}}}
+    (tmp_path / "folder.yaml").write_text(yaml.safe_dump(values))
+    command = ["train", "--config", str(tmp_path / "folder.yaml"), "--json"]
+    assert onevision([*command, "--max-steps", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["step"] == 2 and not (out / "model").exists()
+    assert onevision(command) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary == {
+        "out": str(out),
+        "step": 3,
+        "loss": read_lines(out / "log.jsonl")[-1]["loss"],
+        "accuracy": None,
+    }
+    assert (out / "model" / "config.json").exists()
