@@ -77,6 +77,13 @@ fuzz-codec: $(STAMP)  ## read 500 damaged videos, each in a process with limits
 bench-cluster: $(STAMP)  ## the cluster objective: shared against per_label, a dense softmax, growth, projection
 	$(BIN)/python benchmarks/cluster.py
 
+.PHONY: bench-training test-faults
+bench-training: $(STAMP)  ## the training loop: overhead, decoding, memory, checkpoints
+	$(BIN)/python benchmarks/training.py
+
+test-faults: $(STAMP)  ## kills, restarts and launches of trainings
+	$(BIN)/python -m pytest tests/training -m 'slow or not slow' -k "faults or launch or compiled"
+
 .PHONY: bench-synthetic
 bench-synthetic: $(STAMP)  ## drawing clips: clips a second, and where the time goes
 	$(BIN)/python benchmarks/synthetic.py

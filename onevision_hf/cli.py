@@ -19,6 +19,8 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "encode": Command("onevision_hf.commands.encode", "encode clips: codec patchification, then the encoder"),
+    "train": Command("onevision_hf.commands.train", "train an encoder from a config (one process)"),
+    "plot": Command("onevision_hf.commands.plot", "draw the curves of a training run"),
     "synth": Command("onevision_hf.commands.synth", "draw clips, images and questions whose truth is known"),
     "view": Command("onevision_hf.commands.view", "draw what codec patchification keeps of a clip"),
     "cluster": Command(

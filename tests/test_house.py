@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pretraining": {"modeling", "objectives"},
     "clustering": {"modeling", "run_folder"},
     "conversion": {"modeling"},
-    "training": {"modeling", "objectives", "pretraining", "synthetic"},
+    "training": {"modeling", "objectives", "pretraining", "synthetic", "clustering", "run_folder"},
     "eval": {"modeling", "synthetic", "training"},
 }
 # These sit on top and may import every room; no room may import them.

@@ -1,0 +1,16 @@
+"""One training loop for every task: exact, resumable, on any number of processes.
+
+    accelerate launch -m onevision_hf.training --config cluster_smoke cluster.heads.image.source=shards/image
+
+`config` is what a run is asked to do, `data` which rows of which source make a step, `views` what becomes
+of a row, `tasks` what is learned, `optimisation` how, `checkpoint` how a run survives, `loop` the steps
+themselves, `report` what a person sees. docs/training.md walks through it.
+"""
+
+try:
+    import accelerate  # noqa: F401
+    import yaml  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        f"training needs the extra `train`: pip install 'onevision-hf[train]' ({error.name} is missing)"
+    ) from error

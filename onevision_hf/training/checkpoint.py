@@ -1,0 +1,301 @@
+"""Checkpoints that are whole or not there, and that any number of processes can read.
+
+    step-00000120/
+      model-*.distcp ...   torch.distributed.checkpoint: weights, moments, split matrices, average
+      state.json           the step, the config, what the run has counted
+      manifest.json        size and SHA-256 of every file above
+    latest                 the name of the newest whole folder
+
+A folder is written under another name, synced and renamed, and only then named in `latest`; a process
+killed at any moment leaves the one before as it was. Reading checks every file first.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
+
+from .optimisation import Average, Optimizers
+
+LATEST, STATE, MANIFEST = "latest", "state.json", "manifest.json"
+_NAME = re.compile(r"step-(\d{8})")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is not whole, or does not fit the run."""
+
+
+def all_checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    return sorted(p for p in folder.glob("step-*") if _NAME.fullmatch(p.name) and (p / MANIFEST).exists())
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """What `latest` names. Raises CheckpointError when that is not there."""
+    pointer = folder / LATEST
+    if not pointer.exists():
+        return None
+    found = folder / pointer.read_text().strip()
+    if not (found / MANIFEST).exists():
+        raise CheckpointError(f"{pointer} names {found.name}, which is not there; remaining: "
+                              f"{[p.name for p in all_checkpoints(folder)] or 'none'}")  # fmt: skip
+    return found
+
+
+def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], keep: int) -> Path:
+    """Write step-NNNNNNNN; every process calls this with its parts of the same tensors.
+
+    Raises OSError, on every process, when it cannot be written; what was there stays.
+    """
+    rank, size = _processes()
+    target, aside = folder / f"step-{step:08d}", folder / f".step-{step:08d}.partial"
+
+    def begin() -> None:
+        if rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            for stale in folder.glob(".step-*.partial"):
+                shutil.rmtree(stale)
+            aside.mkdir()
+
+    def write() -> dict[str, Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            writer = FileSystemWriter(aside, sync_files=True, single_file_per_rank=True, thread_count=1)
+            dcp.save(dict(tensors), storage_writer=writer, no_dist=size == 1)
+        return {p.name: _digest(p) for p in sorted(aside.glob(f"__{rank}_*"))}
+
+    def finish() -> None:
+        if rank == 0:
+            _complete(aside, {k: v for files in digests for k, v in files.items()}, state)
+            _publish(folder, aside, target, keep)
+
+    try:
+        _together(begin, aside)
+        digests = _together(write, aside)
+        _together(finish, aside)
+    except OSError as error:
+        if rank == 0:
+            shutil.rmtree(aside, ignore_errors=True)
+        kept = latest_checkpoint(folder)
+        raise OSError(
+            f"the checkpoint of step {step} could not be written: {error}; "
+            f"{kept.name + ' stays the latest' if kept else 'there is none before it'}"
+        ) from error
+    return target
+
+
+def _together(work: Callable[[], Any], aside: Path) -> list[Any]:
+    """Run something on every process and give all results; an error on one is an OSError on all."""
+    result, reason, cause = None, None, None
+    try:
+        result = work()
+    except (Exception, CheckpointException) as error:  # torch's is no Exception
+        reason, cause = _reason(error, aside), error
+    everyone: list[Any] = [(result, reason)]
+    if _processes()[1] > 1:
+        everyone = [None] * _processes()[1]
+        dist.all_gather_object(everyone, (result, reason))
+    failed = next((reason for _, reason in everyone if reason is not None), None)
+    if failed is not None:
+        raise OSError(failed) from cause
+    return [result for result, _ in everyone]
+
+
+def _complete(aside: Path, digests: dict[str, Any], state: Mapping[str, Any]) -> None:
+    _write(aside / STATE, json.dumps(state, indent=1))
+    for name in (".metadata", STATE):
+        digests[name] = _digest(aside / name)
+    _write(aside / MANIFEST, json.dumps(digests, indent=1))
+    _sync_folder(aside)
+
+
+def _publish(folder: Path, aside: Path, target: Path, keep: int) -> None:
+    if target.exists():  # whole, but `latest` was never written: that run was killed in between
+        shutil.rmtree(target)
+    os.replace(aside, target)
+    _sync_folder(folder)
+    _write(folder / f".{LATEST}", target.name)
+    os.replace(folder / f".{LATEST}", folder / LATEST)
+    _sync_folder(folder)
+    for old in all_checkpoints(folder)[:-keep]:
+        if old == target:
+            continue
+        gone = folder / f".{old.name}.partial"
+        os.replace(old, gone)  # so that a half-deleted folder is never taken for a checkpoint
+        shutil.rmtree(gone)
+
+
+def load(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Fill `tensors` in place from a checkpoint of any number of processes, and give its state.
+
+    Raises CheckpointError, on every process, when a file is missing or damaged or something does not fit.
+    """
+    rank, size = _processes()
+
+    def verify() -> None:
+        manifest = json.loads((path / MANIFEST).read_text())
+        for name in sorted(manifest)[rank::size]:
+            _verify(path / name, manifest[name])
+
+    try:
+        _together(verify, path)
+    except OSError as error:
+        others = [p.name for p in all_checkpoints(path.parent) if p != path]
+        raise CheckpointError(
+            f"{path} is damaged: {error}; to go on from another, write its name into "
+            f"{path.parent / LATEST}: {', '.join(others) or 'there is none'}"
+        ) from error
+    reader = FileSystemReader(path)
+    stored: dict[str, Any] = dict(reader.read_metadata().state_dict_metadata)
+    if stored.keys() != tensors.keys():
+        missing, extra = sorted(tensors.keys() - stored.keys()), sorted(stored.keys() - tensors.keys())
+        raise CheckpointError(
+            f"{path} does not fit this run: it lacks {missing[:3]}, and has besides {extra[:3]} "
+            f"({len(missing)} and {len(extra)} in all); use the run's own config"
+        )
+    for name, tensor in tensors.items():
+        if tuple(stored[name].size) != tuple(tensor.shape):
+            raise CheckpointError(
+                f"{path}: {name} is {tuple(stored[name].size)}, this run has {tuple(tensor.shape)}"
+            )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp.load(tensors, storage_reader=reader, no_dist=size == 1)
+    return json.loads((path / STATE).read_text())
+
+
+def gather_tensors(
+    model: torch.nn.Module, sharded: Mapping[str, Any], optimizers: Optimizers, average: Average | None
+) -> dict[str, Tensor]:
+    """Everything that training changes, by name, as the live tensors: what is saved and filled.
+
+    Rows of a split matrix and their moments become DTensors over all processes.
+    """
+    tensors = {f"model.{name}": p.detach() for name, p in model.state_dict(keep_vars=True).items()}
+    if average is not None:
+        tensors |= {f"average.{name}": p for name, p in average.weights.items()}
+    for group in optimizers.model.param_groups:
+        for parameter in group["params"]:
+            for key, value in moments(optimizers.model, parameter).items():
+                tensors[f"optimizer.{optimizers.names[id(parameter)]}.{key}"] = value
+    mesh = _mesh()
+    for name, module in sharded.items():
+        tensors[f"sharded.{name}.centers"] = _cut(module.centers.detach(), module.num_classes, mesh)
+        for key, value in moments(optimizers.sharded[name], module.centers).items():
+            rows = value.ndim > 0
+            tensors[f"sharded.{name}.{key}"] = _cut(value, module.num_classes, mesh) if rows else value
+    return tensors
+
+
+def moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """The optimizer's state of a parameter, made where no step has made it yet."""
+    state = optimizer.state[parameter]
+    if not state:
+        if isinstance(optimizer, torch.optim.AdamW):
+            state["step"] = torch.tensor(0.0)
+        else:
+            state["row_steps"] = torch.zeros(parameter.shape[0], dtype=torch.int32, device=parameter.device)
+        state["exp_avg"] = torch.zeros_like(parameter)
+        state["exp_avg_sq"] = torch.zeros_like(parameter)
+    return state
+
+
+def _mesh() -> DeviceMesh | None:
+    size = _processes()[1]
+    if size == 1:
+        return None
+    return init_device_mesh("cuda" if dist.get_backend() == "nccl" else "cpu", (size,))
+
+
+def _cut(local: Tensor, rows: int, mesh: DeviceMesh | None) -> Tensor:
+    if mesh is None:
+        return local
+    shape = (rows, *local.shape[1:])
+    stride = torch.empty(shape, device="meta").stride()
+    return DTensor.from_local(
+        local, mesh, [Shard(0)], run_check=False, shape=torch.Size(shape), stride=stride
+    )
+
+
+def _processes() -> tuple[int, int]:
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def _reason(error: BaseException, aside: Path) -> str:
+    """One line that names the file. torch wraps what each process raised."""
+    failures = [cause for cause, _ in getattr(error, "failures", {}).values()]
+    found: BaseException | None = failures[0] if failures else error
+    file = aside / f"__{_processes()[0]}_0.distcp" if failures else aside
+    while found is not None and not isinstance(found, OSError):
+        found = found.__cause__ or found.__context__
+    if isinstance(found, OSError):
+        return f"{found.filename or file}: {found.strerror or found}"
+    said = " ".join(str(failures[0] if failures else error).split())
+    if "inline_container" in said:  # a write that took fewer bytes than it was given, and no reason
+        said = "cut off: a full disk, a quota or a limit of file sizes"
+    return f"{file}: {said}"
+
+
+def _digest(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _verify(path: Path, expected: Mapping[str, Any]) -> None:
+    if not path.exists():
+        raise CheckpointError(f"{path.name} is missing")
+    if path.stat().st_size != expected["size"]:
+        raise CheckpointError(f"{path.name} has {path.stat().st_size} bytes instead of {expected['size']}")
+    if _digest(path) != expected:
+        raise CheckpointError(f"{path.name} is not what was written (its SHA-256 differs)")
+
+
+def _write(path: Path, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# What a run cannot change on its way without becoming another run.
+_FIXED = ("task", "seed", "model", "cluster.heads.*.batch_size", "optim.accumulation")
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The fixed fields that differ between two configs, as `key = old, now new`."""
+    old, new = _flat(saved), _flat(now)
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    fixed = [key for key in changed if any(_matches(key, pattern) for pattern in _FIXED)]
+    return [f"{key} = {old.get(key)!r}, now {new.get(key)!r}" for key in fixed]
+
+
+def _flat(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{at}{key}.") if isinstance(value, Mapping) else {f"{at}{key}": value}
+    return flat
+
+
+def _matches(key: str, pattern: str) -> bool:
+    return bool(re.fullmatch(pattern.replace(".", r"\.").replace("*", "[^.]+") + r"(\..*)?", key))

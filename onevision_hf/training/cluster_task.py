@@ -1,0 +1,186 @@
+"""Discrimination among clusters: an encoder, and for each head a stream of labelled rows and its centers.
+
+arXiv 2602.08683 section 2; the published trainer is training/train.py of EvolvingLMMs-Lab/OneVision-Encoder.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..modeling.configuration_onevision import OneVisionConfig
+from ..modeling.modeling_onevision import OneVisionModel
+from ..modeling.video_processing_onevision import OneVisionVideoProcessor
+from ..objectives import ClusterDiscriminationLoss, cluster_memory, draw_together
+from ..objectives.cluster_sampling import derive_key
+from .config import ConfigError, HeadConfig, TrainConfig
+from .data import Stream
+from .order import MODEL, Order
+from .sources import Rows, open_rows
+from .stand_in import RandomRows, as_drawn
+from .tasks import Inputs
+from .views import ImageView, VideoView
+
+
+class ClusterEncoder(nn.Module):
+    """The encoder over every stream of a batch: one call, so DDP and FSDP see one forward pass a step."""
+
+    def __init__(self, encoder: OneVisionModel):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, inputs: Inputs) -> dict[str, Tensor]:
+        """stream -> tensors; stream -> pooled embeddings (B, D) in float32."""
+        outputs = {}
+        for name, tensors in inputs.items():
+            pooled = self.encoder(**{k: v for k, v in tensors.items() if k != "labels"}).pooler_output
+            # A copy, because FSDP's hooks do not survive on a view.
+            outputs[name] = pooled.to(torch.float32, copy=True)
+        return outputs
+
+
+class ClusterTask:
+    """See `tasks.Task`."""
+
+    def __init__(self, config: TrainConfig, rows: Mapping[str, Rows]):
+        if not config.cluster.heads:
+            raise ConfigError("cluster.heads is empty: name at least one head with its source and batch_size")
+        self.config = config
+        self.encoder_config = encoder_config(config)
+        self.rows = {name: rows.get(name) or _open(name, head) for name, head in config.cluster.heads.items()}
+        self.streams = [
+            self._stream(number, name, head, self.rows[name])
+            for number, (name, head) in enumerate(config.cluster.heads.items())
+        ]
+        self.weights = {name: head.weight for name, head in config.cluster.heads.items()}
+
+    def build(self) -> None:
+        """Make the modules; the same weights on any number of processes."""
+        torch.manual_seed(derive_key(MODEL, self.config.seed) % 2**63)
+        self.model = ClusterEncoder(_encoder(self.config, self.encoder_config))
+        if self.config.optim.gradient_checkpointing:
+            self.model.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        cluster = self.config.cluster
+        self.sharded = {}
+        for number, (name, head) in enumerate(cluster.heads.items()):
+            loss = ClusterDiscriminationLoss(
+                self.classes(name),
+                self.encoder_config.hidden_size,
+                scale=cluster.scale,
+                margin=cluster.margin,
+                filter_threshold=cluster.filter_threshold,
+                sample_rate=cluster.sample_rate,
+                labels_per_sample=head.labels_per_sample,
+                sampling=cluster.sampling,
+                form=cluster.form,
+                sparse_grad=cluster.sparse_grad,
+                seed=derive_key(self.config.seed, number) % 2**63,
+            )
+            if head.centers is not None:
+                loss.load_centers(head.centers)
+            self.sharded[name] = loss
+
+    def classes(self, name: str) -> int:
+        """Of a head: what the config says, or the source."""
+        asked, known = self.config.cluster.heads[name].classes, getattr(self.rows[name], "classes", None)
+        if not (asked or known):
+            raise ConfigError(f"cluster.heads.{name}.classes is 0 and its source names no number: give one")
+        if asked and known and known > asked:
+            raise ConfigError(
+                f"cluster.heads.{name}.classes is {asked}, its source has labels 0..{known - 1}"
+            )
+        return asked or known or 0
+
+    def prepare(self, inputs: Inputs, key: int) -> Any:
+        return draw_together(self.sharded, {name: inputs[name]["labels"] for name in self.sharded}, step=key)
+
+    def losses(self, outputs: Mapping[str, Tensor], prepared: Any) -> dict[str, Tensor]:
+        return {name: loss(outputs[name], prepared[name]) for name, loss in self.sharded.items()}
+
+    def metrics(self) -> dict[str, Tensor]:
+        return {
+            f"{name}/{key}": value
+            for name, loss in self.sharded.items()
+            for key, value in loss.reduce_metrics().items()
+        }
+
+    def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.model({"": inputs})[""]
+
+    def memory(self, processes: int) -> dict[str, int]:
+        cluster = self.config.cluster
+        parts: dict[str, int] = {}
+        for name, head in cluster.heads.items():
+            found = cluster_memory(
+                self.classes(name),
+                self.encoder_config.hidden_size,
+                head.batch_size // self.config.optim.accumulation,
+                processes=processes,
+                sample_rate=cluster.sample_rate,
+                labels_per_sample=min(head.labels_per_sample, head.max_labels),
+                sampling=cluster.sampling,
+                sparse_grad=cluster.sparse_grad,
+            )
+            parts |= {f"{name} {part}": size for part, size in found.items()}
+        return parts
+
+    def export(self, folder: Path, state: Mapping[str, Tensor]) -> None:
+        with torch.device("meta"):
+            model = OneVisionModel(self.encoder_config)
+        tensors = {key.removeprefix("encoder."): value for key, value in state.items()}
+        model.save_pretrained(folder, state_dict=tensors)
+        head = next((h for h in self.config.cluster.heads.values() if h.kind == "video"), HeadConfig())
+        OneVisionVideoProcessor(
+            size={"shortest_edge": head.size},
+            num_frames=head.num_frames,
+            num_patches=head.num_patches,
+            patch_size=self.encoder_config.patch_size,
+            rope_temporal_size=self.encoder_config.rope_temporal_size,
+        ).save_pretrained(folder)
+
+    def view(self, head: HeadConfig) -> ImageView | VideoView:
+        if head.kind == "image":
+            return ImageView(head)
+        return VideoView(head, self.encoder_config.patch_size, self.encoder_config.rope_temporal_size)
+
+    def _stream(self, number: int, name: str, head: HeadConfig, rows: Rows | str) -> Stream:
+        if head.size % self.encoder_config.patch_size:
+            raise ConfigError(
+                f"cluster.heads.{name}.size is {head.size}, no multiple of the patch, "
+                f"{self.encoder_config.patch_size}"
+            )
+        validation = self.config.validation
+        view = as_drawn if isinstance(rows, RandomRows) else self.view(head)
+        if isinstance(rows, str):
+            return Stream(name, rows, view, head.batch_size, None)
+        own = validation.head in ("", name) and not validation.source
+        order = Order(len(rows), self.config.seed, number, validation.held_out if own else 0.0)
+        return Stream(name, rows, view, head.batch_size, order)
+
+
+def encoder_config(config: TrainConfig) -> OneVisionConfig:
+    if config.model.init_from is None:
+        return getattr(OneVisionConfig, config.model.size)(**config.model.overrides)
+    if config.model.overrides:
+        raise ConfigError("model.overrides cannot change an encoder that model.init_from brings")
+    return OneVisionConfig.from_pretrained(config.model.init_from)
+
+
+def _encoder(config: TrainConfig, found: OneVisionConfig) -> OneVisionModel:
+    if config.model.init_from is None:
+        return OneVisionModel(found)
+    # Float32 whatever the file holds: bfloat16 weights would swallow most small updates.
+    return OneVisionModel.from_pretrained(config.model.init_from, dtype=torch.float32)
+
+
+def _open(name: str, head: HeadConfig) -> Any:
+    if head.source.startswith("stream:"):
+        return head.source.removeprefix("stream:")
+    try:
+        return open_rows(head.source)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"no data for the head {name}: cluster.heads.{name}.source is {head.source!r}: {error}"
+        ) from error

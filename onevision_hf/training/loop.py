@@ -1,0 +1,266 @@
+"""The steps: fetch, forward, backward, clip, update, and once in a while look, save, validate.
+
+    Trainer(load_config("cluster_smoke")).fit()
+
+The state of a run is its step. Everything random is keyed by it, learning rates follow from it, and the
+loader starts anywhere; so a checkpoint holds tensors and a number. Nothing in a step waits for the device:
+what the host wants to know of a step it reads while the next one runs.
+"""
+
+import math
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+
+from ..objectives.cluster_sampling import derive_key
+from . import checkpoint
+from .config import TrainConfig, total_steps
+from .data import Batch, Share, open_loader
+from .export import export
+from .optimisation import Average, Optimizers, distribute, learning_rate_factor
+from .order import DROPOUT
+from .report import Report
+from .sources import Rows
+from .tasks import make_task
+from .validation import Validation
+
+_CHECK_BROKEN_FROM = 100  # samples
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on: a loss that is not finite, too many broken samples."""
+
+
+class Trainer:
+    """One run, new or resumed from `out`/checkpoints.
+
+    Args:
+        rows: sources that stand in for those of the config, by stream.
+        max_steps: stop (and save) there, although the schedules go on to the config's end.
+
+    Attributes: `task`, `config`, `step` (optimizer steps done), `total` (planned), `rank`, `size`.
+    """
+
+    def __init__(
+        self, config: TrainConfig, rows: Mapping[str, Rows] | None = None, max_steps: int | None = None
+    ):
+        self.config, self.optim = config, config.optim
+        self.out = Path(config.out)
+        self.task = make_task(config, rows)
+        limit = InitProcessGroupKwargs(timeout=timedelta(seconds=config.timeout))
+        self.accelerator = Accelerator(cpu=config.device == "cpu", kwargs_handlers=[limit])
+        self.device = self.accelerator.device
+        self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
+        self.task.build()
+        self.task.model.to(self.device)
+        for module in self.task.sharded.values():
+            module.to(self.device)
+        self.model = distribute(self.task.model, self.optim, self.device)
+        self.optimizers = Optimizers(
+            self.task.model, self.task.sharded, self.optim, config.cluster.sparse_grad
+        )
+        self.average = Average(self.task.model, self.optim.ema) if self.optim.ema else None
+        self.step, self.samples, self.broken = 0, 0, 0
+        self.samples_per_step = sum(stream.batch_size for stream in self.task.streams)
+        self.total = total_steps(config, self.samples_per_step)
+        self.stop_at = min(self.total, max_steps or self.total)
+        self.signal: int | None = None
+
+    def fit(self) -> int:
+        """Train to the end. Gives the status for the shell: 0, or 128 + the signal that stopped it.
+
+        Raises TrainingError when the run cannot go on, OSError when a checkpoint cannot be written.
+        """
+        report = Report(self.config, self.accelerator, self.total, self.samples_per_step)
+        validation = Validation(self.config, self.task, self.rank, self.size, self.device)
+        with self._signals(), report:
+            resumed = self.resume()
+            report.start(self.step, resumed, [s.name for s in self.task.streams if s.order is None])
+            if validation.due(self.step, self.total):
+                report.validated(self.step, validation.run())
+            saved = self.step if resumed else -1
+            for stop in self._steps(report):
+                if stop or self.step % self.config.save_every == 0 or self.step == self.stop_at:
+                    self.save()
+                    saved = self.step
+                if validation.due(self.step, self.total):
+                    report.validated(self.step, validation.run())
+                if stop:
+                    name = signal.Signals(stop).name
+                    report.say(f"stopped by {name} after step {self.step}, saved; the same command goes on")
+                    return 128 + stop
+            if saved != self.step:
+                self.save()
+            if self.step == self.total:
+                export(self, report)
+        return 0
+
+    def _steps(self, report: Report) -> Iterator[int]:
+        """Yield after every optimizer step: 0, or the signal after which all processes stop here."""
+        parts = self.optim.accumulation
+        share = Share(self.config.seed, parts, self.rank, self.size)
+        loader = open_loader(
+            self.task.streams, share, self.step * parts, self.stop_at * parts, workers=self.config.workers,
+            pin=self.device.type == "cuda",
+        )  # fmt: skip
+        batches = iter(loader)
+        pending: tuple[int, Tensor, list[Batch]] | None = None
+        while self.step < self.stop_at:
+            read: list[Batch] = []
+            sums: dict[str, Tensor] = {}
+            for part in range(parts):
+                with report.waiting():
+                    batch = next(batches)
+                read.append(batch)
+                losses = self._accumulate(batch, self.step * parts + part, last=part == parts - 1)
+                sums = {name: sums[name] + loss if part else loss for name, loss in losses.items()}
+            logs = self.step + 1 == self.stop_at or (self.step + 1) % self.config.log_every == 0
+            metrics = self.task.metrics() if logs else {}
+            norm = self.optimizers.clip()
+            factor = learning_rate_factor(self.optim, self.step, self.total)
+            self.optimizers.step(factor)
+            self.optimizers.zero_grad()
+            if self.average is not None:
+                self.average.update()
+            self.step += 1
+            state = self._state(sums, norm, read)
+            # A step's state is read when the next one is under way; before something is written, at once.
+            stop = self._settle(pending, report)[0] if pending else 0
+            pending = (self.step, state, read)
+            if logs or stop or self.step % self.config.save_every == 0:
+                also, norm_value, values = self._settle(pending, report)
+                stop, pending = also or stop, None
+                if logs:
+                    named = dict(zip(sums, values, strict=True))
+                    total = sum(self.task.weights[name] * value for name, value in named.items())
+                    figures = {"loss": total, "grad_norm": norm_value, "lr": factor * self.optim.lr}
+                    figures |= {f"{name}/loss": value for name, value in named.items()}
+                    report.log(self.step, figures | {name: float(value) for name, value in metrics.items()})
+            yield stop
+            if stop:
+                return
+
+    def _accumulate(self, batch: Batch, key: int, last: bool) -> dict[str, Tensor]:
+        """Add one micro-batch's gradients; gives its share of the step's losses."""
+        inputs = batch.inputs if self.device.type == "cpu" else batch.to(self.device).inputs
+        torch.manual_seed(derive_key(DROPOUT, self.config.seed, key, self.rank) % 2**63)
+        prepared = self.task.prepare(inputs, key)
+        with self._unsynced(not last):
+            low = self.optim.precision == "bfloat16"
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+                outputs = self.model(inputs)
+            losses = self.task.losses(outputs, prepared)
+            total = (
+                sum(self.task.weights[name] * loss for name, loss in losses.items()) / self.optim.accumulation
+            )
+            total.backward()
+        return {name: loss.detach() / self.optim.accumulation for name, loss in losses.items()}
+
+    @contextmanager
+    def _unsynced(self, wanted: bool) -> Iterator[None]:
+        """Keep the gradients of all micro-batches but the last on their processes."""
+        if isinstance(self.model, FSDPModule):
+            self.model.set_requires_gradient_sync(not wanted)
+            yield
+        elif wanted and isinstance(self.model, DistributedDataParallel):
+            with self.model.no_sync():
+                yield
+        else:
+            yield
+
+    def _state(self, losses: Mapping[str, Tensor], norm: Tensor, read: list[Batch]) -> Tensor:
+        """[SIGINTs, SIGTERMs, samples, broken, norm, losses...] over all processes, the same on each."""
+        counts = [int(self.signal == number) for number in (signal.SIGINT, signal.SIGTERM)]
+        counts += [sum(batch.samples for batch in read), sum(len(batch.broken) for batch in read)]
+        over_all = torch.tensor(counts, dtype=torch.float32).to(self.device, non_blocking=True)
+        if self.size > 1:
+            dist.all_reduce(over_all)
+        return torch.cat([over_all, norm.reshape(1), *(loss.float().reshape(1) for loss in losses.values())])
+
+    def _settle(
+        self, pending: tuple[int, Tensor, list[Batch]], report: Report
+    ) -> tuple[int, float, list[float]]:
+        """Read the state of a step: count, and stop what must not go on. Gives (signal, norm, losses)."""
+        step, state, read = pending
+        report.broken(record for batch in read for record in batch.broken)
+        interrupts, terms, samples, broken, norm, *losses = state.tolist()
+        self.samples, self.broken = self.samples + int(samples), self.broken + int(broken)
+        if not all(map(math.isfinite, [norm, *losses])):
+            where = report.write_batch(step, read)
+            raise TrainingError(
+                f"step {step}: losses {losses}, gradient norm {norm}: not finite. Nothing was saved after "
+                f"the last checkpoint; the batch is in {where}"
+            )
+        seen = self.samples + self.broken
+        if self.broken > self.config.max_broken * seen and seen >= _CHECK_BROKEN_FROM:
+            raise TrainingError(
+                f"{self.broken} of {seen} samples are broken, more than max_broken = "
+                f"{self.config.max_broken:g}; they are listed in {self.out / 'broken-*.jsonl'}"
+            )
+        stop = signal.SIGTERM if terms else signal.SIGINT if interrupts else 0
+        return int(stop), norm, losses
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Remember the first SIGTERM or SIGINT; the second one does what it always does."""
+
+        def remember(number: int, frame: Any) -> None:
+            self.signal = number
+            signal.signal(number, before[number])
+
+        before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            for number in before:
+                signal.signal(number, remember)
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # -- what survives --
+
+    def tensors(self) -> dict[str, Tensor]:
+        return checkpoint.gather_tensors(self.task.model, self.task.sharded, self.optimizers, self.average)
+
+    def save(self) -> Path:
+        state = {
+            "step": self.step, "samples": self.samples, "broken": self.broken, "processes": self.size,
+            "config": self.config.to_dict(),
+        }  # fmt: skip
+        return checkpoint.save(self.out / "checkpoints", self.step, self.tensors(), state, self.config.keep)
+
+    def resume(self) -> bool:
+        """Go on from the latest checkpoint of the run's folder, if there is one.
+
+        Raises CheckpointError when it is damaged or of another run.
+        """
+        found = checkpoint.latest_checkpoint(self.out / "checkpoints")
+        if found is None:
+            return False
+        state = checkpoint.load(found, self.tensors())
+        fixed = checkpoint.differences(state["config"], self.config.to_dict())
+        if fixed:
+            raise checkpoint.CheckpointError(
+                f"{self.out} is a run with {'; '.join(fixed)}: its data and random numbers would not go on "
+                "as they were; use the same values, or another `out`"
+            )
+        self.step, self.samples, self.broken = state["step"], state["samples"], state["broken"]
+        return True
+
+
+def close() -> None:
+    """Leave the process group; gloo aborts now and then when one leaves while another still talks."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()

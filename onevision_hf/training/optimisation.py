@@ -1,0 +1,136 @@
+"""AdamW in groups, learning rates as a function of the step, one norm over everything, an average of
+weights.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ..objectives import RowSparseAdamW
+from .config import OptimConfig
+
+_NO_DECAY = ("norm", "probe", "position", "cls_token", "query_tokens")
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay acts on a parameter: not on vectors (norms, biases), probes and positions."""
+    return parameter.ndim > 1 and not any(part in name.lower() for part in _NO_DECAY)
+
+
+def learning_rate_factor(optim: OptimConfig, step: int, total: int) -> float:
+    """The multiple of `lr` with which optimizer step `step` (from 0) of `total` is taken.
+
+    Warm-up rises linearly and reaches 1 at step `warmup`; the schedule then falls to `final_lr` at the end. A
+    function of the step alone, so a resume cannot bend it.
+    """
+    if step < optim.warmup:
+        return (step + 1) / (optim.warmup + 1)
+    share = min(1.0, (step - optim.warmup) / max(1, total - optim.warmup))
+    falling = {
+        "linear": 1 - share,
+        "cosine": 0.5 * (1 + math.cos(math.pi * share)),
+        "poly": (1 - share) ** optim.power,
+    }[optim.schedule]
+    return optim.final_lr + (1 - optim.final_lr) * falling
+
+
+class Optimizers:
+    """AdamW of the model (two groups) and of each sharded matrix.
+
+    The sharded ones are apart because their gradients are complete on the process that owns the rows.
+    """
+
+    def __init__(self, model: nn.Module, sharded: Mapping[str, Any], optim: OptimConfig, sparse: bool):
+        self.settings = optim
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for n, p in named if decays(n, p) is wanted], "weight_decay": weight_decay}
+            for wanted, weight_decay in ((True, optim.weight_decay), (False, 0.0))
+        ]
+        common: dict[str, Any] = {"betas": tuple(optim.betas), "eps": optim.eps}
+        self.model = torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, **common)
+        self.names = {id(p): n for n, p in named}
+        self.modules = dict(sharded)
+        make: Any = RowSparseAdamW if sparse else torch.optim.AdamW
+        self.sharded = {
+            name: make([m.centers], lr=optim.lr, weight_decay=optim.centers_weight_decay, **common)
+            for name, m in sharded.items()
+        }
+
+    def zero_grad(self) -> None:
+        for optimizer in (self.model, *self.sharded.values()):
+            optimizer.zero_grad(set_to_none=True)
+
+    def clip(self) -> Tensor:
+        """Scale all gradients so that their global norm is at most `clip`; gives the norm () before."""
+        gradients = [
+            p.grad for group in self.model.param_groups for p in group["params"] if p.grad is not None
+        ]
+        squares = [global_norm(gradients).square()]
+        squares += [module.grad_norm().square() for module in self.modules.values()]
+        norm = torch.stack([s.to(squares[0].device, torch.float32) for s in squares]).sum().sqrt()
+        if self.settings.clip:
+            factor = (self.settings.clip / (norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_(gradients, factor)
+            for module in self.modules.values():
+                module.centers.grad.mul_(factor)
+        return norm
+
+    def step(self, factor: float) -> None:
+        """One update with `factor` times the configured learning rates."""
+        for optimizer, scale in [
+            (self.model, 1.0),
+            *((o, self.settings.centers_lr) for o in self.sharded.values()),
+        ]:
+            for group in optimizer.param_groups:
+                group["lr"] = self.settings.lr * scale * factor
+            optimizer.step()
+
+
+def global_norm(gradients: Iterable[Tensor]) -> Tensor:
+    norm = torch.nn.utils.get_total_norm(list(gradients))
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+class Average:
+    """An exponential moving average of the model's weights, in float32."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.source = dict(model.named_parameters())
+        self.weights = {name: p.detach().clone() for name, p in self.source.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        torch._foreach_lerp_(
+            list(self.weights.values()), [p.detach() for p in self.source.values()], 1 - self.decay
+        )
+
+
+def distribute(model: nn.Module, optim: OptimConfig, device: torch.device) -> nn.Module:
+    """The model as the processes share it: alone as it is, replicated by DDP, or cut by FSDP2.
+
+    FSDP2 cuts each transformer layer and the rest; weights stay float32, the computation follows `precision`.
+    """
+    if optim.compile:
+        model.compile(dynamic=False)  # in place: no other names in checkpoints
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return model
+    if optim.parallel == "ddp":
+        ids = [device.index] if device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+    low = torch.bfloat16 if optim.precision == "bfloat16" else None
+    policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32)
+    for module in list(model.modules()):
+        if isinstance(module, GradientCheckpointingLayer):  # transformers' mark of a repeated block
+            fully_shard(module, mp_policy=policy)
+    fully_shard(model, mp_policy=policy)
+    return model

@@ -1,0 +1,159 @@
+"""What a person sees of a run: a progress line, `log.jsonl`, trackers, and the lists of what went wrong.
+
+log.jsonl             a line every `log_every` steps: step, loss, and every other figure
+validation.jsonl      a line a validation: step, accuracy
+broken-RANK.jsonl     rows that could not be read, and why
+bad-batch-RANK.pt     the batch of a step whose loss was not finite (torch.load)
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from .config import TrainConfig
+from .data import Batch
+
+LOG, VALIDATION = "log.jsonl", "validation.jsonl"
+
+
+class Report:
+    """Written by the first process, except for what each process alone knows."""
+
+    def __init__(self, config: TrainConfig, accelerator: Accelerator, total: int, samples_per_step: int):
+        self.config, self.out, self.total = config, Path(config.out), total
+        self.samples_per_step = samples_per_step
+        self.rank, self.main = accelerator.process_index, accelerator.is_main_process
+        self.accelerator = accelerator
+        self._waited = 0.0
+        self._tracking = False
+
+    def __enter__(self) -> "Report":
+        self.out.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._tracking:
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+
+    def start(self, step: int, resumed: bool, inexact: list[str]) -> None:
+        if self.main:
+            for name in (LOG, VALIDATION):
+                # What was logged after the checkpoint happens again; the first validation does not.
+                _truncate(self.out / name, step)
+            (self.out / "config.json").write_text(json.dumps(self.config.to_dict(), indent=1) + "\n")
+        if resumed:
+            self.say(f"resumed from step {step} of {self.total}")
+        if inexact:
+            self.say(
+                f"{', '.join(inexact)}: streamed without random access, so a resume starts the stream anew: "
+                "rows may be seen twice or not at all, and runs are not reproducible"
+            )
+        if self.config.trackers:
+            self.accelerator.init_trackers(self.out.name, config=_flat_figures(self.config.to_dict()))
+            self._tracking = True
+        self._since, self._from, self._waited = time.perf_counter(), step, 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time spent in here is time that the training waited for data."""
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """The figures of a step, with the speed since the line before."""
+        now = time.perf_counter()
+        seconds, steps = now - self._since, step - self._from
+        speed = {
+            "samples_per_second": steps * self.samples_per_step / seconds if steps else 0.0,
+            "data_wait": self._waited / seconds,
+            "seconds_per_step": seconds / max(1, steps),
+        }
+        self._since, self._from, self._waited = now, step, 0.0
+        if not self.main:
+            return
+        line = {"step": step, **figures, **speed}
+        _append(self.out / LOG, [line])
+        left = (self.total - step) * speed["seconds_per_step"]
+        self._show(
+            f"step {step}/{self.total}  loss {figures['loss']:.4f}  lr {figures['lr']:.2e}  "
+            f"{speed['samples_per_second']:.1f} samples/s  data {speed['data_wait']:.0%}  "
+            f"left {_clock(left)}",
+            final=step == self.total,
+        )
+        if self._tracking:
+            self.accelerator.log({k: v for k, v in line.items() if k != "step"}, step=step)
+
+    def validated(self, step: int, accuracy: float) -> None:
+        # Its time is not the training's.
+        self._since, self._from, self._waited = time.perf_counter(), step, 0.0
+        if self.main:
+            _append(self.out / VALIDATION, [{"step": step, "accuracy": accuracy}])
+            self.say(f"step {step}: nearest neighbours of held-out samples agree in {accuracy:.1%}")
+            if self._tracking:
+                self.accelerator.log({"validation/accuracy": accuracy}, step=step)
+
+    def broken(self, records: Iterable[Mapping[str, Any]]) -> None:
+        _append(self.out / f"broken-{self.rank}.jsonl", records)
+
+    def write_batch(self, step: int, read: list[Batch]) -> Path:
+        path = self.out / f"bad-batch-{self.rank}.pt"
+        parts = [{"inputs": batch.inputs, "keys": batch.keys} for batch in read]
+        torch.save({"step": step, "micro_batches": parts}, path)
+        return path
+
+    def say(self, text: str) -> None:
+        if self.main:
+            self._show(text, final=True)
+
+    def _show(self, text: str, final: bool = False) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{text}", end="\n" if final else "", file=sys.stderr, flush=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a JSONL file; a last one that was cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _truncate(path: Path, step: int) -> None:
+    kept = [line for line in read_lines(path) if line["step"] <= step]
+    if path.exists():
+        aside = path.with_name(f".{path.name}.partial")
+        aside.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(aside, path)
+
+
+def _append(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    if text := "".join(json.dumps(line) + "\n" for line in lines):
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+def _flat_figures(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat_figures(value, f"{at}{key}.")
+        else:
+            flat[at + key] = value if isinstance(value, bool | str | float | int) else str(value)
+    return flat

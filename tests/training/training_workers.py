@@ -1,0 +1,192 @@
+"""What the processes of the training tests run: tiny trainings on random tensors, and where they are
+stopped.
+"""
+
+import multiprocessing
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import torch
+
+STEPS, STOP = 20, 9
+HEADS = {
+    "image": {"batch_size": 8, "classes": 37, "size": 28, "max_labels": 4, "labels_per_sample": 2},
+    "video": {
+        "kind": "video", "batch_size": 8, "classes": 21, "size": 28, "num_frames": 4, "num_patches": 8,
+        "max_labels": 2, "labels_per_sample": 2,
+    },
+}  # fmt: skip
+BASE = {
+    "steps": STEPS, "workers": 0, "log_every": 1, "save_every": 100, "trackers": [], "seed": 3,
+    "device": "cpu",
+    "model": {"size": "tiny", "overrides": {"num_hidden_layers": 1}},
+    "cluster": {"heads": HEADS, "sample_rate": 0.5},
+    "optim": {"lr": 1e-3, "warmup": 3, "schedule": "cosine", "clip": 5.0},
+}  # fmt: skip
+
+
+def merged(base, changes):
+    return {
+        key: merged(base[key], changes[key])
+        if isinstance(base.get(key), dict) and isinstance(changes.get(key), dict)
+        else changes.get(key, base.get(key))
+        for key in [*base, *(key for key in changes if key not in base)]
+    }  # fmt: skip
+
+
+def make_config(out, **changes):
+    from onevision_hf.training.config import from_dict
+
+    return from_dict(merged(BASE, {"out": str(out), **changes}))
+
+
+def make_rows(config, rows=90):
+    from onevision_hf.training.stand_in import RandomRows
+
+    return {name: RandomRows(head, head.classes, 14, rows) for name, head in config.cluster.heads.items()}
+
+
+def train(out, max_steps=None, **changes):
+    """Train (on), and give the losses of `log.jsonl` and this process's part of everything that is saved."""
+    from onevision_hf.training.loop import Trainer
+    from onevision_hf.training.report import read_lines
+
+    config = make_config(out, **changes)
+    trainer = Trainer(config, make_rows(config), max_steps=max_steps)
+    status = trainer.fit()
+    tensors = {}
+    for name, tensor in trainer.tensors().items():
+        local = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+        tensors[name] = local.clone()
+    return {
+        "status": status,
+        "size": trainer.size,
+        "log": read_lines(Path(out) / "log.jsonl"),
+        "validation": read_lines(Path(out) / "validation.jsonl"),
+        "tensors": tensors,
+    }
+
+
+VALIDATED = {"validation": {"every": 10, "held_out": 0.3, "items": 25, "neighbours": 3}}
+
+
+def everything(folder, size):
+    """All that one number of processes has to show."""
+    return {
+        "straight": train(folder / f"straight{size}", optim={"ema": 0.9}, **VALIDATED),
+        "sparse": train(folder / f"sparse{size}", cluster={"sparse_grad": True}, steps=6),
+    }
+
+
+def wrapped(folder, size):
+    """Three steps under DDP and under FSDP2, and with bfloat16 under both; a gradient step in
+    micro-batches.
+    """
+    few = {"steps": 3, "validation": {"every": 3, "held_out": 0.3, "items": 25}}
+    low = {"optim": {"precision": "bfloat16"}}
+    results = {
+        "ddp": train(folder / "ddp", **few),
+        "fsdp": train(
+            folder / "fsdp", **merged(few, {"optim": {"parallel": "fsdp", "gradient_checkpointing": True}})
+        ),
+        "ddp-low": train(folder / "ddp-low", **merged(few, low)),
+        "fsdp-low": train(folder / "fsdp-low", **merged(few, merged(low, {"optim": {"parallel": "fsdp"}}))),
+    }
+    train(folder / "fsdp-resumed", 2, **merged(few, {"optim": {"parallel": "fsdp"}}))
+    results["fsdp-resumed-ddp"] = train(folder / "fsdp-resumed", **few)
+    means = {
+        "cluster": {"sample_rate": 1.0, "heads": {name: {"max_labels": 2} for name in HEADS}},
+        "steps": 3,
+    }
+    for parts in (1, 4):
+        results[f"in {parts}"] = train(
+            folder / f"in{parts}", **merged(means, {"optim": {"accumulation": parts}})
+        )
+    return results
+
+
+def stopped(folder, size):
+    """Stop at step 9 for others to go on, then go on here."""
+    train(folder / f"stopped{size}", STOP, optim={"ema": 0.9}, **VALIDATED)
+    return {}
+
+
+def resumed(folder, size, start):
+    out = folder / f"from{start}on{size}"
+    if int(os.environ.get("RANK", 0)) == 0:
+        shutil.copytree(folder / f"stopped{start}", out, dirs_exist_ok=True)
+    if size > 1:
+        torch.distributed.barrier()
+    return train(out, optim={"ema": 0.9}, **VALIDATED)
+
+
+def only_train(rank, size, port, out, changes):
+    """One process of a training that somebody may kill; its exit status is the training's."""
+    join(rank, size, port)
+    from onevision_hf.training.loop import Trainer, close
+
+    config = make_config(out, **changes)
+    status = Trainer(config, make_rows(config)).fit()
+    close()
+    os._exit(status)
+
+
+def join(rank, size, port):
+    torch.set_num_threads(1)
+    from accelerate import PartialState
+
+    if size > 1:
+        os.environ.update(
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size),
+            MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+        )  # fmt: skip
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    state = PartialState(cpu=True)
+    assert state.num_processes == size
+
+
+def main(rank, size, port, folder, work):
+    """One process: rank of size; `work` names functions of this module with their arguments."""
+    join(rank, size, port)
+    results = {}
+    for name, *arguments in work:
+        results[name, *arguments] = globals()[name](Path(folder), size, *arguments)
+    torch.save(results, Path(folder) / f"results-{size}-{rank}.pt")
+    if size > 1:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def context():
+    found = multiprocessing.get_context("forkserver")
+    # Imported once, for all processes of all tests.
+    found.set_forkserver_preload(
+        ["onevision_hf.training.loop", "onevision_hf.training.cluster_task", "training_workers"]
+    )
+    return found
+
+
+def run(size, folder, work, timeout=150):
+    """Results of each process, by (name, *arguments)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        context().Process(target=main, args=(rank, size, port, str(folder), work)) for rank in range(size)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout)
+        assert [process.exitcode for process in processes] == [0] * size
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.kill()
+    ranks = [
+        torch.load(Path(folder) / f"results-{size}-{rank}.pt", weights_only=False) for rank in range(size)
+    ]
+    return {key: [rank[key] for rank in ranks] for key in ranks[0]}
