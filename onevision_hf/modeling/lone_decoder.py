@@ -107,17 +107,20 @@ class LoneDecoder:
         workers = min(4, os.cpu_count() or 1, max(1, len(packets) // 8))
 
         def work(first: int) -> dict[int, Any]:
-            contexts: dict[bool, Any] = {}
             results = {}
-            for place in range(first, len(packets), workers):
-                with_vectors = exported[place]
-                # A used context of HEVC remembers which pictures it has seen.
-                if with_vectors not in contexts or self.codec == "hevc":
-                    contexts[with_vectors] = self._context(with_vectors)
-                with _naming_damage():
-                    picture = self._decode_one(contexts[with_vectors], packets[place])
-                results[place] = then(picture, place)
-                del picture
+            # One context after the other, since each holds reference pictures.
+            for with_vectors in (True, False):
+                context = None
+                for place in range(first, len(packets), workers):
+                    if exported[place] != with_vectors:
+                        continue
+                    # A used context of HEVC remembers which pictures it has seen.
+                    if context is None or self.codec == "hevc":
+                        context = self._context(with_vectors)
+                    with _naming_damage():
+                        picture = self._decode_one(context, packets[place])
+                    results[place] = then(picture, place)
+                    del picture
             return results
 
         done: dict[int, Any] = {}

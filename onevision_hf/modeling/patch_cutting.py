@@ -12,7 +12,7 @@ from .frame_sequence import FrameSequence
 from .patch_selection import Selection
 from .video_reader import VideoReader
 
-HELD_FRAMES = 2  # decoded frames that wait to be cut, for each decoder
+HELD_FRAMES = 1  # decoded frames that wait to be cut, for each decoder
 MAX_DECODERS = 4  # each holds its own reference pictures
 
 

@@ -35,6 +35,7 @@ SIGNALS = ("vectors", "residual", "compensated", "difference", "bits")
 NORMALIZE = ("frame", "clip")
 # Below these a picture's 95th percentile is noise: pixels, grey levels, bits.
 FLOORS = {"vectors": 1.0, "residual": 4.0, "compensated": 1.0, "difference": 1.0, "bits": 32.0}
+POOLED_TOGETHER = 16  # maps: enough to be quick, few enough to stay small
 LONE_CELL = 8  # pixels: the smallest block that FFmpeg tells the vector of
 # A picture without the other signals (intra coded) counts with half of what changed in it.
 CHANGE_WEIGHT = 0.5
@@ -400,9 +401,11 @@ def _pool_into(
         cell = next(step for step in (4, 8, 16) if (-(-height // step), -(-width // step)) == (rows, columns))
         if rotation % 180:
             height, width = width, height
-        stack = np.stack([turn(shares[t], rotation) for t in times])
         cell_height, cell_width = cell * geometry.height / height, cell * geometry.width / width
-        found[times] = geometry.pool(stack, cell_height, cell_width)
+        for first in range(0, len(times), POOLED_TOGETHER):
+            some = times[first : first + POOLED_TOGETHER]
+            stack = np.stack([turn(shares[t], rotation) for t in some])
+            found[some] = geometry.pool(stack, cell_height, cell_width)
 
 
 def percentile_95(values: np.ndarray) -> float:
