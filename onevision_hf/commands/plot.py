@@ -78,5 +78,6 @@ def draw(panels: list[tuple[str, dict[str, list[tuple[float, float]]]]]) -> Any:
                 pen.line(scaled, colour, 2)
             for x, y in scaled if len(scaled) < 40 else ():
                 pen.ellipse([x - 2, y - 2, x + 2, y + 2], fill=colour)
-            pen.text((MARGIN + 120 + 110 * number, top - 22), name, colour, font)
+            if len(curves) > 1:
+                pen.text((MARGIN + 120 + 110 * number, top - 22), name, colour, font)
     return image

@@ -46,9 +46,10 @@ class Report:
 
     def start(self, step: int, resumed: bool, inexact: list[str]) -> None:
         if self.main:
-            for name in (LOG, VALIDATION):
-                # What was logged after the checkpoint happens again; the first validation does not.
-                _truncate(self.out / name, step)
+            # What was logged after the checkpoint happens again, and so does the validation of its own step,
+            # which may have been cut off.
+            _truncate(self.out / LOG, step)
+            _truncate(self.out / VALIDATION, step - 1)
             (self.out / "config.json").write_text(json.dumps(self.config.to_dict(), indent=1) + "\n")
         if resumed:
             self.say(f"resumed from step {step} of {self.total}")

@@ -128,6 +128,13 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_was(run, tmp_path, num
     ]
 
 
+def test_a_run_resumed_where_it_validates_has_each_validation_once(tmp_path):
+    changes = {"validation": {"every": 2, "held_out": 0.3}, "save_every": 2}
+    trainer(tmp_path, max_steps=4, **changes).fit()
+    trainer(tmp_path, **changes).fit()
+    assert [line["step"] for line in read_lines(tmp_path / "validation.jsonl")] == [0, 2, 4, 6]
+
+
 class Poisoned:
     """Rows one of which makes the loss NaN, or rows some of which cannot be read."""
 
