@@ -113,7 +113,8 @@ def remove_camera_motion(field: np.ndarray, model: str = "median") -> np.ndarray
     if model == "none" or not present.any():
         return field
     if model == "median":
-        return field - np.median(field[present], axis=0)
+        # An axis at a time, which numpy sorts several times quicker than pairs.
+        return field - np.array([np.median(field[..., axis][present]) for axis in (0, 1)], np.float32)
     known = field[present].astype(np.float64)
     # Too few vectors for four or six parameters: a shift is all that they tell.
     if len(known) < 64:

@@ -29,7 +29,6 @@ def cut_patches(
         scale, offset = scale / std, -mean / std
     scale, offset = scale.astype(np.float32), offset.astype(np.float32)
 
-    cells = positions[:, 1] * geometry.grid_width + positions[:, 2]
     pixels = np.empty((len(positions), channels, p * p), np.uint8)
     rows_of: dict[int, list[np.ndarray]] = {}
     for t in np.unique(positions[:, 0]):
@@ -39,9 +38,9 @@ def cut_patches(
         planes = frame.rgb_planes(geometry.resized_width, geometry.resized_height)
         for channel, plane in enumerate(planes):
             grid = geometry.place(plane).reshape(geometry.grid_height, p, geometry.grid_width, p)
-            whole = grid.transpose(0, 2, 1, 3).reshape(geometry.patches_per_frame, p * p)
             for rows in rows_of[frame.frame_id]:
-                pixels[rows, channel] = whole[cells[rows]]
+                cut_out = grid[positions[rows, 1], :, positions[rows, 2]]
+                pixels[rows, channel] = cut_out.reshape(len(rows), p * p)
 
     def cut_stretch(frame_ids: np.ndarray) -> None:
         # Resizing and cutting go beside the decoder; few frames are held at a time.
