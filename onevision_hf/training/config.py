@@ -112,7 +112,7 @@ class TrainConfig:
     log_every: int = 10  # steps between lines of log.jsonl
     save_every: int = 1000  # steps between checkpoints; also at the end and at a signal
     keep: int = 3  # checkpoints
-    trackers: list[str] = field(default_factory=list)  # of accelerate: trackio, wandb, tensorboard...
+    trackers: list[str] = field(default_factory=lambda: ["trackio"])  # of accelerate; [] for none
     device: Literal["auto", "cpu"] = "auto"
     timeout: int = 600  # seconds after which a process that does not answer ends the run
 

@@ -30,7 +30,7 @@ from .data import Batch, Share, open_loader
 from .export import export
 from .optimisation import Average, Optimizers, distribute, learning_rate_factor
 from .order import DROPOUT
-from .report import Report
+from .report import Report, available_trackers
 from .sources import Rows
 from .tasks import make_task
 from .validation import Validation
@@ -59,7 +59,11 @@ class Trainer:
         self.out = Path(config.out)
         self.task = make_task(config, rows)
         limit = InitProcessGroupKwargs(timeout=timedelta(seconds=config.timeout))
-        self.accelerator = Accelerator(cpu=config.device == "cpu", kwargs_handlers=[limit])
+        self.accelerator = Accelerator(
+            cpu=config.device == "cpu",
+            kwargs_handlers=[limit],
+            log_with=available_trackers(config.trackers) or None,
+        )
         self.device = self.accelerator.device
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
         self.task.build()

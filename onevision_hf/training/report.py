@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 
-from .config import TrainConfig
+from .config import ConfigError, TrainConfig
 from .data import Batch
 
 LOG, VALIDATION = "log.jsonl", "validation.jsonl"
@@ -121,6 +122,21 @@ class Report:
             print(f"\r\x1b[K{text}", end="\n" if final else "", file=sys.stderr, flush=True)
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+def available_trackers(names: list[str]) -> list[str]:
+    """`names`, all of which accelerate can start.
+
+    Raises ConfigError for one that is missing, where accelerate would go on without it.
+    """
+    installed = [tracker.value for tracker in get_available_trackers()]
+    for name in names:
+        if name not in installed:
+            raise ConfigError(
+                f"trackers names {name!r}, which is not installed (there is "
+                f"{', '.join(installed) or 'none'}): pip install {name}, or trackers=[]"
+            )
+    return names
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -1,11 +1,14 @@
 """What a person sees: the plan, the command, the curves, the folder at the end."""
 
 import json
+import sys
+import types
 
 import pytest
 import torch
 import training_workers as workers
 import yaml
+from accelerate.utils import LoggerType
 from PIL import Image
 from transformers import AutoModel, AutoVideoProcessor
 
@@ -124,20 +127,28 @@ def test_plot_draws_the_curves_and_prints_what_they_begin_and_end_with(run, tmp_
 
 
 def test_a_tracker_of_accelerate_gets_the_lines_of_the_log(tmp_path, monkeypatch):
-    from accelerate import Accelerator
-
-    seen = []
-    config = workers.make_config(tmp_path, steps=2, trackers=["anything"])
-    trainer = Trainer(config, workers.make_rows(config))
-    monkeypatch.setattr(
-        Accelerator, "init_trackers", lambda self, name, config: seen.append((name, config["seed"]))
+    """In trackio's place stands what it is called with: through accelerate, not past it."""
+    trackio = types.SimpleNamespace(calls=[], config=types.SimpleNamespace())
+    trackio.log = lambda values, step=None: trackio.calls.append((step, values["loss"]))
+    trackio.finish = lambda: trackio.calls.append("finished")
+    trackio.init = lambda project, **kwargs: trackio
+    settings = types.SimpleNamespace(
+        update=lambda values, allow_val_change: trackio.calls.append(values["seed"])
     )
-    monkeypatch.setattr(Accelerator, "log", lambda self, values, step: seen.append((step, values["loss"])))
-    trainer.fit()
-    assert seen == [
-        (tmp_path.name, 3),
-        *((line["step"], line["loss"]) for line in read_lines(tmp_path / "log.jsonl")),
-    ]
+    trackio.config = settings
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    monkeypatch.setattr("onevision_hf.training.report.get_available_trackers", lambda: [LoggerType.TRACKIO])
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: [LoggerType.TRACKIO])
+    config = workers.make_config(tmp_path, steps=2, trackers=["trackio"])
+    assert Trainer(config, workers.make_rows(config)).fit() == 0
+    logged = [(line["step"], line["loss"]) for line in read_lines(tmp_path / "log.jsonl")]
+    assert trackio.calls == [3, *logged, "finished"]
+
+
+def test_a_tracker_that_is_not_installed_is_an_error_and_not_left_out(tmp_path):
+    config = workers.make_config(tmp_path, trackers=["nosuch"])
+    with pytest.raises(ValueError, match="'nosuch', which is not installed"):
+        Trainer(config, workers.make_rows(config))
 
 
 def test_training_goes_on_from_a_folder_in_float32_whatever_it_holds(run, tmp_path):
