@@ -12,7 +12,7 @@ from .frame_sequence import FrameSequence
 from .patch_selection import Selection
 from .video_reader import VideoReader
 
-HELD_FRAMES = 1  # decoded frames that wait to be cut, for each decoder
+HELD_FRAMES = 2  # decoded frames that wait to be cut
 MAX_DECODERS = 4  # each holds its own reference pictures
 
 
@@ -29,7 +29,7 @@ def cut_patches(
         scale, offset = scale / std, -mean / std
     scale, offset = scale.astype(np.float32), offset.astype(np.float32)
 
-    pixels = np.empty((len(positions), channels, p * p), np.uint8)
+    patches = np.empty((len(positions), channels, p * p), np.float32)
     rows_of: dict[int, list[np.ndarray]] = {}
     for t in np.unique(positions[:, 0]):
         rows_of.setdefault(int(selection.frame_ids[t]), []).append(np.flatnonzero(positions[:, 0] == t))
@@ -40,10 +40,13 @@ def cut_patches(
             grid = geometry.place(plane).reshape(geometry.grid_height, p, geometry.grid_width, p)
             for rows in rows_of[frame.frame_id]:
                 cut_out = grid[positions[rows, 1], :, positions[rows, 2]]
-                pixels[rows, channel] = cut_out.reshape(len(rows), p * p)
+                patches[rows, channel] = cut_out.reshape(len(rows), p * p) * scale[channel] + offset[channel]
 
     def cut_stretch(frame_ids: np.ndarray) -> None:
-        # Resizing and cutting go beside the decoder; few frames are held at a time.
+        for frame in reader.frames(frame_ids):
+            cut(frame)
+
+    def cut_beside_decoder(frame_ids: np.ndarray) -> None:
         with ThreadPoolExecutor(1) as pool:
             waiting: deque[Future[None]] = deque()
             for frame in reader.frames(frame_ids):
@@ -53,12 +56,14 @@ def cut_patches(
             for job in waiting:
                 job.result()
 
-    # PyAV gives up the interpreter lock, so stretches between keyframes are decoded beside each other.
+    # PyAV gives up the interpreter lock, so stretches between keyframes are decoded beside each other; of a
+    # single one, the resizing and cutting go beside the decoder.
     stretches = reader.stretches(rows_of, min(MAX_DECODERS, os.cpu_count() or 1))
-    with ThreadPoolExecutor(len(stretches)) as decoders:
-        list(decoders.map(cut_stretch, stretches))
-    patches = np.multiply(pixels, scale[:, None], dtype=np.float32)
-    patches += offset[:, None]
+    if len(stretches) == 1:
+        cut_beside_decoder(stretches[0])
+    else:
+        with ThreadPoolExecutor(len(stretches)) as decoders:
+            list(decoders.map(cut_stretch, stretches))
     return patches.reshape(len(positions), -1)
 
 
