@@ -96,7 +96,9 @@ def noisy_1080p(path: Path, bframes: int) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30)
         stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
-        stream.options = {"preset": "medium", "g": "250", "bf": str(bframes)}
+        # One slice a picture, as x264 writes by default; PyAV's default would cut each into slices.
+        options = {"preset": "medium", "g": "250", "bf": str(bframes)}
+        stream.options = options | {"x264-params": "sliced-threads=0:slices=1"}
         for t, small in enumerate(frames):
             picture = small.repeat(4, 0).repeat(4, 1).astype(np.int16)
             picture += noise.integers(-6, 7, picture.shape[:2], np.int16)[..., None]
