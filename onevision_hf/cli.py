@@ -26,6 +26,9 @@ COMMANDS: dict[str, Command] = {
     "cluster": Command(
         "onevision_hf.commands.cluster", "a folder of media -> features -> clusters -> labelled shards"
     ),
+    "eval": Command(
+        "onevision_hf.commands.evaluate", "measure an encoder or a model: probes, suites, benchmarks"
+    ),
     "convert": Command(
         "onevision_hf.commands.convert", "turn a published checkpoint into a transformers folder"
     ),
