@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from onevision_hf import OneVisionConfig, OneVisionModel, OneVisionVideoProcessor, bundled_clip
 from onevision_hf.cli import COMMANDS, build_parser, main
+from onevision_hf.commands.evaluate import EVALUATIONS
 
 
 @pytest.fixture
@@ -186,11 +187,12 @@ def test_a_model_of_another_kind_is_refused_by_name(onevision, clip, tmp_path):
 def test_help_lists_every_command_and_configures_the_chosen_one(onevision):
     status, out, _ = onevision("--help")
     assert status == 0 and all(name in out and command.help in out for name, command in COMMANDS.items())
+    # A command of several stages has its options at each of them.
+    stages = {"cluster": ["run"], "synth": ["clips"], "eval": list(EVALUATIONS)}
     for name in COMMANDS:
-        # A command of several stages has its options at each of them.
-        stage = {"cluster": ["run"], "synth": ["clips"]}.get(name, [])
-        status, out, _ = onevision(name, *stage, "--help")
-        assert status == 0 and "--json" in out
+        for stage in stages.get(name, [None]):
+            status, out, _ = onevision(name, *([stage] if stage else []), "--help")
+            assert status == 0 and "--json" in out
     assert onevision("no-such-command")[0] == 2
     assert build_parser("view").parse_args(["view", "x", "--out", "y.png"]).clip == "x"
 
