@@ -124,7 +124,12 @@ class VideoView:
                 f"{geometry.grid_height} x {geometry.grid_width}; "
                 "pack again with the size and patch size of the training"
             )
-        positions = stored["positions"].astype(np.int64)[: self.head.num_patches]
+        positions = stored["positions"].astype(np.int64)
+        if (
+            len(positions) > self.head.num_patches
+        ):  # the strongest; the first ones would be of the first frames
+            kept = np.argsort(-stored["scores"], kind="stable")[: self.head.num_patches]
+            positions = positions[np.sort(kept)]
         return _selection(positions, stored["frame_ids"], geometry)
 
     def _whole_frames(self, ids: np.ndarray, rng: Any, height: int, width: int) -> Selection:

@@ -70,7 +70,7 @@ def test_a_streamed_dataset_gives_every_row_once_an_epoch_over_all_parts(picture
     found = []
     for part in range(2):
         rows = iter(StreamRows("any:train", seed=1, rank=part, size=2))
-        found += [next(rows).labels[0] for _ in range(12)]
+        found += [next(rows)[1]().labels[0] for _ in range(12)]
     assert sorted(found) == sorted([i // 3 for i in range(24)])
 
 
