@@ -59,15 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's) and return the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in argv if not word.startswith("-")), None)
-    args = build_parser(chosen).parse_args(argv)
     try:
+        args = build_parser(chosen).parse_args(argv)  # a command may lack the extra that its arguments need
         return args.run(args) or 0
     except (ValueError, OSError, ImportError) as error:
         message = " ".join(str(error).split()) or type(error).__name__
-        print(f"onevision {args.command}: error: {message}", file=sys.stderr)
+        print(f"onevision {chosen}: error: {message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"onevision {args.command}: interrupted", file=sys.stderr)
+        print(f"onevision {chosen}: interrupted", file=sys.stderr)
         return 130
 
 

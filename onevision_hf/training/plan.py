@@ -17,7 +17,7 @@ from .config import HeadConfig, TrainConfig, total_steps
 from .sources import Rows, open_rows
 from .stand_in import RandomRows
 
-CPU_BATCH, CPU_CLASSES, UNKNOWN_CLASSES = 1, 4096, 1000
+CPU_BATCH, CPU_CLASSES, CPU_LAYERS, UNKNOWN_CLASSES = 1, 4096, 2, 1000
 _BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -116,6 +116,10 @@ def shrunk(config: TrainConfig, ways: int, processes: int) -> tuple[TrainConfig,
     if on_cpu and small.optim.precision != "float32":
         small.optim.precision = "float32"  # processors emulate bfloat16, many times slower
         notes.append("float32")
+    layers = encoder_config(config).num_hidden_layers
+    if on_cpu and config.model.init_from is None and layers > CPU_LAYERS:
+        small.model.overrides["num_hidden_layers"] = CPU_LAYERS
+        notes.append(f"{CPU_LAYERS} of {layers} layers")
     for name, head in small.cluster.heads.items():
         share = math.ceil(head.batch_size / config.optim.accumulation / processes)
         head.batch_size = ways * (min(share, CPU_BATCH) if on_cpu else share)
