@@ -3,8 +3,9 @@
     Trainer(load_config("cluster_smoke")).fit()
 
 The state of a run is its step. Everything random is keyed by it, learning rates follow from it, and the
-loader starts anywhere; so a checkpoint holds tensors and a number. Nothing in a step waits for the device:
-what the host wants to know of a step it reads while the next one runs.
+loader starts anywhere; so a checkpoint holds tensors and a number. The host waits for the device once a
+micro-batch, where a task learns its sizes for all heads together (`Task.prepare`); what it wants to know of a
+step it reads while the next one runs.
 """
 
 import math

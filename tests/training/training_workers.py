@@ -4,6 +4,7 @@ stopped.
 
 import multiprocessing
 import os
+import resource
 import shutil
 import socket
 from pathlib import Path
@@ -23,7 +24,7 @@ BASE = {
     "device": "cpu",
     "model": {"size": "tiny", "overrides": {"num_hidden_layers": 1}},
     "cluster": {"heads": HEADS, "sample_rate": 0.5},
-    "optim": {"lr": 1e-3, "warmup": 3, "schedule": "cosine", "clip": 5.0},
+    "optim": {"lr": 1e-3, "warmup": 3, "schedule": "cosine", "clip": 1.0},
 }  # fmt: skip
 
 
@@ -105,6 +106,33 @@ def wrapped(folder, size):
             folder / f"in{parts}", **merged(means, {"optim": {"accumulation": parts}})
         )
     return results
+
+
+def full(folder, size):
+    """A disk that is full for the last of two processes only, then a checkpoint that lacks what it wrote."""
+    from onevision_hf.training import checkpoint
+
+    out, rank, said = folder / "full", int(os.environ["RANK"]), {}
+    train(out, 2)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if rank == size - 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        train(out, 4)
+    except OSError as error:
+        said["full"] = str(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said["left"] = sorted(path.name for path in (out / "checkpoints").iterdir())
+    said["on"] = train(out, 4)["status"]
+    torch.distributed.barrier()
+    if rank == 0:
+        (checkpoint.latest_checkpoint(out / "checkpoints") / f"__{size - 1}_0.distcp").unlink()
+    torch.distributed.barrier()
+    try:
+        train(out, 5)
+    except checkpoint.CheckpointError as error:
+        said["missing"] = str(error)
+    return said
 
 
 def stopped(folder, size):
