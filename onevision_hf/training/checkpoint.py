@@ -236,14 +236,15 @@ def _processes() -> tuple[int, int]:
 
 def _reason(error: BaseException, aside: Path) -> str:
     """One line that names the file. torch wraps what each process raised."""
-    failures = [cause for cause, _ in getattr(error, "failures", {}).values()]
-    found: BaseException | None = failures[0] if failures else error
-    file = aside / f"__{_processes()[0]}_0.distcp" if failures else aside
+    failures = [(rank, cause) for rank, (cause, _) in getattr(error, "failures", {}).items()]
+    rank, cause = failures[0] if failures else (0, error)
+    found: BaseException | None = cause
+    file = aside / f"__{rank}_0.distcp" if failures else aside
     while found is not None and not isinstance(found, OSError):
         found = found.__cause__ or found.__context__
     if isinstance(found, OSError):
         return f"{found.filename or file}: {found.strerror or found}"
-    said = " ".join(str(failures[0] if failures else error).split())
+    said = " ".join(str(cause).split())
     if "inline_container" in said:  # a write that took fewer bytes than it was given, and no reason
         said = "cut off: a full disk, a quota or a limit of file sizes"
     return f"{file}: {said}"

@@ -11,7 +11,7 @@ step it reads while the next one runs.
 import math
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
+from ..modeling.patch_inputs import trusted_values
 from ..objectives.cluster_sampling import derive_key
 from . import checkpoint
 from .config import TrainConfig, total_steps
@@ -81,6 +82,7 @@ class Trainer:
         self.total = total_steps(config, self.samples_per_step)
         self.stop_at = min(self.total, max_steps or self.total)
         self.signal: int | None = None
+        self._checked = False
 
     def fit(self) -> int:
         """Train to the end. Gives the status for the shell: 0, or 128 + the signal that stopped it.
@@ -163,8 +165,11 @@ class Trainer:
         prepared = self.task.prepare(inputs, key)
         with self._unsynced(not last):
             low = self.optim.precision == "bfloat16"
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            # The model reads and checks the first micro-batch; what comes after is made the same way.
+            trust = trusted_values() if self._checked else nullcontext()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=low), trust:
                 outputs = self.model(inputs)
+            self._checked = True
             losses = self.task.losses(outputs, prepared)
             total = (
                 sum(self.task.weights[name] * loss for name, loss in losses.items()) / self.optim.accumulation

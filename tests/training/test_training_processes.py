@@ -10,7 +10,7 @@ from onevision_hf.training.data import MicroBatches, Share, Stream, open_loader
 from onevision_hf.training.order import Order
 from onevision_hf.training.sources import Row
 
-SIZES = (1, 2, 3)
+pytestmark = pytest.mark.timeout(1500)  # a busy machine must not fail a test
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from onevision_hf.training.data import MicroBatches, Share
 from onevision_hf.training.loop import Trainer
 
-CLASSES, BATCH = 500, 6
+CLASSES, BATCH = 1000, 6
 # What copies from the device to the host, or waits to learn the size of its result.
 ASKING = {
     torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy, torch.Tensor.__bool__,

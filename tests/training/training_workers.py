@@ -196,7 +196,7 @@ def context():
     return found
 
 
-def run(size, folder, work, timeout=150):
+def run(size, folder, work, timeout=900):
     """Results of each process, by (name, *arguments)."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
