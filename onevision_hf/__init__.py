@@ -6,7 +6,7 @@ Importing the package registers its classes with transformers' Auto classes, so 
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoVideoProcessor
 
-from onevision_hf.assets import bundled_clip
+from onevision_hf.assets import bundled_clip, tiny
 from onevision_hf.modeling.codec_signals import CodecSignals, read_codec_signals
 from onevision_hf.modeling.configuration_onevision import OneVisionConfig
 from onevision_hf.modeling.configuration_openvision3 import OpenVision3Config
@@ -56,4 +56,5 @@ __all__ = [
     "bundled_clip",
     "read_codec_signals",
     "select_patches",
+    "tiny",
 ]
