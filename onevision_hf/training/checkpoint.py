@@ -28,6 +28,7 @@ from torch.distributed.checkpoint import CheckpointException, FileSystemReader, 
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
+from .muon import MuonAdamW
 from .optimisation import Average, Optimizers
 
 LATEST, STATE, MANIFEST = "latest", "state.json", "manifest.json"
@@ -204,6 +205,9 @@ def moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Te
     """The optimizer's state of a parameter, made where no step has made it yet."""
     state = optimizer.state[parameter]
     if not state:
+        if isinstance(optimizer, MuonAdamW) and id(parameter) in optimizer.matrices:
+            state["exp_avg"] = torch.zeros_like(parameter)
+            return state
         if isinstance(optimizer, torch.optim.AdamW):
             state["step"] = torch.tensor(0.0)
         else:

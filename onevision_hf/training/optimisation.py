@@ -16,6 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..objectives import RowSparseAdamW
 from .config import OptimConfig
+from .muon import MuonAdamW, is_layer_matrix
 
 _NO_DECAY = ("norm", "probe", "position", "cls_token", "query_tokens")
 
@@ -43,7 +44,8 @@ def learning_rate_factor(optim: OptimConfig, step: int, total: int) -> float:
 
 
 class Optimizers:
-    """AdamW of the model (two groups) and of each sharded matrix.
+    """AdamW of the model (two groups; with `muon_lr` Muon for the layers' matrices) and of each sharded
+    matrix.
 
     The sharded ones are apart because their gradients are complete on the process that owns the rows.
     """
@@ -51,12 +53,19 @@ class Optimizers:
     def __init__(self, model: nn.Module, sharded: Mapping[str, Any], optim: OptimConfig, sparse: bool):
         self.settings = optim
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for n, p in named if decays(n, p) is wanted], "weight_decay": weight_decay}
+        matrices = [p for n, p in named if optim.muon_lr and is_layer_matrix(n, p)]
+        apart = {id(p) for p in matrices}
+        groups: list[dict[str, Any]] = [
+            {
+                "params": [p for n, p in named if decays(n, p) is wanted and id(p) not in apart],
+                "weight_decay": weight_decay,
+            }
             for wanted, weight_decay in ((True, optim.weight_decay), (False, 0.0))
         ]
+        groups.append({"params": matrices, "weight_decay": optim.weight_decay, "muon": True})
         common: dict[str, Any] = {"betas": tuple(optim.betas), "eps": optim.eps}
-        self.model = torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, **common)
+        kind = MuonAdamW if matrices else torch.optim.AdamW
+        self.model = kind([g for g in groups if g["params"]], lr=optim.lr, **common)
         self.names = {id(p): n for n, p in named}
         self.modules = dict(sharded)
         make: Any = RowSparseAdamW if sparse else torch.optim.AdamW
@@ -91,7 +100,8 @@ class Optimizers:
             *((o, self.settings.centers_lr) for o in self.sharded.values()),
         ]:
             for group in optimizer.param_groups:
-                group["lr"] = self.settings.lr * scale * factor
+                highest = self.settings.muon_lr if group.get("muon") else self.settings.lr
+                group["lr"] = highest * scale * factor
             optimizer.step()
 
 
