@@ -36,6 +36,9 @@ class ModelConfig:
 @dataclass
 class HeadConfig:
     source: str = ""  # a folder of `cluster pack`, a folder with a subfolder a class, hf:..., stream:...
+    clips_of: str = ""  # another head, whose samples this one labels too, by key; encoded once for both
+    readout: Literal["pooler", "grid"] = "pooler"  # what meets the centers: pooler_output, or the means of
+    # the patches in a coarse grid of time and space, joined (4 x 2 x 2 of them, of a video)
     kind: Literal["image", "video"] = "image"
     batch_size: int = 0  # samples an optimizer step, over all processes and micro-batches
     classes: int = 0  # centers; 0 takes the number that the source names
@@ -48,6 +51,7 @@ class HeadConfig:
     mirror: bool = False  # turn half of the pictures left to right
     num_frames: int = 64  # sampled of a video
     num_patches: int = 2048  # kept of a video
+    cache: str = ""  # a folder for the patches kept in mode codec (K*C*p*p bytes a clip); empty: none
     codec: float = 0.5  # shares of the video modes; they add up to 1
     uniform: float = 0.375
     collage: float = 0.125
@@ -68,6 +72,9 @@ class ClusterConfig:
 @dataclass
 class OptimConfig:
     lr: float = 1e-3  # of the backbone at its highest
+    muon_lr: float = (
+        0.0  # of the layers' matrices at its highest, by Muon; 0: they take AdamW and lr as all else
+    )
     schedule: Literal["linear", "cosine", "poly"] = "linear"
     power: float = 2.0  # of `poly`
     warmup: int = 0  # optimizer steps
@@ -272,8 +279,10 @@ def _check(config: TrainConfig) -> None:
     _require(0 <= config.max_broken <= 1, "max_broken", config.max_broken, "a share from 0 to 1")
     for name in ("lr", "eps"):
         _require(getattr(optim, name) > 0, f"optim.{name}", getattr(optim, name), "above 0")
-    for name in ("warmup", "weight_decay", "centers_lr", "centers_weight_decay", "clip", "power"):
+    for name in ("muon_lr", "warmup", "weight_decay", "centers_lr", "centers_weight_decay", "clip", "power"):
         _require(getattr(optim, name) >= 0, f"optim.{name}", getattr(optim, name), "0 or more")
+    whole = not (optim.muon_lr and optim.parallel == "fsdp")
+    _require(whole, "optim.muon_lr", optim.muon_lr, "0 with optim.parallel fsdp, which cuts the matrices")
     _require(0 <= optim.final_lr <= 1, "optim.final_lr", optim.final_lr, "a share from 0 to 1")
     _require(0 <= optim.ema < 1, "optim.ema", optim.ema, "from 0 (none) to below 1")
     betas_hold = len(optim.betas) == 2 and all(0 <= b < 1 for b in optim.betas)
@@ -283,6 +292,15 @@ def _check(config: TrainConfig) -> None:
     _require(validation.neighbours >= 1, "validation.neighbours", validation.neighbours, "at least 1")
     for name, head in config.cluster.heads.items():
         at = f"cluster.heads.{name}"
+        if head.clips_of:
+            leads = [other for other, h in config.cluster.heads.items() if not h.clips_of]
+            _require(head.clips_of in leads, f"{at}.clips_of", head.clips_of, f"one of {', '.join(leads)}")
+            lead = config.cluster.heads[head.clips_of]
+            same = head.batch_size in (0, lead.batch_size)
+            _require(same, f"{at}.batch_size", head.batch_size, f"that of {head.clips_of}, or none")
+            head.batch_size, head.kind = lead.batch_size, lead.kind
+        video = head.kind == "video" or head.readout == "pooler"
+        _require(video, f"{at}.readout", head.readout, "pooler for images: a picture has no time")
         _require(head.batch_size >= 1, f"{at}.batch_size", head.batch_size, "at least 1")
         _require(
             head.batch_size % optim.accumulation == 0, f"{at}.batch_size", head.batch_size,

@@ -70,6 +70,7 @@ def memory(config: TrainConfig, task: Any, parameters: int, processes: int) -> d
     local = sum(
         math.ceil(head.batch_size / optim.accumulation / processes) * tokens(head, model.patch_size)
         for head in config.cluster.heads.values()
+        if not head.clips_of
     )
     layer = local * model.hidden_size * 17 * value
     layers = model.num_hidden_layers

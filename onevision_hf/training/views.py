@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..clustering.media import open_picture
+from ..clustering.patch_cache import PatchCache
 from ..modeling.frame_geometry import FrameGeometry
 from ..modeling.frame_sampling import sample_frame_ids
 from ..modeling.frame_sequence import FrameSequence, is_encoded
@@ -23,6 +24,7 @@ from .config import HeadConfig
 Sample = dict[str, np.ndarray]
 MODES = ("codec", "uniform", "collage")
 NO_LABEL = -100
+LABELS = "labels"  # of a sample's own head; of another that shares it, labels/NAME
 
 
 class ImageView:
@@ -76,6 +78,8 @@ class VideoView:
             patch_size=patch_size,
             rope_temporal_size=temporal_size,
         )
+        # A clip whose frames are too few for the budget keeps all of its patches, so budgets differ by clip.
+        self._caches: dict[int, PatchCache] = {}
 
     def mode(self, position: int) -> str:
         """Spread by van der Corput's sequence: shares that are eighths hold in every aligned eight
@@ -96,6 +100,10 @@ class VideoView:
         if mode == "codec":
             budget = min(self.head.num_patches, len(ids) * (self.head.size // self.patch_size) ** 2)
             chosen = self._cached(row, height, width)
+            if chosen is None and self.head.cache and is_encoded(row.media):
+                return self._cache(budget)(row.media) | {
+                    "labels": pad_labels(row.labels, self.head.max_labels)
+                }
             settings: dict[str, Any] = {"selection": chosen}
             if chosen is None:
                 settings = {"num_frames": self.head.num_frames, "num_patches": budget}
@@ -110,6 +118,12 @@ class VideoView:
             "patch_positions": positions,
             "labels": pad_labels(row.labels, self.head.max_labels),
         }
+
+    def _cache(self, budget: int) -> PatchCache:
+        if budget not in self._caches:
+            settings = {"num_frames": self.head.num_frames, "num_patches": budget}
+            self._caches[budget] = PatchCache(self.head.cache, self._processor, **settings)
+        return self._caches[budget]
 
     def _cached(self, row: Any, height: int, width: int) -> Selection | None:
         stored = row.selection
