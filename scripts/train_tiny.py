@@ -1,0 +1,162 @@
+"""Make onevision-tiny: draw clips, cluster them, train, and again with the encoder's own features.
+
+    python scripts/train_tiny.py                       # everything, into out/tiny; an interrupted run goes on
+    python scripts/train_tiny.py --out out/small --glides 400 --mixed 200 --steps 100    # minutes: does it run?
+
+No stage sees a label: the truth that `onevision synth` writes is read by `cluster purity` alone. Stages are
+the package's own commands, each of which is resumable; how long each took is in OUT/stages.json, what
+purity said in OUT/purity.json, and the encoder in OUT/onevision-tiny.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+HEADS = ("object", "motion")
+# Round 0: what needs no weights. Later: the mean of all patches says what, their means in a grid say how.
+POOLS = {"object": "tokens", "motion": "grid"}
+
+
+class Pipeline:
+    """Commands run one after another; those that a former run finished are passed over.
+
+    Args:
+        out: folder of everything.
+    """
+
+    def __init__(self, out: Path):
+        self.out = out
+        out.mkdir(parents=True, exist_ok=True)
+
+    def run(self, name: str, *command: str | Path | int) -> str:
+        """The standard output of a command, and its seconds in stages.json. Ends the script if it fails."""
+        done = self.read("stages.json")
+        if name in done:
+            return done[name]["output"]
+        words = [str(word) for word in command]
+        print(f"[{name}] {shlex.join(words)}", flush=True)
+        start = time.perf_counter()
+        result = subprocess.run([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        if result.returncode:
+            sys.exit(f"{name} ended with status {result.returncode}; the same command goes on from here")
+        seconds = round(time.perf_counter() - start, 1)
+        print(f"[{name}] {seconds:.0f} s", flush=True)
+        self.write("stages.json", done | {name: {"seconds": seconds, "output": result.stdout[-4000:]}})
+        return result.stdout
+
+    def read(self, name: str) -> dict:
+        path = self.out / name
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def write(self, name: str, content: dict) -> None:
+        aside = self.out / f".{name}"
+        aside.write_text(json.dumps(content, indent=1))
+        aside.replace(self.out / name)
+
+
+def cluster(pipeline: Pipeline, number: int, teacher: Path | None, clusters: int) -> dict[str, Path]:
+    """The shards of each head: clips labelled by descriptors (round 0), or by what `teacher` makes of them."""
+    shards, out = {}, pipeline.out
+    onevision = ("-m", "onevision_hf.cli", "cluster")
+    for head in HEADS:
+        folder, stage = out / f"round{number}" / head, f"round {number} {head}"
+        how = ["--teacher", f"descriptors:{head}"]
+        if teacher is not None:
+            how = ["--teacher", str(teacher), "--pool", POOLS[head], "--cache", str(out / "cache")]
+        clips, features, labels = out / "clips", folder / "features", folder / "labels"
+        pipeline.run(f"{stage} features", *onevision, "features", clips, features, *how, "--workers", 2)
+        pipeline.run(
+            f"{stage} kmeans", *onevision, "kmeans", features, folder / "kmeans", "--clusters", clusters
+        )
+        pipeline.run(
+            f"{stage} assign", *onevision, "assign", features, labels, "--centers", folder / "kmeans",
+            "--labels", 1,
+        )  # fmt: skip
+        pipeline.run(f"{stage} pack", *onevision, "pack", clips, labels, folder / "shards", "--head", head)
+        found = json.loads(pipeline.run(f"{stage} purity", *onevision, "purity", clips, labels, "--json"))
+        pipeline.write("purity.json", pipeline.read("purity.json") | {stage: found})
+        shards[head] = folder / "shards"
+    return shards
+
+
+def train(pipeline: Pipeline, number: int, shards: dict[str, Path], start: Path | None, steps: int) -> Path:
+    """The trained folder, with the processor through which a teacher sees the same patches as the training."""
+    run = pipeline.out / f"round{number}" / "run"
+    given = [f"cluster.heads.{head}.source={folder}" for head, folder in shards.items()]
+    given += [f"cluster.heads.{head}.cache={pipeline.out / 'cache'}" for head in shards]
+    if start is not None:
+        given += [f"model.init_from={start}", "model.overrides={}"]
+    launch = ("-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu", "train.py")
+    pipeline.run(
+        f"round {number} train", *launch, "--config", "onevision_tiny", f"out={run}", f"steps={steps}", *given
+    )
+    save_processors(run / "model")
+    return run / "model"
+
+
+def save_processors(folder: Path) -> None:
+    """The middle square of a clip or picture as 64 x 64 pixels, and a sixteenth of its patches."""
+    from onevision_hf import OneVisionImageProcessor, OneVisionVideoProcessor
+
+    square = {"size": {"shortest_edge": 64}, "do_center_crop": True, "crop_size": {"height": 64, "width": 64}}
+    OneVisionVideoProcessor(**square, patch_size=8, num_frames=64, keep_ratio=1 / 16).save_pretrained(folder)
+    OneVisionImageProcessor(**square, patch_size=8).save_pretrained(folder)
+
+
+def publish(model: Path, target: Path) -> None:
+    """The folder that goes into the package: float16 weights, a configuration that runs them in float32, both
+    processors; the card is there already."""
+    from safetensors.torch import save_file
+
+    from onevision_hf import OneVisionImageProcessor, OneVisionModel, OneVisionVideoProcessor
+
+    encoder = OneVisionModel.from_pretrained(model)
+    target.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.half().contiguous() for name, tensor in encoder.state_dict().items()}
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    processors = {
+        "preprocessor_config.json": OneVisionImageProcessor.from_pretrained(model),
+        "video_preprocessor_config.json": OneVisionVideoProcessor.from_pretrained(model),
+    }
+    settings = {"config.json": encoder.config.to_diff_dict() | {"dtype": "float32"}}
+    settings |= {name: processor.to_dict() for name, processor in processors.items()}
+    for name, values in settings.items():
+        # The code is the package's own, beside it.
+        values = {k: v for k, v in values.items() if k not in ("auto_map", "_name_or_path")}
+        (target / name).write_text(json.dumps(values, indent=2, sort_keys=True, default=dict) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "tiny")
+    parser.add_argument("--glides", type=int, default=6000, help="clips of one moving sprite, seed 1")
+    parser.add_argument("--mixed", type=int, default=3000, help="clips of every scene, seed 2")
+    parser.add_argument("--clusters", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=2, choices=range(1, 10), metavar="N")
+    parser.add_argument("--steps", type=int, default=6000, help="of each round")
+    args = parser.parse_args()
+    pipeline = Pipeline(args.out.resolve())
+    synth = ("-m", "onevision_hf.cli", "synth", "clips")
+    clips = pipeline.out / "clips"
+    # By the label that takes turns a folder is balanced; its name says nothing to any stage.
+    pipeline.run(
+        "draw glides", *synth, "--out", clips / "glides", "--count", args.glides, "--seed", 1, "--family",
+        "direction",
+    )  # fmt: skip
+    pipeline.run("draw mixed", *synth, "--out", clips / "mixed", "--count", args.mixed, "--seed", 2)
+    model: Path | None = None
+    for number in range(args.rounds):
+        shards = cluster(pipeline, number, model, args.clusters)
+        model = train(pipeline, number, shards, model, args.steps)
+    assert model is not None
+    publish(model, pipeline.out / "onevision-tiny")
+    print(f"trained: {pipeline.out / 'onevision-tiny'}")
+
+
+if __name__ == "__main__":
+    main()
