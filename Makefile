@@ -27,9 +27,10 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[$$(cat $(VENV)/.extras)]"
 	@touch $@
 
-demo: $(STAMP)  ## encode the bundled clip and draw what was kept into out/demo.png
+demo: $(STAMP)  ## encode the bundled clip, draw what was kept and which drawn clips are most like it into out/
 	@mkdir -p out
 	$(BIN)/onevision encode bundled
+	$(BIN)/onevision nearest bundled --out out/nearest.png
 	$(BIN)/onevision view bundled --out out/demo.png
 
 test: $(STAMP)  ## the fast tests (under ten minutes on two cores)
@@ -101,3 +102,13 @@ bench-codec: $(STAMP)  ## codec patchification: time and memory against a plain 
 
 bench-codec-agreement: $(STAMP)  ## the signals against the published selection, the bits spent, the true residual
 	$(BIN)/python benchmarks/codec_agreement.py
+
+.PHONY: tiny tiny-table tiny-check
+tiny: $(STAMP)  ## draw, cluster and train onevision-tiny into out/tiny (hours; an interrupted run goes on)
+	$(BIN)/python scripts/train_tiny.py
+
+tiny-table: $(STAMP)  ## what onevision-tiny knows, against random weights and raw pixels
+	$(BIN)/python benchmarks/tiny.py
+
+tiny-check: $(STAMP)  ## 50 steps of its training against recorded losses
+	$(BIN)/python scripts/check_tiny.py

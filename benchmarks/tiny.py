@@ -1,11 +1,11 @@
-"""What onevision-tiny knows: frozen features of held-out clips, read by a linear map and by nearest neighbours.
+"""What onevision-tiny knows: frozen features of held-out clips, read by a linear map and by neighbours.
 
     make tiny-table                                    # a quarter of an hour on two cores
     python benchmarks/tiny.py --clips 400 --seeds 1    # minutes
 
-Three inputs go through the same readouts: the encoder in the package, its architecture with random weights, and
-raw pixels (each kept patch as its own 192 values). Three seeds: each draws other clips to fit the readout on,
-and other random weights. All are tested on one set of clips from a seed that nothing was trained or fitted on.
+Three inputs go through the same readouts: the encoder in the package, its architecture with random weights,
+and raw pixels (each kept patch as its own 192 values). Three seeds: each draws other clips to fit the readout
+on, and other random weights. All are tested on one set of clips, of a seed that nothing else has seen.
 """
 
 import argparse
@@ -146,7 +146,7 @@ def table(found: dict[str, list]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=onevision_hf.tiny())
-    parser.add_argument("--clips", type=int, default=1600, help="to fit on, and to test on")
+    parser.add_argument("--clips", type=int, default=1000, help="to fit on, and to test on")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keep clips and patches there (default: nowhere)")
     parser.add_argument("--json", type=Path, help="write every figure there too")
@@ -157,8 +157,8 @@ def main() -> None:
     weights = hashlib.sha256((args.model / "model.safetensors").read_bytes()).hexdigest()[:12]
     print(table(found))
     print(
-        f"\n{args.clips} clips to fit each of {args.seeds} seeds on, {args.clips} others to test on; mean ± half"
-        f" the range over the seeds; weights {weights}; {time.perf_counter() - start:.0f} s, load of the"
+        f"\n{args.clips} clips to fit each of {args.seeds} seeds on, {args.clips} others to test on; mean ±"
+        f" half the range over the seeds; weights {weights}; {time.perf_counter() - start:.0f} s, load of the"
         f" machine {os.getloadavg()[0]:.1f}"
     )
     if args.json:

@@ -23,6 +23,9 @@ COMMANDS: dict[str, Command] = {
     "plot": Command("onevision_hf.commands.plot", "draw the curves of a training run"),
     "synth": Command("onevision_hf.commands.synth", "draw clips, images and questions whose truth is known"),
     "view": Command("onevision_hf.commands.view", "draw what codec patchification keeps of a clip"),
+    "nearest": Command(
+        "onevision_hf.commands.nearest", "the drawn clips that a clip is most like, and the motion in it"
+    ),
     "cluster": Command(
         "onevision_hf.commands.cluster", "a folder of media -> features -> clusters -> labelled shards"
     ),

@@ -1,7 +1,7 @@
 """Make onevision-tiny: draw clips, cluster them, train, and again with the encoder's own features.
 
-    python scripts/train_tiny.py                       # everything, into out/tiny; an interrupted run goes on
-    python scripts/train_tiny.py --out out/small --glides 400 --mixed 200 --steps 100    # minutes: does it run?
+    python scripts/train_tiny.py                      # all, into out/tiny; an interrupted run goes on
+    python scripts/train_tiny.py --out out/small --glides 120 --mixed 60 --clusters 8 --steps 6   # minutes
 
 No stage sees a label: the truth that `onevision synth` writes is read by `cluster purity` alone. Stages are
 the package's own commands, each of which is resumable; how long each took is in OUT/stages.json, what
@@ -10,6 +10,7 @@ purity said in OUT/purity.json, and the encoder in OUT/onevision-tiny.
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -41,7 +42,10 @@ class Pipeline:
         words = [str(word) for word in command]
         print(f"[{name}] {shlex.join(words)}", flush=True)
         start = time.perf_counter()
-        result = subprocess.run([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        result = subprocess.run(
+            [sys.executable, *words], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        )
         if result.returncode:
             sys.exit(f"{name} ended with status {result.returncode}; the same command goes on from here")
         seconds = round(time.perf_counter() - start, 1)
@@ -60,7 +64,7 @@ class Pipeline:
 
 
 def cluster(pipeline: Pipeline, number: int, teacher: Path | None, clusters: int) -> dict[str, Path]:
-    """The shards of each head: clips labelled by descriptors (round 0), or by what `teacher` makes of them."""
+    """The shards of each head: clips labelled by descriptors (round 0), or by `teacher`'s features."""
     shards, out = {}, pipeline.out
     onevision = ("-m", "onevision_hf.cli", "cluster")
     for head in HEADS:
@@ -84,27 +88,37 @@ def cluster(pipeline: Pipeline, number: int, teacher: Path | None, clusters: int
     return shards
 
 
-def train(pipeline: Pipeline, number: int, shards: dict[str, Path], start: Path | None, steps: int) -> Path:
-    """The trained folder, with the processor through which a teacher sees the same patches as the training."""
+def train(
+    pipeline: Pipeline, number: int, shards: dict[str, Path], start: Path | None, steps: int, processes: int
+) -> Path:
+    """The trained folder, with the processor through which a teacher sees what the training saw."""
     run = pipeline.out / f"round{number}" / "run"
     given = [f"cluster.heads.{head}.source={folder}" for head, folder in shards.items()]
-    given += [f"cluster.heads.{head}.cache={pipeline.out / 'cache'}" for head in shards]
+    given.append(f"cluster.heads.object.cache={pipeline.out / 'cache'}")
     if start is not None:
         given += [f"model.init_from={start}", "model.overrides={}"]
-    launch = ("-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu", "train.py")
+    # As `accelerate launch train.py`, which starts one process on a CPU: two make the same losses faster.
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes, "train.py")
     pipeline.run(
-        f"round {number} train", *launch, "--config", "onevision_tiny", f"out={run}", f"steps={steps}", *given
+        f"round {number} train",
+        *launch,
+        "--config",
+        "onevision_tiny",
+        "device=cpu",
+        f"out={run}",
+        f"steps={steps}",
+        *given,
     )
     save_processors(run / "model")
     return run / "model"
 
 
 def save_processors(folder: Path) -> None:
-    """The middle square of a clip or picture as 64 x 64 pixels, and a sixteenth of its patches."""
+    """The middle square of a clip or picture as 64 x 64 pixels, 256 patches: what the cache holds."""
     from onevision_hf import OneVisionImageProcessor, OneVisionVideoProcessor
 
     square = {"size": {"shortest_edge": 64}, "do_center_crop": True, "crop_size": {"height": 64, "width": 64}}
-    OneVisionVideoProcessor(**square, patch_size=8, num_frames=64, keep_ratio=1 / 16).save_pretrained(folder)
+    OneVisionVideoProcessor(**square, patch_size=8, num_frames=64, num_patches=256).save_pretrained(folder)
     OneVisionImageProcessor(**square, patch_size=8).save_pretrained(folder)
 
 
@@ -121,7 +135,8 @@ def publish(model: Path, target: Path) -> None:
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
     processors = {
         "preprocessor_config.json": OneVisionImageProcessor.from_pretrained(model),
-        "video_preprocessor_config.json": OneVisionVideoProcessor.from_pretrained(model),
+        # A share, so that clips of a few frames have a budget too.
+        "video_preprocessor_config.json": OneVisionVideoProcessor.from_pretrained(model, keep_ratio=1 / 16),
     }
     settings = {"config.json": encoder.config.to_diff_dict() | {"dtype": "float32"}}
     settings |= {name: processor.to_dict() for name, processor in processors.items()}
@@ -134,12 +149,15 @@ def publish(model: Path, target: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "tiny")
-    parser.add_argument("--glides", type=int, default=6000, help="clips of one moving sprite, seed 1")
-    parser.add_argument("--mixed", type=int, default=3000, help="clips of every scene, seed 2")
-    parser.add_argument("--clusters", type=int, default=96)
+    parser.add_argument("--glides", type=int, default=4000, help="clips of one moving sprite, seed 1")
+    parser.add_argument("--mixed", type=int, default=2000, help="clips of every scene, seed 2")
+    parser.add_argument("--clusters", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2, choices=range(1, 10), metavar="N")
-    parser.add_argument("--steps", type=int, default=6000, help="of each round")
+    parser.add_argument("--steps", type=int, default=1500, help="of each round")
+    parser.add_argument("--processes", type=int, default=2, help="that train, one thread each")
     args = parser.parse_args()
+    from onevision_hf.eval.bank import make_bank
+
     pipeline = Pipeline(args.out.resolve())
     synth = ("-m", "onevision_hf.cli", "synth", "clips")
     clips = pipeline.out / "clips"
@@ -152,9 +170,10 @@ def main() -> None:
     model: Path | None = None
     for number in range(args.rounds):
         shards = cluster(pipeline, number, model, args.clusters)
-        model = train(pipeline, number, shards, model, args.steps)
+        model = train(pipeline, number, shards, model, args.steps, args.processes)
     assert model is not None
     publish(model, pipeline.out / "onevision-tiny")
+    make_bank(pipeline.out / "onevision-tiny").save(pipeline.out / "onevision-tiny")
     print(f"trained: {pipeline.out / 'onevision-tiny'}")
 
 

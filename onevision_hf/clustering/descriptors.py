@@ -125,7 +125,7 @@ def _moving_objects(reader: VideoReader, frame_ids: np.ndarray) -> np.ndarray:
             edges += _edges(rgb, frame_weight, 1) * (frame_weight.sum() / weight.sum())
     # How much more of a colour what moves has than the clip; 3 times as much is as good as certain.
     likeness = np.minimum(excess / (every + 0.01), 3)[levels]
-    parts = [0.5 * np.sqrt(every), np.sqrt(excess), 0.4 * np.sqrt(edges), 0.8 * _silhouette(likeness)]
+    parts = [0.2 * np.sqrt(every), np.sqrt(excess), 0.2 * np.sqrt(edges), 1.6 * _silhouette(likeness)]
     return np.concatenate(parts).astype(np.float32)
 
 

@@ -51,6 +51,7 @@ class HeadConfig:
     mirror: bool = False  # turn half of the pictures left to right
     num_frames: int = 64  # sampled of a video
     num_patches: int = 2048  # kept of a video
+    visible: float = 1.0  # share of a video's kept patches that a step sees, drawn anew; validation sees all
     cache: str = ""  # a folder for the patches kept in mode codec (K*C*p*p bytes a clip); empty: none
     codec: float = 0.5  # shares of the video modes; they add up to 1
     uniform: float = 0.375
@@ -309,7 +310,9 @@ def _check(config: TrainConfig) -> None:
         shares = (head.codec, head.uniform, head.collage)
         adds_up = all(s >= 0 for s in shares) and abs(sum(shares) - 1) < 1e-6
         _require(adds_up, f"{at}.codec, uniform, collage", shares, "shares that add up to 1")
-        _require(0 < head.min_zoom <= 1, f"{at}.min_zoom", head.min_zoom, "above 0 and at most 1")
+        for key in ("min_zoom", "visible"):
+            value = getattr(head, key)
+            _require(0 < value <= 1, f"{at}.{key}", value, "above 0 and at most 1")
         for key in ("size", "max_labels", "labels_per_sample", "num_frames", "num_patches"):
             _require(getattr(head, key) >= 1, f"{at}.{key}", getattr(head, key), "at least 1")
     if validation.every and validation.head:

@@ -64,7 +64,8 @@ class VideoView:
 
     codec: what codec patchification keeps (a selection in the row is used as it is). uniform: as many whole
     frames as fit in `num_patches`, one drawn from each equal stretch of the sampled frames. collage: the same
-    frames as one tall picture, t = 0. Modes follow one another in the configured shares, to the sample.
+    frames as one tall picture, t = 0. Modes follow one another in the configured shares, to the sample. With
+    `visible` below 1 a random part of the patches is left out (with a generator).
     `pixel_values_videos` (K, 3*p*p) float32, `patch_positions` (K, 3) int64.
     """
 
@@ -101,23 +102,24 @@ class VideoView:
             budget = min(self.head.num_patches, len(ids) * (self.head.size // self.patch_size) ** 2)
             chosen = self._cached(row, height, width)
             if chosen is None and self.head.cache and is_encoded(row.media):
-                return self._cache(budget)(row.media) | {
-                    "labels": pad_labels(row.labels, self.head.max_labels)
-                }
-            settings: dict[str, Any] = {"selection": chosen}
-            if chosen is None:
-                settings = {"num_frames": self.head.num_frames, "num_patches": budget}
+                cut = self._cache(budget)(row.media)
+            elif chosen is None:
+                cut = self._cut(row, num_frames=self.head.num_frames, num_patches=budget)
+            else:
+                cut = self._cut(row, selection=chosen)
         else:
-            settings = {"selection": self._whole_frames(ids, rng, height, width)}
-        cut = self._processor(row.media, return_tensors="np", **settings)
-        positions = cut["patch_positions"][0]
+            cut = self._cut(row, selection=self._whole_frames(ids, rng, height, width))
         if mode == "collage":
-            positions = _stacked(positions)
-        return {
-            "pixel_values_videos": cut["pixel_values_videos"][0],
-            "patch_positions": positions,
-            "labels": pad_labels(row.labels, self.head.max_labels),
-        }
+            cut["patch_positions"] = _stacked(cut["patch_positions"])
+        if rng is not None and self.head.visible < 1:
+            count = len(cut["patch_positions"])
+            seen = np.sort(rng.permutation(count)[: max(1, round(self.head.visible * count))])
+            cut = {name: array[seen] for name, array in cut.items()}
+        return {**cut, "labels": pad_labels(row.labels, self.head.max_labels)}
+
+    def _cut(self, row: Any, **settings: Any) -> Sample:
+        cut = self._processor(row.media, return_tensors="np", **settings)
+        return {name: cut[name][0] for name in ("pixel_values_videos", "patch_positions")}
 
     def _cache(self, budget: int) -> PatchCache:
         if budget not in self._caches:
