@@ -107,8 +107,8 @@ bench-codec-agreement: $(STAMP)  ## the signals against the published selection,
 tiny: $(STAMP)  ## draw, cluster and train onevision-tiny into out/tiny (hours; an interrupted run goes on)
 	$(BIN)/python scripts/train_tiny.py
 
-tiny-table: $(STAMP)  ## what onevision-tiny knows, against random weights and raw pixels
-	$(BIN)/python benchmarks/tiny.py
+tiny-table: $(STAMP)  ## what onevision-tiny knows, against random weights and raw pixels, into its page and card
+	$(BIN)/python benchmarks/tiny.py --write docs/onevision-tiny.md onevision_hf/assets/onevision-tiny/README.md
 
 tiny-check: $(STAMP)  ## 50 steps of its training against recorded losses
 	$(BIN)/python scripts/check_tiny.py

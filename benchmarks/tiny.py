@@ -10,7 +10,6 @@ on, and other random weights. All are tested on one set of clips, of a seed that
 
 import argparse
 import hashlib
-import json
 import os
 import tempfile
 import time
@@ -31,6 +30,7 @@ FAMILIES = ("mover_colour", "mover_shape", "direction", "speed")
 FIT_SEED, TEST_SEED = 1001, 2001  # training drew its clips from the seeds 1 and 2
 PENALTIES = (1e1, 1e2, 1e3, 1e4, 1e5)
 READOUTS = ("linear", "nearest neighbours")
+BEGIN, END = "<!-- make tiny-table -->", "<!-- end of the table -->"
 
 
 class Clips:
@@ -149,20 +149,21 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=1000, help="to fit on, and to test on")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keep clips and patches there (default: nowhere)")
-    parser.add_argument("--json", type=Path, help="write every figure there too")
+    parser.add_argument("--write", type=Path, nargs="*", default=[], help="pages whose table it replaces")
     args = parser.parse_args()
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as nowhere:
         found = measure(args.folder or Path(nowhere), args.model, args.clips, args.seeds)
+    load = os.getloadavg()[0]
     weights = hashlib.sha256((args.model / "model.safetensors").read_bytes()).hexdigest()[:12]
-    print(table(found))
-    print(
-        f"\n{args.clips} clips to fit each of {args.seeds} seeds on, {args.clips} others to test on; mean ±"
-        f" half the range over the seeds; weights {weights}; {time.perf_counter() - start:.0f} s, load of the"
-        f" machine {os.getloadavg()[0]:.1f}"
+    text = (
+        f"{table(found)}\n\n{args.clips} clips to fit each of {args.seeds} seeds on, {args.clips} others to "
+        f"test on; mean ± half the range over the seeds. Weights `{weights}`."
     )
-    if args.json:
-        args.json.write_text(json.dumps({"weights": weights, "clips": args.clips, "found": found}, indent=1))
+    print(f"{text}\n{time.perf_counter() - start:.0f} s, load of the machine {load:.1f}")
+    for page in args.write:
+        before, rest = page.read_text(encoding="utf-8").split(BEGIN, 1)
+        page.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

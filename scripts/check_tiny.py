@@ -3,7 +3,7 @@
     make tiny-check
     python scripts/check_tiny.py --record    # after a change that is meant to change them
 
-Eighty drawn clips with their labels are in tests/fixtures/onevision_tiny: no encoder and no clustering is
+Sixty-four drawn clips with their labels are in tests/fixtures/onevision_tiny: no encoder, no clustering is
 between them and the losses, only the decoder, the selection, the model, the objective and the optimizer.
 Float32 on one thread; a relative difference above 1e-3 fails, and what is installed otherwise is named.
 """

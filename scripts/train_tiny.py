@@ -1,7 +1,7 @@
 """Make onevision-tiny: draw clips, cluster them, train, and again with the encoder's own features.
 
     python scripts/train_tiny.py                      # all, into out/tiny; an interrupted run goes on
-    python scripts/train_tiny.py --out out/small --glides 120 --mixed 60 --clusters 8 --steps 6   # minutes
+    python scripts/train_tiny.py --out out/small --glides 120 --mixed 60 --clusters 8 8 --steps 6 6 # minutes
 
 No stage sees a label: the truth that `onevision synth` writes is read by `cluster purity` alone. Stages are
 the package's own commands, each of which is resumable; how long each took is in OUT/stages.json, what
@@ -15,6 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -63,11 +64,13 @@ class Pipeline:
         aside.replace(self.out / name)
 
 
-def cluster(pipeline: Pipeline, number: int, teacher: Path | None, clusters: int) -> dict[str, Path]:
+def cluster(
+    pipeline: Pipeline, number: int, teacher: Path | None, clusters: Sequence[int]
+) -> dict[str, Path]:
     """The shards of each head: clips labelled by descriptors (round 0), or by `teacher`'s features."""
     shards, out = {}, pipeline.out
     onevision = ("-m", "onevision_hf.cli", "cluster")
-    for head in HEADS:
+    for head, count in zip(HEADS, clusters, strict=True):
         folder, stage = out / f"round{number}" / head, f"round {number} {head}"
         how = ["--teacher", f"descriptors:{head}"]
         if teacher is not None:
@@ -75,7 +78,7 @@ def cluster(pipeline: Pipeline, number: int, teacher: Path | None, clusters: int
         clips, features, labels = out / "clips", folder / "features", folder / "labels"
         pipeline.run(f"{stage} features", *onevision, "features", clips, features, *how, "--workers", 2)
         pipeline.run(
-            f"{stage} kmeans", *onevision, "kmeans", features, folder / "kmeans", "--clusters", clusters
+            f"{stage} kmeans", *onevision, "kmeans", features, folder / "kmeans", "--clusters", count
         )
         pipeline.run(
             f"{stage} assign", *onevision, "assign", features, labels, "--centers", folder / "kmeans",
@@ -151,9 +154,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "tiny")
     parser.add_argument("--glides", type=int, default=4000, help="clips of one moving sprite, seed 1")
     parser.add_argument("--mixed", type=int, default=2000, help="clips of every scene, seed 2")
-    parser.add_argument("--clusters", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=2, choices=range(1, 10), metavar="N")
-    parser.add_argument("--steps", type=int, default=1500, help="of each round")
+    parser.add_argument("--clusters", type=int, nargs=2, default=(128, 64), help="of what, of how")
+    parser.add_argument("--steps", type=int, nargs="*", default=(1300, 500), help="of each round")
     parser.add_argument("--processes", type=int, default=2, help="that train, one thread each")
     args = parser.parse_args()
     from onevision_hf.eval.bank import make_bank
@@ -168,9 +170,9 @@ def main() -> None:
     )  # fmt: skip
     pipeline.run("draw mixed", *synth, "--out", clips / "mixed", "--count", args.mixed, "--seed", 2)
     model: Path | None = None
-    for number in range(args.rounds):
+    for number, steps in enumerate(args.steps):
         shards = cluster(pipeline, number, model, args.clusters)
-        model = train(pipeline, number, shards, model, args.steps, args.processes)
+        model = train(pipeline, number, shards, model, steps, args.processes)
     assert model is not None
     publish(model, pipeline.out / "onevision-tiny")
     make_bank(pipeline.out / "onevision-tiny").save(pipeline.out / "onevision-tiny")

@@ -33,7 +33,7 @@ def clustered(tmp_path_factory):
 def test_what_the_clusters_tell_is_far_above_chance_and_what_they_do_not_is_near_it(clustered):
     found = cluster_purity(*clustered)
     assert found["colour"].items == 48 and found["colour"].answers == 4
-    assert found["colour"].purity > found["colour"].chance + 0.2
+    assert found["ground"].purity > found["ground"].chance + 0.2
     assert found["word"].items < 48  # of half of the pictures
     for family in found.values():
         assert 1 / family.answers <= family.purity <= 1 and 1 / family.answers <= family.chance <= 1
