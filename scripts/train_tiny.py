@@ -20,8 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 HEADS = ("object", "motion")
-# Round 0: what needs no weights. Later: the mean of all patches says what, their means in a grid say how.
-POOLS = {"object": "tokens", "motion": "grid"}
+# Round 0: what needs no weights. Later: the pooled output says what, the tokens' means in a grid say how.
+POOLS = {"object": "pooler", "motion": "grid"}
 
 
 class Pipeline:
@@ -51,7 +51,7 @@ class Pipeline:
             sys.exit(f"{name} ended with status {result.returncode}; the same command goes on from here")
         seconds = round(time.perf_counter() - start, 1)
         print(f"[{name}] {seconds:.0f} s", flush=True)
-        self.write("stages.json", done | {name: {"seconds": seconds, "output": result.stdout[-4000:]}})
+        self.write("stages.json", done | {name: {"seconds": seconds, "output": result.stdout}})
         return result.stdout
 
     def read(self, name: str) -> dict:
@@ -100,6 +100,10 @@ def train(
     given.append(f"cluster.heads.object.cache={pipeline.out / 'cache'}")
     if start is not None:
         given += [f"model.init_from={start}", "model.overrides={}"]
+        # What the pooled output has learned is now asked of the tokens too.
+        tokens = {"clips_of": "object", "source": shards["object"], "readout": "grid", "max_labels": 1}
+        given += [f"cluster.heads.object_tokens.{k}={v}" for k, v in tokens.items()]
+        given.append("cluster.heads.object_tokens.labels_per_sample=1")
     # As `accelerate launch train.py`, which starts one process on a CPU: two make the same losses faster.
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes, "train.py")
     pipeline.run(
@@ -155,7 +159,7 @@ def main() -> None:
     parser.add_argument("--glides", type=int, default=4000, help="clips of one moving sprite, seed 1")
     parser.add_argument("--mixed", type=int, default=2000, help="clips of every scene, seed 2")
     parser.add_argument("--clusters", type=int, nargs=2, default=(128, 64), help="of what, of how")
-    parser.add_argument("--steps", type=int, nargs="*", default=(1300, 500), help="of each round")
+    parser.add_argument("--steps", type=int, nargs="*", default=(1300, 400), help="of each round")
     parser.add_argument("--processes", type=int, default=2, help="that train, one thread each")
     args = parser.parse_args()
     from onevision_hf.eval.bank import make_bank

@@ -112,12 +112,21 @@ def test_nearest_prints_and_draws(tmp_path, capsys):
     out = tmp_path / "new" / "nearest.png"
     assert main(["nearest", "bundled", "--count", "2", "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "bundled: moves " in said and len(said.splitlines()) == 4
+    assert (
+        said.startswith("bundled: ") and "direction" in said.splitlines()[0] and len(said.splitlines()) == 4
+    )
     with Image.open(out) as picture:
         assert picture.width > 900 and np.asarray(picture).std() > 20
     assert main(["nearest", "bundled", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert len(report["neighbours"]) == 4 and report["direction"] in report["directions"]
+
+
+def test_a_direction_is_named_when_enough_speaks_for_it():
+    from onevision_hf.commands.nearest import say
+
+    assert say({"left": 0.8, "up": 0.1}) == "moves left (0.80)"
+    assert say({"up": 0.1, "left": 0.2, "down": 0}) == "no clear direction (left 0.20, up 0.10)"
 
 
 @pytest.mark.parametrize(

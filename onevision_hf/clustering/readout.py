@@ -20,7 +20,7 @@ def grid_means(
     mask: Tensor | None = None,
     *,
     grid: tuple[int, int, int] = GRID,
-    time_size: int = 64,
+    time_size: int | None = 64,
 ) -> Tensor:
     """The mean of the patches in each cell of a coarse grid, cell after cell (t, h, w).
 
@@ -28,7 +28,7 @@ def grid_means(
         states: (B, K, D). positions: (B, K, 3) integers [t, h, w]. mask: (B, K), 1 for a real patch.
         grid: cells along t, h, w. Height and width are those that the clip's own patches span, which is
             the picture where a frame was kept whole.
-        time_size: length of the time grid on which t lies.
+        time_size: length of the time grid on which t lies; None takes the clip's own last t.
 
     Returns:
         (B, cells * D) float32; a cell without patches is zero.
@@ -39,7 +39,8 @@ def grid_means(
     else:
         real = mask.to(states.device).bool()
     spans = (positions[..., 1:] * real[..., None]).amax(1) + 1  # (B, 2)
-    cell = positions[..., 0] * grid[0] // time_size
+    length = (positions[..., 0] * real).amax(1, keepdim=True) + 1 if time_size is None else time_size
+    cell = positions[..., 0] * grid[0] // length
     for axis in (1, 2):
         cell = cell * grid[axis] + positions[..., axis] * grid[axis] // spans[:, axis - 1, None]
     cells = grid[0] * grid[1] * grid[2]

@@ -185,10 +185,10 @@ class EncoderTeacher:
         cache: str | None = None,
     ):
         self.pool, self.device = pool, device
-        given = {} if num_frames is None else {"num_frames": num_frames}
+        given: dict[str, Any] = {} if num_frames is None else {"num_frames": num_frames}
         self.processor = OneVisionVideoProcessor.from_pretrained(name, **given)
         self.cache = PatchCache(cache, self.processor) if cache else None
-        model = OneVisionModel.from_pretrained(name, dtype=getattr(torch, dtype))
+        model: Any = OneVisionModel.from_pretrained(name, dtype=getattr(torch, dtype))
         self.model = model.to(device).eval()
         self.identity = {
             "teacher": _identity_of(name, model),
@@ -208,7 +208,7 @@ class EncoderTeacher:
 
     @torch.inference_mode()
     def encode(self, prepared: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-        patches, places = zip(*prepared, strict=True)
+        patches, places = (list(part) for part in zip(*prepared, strict=True))
         inputs = {
             "pixel_values_videos": pad_sequence(patches, batch_first=True),
             "patch_positions": pad_sequence(places, batch_first=True),
@@ -220,7 +220,7 @@ class EncoderTeacher:
         if self.pool == "pooler":
             return normalize(outputs.pooler_output.float(), dim=1).cpu()
         mask, positions = inputs["pixel_attention_mask"], inputs["patch_positions"]
-        time_size = self.model.config.rope_temporal_size or int(positions[..., 0].max()) + 1
+        time_size = self.model.config.rope_temporal_size
         grid = GRID if self.pool == "grid" else (1, 1, 1)
         found = grid_means(outputs.last_hidden_state, positions, mask, grid=grid, time_size=time_size)
         return normalize(found, dim=1).cpu()

@@ -9,6 +9,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -22,7 +23,7 @@ from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..synthetic import CLIP_FAMILIES, Clip, draw_clip, encode
 
 FILE = "bank.safetensors"
-BANK_SEED, FIT_SEED = 3, 4  # training drew from 1 and 2
+BANK_SEED, FIT_SEED = 3, 101  # training drew from 1 and 2
 DIRECTIONS = CLIP_FAMILIES["direction"].labels
 _PENALTY = 1e3
 
@@ -80,7 +81,7 @@ class Bank:
         return draw_clip(self.seed, number)
 
 
-def make_bank(folder: str | Path, count: int = 256, glides: int = 1600, batch: int = 32) -> Bank:
+def make_bank(folder: str | Path, count: int = 256, glides: int = 800, batch: int = 32) -> Bank:
     """Encode `count` drawn clips of every scene, and fit the readout of directions on `glides` others."""
     encoder = OneVisionModel.from_pretrained(folder).eval()
     processor = OneVisionVideoProcessor.from_pretrained(folder)
@@ -95,11 +96,18 @@ def make_bank(folder: str | Path, count: int = 256, glides: int = 1600, batch: i
     targets = one_hot(torch.arange(glides) % len(DIRECTIONS)).double()
     offset = targets.mean(0)
     inner = features @ features.T + _PENALTY * torch.eye(glides, dtype=torch.float64)
-    weight = ((features.T @ torch.linalg.solve(inner, targets - offset)).T / spread).float()
+    weight = ((features.T @ torch.linalg.solve(inner, targets - offset)).T / spread).float().contiguous()
     return Bank(torch.cat(bank), weight, (offset - weight.double() @ mean.double()).float(), BANK_SEED)
 
 
-def _outputs(encoder, processor, seed: int, family: str | None, count: int, batch: int) -> Iterator:
+def _outputs(
+    encoder: OneVisionModel,
+    processor: OneVisionVideoProcessor,
+    seed: int,
+    family: str | None,
+    count: int,
+    batch: int,
+) -> Iterator[Any]:
     """(outputs, positions) of clips 0..count-1, batch by batch."""
     for first in range(0, count, batch):
         clips = [encode(draw_clip(seed, i, family).frames) for i in range(first, min(first + batch, count))]

@@ -105,7 +105,7 @@ def test_clips_kept_in_a_cache_train_alike(packs, tmp_path):
         batch = MicroBatches(trainer.task.streams, Share(0))[0]
         outputs = trainer.task.model(batch.inputs)
         found = trainer.task.losses(outputs, trainer.task.prepare(batch.inputs, 0))
-        losses.append([float(found["object"]), float(found["motion"])])
+        losses.append([found[head].item() for head in ("object", "motion")])
     assert losses[0] == losses[1]
     assert len([*(tmp_path / "cache").iterdir()]) == 6
 
