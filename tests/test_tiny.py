@@ -160,6 +160,7 @@ def test_the_check_names_what_differs():
     assert "the code has changed" in check.explain(now, now)
 
 
+@pytest.mark.slow
 def test_the_first_steps_are_those_that_were_recorded():
     """`make tiny-check` takes all fifty."""
     check = script("check_tiny")
