@@ -61,6 +61,7 @@ def test_it_takes_any_clip_and_any_picture(tiny):
         assert model(**pictures).pooler_output.shape == (2, 192)
 
 
+@pytest.mark.slow
 def test_its_nearest_neighbours_have_the_colour_of_the_mover(tiny):
     """Drawn from a seed that nobody trained on; the table of the docs is made with many more."""
     model, processor = tiny
