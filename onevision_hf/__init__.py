@@ -4,7 +4,13 @@ Importing the package registers its classes with transformers' Auto classes, so 
 `AutoModel.from_pretrained`, `AutoVideoProcessor.from_pretrained` and their kin find them.
 """
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoVideoProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForVideoClassification,
+    AutoVideoProcessor,
+)
 
 from onevision_hf.assets import bundled_clip
 from onevision_hf.modeling.codec_signals import CodecSignals, read_codec_signals
@@ -13,6 +19,7 @@ from onevision_hf.modeling.configuration_openvision3 import OpenVision3Config
 from onevision_hf.modeling.image_processing_onevision import OneVisionImageProcessor
 from onevision_hf.modeling.image_processing_openvision3 import OpenVision3ImageProcessor
 from onevision_hf.modeling.modeling_onevision import OneVisionModel
+from onevision_hf.modeling.modeling_onevision_classification import OneVisionForVideoClassification
 from onevision_hf.modeling.modeling_openvision3 import MissingVAEError, OpenVision3Model
 from onevision_hf.modeling.patch_selection import Selection, select_patches
 from onevision_hf.modeling.video_processing_onevision import OneVisionVideoProcessor
@@ -22,6 +29,7 @@ __version__ = "0.1.0"
 
 AutoConfig.register(OneVisionConfig.model_type, OneVisionConfig)
 AutoModel.register(OneVisionConfig, OneVisionModel)
+AutoModelForVideoClassification.register(OneVisionConfig, OneVisionForVideoClassification)
 AutoImageProcessor.register(OneVisionConfig, image_processor_classes={"torchvision": OneVisionImageProcessor})
 AutoVideoProcessor.register(OneVisionConfig, OneVisionVideoProcessor)
 AutoConfig.register(OpenVision3Config.model_type, OpenVision3Config)
@@ -33,6 +41,7 @@ AutoImageProcessor.register(
 # What is saved carries its code, so that it loads where this package is not installed.
 OneVisionConfig.register_for_auto_class()
 OneVisionModel.register_for_auto_class("AutoModel")
+OneVisionForVideoClassification.register_for_auto_class("AutoModelForVideoClassification")
 OneVisionImageProcessor.register_for_auto_class()
 OneVisionVideoProcessor.register_for_auto_class()
 OpenVision3Config.register_for_auto_class()
@@ -43,6 +52,7 @@ __all__ = [
     "CodecSignals",
     "MissingVAEError",
     "OneVisionConfig",
+    "OneVisionForVideoClassification",
     "OneVisionImageProcessor",
     "OneVisionModel",
     "OneVisionVideoProcessor",

@@ -21,6 +21,7 @@ from transformers.dynamic_module_utils import get_relative_import_files, get_rel
 
 from onevision_hf import (
     OneVisionConfig,
+    OneVisionForVideoClassification,
     OneVisionImageProcessor,
     OneVisionModel,
     OneVisionVideoProcessor,
@@ -152,7 +153,14 @@ def test_a_configuration_saved_alone_names_no_code_that_stayed_behind(published,
 
 
 @pytest.mark.parametrize(
-    "exported", [OneVisionConfig, OneVisionModel, OneVisionVideoProcessor, OneVisionImageProcessor]
+    "exported",
+    [
+        OneVisionConfig,
+        OneVisionModel,
+        OneVisionForVideoClassification,
+        OneVisionVideoProcessor,
+        OneVisionImageProcessor,
+    ],
 )
 def test_an_exported_file_names_every_file_that_it_needs(exported):
     """transformers 5.7 copies no further than that when it loads code from a folder."""
