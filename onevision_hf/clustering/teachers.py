@@ -102,7 +102,7 @@ class ModelTeacher:
         # Frames arrive a little larger than the model takes, as published (256 for 224).
         self.shorter_side = round(min(sides, default=224) * 256 / 224)
         self.identity = {
-            "teacher": _identity_of(name, model),
+            "teacher": identity_of(name, model),
             "num_frames": num_frames,
             "pool": pool,
             "keep_dims": keep_dims,
@@ -148,7 +148,7 @@ class ModelTeacher:
         return normalize(joined, dim=1).cpu()
 
 
-def _identity_of(name: str, model: Any) -> Any:
+def identity_of(name: str, model: Any) -> Any:
     """What tells one set of weights from another: a repository's commit, or a folder's files."""
     folder = Path(name)
     if folder.is_dir():

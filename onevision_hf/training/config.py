@@ -14,10 +14,13 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
+
+T = TypeVar("T")
 
 CONFIGS = files("onevision_hf.training") / "configs"
 
@@ -125,9 +128,16 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
 
     Raises ConfigError with the nearest key that exists, or what was expected; OSError for a missing file.
     """
-    known = sorted(path.name[:-5] for path in CONFIGS.iterdir() if path.name.endswith(".yaml"))
+    config = from_dict(read_values(name, overrides, CONFIGS))
+    config.out = config.out or f"runs/{Path(name).stem}"
+    return config
+
+
+def read_values(name: str, overrides: Sequence[str], folder: Traversable) -> dict[str, Any]:
+    """The nested values of `folder`/NAME.yaml or of the file NAME with overrides applied; nothing checked."""
+    known = sorted(path.name[:-5] for path in folder.iterdir() if path.name.endswith(".yaml"))
     if name in known:
-        text, where = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"), f"{name}.yaml"
+        text, where = (folder / f"{name}.yaml").read_text(encoding="utf-8"), f"{name}.yaml"
     elif Path(name).is_file():
         text, where = Path(name).read_text(encoding="utf-8"), name
     else:
@@ -140,16 +150,20 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
         raise ConfigError(f"{where} is not YAML: {error}") from error
     for override in overrides:
         _apply(values, override)
-    config = from_dict(values)
-    config.out = config.out or f"runs/{Path(name).stem}"
-    return config
+    return values
 
 
 def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     """A checked config from nested dictionaries."""
-    config = _build(TrainConfig, values, "")
+    config = build(TrainConfig, values)
     _check(config)
     return config
+
+
+def build(cls: type[T], values: Mapping[str, Any]) -> T:
+    """The dataclass `cls`, and those inside it, from nested dictionaries: every key exists, every value has
+    its field's type."""
+    return _build(cls, values, "", cls)
 
 
 def total_steps(config: TrainConfig, samples_per_step: int) -> int:
@@ -172,38 +186,38 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r} is not a YAML value: {error}") from error
 
 
-def _build(cls: type, values: Any, at: str) -> Any:
+def _build(cls: type, values: Any, at: str, root: type) -> Any:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{at or 'the config'} is {values!r}, expected fields of {cls.__name__}")
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
             raise ConfigError(
-                f"unknown key {_join(at, key)}{nearest(_join(at, key), every_key())}; "
+                f"unknown key {_join(at, key)}{nearest(_join(at, key), every_key(root))}; "
                 f"{at or 'the config'} has {', '.join(hints)}"
             )
-    return cls(**{key: _convert(hints[key], value, _join(at, key)) for key, value in values.items()})
+    return cls(**{key: _convert(hints[key], value, _join(at, key), root) for key, value in values.items()})
 
 
-def _convert(kind: Any, value: Any, at: str) -> Any:
+def _convert(kind: Any, value: Any, at: str, root: type) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
-        return _build(typing.cast(type, kind), value, at)
+        return _build(typing.cast(type, kind), value, at, root)
     if origin is Literal:
         if value not in arguments:
             near = nearest(str(value), [str(a) for a in arguments])
             raise ConfigError(f"{at} is {value!r}, expected one of {', '.join(map(str, arguments))}{near}")
         return value
     if origin in (types.UnionType, typing.Union):
-        return None if value is None else _convert(arguments[0], value, at)
+        return None if value is None else _convert(arguments[0], value, at, root)
     if origin is list:
         if not isinstance(value, list):
             raise ConfigError(f"{at} is {value!r}, expected a list such as [..., ...]")
-        return [_convert(arguments[0], v, f"{at}[{i}]") for i, v in enumerate(value)]
+        return [_convert(arguments[0], v, f"{at}[{i}]", root) for i, v in enumerate(value)]
     if origin is dict:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{at} is {value!r}, expected names with values")
-        return {str(k): _convert(arguments[1], v, f"{at}.{k}") for k, v in value.items()}
+        return {str(k): _convert(arguments[1], v, f"{at}.{k}", root) for k, v in value.items()}
     if kind is Any:
         return value
     if kind is float and isinstance(value, str):  # YAML 1.1 reads 5e-5, without a point, as text

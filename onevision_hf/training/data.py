@@ -220,17 +220,22 @@ def open_loader(
     dataset: Dataset = (
         StreamedBatches(streams, share, start, stop) if streamed else MicroBatches(streams, share)
     )
-    settings: dict[str, Any] = {}
-    if workers:
-        # Fork copies the locks of a process that already runs threads; starting afresh is what is safe.
-        context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-        if sys.platform == "linux":
-            context.set_forkserver_preload(["onevision_hf.training.data"])
-        settings = {"multiprocessing_context": context, "prefetch_factor": 2, "worker_init_fn": _begin_worker}
     return DataLoader(
-        dataset, batch_size=None, sampler=None if streamed else range(start, stop), num_workers=workers,
-        pin_memory=pin, **settings,
+        dataset, batch_size=None, sampler=None if streamed else range(start, stop), pin_memory=pin,
+        **worker_settings(workers),
     )  # fmt: skip
+
+
+def worker_settings(workers: int) -> dict[str, Any]:
+    """The arguments of a DataLoader that decodes in `workers` processes."""
+    if not workers:
+        return {"num_workers": 0}
+    # Fork copies the locks of a process that already runs threads; starting afresh is what is safe.
+    context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    if sys.platform == "linux":
+        context.set_forkserver_preload(["onevision_hf.training.data"])
+    settings: dict[str, Any] = {"multiprocessing_context": context, "prefetch_factor": 2}
+    return settings | {"num_workers": workers, "worker_init_fn": _begin_worker}
 
 
 def _begin_worker(worker: int) -> None:

@@ -47,17 +47,22 @@ class Trainer:
 
     Args:
         rows: sources that stand in for those of the config, by stream.
+        task: what is learned, instead of the task that the config names.
         max_steps: stop (and save) there, although the schedules go on to the config's end.
 
     Attributes: `task`, `config`, `step` (optimizer steps done), `total` (planned), `rank`, `size`.
     """
 
     def __init__(
-        self, config: TrainConfig, rows: Mapping[str, Rows] | None = None, max_steps: int | None = None
+        self,
+        config: TrainConfig,
+        rows: Mapping[str, Rows] | None = None,
+        max_steps: int | None = None,
+        task: Any = None,
     ):
         self.config, self.optim = config, config.optim
         self.out = Path(config.out)
-        self.task = make_task(config, rows)
+        self.task = make_task(config, rows) if task is None else task
         limit = InitProcessGroupKwargs(timeout=timedelta(seconds=config.timeout))
         self.accelerator = Accelerator(
             cpu=config.device == "cpu",
@@ -87,19 +92,19 @@ class Trainer:
         Raises TrainingError when the run cannot go on, OSError when a checkpoint cannot be written.
         """
         report = Report(self.config, self.accelerator, self.total, self.samples_per_step)
-        validation = Validation(self.config, self.task, self.rank, self.size, self.device)
+        validation = self.validation()
         with self._signals(), report:
             resumed = self.resume()
             report.start(self.step, resumed, [s.name for s in self.task.streams if s.order is None])
             if validation.due(self.step, self.total):
-                report.validated(self.step, validation.run())
+                validation.report(report, self.step)
             saved = self.step if resumed else -1
             for stop in self._steps(report):
-                if stop or self.step % self.config.save_every == 0 or self.step == self.stop_at:
+                if stop or self.saves():
                     self.save()
                     saved = self.step
                 if validation.due(self.step, self.total):
-                    report.validated(self.step, validation.run())
+                    validation.report(report, self.step)
                 if stop:
                     name = signal.Signals(stop).name
                     report.say(f"stopped by {name} after step {self.step}, saved; the same command goes on")
@@ -107,8 +112,20 @@ class Trainer:
             if saved != self.step:
                 self.save()
             if self.step == self.total:
-                export(self, report)
+                self.finish(report)
         return 0
+
+    def validation(self) -> Any:
+        """What has `due(step, total)` and `report(report, step)`."""
+        return Validation(self.config, self.task, self.rank, self.size, self.device)
+
+    def saves(self) -> bool:
+        """Whether a checkpoint is due after this step."""
+        return self.step % self.config.save_every == 0 or self.step == self.stop_at
+
+    def finish(self, report: Report) -> None:
+        """Every process calls this after the last step."""
+        export(self, report)
 
     def _steps(self, report: Report) -> Iterator[int]:
         """Yield after every optimizer step: 0, or the signal after which all processes stop here."""
@@ -142,7 +159,7 @@ class Trainer:
             # A step's state is read when the next one is under way; before something is written, at once.
             stop = self._settle(pending, report)[0] if pending else 0
             pending = (self.step, state, read)
-            if logs or stop or self.step % self.config.save_every == 0:
+            if logs or stop or self.saves():
                 also, norm_value, values = self._settle(pending, report)
                 stop, pending = also or stop, None
                 if logs:
