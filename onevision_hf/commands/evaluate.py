@@ -15,7 +15,14 @@ class Evaluation(NamedTuple):
     help: str
 
 
-EVALUATIONS: dict[str, Evaluation] = {}
+EVALUATIONS: dict[str, Evaluation] = {
+    "probe": Evaluation(
+        "onevision_hf.commands.eval_probe", "an attentive probe over a frozen encoder, as published"
+    ),
+    "knn": Evaluation(
+        "onevision_hf.commands.eval_knn", "nearest neighbours and a linear readout on a folder of folders"
+    ),
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -5,9 +5,9 @@
     model.freeze_encoder()                       # a probe; without it everything learns
     model(**processor("clip.mp4", return_tensors="pt"), labels=labels).loss
 
-The head is the published attentive probe (arXiv 2602.08683 section 4.2; `ClassificationHead` of
-eval_encoder/attentive_probe.py in EvolvingLMMs-Lab/OneVision-Encoder). `config.probe_position` makes it a head
-that knows where each patch lies.
+The head is the published attentive probe (arXiv 2602.08683; `ClassificationHead` of
+eval_encoder/attentive_probe.py in EvolvingLMMs-Lab/OneVision-Encoder). `config.probe_position` makes it a
+head that knows where each patch lies.
 
 Shapes as in `modeling_onevision`; C classes.
 """
