@@ -65,9 +65,10 @@ def describe(out: str, result: dict) -> str:
     return "\n".join(
         [
             f"top-1: {percent(result['last']['accuracy'])} in the last epoch, "
-            f"{percent(result['best']['accuracy'])} in the best on the test set (published figures are the best), "
-            f"chance {100 * result['chance']:.1f} %",
-            f"{result['test_clips']} test clips, {result['missing']} missing, {len(result['broken'])} unreadable",
+            f"{percent(result['best']['accuracy'])} in the best on the test set (published figures are the "
+            f"best), chance {100 * result['chance']:.1f} %",
+            f"{result['test_clips']} test clips, {result['missing']} missing, {len(result['broken'])} "
+            "unreadable",
             f"{out}/report.md: published rows, classes, the confusion matrix",
         ]
     )

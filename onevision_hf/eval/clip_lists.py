@@ -1,7 +1,7 @@
 """Which clips a probe learns from and which it is tested on: `path,label` lists or folders of folders.
 
-Everything that can be wrong with a list is said before a clip is decoded: labels out of range, a class without
-a training clip, clips that are not there, clips in both lists.
+Everything that can be wrong with a list is said before a clip is decoded: labels out of range, a class
+without a training clip, clips that are not there, clips in both lists.
 """
 
 import csv
@@ -90,8 +90,8 @@ def open_clips(config: ClipsConfig) -> ProbeClips:
         both = sorted({entry.path for entry in train} & {entry.path for entry in test})
         if both:
             raise ConfigError(
-                f"{len(both)} clips are in {config.train} and in {config.test}: {_some(both)}; a clip that was "
-                "trained on tests nothing"
+                f"{len(both)} clips are in {config.train} and in {config.test}: {_some(both)}; a clip that "
+                "was trained on tests nothing"
             )
     rows, missing = [], []
     for part, (entries, labels) in zip(("train", "test"), parts, strict=True):

@@ -150,8 +150,8 @@ class ClipView:
         """Patches from the motion of another clip in place of half of this one's."""
         chosen = half_of_motion(selection, rng)
         assert self.rows is not None
-        for offset in range(1, min(_PARTNERS, len(self.rows))):
-            other = self.rows[(position + offset) % len(self.rows)]
+        for step in rng.integers(1, max(2, len(self.rows)), _PARTNERS):
+            other = self.rows[(position + int(step)) % len(self.rows)]
             try:
                 with open_video(other.media) as reader:
                     found = self.select(reader, None)
@@ -163,7 +163,9 @@ class ClipView:
                     return
             except BROKEN:
                 continue
-        raise ConfigError(f"no other clip near number {position} has motion to take patches from")
+        raise ConfigError(
+            f"none of {_PARTNERS} other clips has motion to put into number {position} (intervene=foreign)"
+        )
 
 
 def stretch_frames(frames: int, count: int, rng: np.random.Generator | None) -> np.ndarray:

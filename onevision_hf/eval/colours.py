@@ -1,9 +1,9 @@
 """The published colour changes of training clips: one draw for a whole clip.
 
-eval_encoder's dataloader of EvolvingLMMs-Lab/OneVision-Encoder: brightness within 0.125 and contrast 0.6 to 1.4
-(in 80 % of the clips), saturation 0.6 to 1.4 (80 %), hue within 0.2 degrees (80 %), red and blue exchanged (10 %).
-There brightness is handed to an argument that multiplies, so that most of those clips come out almost black;
-here it is added, which is what its range is for.
+dataloader/ap_dataloader_dali.py of EvolvingLMMs-Lab/OneVision-Encoder: brightness within 0.125 and contrast
+0.6 to 1.4 (in 80 % of the clips), saturation 0.6 to 1.4 (80 %), hue within 0.2 degrees (80 %), red and blue
+exchanged (10 %). There brightness is handed to an argument that DALI documents as a factor; here it is added,
+which is what its range is for.
 """
 
 import math

@@ -23,7 +23,8 @@ def draw_confusion(counts: np.ndarray, names: list[str], heading: str, note: str
     named = classes <= _NAMED
     small = font(13)
     label_width = int(max(small.getlength(name) for name in names)) + 14 if named else 60
-    top, left = 128 + (label_width if named and classes > 12 else 24), MARGIN + label_width
+    level = named and all(small.getlength(name) < cell - 4 for name in names)
+    top, left = 100 + (label_width if named and not level else 24), MARGIN + label_width
     worst = _mistakes(counts, names)
     list_left = left + side + 40
     list_width = int(max([font(14).getlength(line) for line in worst], default=200)) + MARGIN
@@ -42,6 +43,10 @@ def draw_confusion(counts: np.ndarray, names: list[str], heading: str, note: str
     shades = (255 + shares[..., None] * (tone - 255)).round().astype(np.uint8)
     canvas.paste(Image.fromarray(shades).resize((side, side), Image.Resampling.NEAREST), (left, top))
     pen.rectangle([left - 1, top - 1, left + side, top + side], outline=FAINT)
+    if classes <= _NAMED:
+        for number in range(classes):
+            x, y = left + number * cell, top + number * cell
+            pen.rectangle([x, y, x + cell - 1, y + cell - 1], outline=QUIET)
     if classes <= 12:
         for row, column in np.ndindex(classes, classes):
             if counts[row, column]:
@@ -49,7 +54,7 @@ def draw_confusion(counts: np.ndarray, names: list[str], heading: str, note: str
                 at = (left + (column + 0.5) * cell, top + (row + 0.5) * cell)
                 pen.text(at, str(counts[row, column]), ink, small, anchor="mm")
     if named:
-        _name_axes(canvas, names, cell, left, top)
+        _name_axes(canvas, names, cell, left, top, level)
     else:
         for number in range(0, classes, max(1, round(classes / 8 / 10) * 10)):
             pen.text((left - 8, top + (number + 0.5) * cell), str(number), QUIET, small, anchor="rm")
@@ -63,10 +68,9 @@ def draw_confusion(counts: np.ndarray, names: list[str], heading: str, note: str
     return canvas
 
 
-def _name_axes(canvas: Image.Image, names: list[str], cell: int, left: int, top: int) -> None:
+def _name_axes(canvas: Image.Image, names: list[str], cell: int, left: int, top: int, level: bool) -> None:
     """Names to the left, and above: level where they fit their column, else turned upright."""
     pen, small = ImageDraw.Draw(canvas), font(13)
-    level = all(small.getlength(name) < cell - 4 for name in names)
     for number, name in enumerate(names):
         middle = (number + 0.5) * cell
         pen.text((left - 8, top + middle), name, INK, small, anchor="rm")

@@ -3,9 +3,10 @@
     encoder = load_encoder("facebook/dinov3-vitl16-pretrain-lvd1689m")
     tokens = encoder(patches, positions, mask)         # states (B, L, D), positions (B, L, 3), mask (B, L)
 
-OneVision takes the patches as they are. Image encoders (SigLIP 2, CLIP, DINOv3, ...) see each frame by itself,
-V-JEPA 2 pairs of frames; to their tokens a fixed sine and cosine of the frame's number is added, as published
-(eval_encoder/attentive_probe.py of EvolvingLMMs-Lab/OneVision-Encoder), and class and register tokens are kept.
+OneVision takes the patches as they are. Image encoders (SigLIP 2, CLIP, DINOv3, ...) see each frame by
+itself, V-JEPA 2 pairs of frames; to their tokens a fixed sine and cosine of the frame's number is added, as
+published (eval_encoder/attentive_probe.py of EvolvingLMMs-Lab/OneVision-Encoder); class and register tokens
+are kept.
 
 Shapes: B clips, K patches of a clip, L tokens, D channels, T frames, N tokens of a frame, p patch side.
 """
@@ -18,13 +19,14 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoVideoProcessor
 from transformers.utils import cached_file
 
+from ..assets import model_folder
 from ..clustering.teachers import identity_of
 from ..modeling.configuration_onevision import OneVisionConfig
 from ..modeling.modeling_onevision import OneVisionModel
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..training.config import ConfigError
 
-_PUBLISHED_SIZE = 224  # of the probes over OneVision
+_PUBLISHED_SIZE = 224  # of the probes over OneVision, whose encoder takes more
 _TIME_GRID = 64  # of encoders that have none, for a probe with a position
 
 
@@ -39,8 +41,9 @@ class Tokens(NamedTuple):
 class FrozenEncoder(nn.Module):
     """A model that is not trained.
 
-    Attributes: `identity` (what tells one set of weights from another), `kinds` (inputs it takes), and what a
-    clip is cut by: `patch_size`, `size` (pixels), `temporal_size`, `image_mean`, `image_std`; `hidden_size` D.
+    Attributes: `identity` (what tells one set of weights from another), `kinds` (inputs it takes),
+    `hidden_size` D, and what a clip is cut by: `patch_size`, `size` (pixels), `temporal_size`, `image_mean`,
+    `image_std`.
     """
 
     kinds: tuple[str, ...] = ("frames",)
@@ -78,8 +81,9 @@ class OneVisionTokens(FrozenEncoder):
     kinds = ("codec", "frames", "dense")
 
     def __init__(self, name: str, model: OneVisionModel, processor: OneVisionVideoProcessor):
-        config = model.config
-        super().__init__(name, model, config.patch_size, _PUBLISHED_SIZE, config.hidden_size, processor)
+        config, sides = model.config, [side for side in dict(processor.size).values() if side]
+        size = min(_PUBLISHED_SIZE, *sides)
+        super().__init__(name, model, config.patch_size, size, config.hidden_size, processor)
         self.temporal_size, self.rope_theta = config.rope_temporal_size, config.rope_theta
 
     @torch.no_grad()
@@ -158,7 +162,7 @@ class FrameTokens(FrozenEncoder):
         return frames, mask[:, ::per_frame], rows, per_frame  # a clip is padded with whole frames
 
     def _encode_clips(self, frames: Tensor, real: Tensor, per_frame: int) -> Tensor:
-        """One clip after the other, since they differ in length and every group attends to all of its clip."""
+        """One clip after the other: they differ in length, and every group attends to its whole clip."""
         lengths = real.sum(1).tolist()
         parts = []
         for clip, groups in zip(frames, lengths, strict=True):
@@ -169,11 +173,12 @@ class FrameTokens(FrozenEncoder):
 
 
 def load_encoder(name: str, device: str | torch.device = "cpu") -> FrozenEncoder:
-    """Any vision encoder of transformers, in float32: a folder, or a repository of the Hub.
+    """Any vision encoder of transformers, in float32: a folder, a repository of the Hub, or `tiny`.
 
     Raises:
         ConfigError: the model gives no frame tokens. OSError: there is no such model.
     """
+    name = model_folder(name)
     config = AutoConfig.from_pretrained(name)
     model = AutoModel.from_pretrained(name, dtype=torch.float32)
     if isinstance(config, OneVisionConfig):
@@ -185,8 +190,8 @@ def load_encoder(name: str, device: str | torch.device = "cpu") -> FrozenEncoder
     patch_size = getattr(vision, "patch_size", None)
     if not (isinstance(size, int) and isinstance(patch_size, int)):
         raise ConfigError(
-            f"{name} is a {config.model_type}, whose configuration names no image_size and patch_size: not an "
-            "encoder of square frames in patches"
+            f"{name} is a {config.model_type}, whose configuration names no image_size and patch_size: "
+            "not an encoder of square frames in patches"
         )
     frames_at_once = getattr(vision, "tubelet_size", 1)
     processor = _processor(name, video=frames_at_once > 1)
@@ -196,7 +201,7 @@ def load_encoder(name: str, device: str | torch.device = "cpu") -> FrozenEncoder
 
 
 def sines(count: int, size: int, device: torch.device) -> Tensor:
-    """(count, size): the published embedding of a frame's number, sine and cosine side by side, base 10000."""
+    """(count, size): the published embedding of a frame's number, sines and cosines in turn, base 10000."""
     rates = torch.exp(torch.arange(0, size, 2, device=device) * (-math.log(10000.0) / size))
     angles = torch.arange(count, device=device)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :size]

@@ -4,8 +4,8 @@
         rows, broken = cache.fill(rows, view, encoder)
 
 The folder knows its settings (the encoder's weights, and everything that cuts a clip): with others it is
-refused. A clip that has changed has another name. Files are written aside and renamed, so a job that was killed
-goes on.
+refused. A clip that has changed has another name. Files are written aside and renamed, so a job that was
+killed goes on.
 """
 
 from collections.abc import Mapping

@@ -2,9 +2,9 @@
 
     readout("drawn/direction", "FOLDER")["accuracy"]
 
-Features are encoded once into run folders (float16, resumable, refused with other settings). Every item is asked
-once: those of a class, sorted by the SHA-256 of their keys, are dealt to four folds, and an item's neighbours, and
-the linear map, come from the three folds that it is not in.
+Features are encoded once into run folders (float16, resumable, refused with other settings). Every item is
+asked once: those of a class, sorted by the SHA-256 of their keys, are dealt to four folds, and an item's
+neighbours, and the linear map, come from the three folds that it is not in.
 """
 
 import json

@@ -1,7 +1,7 @@
 """What a probe came to, for people and for programs: result.json, report.md, confusion.png.
 
-Shares from 0 to 1 in JSON, percent in the report. Last and best epoch are both given: published figures are the
-best epoch on the test set, which is a choice made with the answers in hand.
+Shares from 0 to 1 in JSON, percent in the report. Last and best epoch are both given: published figures are
+the best epoch on the test set, which is a choice made with the answers in hand.
 """
 
 import json

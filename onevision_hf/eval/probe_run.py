@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def run_probe(config: ProbeConfig) -> tuple[int, dict[str, Any]]:
         ConfigError, FileNotFoundError: lists, budget, cache or folder do not fit. TrainingError: too many
         clips are broken.
     """
-    state = PartialState(cpu=config.device == "cpu")
+    state = PartialState(cpu=config.device == "cpu", timeout=timedelta(seconds=config.timeout))
     processes, out = Processes.current(), Path(config.out)
     clips = open_clips(config.data)
     missing_file = out.with_name(f"{out.name}.missing.jsonl")

@@ -21,6 +21,6 @@ def fold_numbers(keys: Sequence[str], labels: Sequence[int] | np.ndarray) -> np.
     folds = np.empty(len(keys), np.int64)
     classes = np.asarray(labels)
     for label in np.unique(classes):
-        members = sorted(np.flatnonzero(classes == label), key=lambda i: digest_of(keys[i].encode()))
+        members = sorted(np.flatnonzero(classes == label).tolist(), key=lambda i: digest_of(keys[i].encode()))
         folds[members] = np.arange(len(members)) % FOLDS
     return folds
