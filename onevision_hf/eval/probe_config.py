@@ -39,7 +39,7 @@ class InputConfig:
     kind: Literal["codec", "frames", "dense"] = "codec"  # other encoders than OneVision take `frames`
     num_patches: int = 2048  # of a clip; frames: as many whole frames as that makes
     num_frames: int = 64  # sampled of a clip (codec, dense)
-    size: int = 0  # side in pixels of the square in the middle of a frame; 0: the encoder's, OneVision's at most 224
+    size: int = 0  # pixels, side of a frame's middle square; 0: the encoder's, OneVision's at most 224
     augment: bool = True  # frames and colours of training clips vary, as published; not with a cache
 
 

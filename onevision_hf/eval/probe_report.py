@@ -92,7 +92,7 @@ def _predictions(out: Path, seed: int) -> Any:
 
 def _counts(out: Path, seeds: list[int], classes: int) -> np.ndarray:
     found = [_predictions(out, seed) for seed in seeds]
-    return sum(confusion_counts(p["labels"], p["predicted"], classes) for p in found)
+    return np.sum([confusion_counts(p["labels"], p["predicted"], classes) for p in found], axis=0)
 
 
 def _per_class(out: Path, seeds: list[int], names: list[str]) -> list[dict[str, Any]]:

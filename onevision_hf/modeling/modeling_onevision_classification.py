@@ -90,12 +90,10 @@ class OneVisionAttentiveHead(nn.Module):
         init.normal_(self.probe)
         init.xavier_uniform_(self.attention.in_proj_weight)
         init.zeros_(self.attention.in_proj_bias)
-        for layer, std in (
-            (self.attention.out_proj, _INIT_STD),
-            (self.mlp[0], _INIT_STD),
-            (self.mlp[2], _INIT_STD),
-            (self.fc, _INIT_STD * _LAST_INIT_SCALE),
-        ):
+        for layer in self.modules():
+            if not isinstance(layer, nn.Linear):
+                continue
+            std = _INIT_STD * (_LAST_INIT_SCALE if layer is self.fc else 1)
             init.trunc_normal_(layer.weight, std=std, a=-100 * std, b=100 * std)
             init.zeros_(layer.bias)
         for norm in (self.norm, self.fc_norm):
@@ -166,7 +164,7 @@ class OneVisionForVideoClassification(OneVisionPreTrainedModel):
         super().__init__(config)
         self.onevision_encoder = OneVisionModel(config, add_pooling_layer=False)
         self.classifier = OneVisionAttentiveHead(
-            config.hidden_size, config.num_labels, config.probe_position, config.rope_theta
+            config.hidden_size, config.num_labels or 0, config.probe_position, config.rope_theta
         )
         self.post_init()
 

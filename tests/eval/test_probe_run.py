@@ -126,10 +126,11 @@ def test_a_killed_probe_goes_on_as_if_nothing_had_been(made, tmp_path):
     (process,) = probe_workers.start(config)
     checkpoint = tmp_path / "killed" / "seed-1" / "checkpoints" / "latest"
     try:
-        for _ in range(12000):
+        for _ in range(25000):
             if checkpoint.exists() or not process.is_alive():
                 break
             time.sleep(0.01)
+        assert checkpoint.exists()
         os.kill(process.pid, signal.SIGKILL)
     finally:
         process.join(60)
