@@ -60,7 +60,7 @@ def write_report(
         counts,
         clips.names,
         f"{config.dataset or Path(config.out).name}: what is taken for what",
-        f"last epoch, {len(config.seeds)} seed(s), {counts.sum():,} test clips; "
+        f"last epoch, {len(config.seeds)} seed(s), {counts.sum() // len(config.seeds):,} test clips; "
         f"top-1 {100 * counts.trace() / counts.sum():.1f} %",
     )
     with atomic_files(out / "confusion.png") as (path,), open(path, "wb") as file:

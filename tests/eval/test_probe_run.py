@@ -54,6 +54,7 @@ def losses(out, seed=1):
     return [json.loads(line)["loss"] for line in lines]
 
 
+@pytest.mark.timeout(900)  # a busy machine must not fail it
 def test_last_and_best_epoch_are_told_for_every_seed(made):
     folder, result = made
     assert (result["train_clips"], result["test_clips"], result["classes"]) == (12, 4, 2)
@@ -119,6 +120,7 @@ def test_a_finished_probe_is_left_alone_and_another_is_refused(made, monkeypatch
                                   **{**EVERYTHING, **change}))  # fmt: skip
 
 
+@pytest.mark.timeout(900)  # a busy machine must not fail it
 def test_a_killed_probe_goes_on_as_if_nothing_had_been(made, tmp_path):
     folder, _ = made
     config = make_config(folder / "encoder", folder / "clips", tmp_path / "killed",
@@ -142,6 +144,7 @@ def test_a_killed_probe_goes_on_as_if_nothing_had_been(made, tmp_path):
     assert losses(tmp_path / "killed") == losses(folder / "run")
 
 
+@pytest.mark.timeout(900)  # a busy machine must not fail it
 def test_two_processes_are_one(made, tmp_path):
     folder, _ = made
     config = make_config(folder / "encoder", folder / "clips", tmp_path / "two",
