@@ -193,6 +193,7 @@ torch.save({"logits": logits, "names": model.config.id2label}, out)
 """
 
 
+@pytest.mark.slow  # another interpreter; the file that it loads from is checked in test_onevision_checkpoints
 @torch.no_grad()
 def test_a_saved_classifier_carries_its_code(tmp_path):
     model = tiny(probe_position=[0, 0, 0])
