@@ -101,3 +101,10 @@ bench-codec: $(STAMP)  ## codec patchification: time and memory against a plain 
 
 bench-codec-agreement: $(STAMP)  ## the signals against the published selection, the bits spent, the true residual
 	$(BIN)/python benchmarks/codec_agreement.py
+
+.PHONY: bench-multimodal bench-multimodal-drawn
+bench-multimodal: $(STAMP)  ## the multimodal model: tokens, prefill, memory, features shared by questions
+	$(BIN)/python benchmarks/multimodal.py
+
+bench-multimodal-drawn: $(STAMP)  ## train a tiny multimodal model on drawn questions and ask it about other clips
+	$(BIN)/python benchmarks/multimodal_drawn.py

@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> None:
     stages = Stages()
     with stages.timed("model"):
         processor = AutoProcessor.from_pretrained(args.model)
-        model = AutoModelForImageTextToText.from_pretrained(args.model, dtype=args.dtype).to(device).eval()
+        model: Any = AutoModelForImageTextToText.from_pretrained(args.model, dtype=args.dtype)
+        model = model.to(device).eval()
     talk = Talk(model, processor, args.max_new_tokens)
     names = ("video_mode", "num_frames", "num_patches", "keep_ratio", "max_pixels")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
