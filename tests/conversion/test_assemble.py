@@ -137,7 +137,9 @@ def test_towers_come_out_of_whole_models_with_their_own_colours(name, folders, t
     assert list(processor.image_processor.image_mean) == mean
     assert processor.video_processor.video_mode == "frames"
     assert not processor.video_processor.takes_codec_input
-    AutoModelForImageTextToText.from_pretrained(tmp_path / "vl")
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path / "vl").vision_tower.state_dict()
+    assert again.keys() == loaded.keys()
+    assert all(torch.equal(again[key], value) for key, value in loaded.items())
 
 
 def test_a_language_model_with_turns_of_its_own_keeps_them(folders, tmp_path):
