@@ -78,8 +78,8 @@ def two_events(folder, rng: np.random.Generator, number: int, first: int) -> str
     clip += rng.integers(0, 30, (1, 56, 56, 3), dtype=np.uint8)
     starts = np.sort(rng.choice(np.arange(2, 13, 3), 2, replace=False))
     for colour, start in zip((0, 2), starts if first == 0 else starts[::-1], strict=True):
-        y, x = rng.integers(0, 4, 2) * 14
-        clip[start : start + 3, y : y + 14, x : x + 14] = COLOURS[colour]
+        y, x = rng.integers(0, 3, 2) * 14
+        clip[start : start + 3, y : y + 28, x : x + 28] = COLOURS[colour]
     return str(write_clip(folder / f"{number}.mp4", clip))
 
 
