@@ -13,7 +13,7 @@ from onevision_hf import OneVisionConfig
 
 COLOURS = np.array([(230, 40, 40), (40, 200, 40), (50, 60, 230)])
 SHAPES = ((42, 42), (14, 56))  # a square and a bar: height, width
-STEPS_PICTURES, STEPS_CLIPS = 100, 130
+STEPS_PICTURES, STEPS_CLIPS = 100, 100
 LETTERS = [ord(letter) for letter in "ABCDEF"]  # a letter for each colour and shape
 
 
@@ -86,15 +86,15 @@ def two_events(folder, rng: np.random.Generator, number: int, first: int) -> str
 def test_the_order_of_two_events_is_read_from_positions_of_codec_patches(tmp_path):
     """The language model sees one pooled token of a clip, so that the order of tokens tells it nothing."""
     rng = np.random.default_rng(1)
-    turns = rng.integers(0, 2, 180)
+    turns = rng.integers(0, 2, 160)
     # Frequencies for distances of a few patches, as the tiny encoder of the package has: learnt sooner.
     tower = OneVisionConfig.tiny(initializer_range=0.1, rope_theta=100)
     processor = tiny_processor(tiny_config())
     clips = [
-        processor.read_video(two_events(tmp_path, rng, n, turn), num_frames=16, num_patches=40)
+        processor.read_video(two_events(tmp_path, rng, n, turn), num_frames=16, num_patches=48)
         for n, turn in enumerate(turns)
     ]
-    assert all(len(clip) == 40 and len(set(clip.frames.tolist())) > 1 for clip in clips)
+    assert all(len(clip) == 48 and len(set(clip.frames.tolist())) > 1 for clip in clips)
     prompt_ids = torch.tensor(processor.tokenizer("<|video_pad|>which is first?")["input_ids"])
 
     def answers(model, numbers, positioned: bool) -> Tensor:
@@ -112,14 +112,14 @@ def test_the_order_of_two_events_is_read_from_positions_of_codec_patches(tmp_pat
     def accuracy(positioned: bool) -> float:
         model = tiny_model(vision=tower, vision_feature_layer=-1)
         right = torch.tensor(LETTERS)[torch.from_numpy(turns)]
-        batches = [(np.arange(start, start + 20),) for start in range(0, 120, 20)]
+        batches = [(np.arange(start, start + 20),) for start in range(0, 100, 20)]
 
         def loss_of(numbers):
             logits = answers(model, numbers, positioned)[:, -1]
             return torch.nn.functional.cross_entropy(logits, right[numbers])
 
-        learn(model, batches, loss_of, STEPS_CLIPS, lr=3e-3)
-        held_out = np.arange(120, 180)
+        learn(model, batches, loss_of, STEPS_CLIPS)
+        held_out = np.arange(100, 160)
         with torch.no_grad():
             return float((letters(answers(model, held_out, positioned)) == right[held_out]).float().mean())
 
