@@ -4,18 +4,30 @@ Importing the package registers its classes with transformers' Auto classes, so 
 `AutoModel.from_pretrained`, `AutoVideoProcessor.from_pretrained` and their kin find them.
 """
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoVideoProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoVideoProcessor,
+)
 
 from onevision_hf.assets import bundled_clip
 from onevision_hf.modeling.codec_signals import CodecSignals, read_codec_signals
 from onevision_hf.modeling.configuration_onevision import OneVisionConfig
+from onevision_hf.modeling.configuration_onevision_vl import OneVisionVLConfig
 from onevision_hf.modeling.configuration_openvision3 import OpenVision3Config
 from onevision_hf.modeling.image_processing_onevision import OneVisionImageProcessor
+from onevision_hf.modeling.image_processing_onevision_vl import OneVisionVLImageProcessor
 from onevision_hf.modeling.image_processing_openvision3 import OpenVision3ImageProcessor
 from onevision_hf.modeling.modeling_onevision import OneVisionModel
+from onevision_hf.modeling.modeling_onevision_vl import OneVisionVLForConditionalGeneration
 from onevision_hf.modeling.modeling_openvision3 import MissingVAEError, OpenVision3Model
 from onevision_hf.modeling.patch_selection import Selection, select_patches
+from onevision_hf.modeling.processing_onevision_vl import OneVisionVLProcessor
 from onevision_hf.modeling.video_processing_onevision import OneVisionVideoProcessor
+from onevision_hf.modeling.video_processing_onevision_vl import OneVisionVLVideoProcessor, VideoPatches
 from onevision_hf.modeling.video_reader import VideoReader, VideoReadError
 
 __version__ = "0.1.0"
@@ -29,6 +41,13 @@ AutoModel.register(OpenVision3Config, OpenVision3Model)
 AutoImageProcessor.register(
     OpenVision3Config, image_processor_classes={"torchvision": OpenVision3ImageProcessor}
 )
+AutoConfig.register(OneVisionVLConfig.model_type, OneVisionVLConfig)
+AutoModelForImageTextToText.register(OneVisionVLConfig, OneVisionVLForConditionalGeneration)
+AutoProcessor.register(OneVisionVLConfig, OneVisionVLProcessor)
+AutoImageProcessor.register(
+    OneVisionVLConfig, image_processor_classes={"torchvision": OneVisionVLImageProcessor}
+)
+AutoVideoProcessor.register(OneVisionVLConfig, OneVisionVLVideoProcessor)
 
 # What is saved carries its code, so that it loads where this package is not installed.
 OneVisionConfig.register_for_auto_class()
@@ -38,6 +57,11 @@ OneVisionVideoProcessor.register_for_auto_class()
 OpenVision3Config.register_for_auto_class()
 OpenVision3Model.register_for_auto_class("AutoModel")
 OpenVision3ImageProcessor.register_for_auto_class()
+OneVisionVLConfig.register_for_auto_class()
+OneVisionVLForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+OneVisionVLProcessor.register_for_auto_class()
+OneVisionVLImageProcessor.register_for_auto_class()
+OneVisionVLVideoProcessor.register_for_auto_class()
 
 __all__ = [
     "CodecSignals",
@@ -45,11 +69,17 @@ __all__ = [
     "OneVisionConfig",
     "OneVisionImageProcessor",
     "OneVisionModel",
+    "OneVisionVLConfig",
+    "OneVisionVLForConditionalGeneration",
+    "OneVisionVLImageProcessor",
+    "OneVisionVLProcessor",
+    "OneVisionVLVideoProcessor",
     "OneVisionVideoProcessor",
     "OpenVision3Config",
     "OpenVision3ImageProcessor",
     "OpenVision3Model",
     "Selection",
+    "VideoPatches",
     "VideoReadError",
     "VideoReader",
     "__version__",

@@ -186,8 +186,14 @@ class OneVisionEncoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(OneVisionLayer(config) for _ in range(config.num_hidden_layers))
 
-    def forward(self, hidden_states: Tensor, rotary: tuple[Tensor, Tensor], **kwargs: Any) -> Tensor:
-        for layer in self.layers:
+    def forward(
+        self,
+        hidden_states: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        num_layers: int | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        for layer in self.layers[:num_layers]:
             hidden_states = layer(hidden_states, rotary, **kwargs)
         return hidden_states
 
@@ -280,6 +286,7 @@ class OneVisionModel(OneVisionPreTrainedModel):
         pixel_attention_mask: Tensor | None = None,
         pixel_values_videos: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        num_layers: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         r"""
@@ -298,6 +305,8 @@ class OneVisionModel(OneVisionPreTrainedModel):
             pixel_values_videos (`torch.FloatTensor` of shape (B, K, C*p*p)): patches, flattened as (C, p, p).
             cu_seqlens (`torch.IntTensor` of shape (B+1,), *optional*): bounds of the items of a packed batch,
                 whose patches are (sum K, C*p*p) and positions (sum K, 3). Does not go with a mask.
+            num_layers (`int`, *optional*): stop after so many layers (0..all), whose output is then
+                `last_hidden_state`, without the final norm and the head: what multimodal models read.
 
         Returns:
             `last_hidden_state` (B, K, D), packed (sum K, D), and `pooler_output` (B, D), which is `None`
@@ -318,6 +327,8 @@ class OneVisionModel(OneVisionPreTrainedModel):
         )
         hidden_states = self.layernorm_pre(self.embeddings(patches))
         rotary = self.video_rope(positions.to(hidden_states.device), hidden_states.dtype)
+        if num_layers is not None and not 0 <= num_layers <= len(self.encoder.layers):
+            raise ValueError(f"num_layers is {num_layers}, the encoder has {len(self.encoder.layers)} layers")
         if "attention_mask" in kwargs:
             raise ValueError("the mask of the encoder is called pixel_attention_mask, got attention_mask")
         if cu_seqlens is None:
@@ -332,9 +343,9 @@ class OneVisionModel(OneVisionPreTrainedModel):
             arguments: dict[str, Any] = {"attention_mask": attention_mask}
         else:
             mask, arguments = self._keep_items_apart(hidden_states, cu_seqlens)
-        hidden_states = self.encoder(hidden_states, rotary, **arguments, **kwargs)
+        hidden_states = self.encoder(hidden_states, rotary, num_layers=num_layers, **arguments, **kwargs)
 
-        if self.layernorm_post is None or self.head is None:
+        if num_layers is not None or self.layernorm_post is None or self.head is None:
             return BaseModelOutputWithPooling(last_hidden_state=hidden_states)
         hidden_states = self.layernorm_post(hidden_states)
         return BaseModelOutputWithPooling(
