@@ -55,3 +55,15 @@ def task_manager(mirror: Path) -> Any:
     from onevision_hf.eval.suite_tasks import task_manager_of
 
     return task_manager_of((*SUITES["all16"], *SUITES["openvision3"]))
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A multimodal model of a few thousand parameters, saved with its processor; it knows nothing."""
+    from vl_tiny import tiny_model, tiny_processor
+
+    folder = tmp_path_factory.mktemp("tiny-vl")
+    model = tiny_model("patch_merger")
+    model.save_pretrained(folder)
+    tiny_processor(model.config).save_pretrained(folder)
+    return folder
