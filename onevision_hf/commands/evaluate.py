@@ -15,7 +15,17 @@ class Evaluation(NamedTuple):
     help: str
 
 
-EVALUATIONS: dict[str, Evaluation] = {}
+EVALUATIONS: dict[str, Evaluation] = {
+    "suite": Evaluation(
+        "onevision_hf.commands.eval_suite", "the 16 benchmarks of the paper, through lmms-eval"
+    ),
+    "compare": Evaluation(
+        "onevision_hf.commands.eval_compare", "codec input against whole frames at one budget, paired"
+    ),
+    "prepare": Evaluation(
+        "onevision_hf.commands.eval_prepare", "the benchmarks' data: what, where, how large, is it there"
+    ),
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

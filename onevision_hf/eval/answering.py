@@ -1,12 +1,13 @@
-"""Many questions to a multimodal model: read ahead, put together, media encoded once, batches by token budget.
+"""Many questions to a multimodal model: read ahead, put together, encoded once, batched by token budget.
 
     answering = Answering(model, processor, settings)
-    answering.answer(questions, done)      # done([(question, Answer or BrokenMediaError), ...]) after each batch
+    answering.answer(questions, done)   # done([(question, Answer or BrokenMediaError), ...]) a batch
 
 Questions that generate alike are answered together, those about one clip next to one another.
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,13 +28,15 @@ Outcome = tuple[Question, Answer | BrokenMediaError]
 PATCHES_AT_ONCE = 1 << 16
 # Prompts of a batch where only tokens are limited.
 MOST_PROMPTS = 64
+# No part of an answer, and spreadsheets (MMBench writes one) refuse them.
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 # The turn of a ChatML model ends with this, whatever its tokenizer calls the end of a text.
 END_OF_TURN = "<|im_end|>"
 
 
 @dataclass
 class Statistics:
-    """Of all calls: questions answered, batches, media encoded, tokens, seconds in all and waiting for data."""
+    """Of all calls: questions answered, batches, media encoded, tokens, seconds in all and in waiting."""
 
     questions: int = 0
     batches: int = 0
@@ -125,7 +128,7 @@ class Answering:
         outcomes: list[Outcome] = []
         for ready, sequence in zip(batch, sequences[:, ids.shape[1] :].tolist(), strict=True):
             end = next((i for i, token in enumerate(sequence) if token in self._stops), len(sequence))
-            text = self.processor.tokenizer.decode(sequence[:end], skip_special_tokens=True)
+            text = CONTROL.sub("", self.processor.tokenizer.decode(sequence[:end], skip_special_tokens=True))
             for stop in ready.question.until:
                 text = text.split(stop)[0]
             outcomes.append((ready.question, self._count(ready, Answer(text), end)))
@@ -133,7 +136,7 @@ class Answering:
 
     @torch.inference_mode()
     def _losses(self, batch: list[Ready]) -> list[Outcome]:
-        """Cross-entropy, a mean over the continuation's tokens, which end all prompts alike (left padding)."""
+        """Cross-entropy, a mean over the continuation's tokens, which all prompts end with."""
         wanted = [ready.continuation for ready in batch]
         assert all(tokens is not None and len(tokens) for tokens in wanted)
         ids, mask = self._padded(
@@ -175,7 +178,7 @@ class Answering:
         return ids.to(self.model.device), mask.to(self.model.device)
 
     def _features(self, batch: list[Ready]) -> dict[str, list[Tensor]]:
-        """Embeddings of the batch's media by kind, in the order of the prompts; what is known is not encoded."""
+        """Embeddings of the batch's media by kind, in the prompts' order; the known are not encoded."""
         found: dict[str, Tensor] = {}
         missing: dict[str, Medium] = {}
         for medium in (medium for ready in batch for medium in ready.media):

@@ -28,7 +28,8 @@ class Settings:
         sampling: "codec", patches that the codec says matter; "frames", whole frames; "dense", every patch
             of as many frames as the codec would look at.
         num_frames: frames sampled of a video; 64, and 8 of "frames".
-        num_patches, keep_ratio: the budget of "codec", one of them; the processor's own where neither is given.
+        num_patches, keep_ratio: the budget of "codec", one of them; the processor's own where neither is
+            given.
         preset: which signals of the codec count.
         max_pixels: images and frames larger than this are made smaller.
         device: "cuda" or "cpu"; the GPU of this process where there is one.
@@ -66,7 +67,8 @@ class Settings:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is one of {', '.join(allowed)}, found {getattr(self, name)!r}")
         for name in (
-            "num_frames", "num_patches", "max_pixels", "batch_size", "token_budget", "max_new_tokens", "workers",
+            "num_frames", "num_patches", "max_pixels", "batch_size", "token_budget", "max_new_tokens",
+            "workers",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
@@ -79,8 +81,8 @@ class Settings:
             given = [n for n in ("num_patches", "keep_ratio", "preset") if getattr(self, n) is not None]
             if given:
                 raise ValueError(
-                    f"{given[0]} is a setting of sampling=codec; sampling={self.sampling} keeps whole frames: "
-                    "give num_frames"
+                    f"{given[0]} is a setting of sampling=codec; sampling={self.sampling} keeps whole "
+                    "frames: give num_frames"
                 )
 
     @classmethod

@@ -52,7 +52,7 @@ def request_key(
     selection: Mapping[str, Any],
     repeat: int = 0,
 ) -> str:
-    """What makes an answer this one: the same only for the same question to the same model, seen the same way.
+    """What makes an answer this one: the same question to the same model, seen the same way.
 
     Args:
         document: its number and its plain fields (no media).

@@ -34,7 +34,7 @@ from .lmms_requests import (
     visual_messages,
     with_videos,
 )
-from .questions import Answer, BrokenMediaError, Conversation, Question
+from .questions import BrokenMediaError, Conversation, Question
 from .suite import LMMS_EVAL, row_of
 from .suite_report import Broken
 
@@ -61,7 +61,7 @@ class Parts:
 
 @dataclass(eq=False)
 class Asked:
-    """A request on its way: its question, and when it is answered the entry; `broken` where that is made up."""
+    """A request on its way: its question, and then its entry; `broken` where that is made up."""
 
     request: Any
     parts: Parts
@@ -79,7 +79,8 @@ class Asked:
 class OneVision(lmms):
     """What both protocols share. Arguments: those of `Settings`.
 
-    Attributes: `broken` (list of `Broken`), `reused` (answers found in the journal), `fingerprint`, `answering`.
+    Attributes: `broken` (list of `Broken`), `reused` (answers found in the journal), `fingerprint`,
+    `answering`.
 
     Raises:
         ValueError: an argument that is unknown or out of range; a folder that is no model; processes that did
@@ -127,7 +128,7 @@ class OneVision(lmms):
         return [_result(item) for item in asked]
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """(mean loss, whether greedy decoding gives it) of each continuation; lmms-eval takes the least loss."""
+        """(mean loss, whether greedy decoding gives it) of each answer; lmms-eval takes the least loss."""
         asked = []
         for request in requests:
             if len(request.args) != 6:
@@ -290,8 +291,8 @@ class OneVision(lmms):
         parts = item.parts
         if self.settings.on_error == "stop":
             raise EvaluationStopped(
-                f"{parts.task}, question {parts.doc_id}: {error}; mend it, or count such questions as wrong or "
-                "leave them out (on_error=wrong, on_error=skip)"
+                f"{parts.task}, question {parts.doc_id}: {error}; mend it, or count such questions as wrong "
+                "or leave them out (on_error=wrong, on_error=skip)"
             ) from error
         skipped = self.settings.on_error == "skip" and item.request in getattr(parts.owner, "instances", ())
         if skipped:  # lmms-eval leaves out documents that have no requests
@@ -299,7 +300,9 @@ class OneVision(lmms):
         self.broken.append(
             Broken(parts.task, parts.doc_id, error.media, error.reason, "skipped" if skipped else "wrong")
         )
-        logger.warning(f"onevision: {parts.task}, question {parts.doc_id} counts as {self.broken[-1].counted}: {error}")
+        logger.warning(
+            f"onevision: {parts.task}, question {parts.doc_id} counts as {self.broken[-1].counted}: {error}"
+        )
         if self.journal is not None:
             with open(self.journal.folder / BROKEN.format(rank=self._rank), "a", encoding="utf-8") as file:
                 file.write(json.dumps(vars(self.broken[-1])) + "\n")
@@ -336,7 +339,8 @@ class OneVisionChat(OneVision):
 
 
 class OneVisionSimple(OneVision):
-    """For requests that hold text and visuals; `--force_simple` takes it, and tasks that ask for losses need it."""
+    """For requests that hold text and visuals; `--force_simple` takes it, and tasks that ask for losses need
+    it."""
 
     is_simple = True
 

@@ -1,6 +1,6 @@
 """What lmms-eval finds under the entry point `lmms_eval.models`: the model called `onevision`.
 
-python -m lmms_eval --model onevision --model_args pretrained=DIR,sampling=codec,num_patches=2048 --tasks videomme
+python -m lmms_eval --model onevision --model_args pretrained=DIR,num_patches=2048 --tasks videomme
 """
 
 from typing import Any

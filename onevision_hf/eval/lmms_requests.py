@@ -21,7 +21,9 @@ SAMPLED = ("temperature", "top_p", "top_k")
 MAX_NEW_TOKENS = 1024
 
 
-def split_generation(arguments: Mapping[str, Any], limit: int | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+def split_generation(
+    arguments: Mapping[str, Any], limit: int | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(arguments of `generate`, strings that end an answer) of a task's `generation_kwargs`.
 
     Temperature 0 is greedy; `limit` caps max_new_tokens.
@@ -38,7 +40,7 @@ def split_generation(arguments: Mapping[str, Any], limit: int | None) -> tuple[d
 
 
 def chat_messages(messages: Any) -> Conversation:
-    """lmms-eval's messages as transformers': {"type": "video", "url": path} becomes {"type": "video", "video": path}.
+    """lmms-eval's messages as transformers': the "url" of a video goes under "video".
 
     Raises:
         ValueError: sound, or a part of a video, which this model does not take.
@@ -55,7 +57,9 @@ def chat_messages(messages: Any) -> Conversation:
                 parts.append({"type": "text", "text": part["text"]})
             elif kind in ("image", "video"):
                 if part.get("start_time") is not None or part.get("end_time") is not None:
-                    raise ValueError("the task asks about a part of a video (start_time, end_time): not supported")
+                    raise ValueError(
+                        "the task asks about a part of a video (start_time, end_time): not supported"
+                    )
                 parts.append({"type": kind, kind: part["url"]})
             else:
                 raise ValueError(f"the task shows {kind}; this model takes text, images and videos")
@@ -134,4 +138,3 @@ def task_of(function: Any) -> Any:
     while isinstance(function, partial):
         function = function.func
     return getattr(function, "__self__", None)
-

@@ -1,6 +1,6 @@
 """A question to a multimodal model, and what may go wrong with its media.
 
-    Question(messages=lambda: [{"role": "user", "content": [{"type": "video", "video": "clip.mp4"}, ...]}], ...)
+    Question(lambda: [{"role": "user", "content": [{"type": "video", "video": "clip.mp4"}, ...]}])
 
 A conversation is made when it is needed: pictures are large, and the code of a benchmark that gives them may
 fail in its own ways, one of which is to end the process.
@@ -61,7 +61,8 @@ def conversation_of(question: Question) -> Conversation:
     """The conversation, whatever the benchmark's code does.
 
     Raises:
-        BrokenMediaError: it failed, tried to end the process (as several tasks do where a file is missing), or
+        BrokenMediaError: it failed, tried to end the process (as several tasks do where a file is missing),
+            or
             gave no media where the question needs some.
     """
     try:

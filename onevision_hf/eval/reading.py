@@ -1,9 +1,10 @@
-"""Questions made ready for the model ahead of it, in threads: media read, selected and cut, prompts as tokens.
+"""Questions made ready for the model ahead of it, in threads: media read and cut, prompts as tokens.
 
     for ready in Reader(processor, {"num_patches": 2048}).read(questions):
-        ...                                     # in the order of the questions; a broken one comes as `Failed`
+        ...                                 # in the order of the questions; a broken one as `Failed`
 
-A clip that several questions in a row ask about is read once, and its patches are freed after the last of them.
+A clip that several questions in a row ask about is read once, and its patches are freed after the last of
+them.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ IMAGE, VIDEO = "image", "video"
 
 @dataclass(eq=False)
 class Medium:
-    """An image or a video as patches (N, C*p*p) and positions (N, 3); the same `key` means the same features."""
+    """An image or a video as patches (N, C*p*p) and positions (N, 3); one `key`, the same features."""
 
     kind: str
     key: str
@@ -68,7 +69,8 @@ class Reader:
         workers: threads that read media; another one writes prompts.
         ahead: media that may be read or being read before they are asked for.
 
-    Attributes: `waited`, seconds in which the next question was not ready yet; `read_media`, how many were read.
+    Attributes: `waited`, seconds in which the next question was not ready yet; `read_media`, how many were
+    read.
     """
 
     def __init__(self, processor: Any, of_media: Mapping[str, Any], workers: int = 2, ahead: int = 8):

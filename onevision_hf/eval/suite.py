@@ -258,7 +258,7 @@ def select(names: str) -> tuple[Benchmark, ...]:
             tasks = ", ".join(dict.fromkeys(benchmark.task for benchmark in every))
             raise ValueError(
                 f"no suite and no task of the table is called {name!r}; suites: {', '.join(SUITES)}; "
-                f"tasks: {tasks}. Any other task of lmms-eval runs with `python -m lmms_eval --model onevision`"
+                f"tasks: {tasks}. Other tasks of lmms-eval run with `python -m lmms_eval --model onevision`"
             )
     if not wanted:
         raise ValueError(f"no task is named by {names!r}; suites: {', '.join(SUITES)}")

@@ -1,7 +1,7 @@
 """Answers that a task's own scoring reads and counts as wrong, for documents whose media are broken.
 
-An empty or garbled answer is not simply wrong everywhere: some tasks draw a choice at random for it, some drop
-the document from the denominator. A valid wrong choice is wrong in all of them. Each function takes a
+An empty or garbled answer is not simply wrong everywhere: some tasks draw a choice at random for it, some
+drop the document from the denominator. A valid wrong choice is wrong in all of them. Each function takes a
 document of the task's data set.
 """
 

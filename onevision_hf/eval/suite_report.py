@@ -1,6 +1,7 @@
 """The report of a run of the suite: `report.md` for people, `report.json` for programs, `report.png`.
 
-Ours stands on a scale of 0 to 100 beside the published columns, each row with what to think of before comparing.
+Ours stands on a scale of 0 to 100 beside the published columns, each row with what to think of before
+comparing.
 """
 
 from collections import Counter
@@ -138,8 +139,8 @@ class Report:
             ]
         for table in self.tables:
             lines += ["", f"## {table.title}", "", *self._table(table)]
-            lines += ["", f"Scale: ours and the published columns on 0 to 100. Source: {table.source}. Language "
-                      f"model: {table.language_model}. A dash: not measured."]  # fmt: skip
+            lines += ["", f"Scale: ours and the published columns on 0 to 100. Source: {table.source}. "
+                      f"Language model: {table.language_model}. A dash: not measured."]  # fmt: skip
             lines += ["", "Before comparing:", ""]
             lines += [
                 f"- {row.name} (`{row.benchmark.task}`, {row.benchmark.split}, `{row.benchmark.metric}`)"
@@ -173,7 +174,8 @@ class Report:
         for row in self.rows_of(table):
             ours = "-" if row.figure is None else f"**{row.figure:.1f}**"
             published = " | ".join(f"{value:.1f}" for value in self.published_of(table, row))
-            yield f"| {row.name} | {ours} | {published} | {row.documents} | {len(self.broken_in(row)) or ''} |"
+            broken = len(self.broken_in(row)) or ""
+            yield f"| {row.name} | {ours} | {published} | {row.documents} | {broken} |"
         for name, ours, values in self.means(table):
             published = " | ".join(f"{value:.1f}" for value in values)
             yield f"| *{name}* | **{ours:.1f}** | {published} | | |"

@@ -1,10 +1,11 @@
 """From lmms-eval's results to the rows of the suite, on a scale of 0 to 100."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .suite import Benchmark
+from .suite import Benchmark, row_of
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,25 @@ class Row:
         return self.benchmark.name
 
 
-def read_rows(results: Mapping[str, Any], benchmarks: Iterable[Benchmark]) -> list[Row]:
+def read_rows(
+    results: Mapping[str, Any], benchmarks: Iterable[Benchmark], skipped: Iterable[tuple[str, int]] = ()
+) -> list[Row]:
     """The rows of `benchmarks` out of what `simple_evaluate` returned.
 
     The mean over a group's tasks is taken here, since lmms-eval leaves the row of MVBench's group blank.
 
+    Args:
+        skipped: (task, document) of each question that was left out.
+
     Raises:
         ValueError: a task ran but its results have no such metric: another version of lmms-eval.
     """
-    rows = []
+    rows, missing = [], Counter(task for task, _ in skipped)
     for benchmark in benchmarks:
         parts = subtasks(results, benchmark.task)
         values, documents = [], 0
         for task in parts:
-            documents += results["n-samples"][task]["effective"]
+            documents += int(results["n-samples"][task]["effective"]) - missing[task]
             value = metric_of(results["results"].get(task, {}), benchmark.metric, task)
             if value is not None:
                 values.append(value)
@@ -51,8 +57,8 @@ def read_rows(results: Mapping[str, Any], benchmarks: Iterable[Benchmark]) -> li
 
 
 def subtasks(results: Mapping[str, Any], task: str) -> list[str]:
-    """The tasks of a group, or the task itself."""
-    return list(results.get("group_subtasks", {}).get(task) or [task])
+    """The tasks of a group that ran, or the task itself."""
+    return [name for name in results["n-samples"] if name == task or row_of(name) is row_of(task)] or [task]
 
 
 def metric_of(result: Mapping[str, Any], metric: str, task: str) -> float | None:

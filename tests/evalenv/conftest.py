@@ -1,7 +1,7 @@
 """The `eval` environment's tests: the mirror of data sets, drawn once a session, and lmms-eval pointed at it.
 
-lmms-eval, datasets and huggingface_hub read their settings when they are imported, so these are set here, above
-every import; an attempt to reach a network fails at once.
+lmms-eval, datasets and huggingface_hub read their settings when they are imported, so these are set here,
+above every import; an attempt to reach a network fails at once.
 """
 
 import importlib.util

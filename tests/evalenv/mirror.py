@@ -3,8 +3,9 @@
     build_mirror(root)       # run lmms-eval with root as its working directory and HF_HOME
 
 `datasets.load_dataset("owner/name")` prefers a folder of that relative name, and lmms-eval skips its download
-where the folder of videos exists: so the task files run as they are, without a network. Columns are those of the
-published tables; texts are made up, and what is asked has its answer from the drawn truth where that fits.
+where the folder of videos exists: so the task files run as they are, without a network. Columns are those of
+the published tables; texts are made up, and what is asked has its answer from the drawn truth where that
+fits.
 """
 
 import json

@@ -1,4 +1,5 @@
-"""The table of the suite against the stock task files: an oracle reaches every maximum, wrong answers the minimum."""
+"""The table of the suite against the stock task files: an oracle reaches every maximum, wrong answers the
+minimum."""
 
 from argparse import Namespace
 from pathlib import Path
