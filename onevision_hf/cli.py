@@ -32,6 +32,13 @@ COMMANDS: dict[str, Command] = {
     "convert": Command(
         "onevision_hf.commands.convert", "turn a published checkpoint into a transformers folder"
     ),
+    "assemble": Command(
+        "onevision_hf.commands.assemble", "an encoder + a language model -> a multimodal model"
+    ),
+    "chat": Command("onevision_hf.commands.chat", "talk with a multimodal model about a clip or an image"),
+    "extract-encoder": Command(
+        "onevision_hf.commands.extract_encoder", "the tower of a multimodal model -> an encoder's folder"
+    ),
     "latents": Command("onevision_hf.commands.latents", "cache what OpenVision 3's VAE makes of pictures"),
     "push": Command("onevision_hf.commands.push", "publish a folder to a Hub repository"),
 }

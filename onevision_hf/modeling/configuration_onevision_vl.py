@@ -48,8 +48,8 @@ class OneVisionVLConfig(PreTrainedConfig):
     model_type = "onevision_vl"
     sub_configs = {"text_config": AutoConfig, "vision_config": AutoConfig}
 
-    text_config: dict | PreTrainedConfig | None = None
-    vision_config: dict | PreTrainedConfig | None = None
+    text_config: Any = None
+    vision_config: Any = None
     connector: str = "mlp2x_gelu"
     vision_feature_layer: int = -2
     image_token_id: int = 151655

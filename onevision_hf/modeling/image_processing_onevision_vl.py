@@ -45,12 +45,12 @@ class OneVisionVLImageProcessorKwargs(OneVisionImageProcessorKwargs, total=False
 class OneVisionVLImageProcessor(OneVisionImageProcessor):
     """Images of any sizes as one pack of patches.
 
-    `size=None` (default) keeps each image's own resolution, up to `max_pixels`; an int or {"shortest_edge": s}
-    scales the shorter side to s; {"height": h, "width": w} gives every image that size. All are rounded to
-    whole merge blocks. `candidate_sizes` instead pads to one of a few sizes, as published.
+    `size=None` (default) keeps each image's own resolution, up to `max_pixels`; an int or
+    {"shortest_edge": s} scales the shorter side to s; {"height": h, "width": w} gives every image that size.
+    All are rounded to whole merge blocks. `candidate_sizes` instead pads to one of a few sizes, as published.
 
-    Returns `pixel_values` (sum N, C*p*p), each patch flattened as (C, p, p), `image_patch_positions` (sum N, 3)
-    with t = 0, rows in merge-block order, and `image_cu_seqlens` (images+1,) int32.
+    Returns `pixel_values` (sum N, C*p*p), each patch flattened as (C, p, p), `image_patch_positions`
+    (sum N, 3) with t = 0, rows in merge-block order, and `image_cu_seqlens` (images+1,) int32.
     """
 
     valid_kwargs = OneVisionVLImageProcessorKwargs
@@ -92,8 +92,8 @@ class OneVisionVLImageProcessor(OneVisionImageProcessor):
                 image = _centred(image, outer)
             elif height % (patch_size * merge_size) or width % (patch_size * merge_size):
                 raise ValueError(
-                    f"an image of height {height} and width {width} is no multiple of {merge_size} patches of "
-                    f"{patch_size}; leave do_resize on"
+                    f"an image of height {height} and width {width} is no multiple of {merge_size} patches "
+                    f"of {patch_size}; leave do_resize on"
                 )
             image = self.rescale_and_normalize(
                 image, do_rescale, rescale_factor, do_normalize, image_mean, image_std
@@ -152,7 +152,7 @@ def _sizes(
         )
         return inner, outer  # type: ignore[return-value]
     if size is not None and size.shortest_edge is None:
-        sides = (size.height, size.width)
+        sides = (float(size.height or 0), float(size.width or 0))
     else:
         shorter = size.shortest_edge if size is not None else None
         scale = (shorter or min(height, width)) / min(height, width)

@@ -21,7 +21,7 @@ language model.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,15 @@ from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_onevision_vl import OneVisionVLConfig
 from .vision_towers import encode_patches, make_tower
+
+if TYPE_CHECKING:
+    # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
+    from .configuration_onevision import OneVisionConfig  # noqa: F401
+    from .configuration_openvision3 import OpenVision3Config  # noqa: F401
+    from .modeling_onevision import OneVisionModel  # noqa: F401
+    from .modeling_openvision3 import OpenVision3Model  # noqa: F401
+    from .patch_inputs import prepare_patches  # noqa: F401
+    from .vae_openvision3 import load_vae  # noqa: F401
 
 IMAGE_INPUTS = ("pixel_values", "image_patch_positions", "image_cu_seqlens")
 VIDEO_INPUTS = ("pixel_values_videos", "video_patch_positions", "video_cu_seqlens")
@@ -213,8 +222,8 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
             input_ids (`torch.LongTensor` of shape (B, L)): with `image_token_id` and `video_token_id` where
                 features go, in the order of the media.
             attention_mask (`torch.Tensor` of shape (B, L), *optional*): 0 for padding, on either side.
-            pixel_values (`torch.FloatTensor` of shape (sum N, C*p*p)): images, packed; `image_patch_positions`
-                (sum N, 3) [t, h, w] and `image_cu_seqlens` (images+1,) go with them.
+            pixel_values (`torch.FloatTensor` of shape (sum N, C*p*p)): images, packed; with them go
+                `image_patch_positions` (sum N, 3) [t, h, w] and `image_cu_seqlens` (images+1,).
             pixel_values_videos (`torch.FloatTensor` of shape (sum N, C*p*p)): videos, likewise.
             mm_encoder_outputs (`dict`, *optional*): instead of pixels, see `encode_media`.
             labels (`torch.LongTensor` of shape (B, L), *optional*): -100 where nothing is learned.
@@ -313,7 +322,7 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
                 inputs.pop(name, None)
         return inputs
 
-    def _expand_inputs_for_generation(
+    def _expand_inputs_for_generation(  # type: ignore[override]
         self,
         expand_size: int = 1,
         is_encoder_decoder: bool = False,
@@ -330,10 +339,10 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
                     counts = (input_ids == token).sum(1).tolist()
                     prompts = torch.cat(list(_items(encoded[kind]))).split(counts)
                     repeated[kind] = [own for own in prompts for _ in range(expand_size)]
-        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(  # type: ignore[misc]
             expand_size=expand_size,
             is_encoder_decoder=is_encoder_decoder,
-            input_ids=input_ids,
+            input_ids=input_ids,  # type: ignore[arg-type]
             **model_kwargs,
         )
         if expand_size > 1 and input_ids is not None and repeated:

@@ -13,6 +13,7 @@ A list of conversations gives a batch, padded on the left. Settings of `OneVisio
 
 import os
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,9 +107,8 @@ class OneVisionVLProcessor(ProcessorMixin):
         """
         _refuse_empty(conversation)
         own = {name: kwargs.pop(name) for name in list(kwargs) if name in self._settings()}
-        return super().apply_chat_template(
-            conversation, *args, processor_kwargs={**own, **(processor_kwargs or {})}, **kwargs
-        )
+        kwargs["processor_kwargs"] = {**own, **(processor_kwargs or {})}
+        return super().apply_chat_template(conversation, *args, **kwargs)
 
     def __call__(  # type: ignore[override]
         self,
@@ -125,8 +125,8 @@ class OneVisionVLProcessor(ProcessorMixin):
         """One prompt or a list of them, each with a media token for every image and video.
 
         Args:
-            images: in the order of their tokens, over all prompts, or a list for each prompt: paths, URLs, PIL
-                images, uint8 arrays.
+            images: in the order of their tokens, over all prompts, or a list for each prompt: paths, URLs,
+                PIL images, uint8 arrays.
             videos: likewise, each what `OneVisionVLVideoProcessor.read` takes.
             errors: "raise", or "skip": a prompt with a medium that cannot be read is left out of the batch;
                 `skipped` lists (index, reason). Take it out before calling the model.
@@ -164,16 +164,16 @@ class OneVisionVLProcessor(ProcessorMixin):
             try:
                 own_images = [self._read_image(image, of_images) for image in images_of[index]]
                 own_clips = [self.video_processor.read(video, **of_videos) for video in videos_of[index]]
-            except (VideoReadError, OSError) as error:
-                if errors == "raise":
+            except (ValueError, OSError) as error:
+                if errors == "raise" or not _is_unreadable(error):
                     raise
                 skipped.append((index, str(error)))
                 continue
-            replacements = {
-                self.image_token: iter([self._image_text(len(image[0])) for image in own_images]),
-                self.video_token: iter([self._video_text(clip, stamped) for clip in own_clips]),
+            texts = {
+                self.image_token: [self._image_text(len(image[0])) for image in own_images],
+                self.video_token: [self._video_text(clip, stamped) for clip in own_clips],
             }
-            kept.append(self._media_tokens.sub(lambda found, r=replacements: next(r[found[0]]), prompt))
+            kept.append(self._expand(prompt, texts))
             pictures += own_images
             clips += own_clips
         if not kept:
@@ -215,6 +215,11 @@ class OneVisionVLProcessor(ProcessorMixin):
                 for size in video_sizes
             ]
         return MultiModalData(**found)
+
+    def _expand(self, prompt: str, texts: dict[str, list[str]]) -> str:
+        """The prompt with the text of each medium in the place of its token."""
+        waiting = {token: iter(own) for token, own in texts.items()}
+        return self._media_tokens.sub(lambda found: next(waiting[found[0]]), prompt)
 
     @property
     def _media_tokens(self) -> re.Pattern[str]:
@@ -259,16 +264,16 @@ class OneVisionVLProcessor(ProcessorMixin):
             left = int((found["input_ids"] == number).sum())
             if left != wanted:
                 raise ValueError(
-                    f"{wanted} {token} went into the tokenizer and {left} came out: media cannot be truncated, "
+                    f"{wanted} {token} went into the tokenizer, {left} came out: media cannot be truncated, "
                     "raise max_length or lower num_frames, num_patches, keep_ratio or max_pixels"
                 )
         limit, length = self.tokenizer.model_max_length, found["input_ids"].shape[1]
         if length > limit:
             visual = max(len(self._media_tokens.findall(prompt)) for prompt in prompts)
             raise ValueError(
-                f"a prompt of {length} tokens, {visual} of them visual, is longer than the context of {limit} "
-                "tokens: lower num_frames, num_patches or keep_ratio, max_pixels or size, or use the "
-                "connector patch_merger, which makes a quarter of the tokens"
+                f"a prompt of {length} tokens, {visual} of them visual, is longer than the context of "
+                f"{limit} tokens: lower num_frames, num_patches or keep_ratio, max_pixels or size, or use "
+                "the connector patch_merger, which makes a quarter of the tokens"
             )
         return found
 
@@ -316,6 +321,12 @@ def _token_id(tokenizer: Any, token: str) -> int:
     return number
 
 
+def _is_unreadable(error: Exception) -> bool:
+    """A file that cannot be read. `VideoReadError` is told by what it says: code that travels with a model is
+    loaded once for each part."""
+    return isinstance(error, OSError) or (hasattr(error, "path") and hasattr(error, "reason"))
+
+
 def _refuse_empty(conversation: Any) -> None:
     batch = isinstance(conversation, list | tuple) and conversation
     conversations = conversation if batch and isinstance(conversation[0], list | tuple) else [conversation]
@@ -342,11 +353,10 @@ def _share_out(media: Any, prompts: list[str], token: str, kind: str) -> list[li
     flat = [one for own in found for one in own] if nested else found
     if len(flat) != sum(counts) or (nested and len(found) != len(prompts)) or (nested and given != counts):
         raise ValueError(
-            f"the prompts have {sum(counts)} {kind} tokens ({token}) and {len(flat)} {kind}s were given: each "
-            f"{kind} needs one token in its prompt (prompt by prompt: {counts} tokens, {given} {kind}s)"
+            f"the prompts have {sum(counts)} {kind} tokens ({token}) and {len(flat)} {kind}s were given: "
+            f"each {kind} needs one token in its prompt (prompt by prompt: {counts} tokens, {given} {kind}s)"
         )
-    bounds = np.cumsum([0, *counts])
-    return [flat[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [flat[start:stop] for start, stop in pairwise(np.cumsum([0, *counts]))]
 
 
 def _is_clip(media: Any) -> bool:

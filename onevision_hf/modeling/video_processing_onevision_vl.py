@@ -9,7 +9,6 @@
 Shapes: sum N patches of all videos, N of one, C channels, p patch side, T sampled frames, gh gw grid.
 """
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,20 +49,26 @@ if TYPE_CHECKING:
 DEFAULT_FRAMES = {"codec": 64, "frames": 8, "both": 64}
 
 
-@dataclass(frozen=True, eq=False)
 class VideoPatches:
     """One video, read: what goes to the model, and when each frame was.
+
+    No dataclass: transformers makes dictionaries of those in a conversation.
 
     patches: (N, C*p*p) float32. positions: (N, 3) int64 [t, h, w], t on the model's grid, rows in merge-block
     order. frames: (N,) int64, the sampled frame of each patch, an index into `timestamps`. timestamps: (T,)
     seconds of the sampled frames, NaN for frames that came without times. selection: how they were chosen.
     """
 
-    patches: np.ndarray
-    positions: np.ndarray
-    frames: np.ndarray
-    timestamps: np.ndarray
-    selection: Selection
+    def __init__(
+        self,
+        patches: np.ndarray,
+        positions: np.ndarray,
+        frames: np.ndarray,
+        timestamps: np.ndarray,
+        selection: Selection,
+    ):
+        self.patches, self.positions, self.frames = patches, positions, frames
+        self.timestamps, self.selection = timestamps, selection
 
     def __len__(self) -> int:
         return len(self.patches)
@@ -96,7 +101,7 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
     valid_kwargs = OneVisionVLVideoProcessorKwargs  # type: ignore[assignment]
     model_input_names = ["pixel_values_videos", "video_patch_positions", "video_cu_seqlens"]
 
-    num_frames = None
+    num_frames = None  # type: ignore[assignment]
     video_mode = "codec"
     whole_frames = 8
     max_pixels = None
@@ -146,8 +151,8 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
         return features
 
     def read(self, video: Any, *, selection: Selection | None = None, **kwargs: Any) -> VideoPatches:
-        """One video: a path, bytes, a binary file object, decoded frames (uint8 array or tensor (T, H, W, 3) or
-        (T, 3, H, W), list of PIL images), or a `VideoPatches`, which comes back as it is.
+        """One video: a path, bytes, a binary file object, decoded frames (uint8 array or tensor (T, H, W, 3)
+        or (T, 3, H, W), list of PIL images), or a `VideoPatches`, which comes back as it is.
 
         Args:
             selection: what to cut, instead of choosing.
@@ -187,8 +192,8 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
     def get_number_of_video_patches(
         self, num_frames: int, height: int, width: int, videos_kwargs: dict[str, Any] | None = None
     ) -> int:
-        """Patches kept of a video that has `num_frames` frames of height x width pixels; `merge_size`^2 of them
-        make a token. Exact for anchors="first" or a number; "keyframes" depends on the stream.
+        """Patches kept of a video that has `num_frames` frames of height x width pixels; `merge_size`^2 of
+        them make a token. Exact for anchors="first" or a number; "keyframes" depends on the stream.
         """
         known = self.valid_kwargs.__annotations__
         settings = self._resolve_settings({k: v for k, v in (videos_kwargs or {}).items() if k in known})
@@ -217,8 +222,8 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
             raise ValueError(f"video_mode must be one of {', '.join(DEFAULT_FRAMES)}, not {mode!r}")
         if mode != "frames" and not self.takes_codec_input:
             raise ValueError(
-                f"video_mode={mode!r} is codec input, parts of frames, and the tower of this model sees whole "
-                "pictures: use video_mode='frames'"
+                f"video_mode={mode!r} is codec input, parts of frames, and the tower of this model sees "
+                "whole pictures: use video_mode='frames'"
             )
         given = [name for name in BUDGETS if kwargs.get(name) is not None]
         if mode == "frames" and given:

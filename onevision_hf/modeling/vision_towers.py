@@ -98,7 +98,7 @@ def _frames_by_grid(tower: nn.Module, positions: Tensor, cu_seqlens: Tensor) -> 
     return {grid: torch.cat(rows) for grid, rows in groups.items()}
 
 
-def _encode_frames(tower: nn.Module, frames: Tensor, grid: tuple[int, int], layer: int) -> Tensor:
+def _encode_frames(tower: Any, frames: Tensor, grid: tuple[int, int], layer: int) -> Tensor:
     """(F, gh*gw, C*p*p) patches in raster order -> (F, gh*gw, D)."""
     takes = inspect.signature(tower.forward).parameters
     if isinstance(tower, Qwen3VLVisionModel):
@@ -132,7 +132,7 @@ def _encode_naflex(tower: nn.Module, frames: Tensor, grid: tuple[int, int], chan
     )
 
 
-def _encode_qwen(tower: nn.Module, frames: Tensor, grid: tuple[int, int], layer: int) -> Tensor:
+def _encode_qwen(tower: Any, frames: Tensor, grid: tuple[int, int], layer: int) -> Tensor:
     """Qwen3-VL's own tower: rows in block order, a still picture as `temporal_patch_size` equal frames."""
     count, length, values = frames.shape
     side, depth = tower.config.spatial_merge_size, tower.config.temporal_patch_size
