@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from .answering_settings import Settings
 from .batching import pack
-from .feature_cache import FeatureCache
+from .encoded_media import EncodedMedia
 from .questions import Answer, BrokenMediaError, Question
 from .reading import IMAGE, VIDEO, Failed, Medium, Reader, Ready
 
@@ -66,7 +66,7 @@ class Answering:
 
     def __init__(self, model: Any, processor: Any, settings: Settings):
         self.model, self.processor, self.settings = model, processor, settings
-        self.cache = FeatureCache(settings.feature_cache_mb << 20)
+        self.cache = EncodedMedia(settings.feature_cache_mb << 20)
         self.statistics = Statistics()
         tokenizer = processor.tokenizer
         known = [tokenizer.eos_token_id, tokenizer.get_vocab().get(END_OF_TURN)]

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..run_folder import canonical_json, write_atomically
-from .published_tables import read_published
 from .suite import Benchmark
+from .suite_published import suite_table
 from .suite_report import Report
 from .suite_run import ANSWERS, SAMPLES, SuiteJob, run_suite
 from .suite_samples import Scores, difference, read_scores
@@ -22,7 +22,7 @@ from .suite_samples import Scores, difference, read_scores
 # What `frames` spends the budget on, and what the others choose from: the published numbers.
 WHOLE_FRAMES, LOOKED_AT = 8, 64
 # The published columns that differ in the input alone.
-PAPER = {"codec": "codec", "frames": "frames"}
+PAPER = {"codec": "OV-Encoder (codec)", "frames": "OV-Encoder (frames)"}
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ def _compared(row: Benchmark, out: Path, samplings: Sequence[str]) -> Compared:
     scores = {name: read_scores(row, read_samples(out / name / SAMPLES, row)) for name in samplings}
     first, second = (scores[name] for name in samplings[:2])
     published = None
-    table = read_published("lmm_probe")
+    table = suite_table("lmm_probe")
     if row.name in table.rows and set(samplings[:2]) <= set(PAPER):
-        keys = [column.key for column in table.columns]
-        mine, other = (table.rows[row.name][keys.index(PAPER[name])] for name in samplings[:2])
+        names = [column.name for column in table.columns]
+        mine, other = (table.rows[row.name][names.index(PAPER[name])] for name in samplings[:2])
         published = row.published(mine) - row.published(other)
     return Compared(
         row,

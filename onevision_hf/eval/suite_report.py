@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..run_folder import canonical_json, write_atomically
-from .published_tables import PublishedTable, read_published
 from .suite import PUBLISHED, SUITES
+from .suite_published import SuiteTable, suite_table
 from .suite_results import Row
 
 SHOWN_BROKEN = 40
@@ -56,17 +56,17 @@ class Report:
     rows: Sequence[Row]
     broken: Sequence[Broken] = ()
     limit: int | None = None
-    tables: list[PublishedTable] = field(init=False)
+    tables: list[SuiteTable] = field(init=False)
 
     def __post_init__(self) -> None:
         names = {row.name for row in self.rows}
         self.tables = [
-            read_published(name)
+            suite_table(name)
             for name, benchmarks in PUBLISHED.items()
             if names & {benchmark.name for benchmark in benchmarks}
         ]
 
-    def rows_of(self, table: PublishedTable) -> list[Row]:
+    def rows_of(self, table: SuiteTable) -> list[Row]:
         return [row for row in self.rows if row.name in table.rows]
 
     def broken_in(self, row: Row) -> list[Broken]:
@@ -74,11 +74,11 @@ class Report:
         group = f"{task}_" if task == "mvbench" else None
         return [b for b in self.broken if b.task == task or (group and b.task.startswith(group))]
 
-    def published_of(self, table: PublishedTable, row: Row) -> list[float]:
+    def published_of(self, table: SuiteTable, row: Row) -> list[float]:
         """On 0 to 100."""
         return [row.benchmark.published(value) for value in table.rows[row.name]]
 
-    def means(self, table: PublishedTable) -> list[tuple[str, float, list[float]]]:
+    def means(self, table: SuiteTable) -> list[tuple[str, float, list[float]]]:
         """(name, ours, published) over the seven video and the nine image rows, where all were measured."""
         found = []
         for name in ("video", "image"):
@@ -139,8 +139,8 @@ class Report:
             ]
         for table in self.tables:
             lines += ["", f"## {table.title}", "", *self._table(table)]
-            lines += ["", f"Scale: ours and the published columns on 0 to 100. Source: {table.source}. "
-                      f"Language model: {table.language_model}. A dash: not measured."]  # fmt: skip
+            lines += ["", f"Scale: ours and the published columns on 0 to 100. A dash: not "
+                      f"measured. Source: {table.source}"]  # fmt: skip
             lines += ["", "Before comparing:", ""]
             lines += [
                 f"- {row.name} (`{row.benchmark.task}`, {row.benchmark.split}, `{row.benchmark.metric}`)"
@@ -165,7 +165,7 @@ class Report:
                 lines.append(f"\nand {len(self.broken) - SHOWN_BROKEN} more, in report.json.")
         return "\n".join([*lines, ""])
 
-    def _table(self, table: PublishedTable) -> Iterable[str]:
+    def _table(self, table: SuiteTable) -> Iterable[str]:
         groups = {column.group for column in table.columns}
         names = [f"{c.name}, {c.group}" if len(groups) == 2 and c.group.startswith("LLaVA") else c.name
                  for c in table.columns]  # fmt: skip

@@ -4,23 +4,23 @@ import dataclasses
 
 import pytest
 
-from onevision_hf.eval.published_tables import read_published
 from onevision_hf.eval.suite import IMAGE, OPENVISION3, PUBLISHED, SUITES, VIDEO, row_of, select
+from onevision_hf.eval.suite_published import suite_table
 
 
 def test_all16_is_seven_video_and_nine_image_rows_in_the_papers_order():
     rows = select("all16")
     assert [row.media for row in rows] == ["video"] * 7 + ["image"] * 9
-    assert [row.name for row in rows] == list(read_published("lmm_probe").rows)
+    assert [row.name for row in rows] == list(suite_table("lmm_probe").rows)
 
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
 def test_every_row_has_its_published_values_and_every_published_row_is_in_the_table(name):
-    assert list(read_published(name).rows) == [row.name for row in PUBLISHED[name]]
+    assert list(suite_table(name).rows) == [row.name for row in PUBLISHED[name]]
 
 
 def test_the_headline_of_the_paper_is_the_mean_of_the_caption_supervised_video_rows():
-    table = read_published("lmm_probe")
+    table = suite_table("lmm_probe")
     means = [sum(column) / 7 for column in zip(*[table.rows[row.name] for row in VIDEO], strict=True)]
     assert [round(mean, 2) for mean in means] == [52.11, 48.03, 51.51, 49.20, 48.07]
 

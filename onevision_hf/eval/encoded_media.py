@@ -1,6 +1,6 @@
 """Features of media that were encoded, least recently used first out, never more than so many bytes.
 
-cache = FeatureCache(limit=1 << 30)
+cache = EncodedMedia(limit=1 << 30)
 cache.put("clip.mp4", embeddings)
 cache.get("clip.mp4")
 """
@@ -10,7 +10,7 @@ from collections import OrderedDict
 from torch import Tensor
 
 
-class FeatureCache:
+class EncodedMedia:
     """Tensors by key.
 
     Args:
