@@ -63,7 +63,7 @@ bench-openvision3: $(STAMP)  ## OpenVision 3: the encoder, its VAE, and what cac
 wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use it there
 	$(BIN)/python tests/check_wheel.py
 
-check: lint test slow test-oldest wheel  ## what CI runs
+check: lint test slow test-oldest test-eval wheel  ## what CI runs
 
 .PHONY: codec-table
 codec-table: $(STAMP)  ## measure which codec gives which signal, into docs/codec-signals.md
@@ -101,3 +101,25 @@ bench-codec: $(STAMP)  ## codec patchification: time and memory against a plain 
 
 bench-codec-agreement: $(STAMP)  ## the signals against the published selection, the bits spent, the true residual
 	$(BIN)/python benchmarks/codec_agreement.py
+
+# An environment for lmms-eval, which wants av < 16: it shares everything else with .venv. Its own packages stand
+# before those of .venv on the path, so its av is the one that is imported.
+EVALENV := .venv-eval
+CODEC_TESTS := $(addprefix tests/modeling/test_,borrowed_motion.py codec_signals.py frame_geometry.py \
+	frame_sequence.py patch_selection.py selection_options.py video_damage.py video_processing_onevision.py \
+	video_reader.py) tests/test_bundled_clip.py tests/test_clips.py
+.PHONY: test-eval bench-eval
+$(EVALENV)/.installed: pyproject.toml | $(STAMP)
+	@test -x $(EVALENV)/bin/python || $(BIN)/python -m venv $(EVALENV)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$($(EVALENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth
+	@echo "installing lmms-eval into $(EVALENV)"
+	$(EVALENV)/bin/python -m pip install -q --disable-pip-version-check -e ".[eval]"
+	@touch $@
+
+test-eval: $(EVALENV)/.installed  ## the benchmarks' tests in the lmms-eval environment, and the codec's under its av
+	$(EVALENV)/bin/python -m pytest -m evalenv tests/evalenv
+	$(EVALENV)/bin/python -m pytest -m 'not slow and not gpu and not block_qp' $(CODEC_TESTS)
+
+bench-eval: $(STAMP)  ## answering many questions: against a plain loop, waiting for data, memory
+	$(BIN)/python benchmarks/evaluation.py

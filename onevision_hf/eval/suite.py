@@ -118,7 +118,7 @@ VIDEO = (
         "lmms-eval/TOMATO", "test", answers.wrong_index("answer", options="options"),
         documents=1484, folder="TOMATO", prompt="PLEASE TRY YOUR BEST TO GUESS AN ANSWER",
         max_new_tokens=1024,
-        caution="an answer that cannot be parsed counts as A; chance is near 22, where all columns are",
+        caution="an answer that cannot be parsed counts as A; all published columns lie within half a point",
     ),
     Benchmark(
         "LongVideoBench-Val-Video", "longvideobench_val_v", "lvb_acc", 1, "video",

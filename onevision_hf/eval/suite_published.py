@@ -57,8 +57,8 @@ NOTES = {
         "not 621): it is another training.",
     ),
     "openvision3_understanding": (
-        "The second version of the paper prints SeedBench 63.1 after LLaVA-1.5 and 63.3 after LLaVA-NeXT; the "
-        "first printed 62.4.",
+        "Its second version prints SeedBench 63.1 after LLaVA-1.5 and 63.3 after LLaVA-NeXT; the first "
+        "printed 62.4.",
         "It does not say which SeedBench key of lmms-eval it prints, nor whether POPE is accuracy or F1.",
     ),
 }

@@ -58,13 +58,13 @@ def run_suite(job: SuiteJob) -> Report | None:
         ValueError: the data of a task are missing; an argument of the model is wrong.
     """
     require_lmms_eval()
-    check_modules(job.benchmarks)
     out = job.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     arguments = {**job.arguments, "journal": str(out / ANSWERS)}
     if Path(arguments["pretrained"]).is_dir():
         arguments["pretrained"] = str(Path(arguments["pretrained"]).resolve())
     with data_from(job.root), no_downloads():
+        check_modules(job.benchmarks)
         from lmms_eval import evaluator
 
         from .lmms_model import OneVisionChat
@@ -169,7 +169,7 @@ def check_modules(benchmarks: Sequence[Benchmark]) -> None:
 
 @contextlib.contextmanager
 def data_from(root: Path | None) -> Iterator[None]:
-    """Inside, lmms-eval finds tables and videos below `root`."""
+    """Inside, lmms-eval finds tables and videos below `root`, and nltk what lies in `root/nltk_data`."""
     if root is None:
         yield
         return
@@ -177,9 +177,12 @@ def data_from(root: Path | None) -> Iterator[None]:
         raise ValueError(
             f"{root} is no folder; `onevision eval prepare --root {root}` says what it must hold"
         )
+    import nltk
+
     root = root.resolve()
     before = Path.cwd()
-    with mock.patch.dict(os.environ, {"HF_HOME": str(root)}):
+    places = mock.patch.object(nltk.data, "path", [str(root / "nltk_data"), *nltk.data.path])
+    with mock.patch.dict(os.environ, {"HF_HOME": str(root)}), places:
         os.chdir(root)
         try:
             yield
