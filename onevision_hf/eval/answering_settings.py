@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..run_folder import digest_of
+
 SAMPLINGS = ("codec", "frames", "dense")
 ON_ERROR = ("wrong", "skip", "stop")
 # The published budgets: 64 frames looked at for a selection; 8 whole frames, or all of the 64.
@@ -130,10 +132,12 @@ class Settings:
         """What may change an answer beside the model's files: part of the journal's key."""
         return {**self.of_media(), "dtype": self.dtype, "attn_implementation": self.attn_implementation}
 
-    def journal_folder(self) -> Path | None:
+    def journal_folder(self, fingerprint: str) -> Path | None:
+        """Where answers go; the default is a folder for each model and each way of seeing media."""
         if self.journal == "none":
             return None
         if self.journal is not None:
             return Path(self.journal)
         home = os.environ.get("HF_HOME", os.path.join(os.path.expanduser("~"), ".cache", "huggingface"))
-        return Path(home) / "onevision-answers"
+        seen = digest_of([fingerprint, self.of_answers()])
+        return Path(home) / "onevision-answers" / seen[:16]

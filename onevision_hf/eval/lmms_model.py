@@ -90,7 +90,7 @@ class OneVision(lmms):
     def __init__(self, **arguments: Any):
         super().__init__()
         self.settings = settings = Settings.parse(arguments)
-        self.accelerator = Accelerator(cpu=settings.device == "cpu")
+        self.accelerator = Accelerator()
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         started = int(os.environ.get("WORLD_SIZE", "1"))
         if self._world_size != started:
@@ -104,7 +104,7 @@ class OneVision(lmms):
         folder = local_folder(settings.pretrained)
         self.fingerprint = fingerprint(folder)
         self.answering = Answering(*load(folder, settings, self._device), settings)
-        where = settings.journal_folder()
+        where = settings.journal_folder(self.fingerprint)
         self.journal = None if where is None else Journal(where, self._rank)
         if where is not None:
             (where / BROKEN.format(rank=self._rank)).unlink(missing_ok=True)
@@ -235,7 +235,7 @@ class OneVision(lmms):
             if known is not None:
                 item.entry = known
                 self.reused += 1
-            elif (item.request.metadata or {}).get("__padding_only__") and item.key not in wanted:
+            elif _is_padding(item.request) and item.key not in wanted:
                 item.entry = Entry(item.key, item.parts.task, item.parts.doc_id, "")  # nobody reads it
             else:
                 wanted.setdefault(item.key, []).append(item)
@@ -289,14 +289,17 @@ class OneVision(lmms):
     def _answer_broken(self, item: Asked, error: BrokenMediaError) -> Any:
         """What is given in place of an answer, by on_error; the question goes on the list."""
         parts = item.parts
+        if _is_padding(item.request):
+            return ""
         if self.settings.on_error == "stop":
             raise EvaluationStopped(
                 f"{parts.task}, question {parts.doc_id}: {error}; mend it, or count such questions as wrong "
                 "or leave them out (on_error=wrong, on_error=skip)"
             ) from error
-        skipped = self.settings.on_error == "skip" and item.request in getattr(parts.owner, "instances", ())
+        skipped = self.settings.on_error == "skip" and hasattr(parts.owner, "instances")
         if skipped:  # lmms-eval leaves out documents that have no requests
-            parts.owner.instances.remove(item.request)
+            own = parts.owner.instances
+            own[:] = [request for request in own if request is not item.request]
         self.broken.append(
             Broken(parts.task, parts.doc_id, error.media, error.reason, "skipped" if skipped else "wrong")
         )
@@ -391,6 +394,11 @@ def load(folder: Path, settings: Settings, device: torch.device) -> tuple[Any, A
             "(`onevision assemble` makes one of an encoder and a language model)"
         )
     return model.to(device).eval(), AutoProcessor.from_pretrained(folder)
+
+
+def _is_padding(request: Any) -> bool:
+    """lmms-eval evens out the processes with requests whose answers nobody reads."""
+    return bool((request.metadata or {}).get("__padding_only__"))
 
 
 def _repeats(requests: Sequence[Any]) -> list[int]:

@@ -36,7 +36,7 @@ def split_generation(
     if limit is not None:
         kept["max_new_tokens"] = min(kept["max_new_tokens"], limit)
     until = arguments.get("until") or ()
-    return kept, tuple([until] if isinstance(until, str) else until)
+    return kept, tuple(filter(None, [until] if isinstance(until, str) else until))
 
 
 def chat_messages(messages: Any) -> Conversation:
@@ -99,7 +99,7 @@ class Documents:
 
     def __init__(self, task_dict: Mapping[str, Any]):
         self._tasks = task_dict
-        self._plain: dict[tuple[str, str], Any] = {}
+        self._plain: dict[tuple[str, str], tuple[Any, Any]] = {}
 
     def __getitem__(self, place: tuple[str, str, int]) -> Any:
         task, split, number = place
@@ -114,15 +114,16 @@ class Documents:
         return self._plain_rows(task, split) is not self._tasks[task][split]
 
     def _plain_rows(self, task: str, split: str) -> Any:
-        if (task, split) not in self._plain:
-            rows = self._tasks[task][split]
+        rows = self._tasks[task][split]
+        known = self._plain.get((task, split))
+        if known is None or known[0] is not rows:
             media = [
                 name
                 for name, feature in (getattr(rows, "features", None) or {}).items()
                 if any(kind in str(feature) for kind in ("Image(", "Audio(", "Video("))
             ]
-            self._plain[task, split] = rows.remove_columns(media) if media else rows
-        return self._plain[task, split]
+            known = self._plain[task, split] = (rows, rows.remove_columns(media) if media else rows)
+        return known[1]
 
 
 def _is_plain(value: Any) -> bool:

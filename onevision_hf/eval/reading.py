@@ -7,7 +7,7 @@ A clip that several questions in a row ask about is read once, and its patches a
 them.
 """
 
-import dataclasses
+import copy
 import hashlib
 import os
 import time
@@ -25,6 +25,8 @@ from ..modeling.video_reader import VideoReadError
 from .questions import BrokenMediaError, Question, conversation_of, media_in
 
 IMAGE, VIDEO = "image", "video"
+# Of media that were read and not asked for yet.
+MOST_BYTES = 1 << 30
 
 
 @dataclass(eq=False)
@@ -77,7 +79,7 @@ class Reader:
         self.processor, self.of_media = processor, dict(of_media)
         self.workers, self.ahead = workers, max(ahead, workers)
         self.waited = 0.0
-        self.read_media = 0
+        self.read_media = self._read_bytes = 0
 
     def read(self, questions: Sequence[Question]) -> Iterator[Ready | Failed]:
         """Raises what is no fault of the media, such as a prompt longer than the context."""
@@ -90,7 +92,7 @@ class Reader:
         writer = ThreadPoolExecutor(1, "write-prompts")
         try:
             while True:
-                while len(clips) + sum(not question.videos for question, _ in waiting) < self.ahead:
+                while self._room(len(clips) + sum(not question.videos for question, _ in waiting)):
                     question = next(upcoming, None)
                     if question is None:
                         break
@@ -115,6 +117,13 @@ class Reader:
             readers.shutdown(cancel_futures=True)
             writer.shutdown(cancel_futures=True)
 
+    def _room(self, underway: int) -> bool:
+        """Whether one more medium may be begun: by number, and by what those before it weighed."""
+        if underway < self.workers:
+            return True
+        mean = self._read_bytes / self.read_media if self.read_media else 0
+        return underway < self.ahead and underway * mean < MOST_BYTES
+
     def _prepare(self, question: Question, clips: Mapping[str, Future]) -> Ready | Failed:
         try:
             messages = conversation_of(question)
@@ -135,7 +144,7 @@ class Reader:
     def _tokens(self, question: Question, messages: Any, images: list[Any], videos: list[Any]) -> Ready:
         prompt = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         # The prompt needs to know how long a clip is, not its pixels.
-        stand_ins = [dataclasses.replace(clip, patches=clip.patches[:, :0]) for clip, _ in videos]
+        stand_ins = [_without_pixels(clip) for clip, _ in videos]
         found = self.processor(
             text=[prompt], images=images or None, videos=stand_ins or None, **self.of_media
         )
@@ -146,6 +155,7 @@ class Reader:
             for number, image in enumerate(images):
                 rows = slice(bounds[number], bounds[number + 1])
                 patches, positions = found["pixel_values"][rows], found["image_patch_positions"][rows]
+                self._read_bytes += patches.nbytes
                 media.append(Medium(IMAGE, _image_key(image), patches, positions))
         continuation = None
         if question.continuation is not None:
@@ -156,9 +166,16 @@ class Reader:
     def _video(self, video: Any) -> tuple[Any, Medium]:
         """A clip as `VideoPatches` and as what the model takes (the same memory)."""
         clip = self.processor.read_video(video, **self.of_media)
-        self.read_media += 1
         patches, positions = torch.from_numpy(clip.patches), torch.from_numpy(clip.positions)
+        self.read_media += 1
+        self._read_bytes += patches.nbytes
         return clip, Medium(VIDEO, _video_key(video), patches, positions)
+
+
+def _without_pixels(clip: Any) -> Any:
+    light = copy.copy(clip)
+    light.patches = clip.patches[:, :0]
+    return light
 
 
 def _video_key(video: Any) -> str:

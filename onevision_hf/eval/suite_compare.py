@@ -67,7 +67,7 @@ def compare(
     limit: int | None = None,
     root: Path | None = None,
 ) -> list[Compared] | None:
-    """Run the suite for each input, into `out/SAMPLING`, and write `comparison.md` and `comparison.json`.
+    """Run the suite for each input, into `out/SAMPLING-BUDGET`, and write `comparison.md` and `.json`.
 
     Raises:
         ValueError: fewer than two inputs, and what `run_suite` and `arguments_of` raise.
@@ -77,11 +77,12 @@ def compare(
     patch_size = patch_size_of(str(arguments["pretrained"]))
     each = {name: {**arguments, **arguments_of(name, budget, patch_size)} for name in samplings}
     reports: dict[str, Report | None] = {}
+    folders = {name: out / f"{name}-{budget}" for name in samplings}
     for name, given in each.items():
-        reports[name] = run_suite(SuiteJob(benchmarks, out / name, given, limit, root))
+        reports[name] = run_suite(SuiteJob(benchmarks, folders[name], given, limit, root))
     if any(report is None for report in reports.values()):
         return None  # not the first process
-    rows = [_compared(row, out, samplings) for row in benchmarks]
+    rows = [_compared(row, folders) for row in benchmarks]
     write_atomically(out / "comparison.json", canonical_json([_as_json(row, samplings) for row in rows]))
     write_atomically(out / "comparison.md", as_markdown(rows, samplings, budget, limit))
     return rows
@@ -122,8 +123,9 @@ def patch_size_of(model: str) -> int:
     return int(AutoConfig.from_pretrained(model).vision_patch_size)
 
 
-def _compared(row: Benchmark, out: Path, samplings: Sequence[str]) -> Compared:
-    scores = {name: read_scores(row, read_samples(out / name / SAMPLES, row)) for name in samplings}
+def _compared(row: Benchmark, folders: Mapping[str, Path]) -> Compared:
+    samplings = list(folders)
+    scores = {name: read_scores(row, read_samples(folders[name] / SAMPLES, row)) for name in samplings}
     first, second = (scores[name] for name in samplings[:2])
     published = None
     table = suite_table("lmm_probe")
@@ -134,7 +136,7 @@ def _compared(row: Benchmark, out: Path, samplings: Sequence[str]) -> Compared:
     return Compared(
         row,
         {name: found.figure() for name, found in scores.items()},
-        {name: _tokens(out / name / ANSWERS, row) for name in samplings},
+        {name: _tokens(folders[name] / ANSWERS, row) for name in samplings},
         _in_common(first, second),
         difference(first, second),
         published,

@@ -154,7 +154,8 @@ def test_inputs_are_compared_at_one_budget(mirror: Path, tiny_folder: Path, tmp_
         assert row["difference"]["low"] <= row["difference"]["mean"] <= row["difference"]["high"]
         assert row["tokens"]["codec"] == pytest.approx(row["tokens"]["frames"], rel=0.05)
         reports = [
-            json.loads((out / name / "report.json").read_text())["rows"] for name in ("codec", "frames")
+            json.loads((out / f"{name}-128" / "report.json").read_text())["rows"]
+            for name in ("codec", "frames")
         ]
         for name, report in zip(("codec", "frames"), reports, strict=True):
             (figure,) = [r["figure"] for r in report if r["task"] == row["task"]]

@@ -2,6 +2,7 @@
 minimum."""
 
 from argparse import Namespace
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from ocrbench_v2_rows import ROWS
 from stand_ins import StandIn, right, wrong
 
 from onevision_hf.eval.suite import SUITES, Benchmark
-from onevision_hf.eval.suite_results import read_rows
+from onevision_hf.eval.suite_results import read_rows, subtasks
+from onevision_hf.eval.suite_samples import read_scores
 
 ALL = (*SUITES["all16"], *SUITES["openvision3"])
 
@@ -27,7 +29,7 @@ def evaluate(task_manager: Any, tmp_path_factory: pytest.TempPathFactory) -> Any
             tasks=list(dict.fromkeys(row.task for row in ALL)),
             task_manager=task_manager,
             bootstrap_iters=0,
-            log_samples=False,
+            log_samples=True,
             cli_args=Namespace(output_path=str(out), process_with_media=False),
         )
         return results, model
@@ -43,6 +45,18 @@ def oracle(evaluate: Any) -> Any:
 @pytest.fixture(scope="module")
 def fool(evaluate: Any) -> Any:
     return evaluate(wrong)
+
+
+@pytest.fixture(scope="module")
+def guesser(evaluate: Any) -> Any:
+    """Right about every other question."""
+    asked: Counter[str] = Counter()
+
+    def answer(task: str, document: Any) -> str:
+        asked[task] += 1
+        return (right if asked[task] % 2 else wrong)(task, document)
+
+    return evaluate(answer)
 
 
 def figures(results: dict[str, Any]) -> dict[str, float | None]:
@@ -61,6 +75,15 @@ def test_valid_wrong_answers_reach_zero_everywhere(fool: Any):
     floor = 100 * sum(row.floor for row in ROWS) / len(ROWS)
     expected = {row.name: floor if row.task == "ocrbench_v2" else 0 for row in ALL}
     assert figures(fool[0]) == {name: pytest.approx(value, abs=1e-9) for name, value in expected.items()}
+
+
+@pytest.mark.parametrize("row", ALL, ids=lambda row: row.name)
+def test_scores_of_questions_add_up_to_the_figure(guesser: Any, row: Benchmark):
+    results = guesser[0]
+    samples = {task: results["samples"][task] for task in subtasks(results, row.task)}
+    if row.task == "pope":  # F1 is no mean over questions
+        return
+    assert read_scores(row, samples).figure() == pytest.approx(figures(results)[row.name])
 
 
 def test_lmms_eval_reports_on_the_scales_of_the_table(oracle: Any):
