@@ -13,7 +13,6 @@ A list of conversations gives a batch, padded on the left. Settings of `OneVisio
 
 import os
 import re
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from transformers.image_utils import load_image
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
 from .chat_template_onevision_vl import IMAGE_TOKEN, VIDEO_TOKEN, chatml_template
-from .frame_sequence import is_encoded
+from .prompt_media import is_unreadable, media_of_prompts, media_parts, medium_of, pack_images
 from .video_processing_onevision_vl import VideoPatches, pack_videos
 from .video_reader import VideoReadError
 
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from .video_processing_onevision import OneVisionVideoProcessor  # noqa: F401
     from .video_source import VideoFile  # noqa: F401
 
+NOT_LEARNED = -100  # the label that losses of transformers pass over
 TEXT_SETTINGS = (
     "padding",
     "padding_side",
@@ -152,8 +152,8 @@ class OneVisionVLProcessor(ProcessorMixin):
         if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
             raise ValueError(f"the prompt is empty: give text, found {text!r}")
         of_text, of_images, of_videos = self._split(kwargs)
-        images_of = _share_out(images, prompts, self.image_token, "image")
-        videos_of = _share_out(videos, prompts, self.video_token, "video")
+        images_of = media_of_prompts(images, prompts, self.image_token, "image")
+        videos_of = media_of_prompts(videos, prompts, self.video_token, "video")
         stamped = self.add_timestamps if add_timestamps is None else add_timestamps
 
         kept: list[str] = []
@@ -165,7 +165,7 @@ class OneVisionVLProcessor(ProcessorMixin):
                 own_images = [self._read_image(image, of_images) for image in images_of[index]]
                 own_clips = [self.video_processor.read(video, **of_videos) for video in videos_of[index]]
             except (ValueError, OSError) as error:
-                if errors == "raise" or not _is_unreadable(error):
+                if errors == "raise" or not is_unreadable(error):
                     raise
                 skipped.append((index, str(error)))
                 continue
@@ -180,11 +180,7 @@ class OneVisionVLProcessor(ProcessorMixin):
             raise VideoReadError(skipped[0][1], f"and none of the {len(prompts)} prompts can be read")
 
         data = dict(self._tokenize(kept, of_text))
-        if pictures:
-            lengths = torch.tensor([0, *(len(patches) for patches, _ in pictures)])
-            data["pixel_values"] = torch.cat([patches for patches, _ in pictures])
-            data["image_patch_positions"] = torch.cat([positions for _, positions in pictures])
-            data["image_cu_seqlens"] = lengths.cumsum(0).to(torch.int32)
+        data |= pack_images(pictures)
         if clips:
             data |= pack_videos(clips)
         if errors == "skip":
@@ -194,6 +190,82 @@ class OneVisionVLProcessor(ProcessorMixin):
     def read_video(self, video: Any, **kwargs: Any) -> VideoPatches:
         """A video, read with these settings once; it stands for the video in any number of prompts."""
         return self.video_processor.read(video, **self._split(kwargs)[2])
+
+    def encode_dialogue(
+        self, messages: list[dict[str, Any]], *, plain: bool = False, **kwargs: Any
+    ) -> dict[str, torch.Tensor]:
+        """One conversation with its answers, to learn from; `plain`, `kwargs`: see `segments`, `__call__`.
+
+        Returns:
+            `input_ids` and `labels` (L,), which are the same where the assistant speaks (the end of its turn
+            included) and -100 elsewhere; media as of `__call__`.
+
+        Raises:
+            ValueError: no answer, a medium in an answer, or a chat template that writes earlier turns in
+                another way once there are later ones. What `__call__` raises of media.
+        """
+        _, of_images, of_videos = self._split(kwargs)
+        parts = [part for message in messages for part in media_parts(message)]
+        pictures = [self._read_image(medium_of(p), of_images) for p in parts if p["type"] == "image"]
+        clips = [self.video_processor.read(medium_of(p), **of_videos) for p in parts if p["type"] == "video"]
+        waiting = {
+            self.image_token: iter([self._image_text(len(image[0])) for image in pictures]),
+            self.video_token: iter([self._video_text(clip, self.add_timestamps) for clip in clips]),
+        }
+        ids: list[int] = []
+        labels: list[int] = []
+        for text, learned in self.segments(messages, plain):
+            if learned and self._media_tokens.search(text):
+                raise ValueError(f"an answer holds a media token: {text!r}")
+            text = self._media_tokens.sub(lambda found: next(waiting[found[0]]), text)
+            own = self._segment_ids(text, first=not ids)
+            ids += own
+            labels += own if learned else [NOT_LEARNED] * len(own)
+        return {
+            "input_ids": torch.tensor(ids),
+            "labels": torch.tensor(labels),
+            **pack_images(pictures),
+            **(pack_videos(clips) if clips else {}),
+        }
+
+    def segments(self, messages: list[dict[str, Any]], plain: bool = False) -> list[tuple[str, bool]]:
+        """The conversation as text, cut where the assistant begins and ends to speak: (text, is it learned).
+
+        Media tokens are not expanded. `plain` is LLaVA's first stage: a medium, its caption and a line break,
+        without turns and without the question.
+        """
+        if plain:
+            tokens = {"image": self.image_token, "video": self.video_token}
+            media = [tokens[part["type"]] for message in messages for part in media_parts(message)]
+            captions = [message["content"] for message in messages if message["role"] == "assistant"]
+            if not media or len(captions) != 1 or not isinstance(captions[0], str):
+                raise ValueError(
+                    f"a plain prompt is a medium and one caption, found {len(media)} media and "
+                    f"{len(captions)} answers"
+                )
+            return [("".join(media), False), (captions[0] + "\n", True)]
+        found: list[tuple[str, bool]] = []
+        done = ""
+        for number, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self.apply_chat_template(messages[:number], add_generation_prompt=True)
+            after = self.apply_chat_template(messages[: number + 1])
+            if not (before.startswith(done) and after.startswith(before)):
+                raise ValueError(
+                    f"the chat template writes turn {number} in another way once it is answered, so answers "
+                    "cannot be told apart: give the processor a template that only appends"
+                )
+            found += [(before[len(done) :], False), (after[len(before) :], True)]
+            done = after
+        if not found:
+            raise ValueError("the conversation has no answer (no message of the role assistant)")
+        return found
+
+    def _segment_ids(self, text: str, first: bool) -> list[int]:
+        """Tokens of a piece of a conversation, cut as generation cuts: an answer begins with a token."""
+        begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
+        return self.tokenizer(text, add_special_tokens=first and not begins)["input_ids"]
 
     def _get_num_multimodal_tokens(
         self, image_sizes: Any = None, video_sizes: Any = None, **kwargs: Any
@@ -245,7 +317,11 @@ class OneVisionVLProcessor(ProcessorMixin):
     def _read_image(self, image: Any, settings: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Patches (N, C*p*p) and positions (N, 3) of one image."""
         if isinstance(image, str | os.PathLike):
-            image = load_image(os.fspath(image))
+            try:
+                image = load_image(os.fspath(image))
+            except (ValueError, OSError) as error:
+                reason = "no such file" if not os.path.exists(image) else error
+                raise OSError(f"{str(image)[:200]}: not an image that can be read: {reason}") from error
         elif getattr(image, "ndim", 3) == 2:  # grey
             image = (
                 image[..., None].repeat(3, -1) if isinstance(image, np.ndarray) else image.expand(3, -1, -1)
@@ -321,48 +397,12 @@ def _token_id(tokenizer: Any, token: str) -> int:
     return number
 
 
-def _is_unreadable(error: Exception) -> bool:
-    """A file that cannot be read. `VideoReadError` is told by what it says: code that travels with a model is
-    loaded once for each part."""
-    return isinstance(error, OSError) or (hasattr(error, "path") and hasattr(error, "reason"))
-
-
 def _refuse_empty(conversation: Any) -> None:
     batch = isinstance(conversation, list | tuple) and conversation
     conversations = conversation if batch and isinstance(conversation[0], list | tuple) else [conversation]
     for found in conversations:
         if not found or all(not message.get("content") for message in found if isinstance(message, dict)):
             raise ValueError(f"the prompt is empty: give a message with content, found {found!r}")
-
-
-def _share_out(media: Any, prompts: list[str], token: str, kind: str) -> list[list[Any]]:
-    """The media of each prompt, of which each has a token; nested as they are given, or flat."""
-    counts = [prompt.count(token) for prompt in prompts]
-    if media is None:
-        found: list[Any] = []
-    elif not isinstance(media, list | tuple) or (kind == "video" and _is_clip(media)):
-        found = [media]
-    else:
-        found = list(media)
-    nested = bool(found) and all(
-        isinstance(own, list | tuple) and not (kind == "video" and _is_clip(own)) for own in found
-    )
-    given = [len(own) for own in found] if nested else [len(found)]
-    if nested and len(found) == len(prompts) and given == counts:
-        return [list(own) for own in found]
-    flat = [one for own in found for one in own] if nested else found
-    if len(flat) != sum(counts) or (nested and len(found) != len(prompts)) or (nested and given != counts):
-        raise ValueError(
-            f"the prompts have {sum(counts)} {kind} tokens ({token}) and {len(flat)} {kind}s were given: "
-            f"each {kind} needs one token in its prompt (prompt by prompt: {counts} tokens, {given} {kind}s)"
-        )
-    return [flat[start:stop] for start, stop in pairwise(np.cumsum([0, *counts]))]
-
-
-def _is_clip(media: Any) -> bool:
-    """A list of pictures: one video of decoded frames."""
-    first = media[0] if len(media) else None
-    return not is_encoded(first) and (hasattr(first, "convert") or getattr(first, "ndim", 0) in (2, 3))
 
 
 __all__ = ["OneVisionVLProcessor"]

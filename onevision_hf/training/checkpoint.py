@@ -279,7 +279,14 @@ def _sync_folder(path: Path) -> None:
 
 
 # What a run cannot change on its way without becoming another run.
-_FIXED = ("task", "seed", "model", "cluster.heads.*.batch_size", "optim.accumulation")
+_FIXED = (
+    "task",
+    "seed",
+    "model",
+    "cluster.heads.*.batch_size",
+    "optim.accumulation",
+    "vl.(model|source|prompt|token_budget|batch_size|settings|lora_rank|lora_target)",
+)
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 import yaml
 
+from .vl_config import VLConfig, check_vl
+
 CONFIGS = files("onevision_hf.training") / "configs"
 
 
@@ -105,6 +107,7 @@ class TrainConfig:
     samples: int = 0  # over all heads; rounded up to whole steps
     model: ModelConfig = field(default_factory=ModelConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    vl: VLConfig = field(default_factory=VLConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     workers: int = 2  # decoding processes beside each training process
@@ -294,6 +297,8 @@ def _check(config: TrainConfig) -> None:
         _require(0 < head.min_zoom <= 1, f"{at}.min_zoom", head.min_zoom, "above 0 and at most 1")
         for key in ("size", "max_labels", "labels_per_sample", "num_frames", "num_patches"):
             _require(getattr(head, key) >= 1, f"{at}.{key}", getattr(head, key), "at least 1")
+    if config.task == "vl":
+        check_vl(config.vl, optim.accumulation, _require)
     if validation.every and validation.head:
         heads = list(config.cluster.heads)
         _require(validation.head in heads, "validation.head", validation.head, f"one of {', '.join(heads)}")

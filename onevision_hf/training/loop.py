@@ -72,7 +72,11 @@ class Trainer:
             module.to(self.device)
         self.model = distribute(self.task.model, self.optim, self.device)
         self.optimizers = Optimizers(
-            self.task.model, self.task.sharded, self.optim, config.cluster.sparse_grad
+            self.task.model,
+            self.task.sharded,
+            self.optim,
+            config.cluster.sparse_grad,
+            getattr(self.task, "learning_rates", None),
         )
         self.average = Average(self.task.model, self.optim.ema) if self.optim.ema else None
         self.step, self.samples, self.broken = 0, 0, 0

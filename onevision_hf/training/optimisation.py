@@ -48,12 +48,26 @@ class Optimizers:
     The sharded ones are apart because their gradients are complete on the process that owns the rows.
     """
 
-    def __init__(self, model: nn.Module, sharded: Mapping[str, Any], optim: OptimConfig, sparse: bool):
+    def __init__(
+        self,
+        model: nn.Module,
+        sharded: Mapping[str, Any],
+        optim: OptimConfig,
+        sparse: bool,
+        rates: Mapping[str, float] | None = None,
+    ):
+        """`rates`: a module's name, anywhere in a parameter's -> the multiple of `lr` for it (default 1)."""
         self.settings = optim
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        rate_of = {n: rate_under(n, rates or {}) for n, _ in named}
         groups = [
-            {"params": [p for n, p in named if decays(n, p) is wanted], "weight_decay": weight_decay}
+            {
+                "params": [p for n, p in named if decays(n, p) is wanted and rate_of[n] == rate],
+                "weight_decay": weight_decay,
+                "rate": rate,
+            }
             for wanted, weight_decay in ((True, optim.weight_decay), (False, 0.0))
+            for rate in sorted(set(rate_of.values()))
         ]
         common: dict[str, Any] = {"betas": tuple(optim.betas), "eps": optim.eps}
         self.model = torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, **common)
@@ -91,8 +105,13 @@ class Optimizers:
             *((o, self.settings.centers_lr) for o in self.sharded.values()),
         ]:
             for group in optimizer.param_groups:
-                group["lr"] = self.settings.lr * scale * factor
+                group["lr"] = self.settings.lr * scale * group.get("rate", 1.0) * factor
             optimizer.step()
+
+
+def rate_under(name: str, rates: Mapping[str, float]) -> float:
+    """The rate of the module among `rates` whose name is in a parameter's, or 1."""
+    return next((rate for part, rate in rates.items() if f".{part}." in f".{name}"), 1.0)
 
 
 def global_norm(gradients: Iterable[Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from ..modeling.modeling_onevision import OneVisionModel
 from .cluster_task import encoder_config
-from .config import HeadConfig, TrainConfig, total_steps
+from .config import ConfigError, HeadConfig, TrainConfig, total_steps
 from .sources import Rows, open_rows
 from .stand_in import RandomRows
 
@@ -134,6 +134,8 @@ def dry_run(config: TrainConfig, processes: int | None = None) -> int:
     from .loop import Trainer
     from .tasks import make_task
 
+    if config.task != "cluster":
+        raise ConfigError(f"a dry run plans the task cluster, and this is {config.task}: use --max-steps 2")
     logging.set_verbosity_error()
     state = PartialState(cpu=config.device == "cpu")
     ways = state.num_processes

@@ -14,7 +14,10 @@ from .data import Stream
 from .sources import Rows
 
 # Name in the config -> where the class is; a module is imported when its task is asked for.
-TASKS = {"cluster": "onevision_hf.training.cluster_task:ClusterTask"}
+TASKS = {
+    "cluster": "onevision_hf.training.cluster_task:ClusterTask",
+    "vl": "onevision_hf.training.vl_task:VLTask",
+}
 
 Inputs = Mapping[str, Mapping[str, Tensor]]  # stream -> name -> tensor
 
@@ -27,6 +30,7 @@ class Task(Protocol):
     sharded: name -> module with one parameter `centers`, rows `class_range` of `num_classes`, cut over the
         processes as `torch.chunk` cuts; it stays out of DDP and FSDP and has `grad_norm()` over all rows.
     weights: of the losses in the sum.
+    learning_rates: optional; a module's name -> a multiple of `lr` for the parameters under it.
     """
 
     streams: list[Stream]

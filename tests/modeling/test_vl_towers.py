@@ -86,8 +86,8 @@ def test_features_are_the_towers_own_where_their_patches_are(name):
     if name == "siglip2":
         flat = images.view(3, 3, grid[0], p, grid[1], p).permute(0, 2, 4, 3, 5, 1).reshape(3, -1, 3 * p * p)
         own = tower(
-            pixel_values=flat, pixel_attention_mask=torch.ones(3, 24), spatial_shapes=torch.tensor([grid] * 3),
-            output_hidden_states=True,
+            pixel_values=flat, pixel_attention_mask=torch.ones(3, 24),
+            spatial_shapes=torch.tensor([grid] * 3), output_hidden_states=True,
         ).hidden_states[-2]  # fmt: skip
     elif name == "qwen3_vl":
         blocks = tiles.view(3, 2, 2, 3, 2, -1).transpose(2, 3).reshape(72, 3, 1, p * p).expand(-1, -1, 2, -1)
