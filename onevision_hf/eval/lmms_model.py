@@ -127,8 +127,11 @@ class OneVision(lmms):
         self._answer(asked)
         return [_result(item) for item in asked]
 
-    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """(mean loss, whether greedy decoding gives it) of each answer; lmms-eval takes the least loss."""
+    def loglikelihood(self, requests: Sequence[Any]) -> list[GenerationResult]:
+        """(mean loss, whether greedy decoding gives it) of each answer; lmms-eval takes the least loss.
+
+        Each pair is the `text` of a result, since lmms-eval 0.7.3 makes strings of plain pairs.
+        """
         asked = []
         for request in requests:
             if len(request.args) != 6:
@@ -139,7 +142,7 @@ class OneVision(lmms):
             # The turn of the assistant begins on a line of its own.
             asked.append(self._ask(request, parts, [text, wanted], {}, (), 0, str(wanted).strip()))
         self._answer(asked)
-        return [(float(item.answer[0]), bool(item.answer[1])) for item in asked]
+        return [GenerationResult((float(item.answer[0]), bool(item.answer[1]))) for item in asked]
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[list[str]]:
         """The answers of each request, one a round, until its task is done; rounds of all go side by side."""
@@ -393,7 +396,12 @@ def load(folder: Path, settings: Settings, device: torch.device) -> tuple[Any, A
             f"{folder} holds a {type(model).__name__}; the plugin runs OneVisionVLForConditionalGeneration "
             "(`onevision assemble` makes one of an encoder and a language model)"
         )
-    return model.to(device).eval(), AutoProcessor.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    if settings.sampling == "codec" and not processor.video_processor.takes_codec_input:
+        raise ValueError(
+            f"the tower of {folder} sees whole pictures, not a choice of patches: give sampling=frames"
+        )
+    return model.to(device).eval(), processor
 
 
 def _is_padding(request: Any) -> bool:

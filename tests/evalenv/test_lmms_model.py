@@ -201,7 +201,13 @@ def test_losses_choose_as_the_models_own_losses_do(run: Any, mirror: Path, tiny_
     )
     seen: list[tuple[float, bool]] = []
     losses = model.loglikelihood
-    model.loglikelihood = lambda requests: seen.extend(losses(requests)) or seen  # type: ignore[method-assign]
+
+    def loglikelihood(requests: Any) -> Any:
+        found = losses(requests)
+        seen.extend(result.text for result in found)
+        return found
+
+    model.loglikelihood = loglikelihood  # type: ignore[method-assign]
     results = evaluator.simple_evaluate(
         model=model,
         tasks=["perceptiontest_val_mcppl"],
