@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from huggingface_hub.constants import HF_HOME
 from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
 from loguru import logger
@@ -43,7 +44,7 @@ BROKEN = "broken-{rank}.jsonl"
 MOST_ROUNDS = 100
 
 
-class EvaluationStopped(RuntimeError):
+class EvaluationStopped(ValueError):
     """A question's media are broken, and on_error=stop."""
 
 
@@ -89,6 +90,8 @@ class OneVision(lmms):
 
     def __init__(self, **arguments: Any):
         super().__init__()
+        # Task files are read after this; several look for videos in HF_HOME, which they take to be set.
+        os.environ.setdefault("HF_HOME", HF_HOME)
         self.settings = settings = Settings.parse(arguments)
         self.accelerator = Accelerator()
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes

@@ -171,6 +171,9 @@ def check_modules(benchmarks: Sequence[Benchmark]) -> None:
 def data_from(root: Path | None) -> Iterator[None]:
     """Inside, lmms-eval finds tables and videos below `root`, and nltk what lies in `root/nltk_data`."""
     if root is None:
+        from huggingface_hub.constants import HF_HOME
+
+        os.environ.setdefault("HF_HOME", HF_HOME)
         yield
         return
     if not root.is_dir():

@@ -1,9 +1,11 @@
 """The table of the suite, the published columns beside it, and valid wrong answers."""
 
 import dataclasses
+from importlib.util import find_spec
 
 import pytest
 
+from onevision_hf import cli
 from onevision_hf.eval.suite import IMAGE, OPENVISION3, PUBLISHED, SUITES, VIDEO, row_of, select
 from onevision_hf.eval.suite_published import suite_table
 
@@ -82,3 +84,10 @@ def test_a_wrong_answer_in_words_shares_nothing_with_the_right_one():
 def test_rows_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         VIDEO[0].task = "other"
+
+
+@pytest.mark.skipif(find_spec("lmms_eval") is not None, reason="lmms-eval is installed here")
+def test_without_lmms_eval_the_command_says_how_to_get_it(tmp_path, capsys):
+    assert cli.main(["eval", "suite", "--model", str(tmp_path), "--tasks", "tomato"]) == 1
+    error = capsys.readouterr().err
+    assert "lmms-eval 0.7.3, which is not installed" in error and "onevision-hf[eval]" in error

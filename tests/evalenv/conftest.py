@@ -25,7 +25,7 @@ if HAS_LMMS_EVAL:
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "http_proxy": "http://127.0.0.1:9",
         "https_proxy": "http://127.0.0.1:9",
-        "NO_PROXY": "",
+        "NO_PROXY": "localhost,127.0.0.1",
     }
 else:
     collect_ignore_glob = ["test_*.py"]

@@ -1,5 +1,6 @@
 """The plugin in the stock lmms-eval: both protocols, the journal, broken media, losses, rounds."""
 
+import os
 import shutil
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -100,6 +101,12 @@ def test_lmms_eval_finds_the_model_by_its_entry_point():
 def test_an_unknown_argument_is_an_error(tiny_folder: Path):
     with pytest.raises(ValueError, match=r"takes no argument 'num_frame'; did you mean num_frames\?"):
         OneVisionChat.create_from_arg_string(f"pretrained={tiny_folder},num_frame=8", {"batch_size": 1})
+
+
+def test_task_files_find_videos_where_nobody_set_hf_home(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("HF_HOME")
+    OneVisionChat(pretrained=str(tiny_folder), device="cpu", journal="none")
+    assert Path(os.environ["HF_HOME"]).is_absolute()
 
 
 def test_a_folder_without_a_multimodal_model_is_an_error(tmp_path: Path):
