@@ -217,17 +217,18 @@ def test_losses_choose_as_the_models_own_losses_do(run: Any, mirror: Path, tiny_
     model.loglikelihood = loglikelihood  # type: ignore[method-assign]
     results = evaluator.simple_evaluate(
         model=model,
-        tasks=["perceptiontest_val_mcppl"],
-        task_manager=task_manager_of(select("perceptiontest_val_mc")),
+        tasks=["seedbench_ppl"],
+        task_manager=task_manager_of(select("seedbench")),
         bootstrap_iters=0,
         log_samples=True,
     )
     model.journal.close()
-    samples = results["samples"]["perceptiontest_val_mcppl"]
-    assert len(seen) == 3 * len(samples) and len({loss for loss, _ in seen}) > 3
+    samples = results["samples"]["seedbench_ppl"]
+    assert len(seen) == 4 * len(samples) and len({loss for loss, _ in seen}) > 4
     for number, sample in enumerate(samples):
-        own = [loss for loss, _ in seen[3 * number : 3 * number + 3]]
-        assert sample["accuracy"]["pred_id"] == own.index(min(own))
+        own = [loss for loss, _ in seen[4 * number : 4 * number + 4]]
+        chosen = "ABCD"[own.index(min(own))]
+        assert sample["acc"] == (chosen == sample["doc"]["answer"])
 
 
 def test_rounds_go_on_until_the_task_is_done(tiny_folder: Path):
