@@ -123,3 +123,10 @@ test-eval: $(EVALENV)/.installed  ## the benchmarks' tests in the lmms-eval envi
 
 bench-eval: $(STAMP)  ## answering many questions: against a plain loop, waiting for data, memory
 	$(BIN)/python benchmarks/evaluation.py
+
+.PHONY: bench-multimodal bench-multimodal-drawn
+bench-multimodal: $(STAMP)  ## the multimodal model: tokens, prefill, memory, features shared by questions
+	$(BIN)/python benchmarks/multimodal.py
+
+bench-multimodal-drawn: $(STAMP)  ## train a tiny multimodal model on drawn questions and ask it about other clips
+	$(BIN)/python benchmarks/multimodal_drawn.py

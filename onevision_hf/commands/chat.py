@@ -3,11 +3,12 @@
     onevision chat out/vl clip.mp4
     onevision chat out/vl bundled --ask "Which way does it move?" --num-frames 32 --keep-ratio 0.125
 
-Each line of standard input is a question; an empty line or the end of input ends the talk. Media are read and
-encoded once. Answers are streamed; after each one stands what it cost.
+Each line of standard input is a question; an empty line or the end of input ends the talk. Media are encoded
+once. Answers are streamed; after each one stands what it cost. DIR may be an adapter that the trainer saved.
 """
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -35,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoProcessor
     from transformers.utils import logging
 
     if not sys.stderr.isatty():
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     stages = Stages()
     with stages.timed("model"):
         processor = AutoProcessor.from_pretrained(args.model)
-        model = AutoModelForImageTextToText.from_pretrained(args.model, dtype=args.dtype).to(device).eval()
+        model = _load(args.model, args.dtype).to(device).eval()
     talk = Talk(model, processor, args.max_new_tokens)
     names = ("video_mode", "num_frames", "num_patches", "keep_ratio", "max_pixels")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -55,6 +56,20 @@ def run(args: argparse.Namespace) -> None:
         if args.ask:
             print(f"> {question}")
         print(talk.ask(question), flush=True)
+
+
+def _load(folder: str, dtype: str) -> Any:
+    """The model of a folder; of an adapter's, the model that it was trained on, with the adapter merged in."""
+    from transformers import AutoModelForImageTextToText
+
+    adapter = Path(folder) / "adapter_config.json"
+    if not adapter.is_file():
+        return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+    from peft import PeftModel
+
+    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    model: Any = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype)
+    return PeftModel.from_pretrained(model, folder).merge_and_unload()
 
 
 def _typed() -> Any:

@@ -115,13 +115,13 @@ def assemble(
             video_token_id=tokenizer.convert_tokens_to_ids(VIDEO_TOKEN),
         )
         with torch.device("meta"):
-            model = OneVisionVLForConditionalGeneration(config)
+            model: Any = OneVisionVLForConditionalGeneration(config)
         model.vision_tower, model.language_model = tower, language
         model.connector = OneVisionVLConnector(config)
         if connector_from is not None:
             load_connector(model.connector, connector_from)
         both = (next(part.parameters()).dtype for part in (tower, language))
-        model.to(dtype or torch.promote_types(*both))
+        model = model.to(dtype or torch.promote_types(*both))
         _set_generation(model, language, tokenizer)
         processor = make_processor(config, tokenizer, template, colours_of(encoder, config), video)
         model.save_pretrained(folder)
@@ -131,8 +131,10 @@ def assemble(
             os.fspath(llm),
             connector,
             os.fspath(destination),
-            *(_count(part) for part in (tower, model.connector, language)),
-            tokens_added=added,
+            _count(tower),
+            _count(model.connector),
+            _count(language),
+            added,
         )
         (folder / "README.md").write_text(_card(made, connector_from is not None), encoding="utf-8")
     return made
@@ -171,7 +173,7 @@ def make_processor(
     mean, std = colours or COLOURS["onevision"]
     # Qwen's tower reads blocks of its own, whatever the connector makes of them.
     side = max(config.merge_size, getattr(config.vision_config, "spatial_merge_size", 1))
-    common = {
+    common: dict[str, Any] = {
         "patch_size": config.vision_patch_size,
         "merge_size": side,
         "image_mean": list(mean),

@@ -39,14 +39,16 @@ def load_tower(source: str | os.PathLike[str]) -> Any:
     options: dict[str, Any] = {"dtype": "auto", "output_loading_info": True}
     if isinstance(part, Qwen3VLVisionConfig) or isinstance(config, Qwen3VLVisionConfig):
         options["key_mapping"] = QWEN_VISION
-        tower, found = Qwen3VLVisionModel.from_pretrained(source, config=part or config, **options)
+        loader: Any = Qwen3VLVisionModel
+        tower, found = loader.from_pretrained(source, config=part or config, **options)
     elif isinstance(part, PreTrainedConfig):
         if type(part) not in MODEL_MAPPING:
             raise CheckpointError(
                 f"{source} is a {config.model_type}, whose vision part {part.model_type} transformers has no "
                 "model for: give the folder of a vision tower"
             )
-        tower, found = MODEL_MAPPING[type(part)].from_pretrained(source, config=part, **options)
+        loader = MODEL_MAPPING[type(part)]
+        tower, found = loader.from_pretrained(source, config=part, **options)
     else:
         tower, found = AutoModel.from_pretrained(source, **options)
     if not hasattr(tower.config, "patch_size"):
@@ -88,14 +90,15 @@ def _processors(source: str | os.PathLike[str], config: Any) -> list[Any]:
         return []
     whole = OneVisionVLProcessor.from_pretrained(source)
     images, videos = whole.image_processor, whole.video_processor
-    colours = {"image_mean": images.image_mean, "image_std": images.image_std}
+    common: dict[str, Any] = {
+        "patch_size": config.patch_size,
+        "image_mean": images.image_mean,
+        "image_std": images.image_std,
+    }
     video = OneVisionVideoProcessor(
-        size=dict(videos.size),
-        patch_size=config.patch_size,
-        rope_temporal_size=config.rope_temporal_size,
-        **colours,
+        size=dict(videos.size), rope_temporal_size=config.rope_temporal_size, **common
     )
-    return [OneVisionImageProcessor(patch_size=config.patch_size, **colours), video]
+    return [OneVisionImageProcessor(**common), video]
 
 
 __all__ = ["extract_encoder", "load_tower"]

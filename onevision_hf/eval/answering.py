@@ -99,7 +99,8 @@ class Answering:
 
     def _batches(self, stream: Iterable[Ready | Failed], limit: int) -> Iterator[list[Ready] | Failed]:
         """Prompts of like length and kind together; a batch that is not full waits for more of its kind."""
-        budget, held = self.settings.token_budget, []
+        budget = self.settings.token_budget
+        held: list[Ready] = []
         for ready in stream:
             if isinstance(ready, Failed):
                 yield ready
@@ -196,11 +197,11 @@ class Answering:
                     found[media[index].key] = features
                     self.cache.put(media[index].key, features)
         self.statistics.encoded += len(missing)
-        features = {
+        by_kind = {
             kind: [found[m.key] for ready in batch for m in ready.media if m.kind == kind]
             for kind in (IMAGE, VIDEO)
         }
-        return {kind: items for kind, items in features.items() if items}
+        return {kind: items for kind, items in by_kind.items() if items}
 
     def _encode(self, media: list[Medium]) -> list[Tensor]:
         lengths = torch.tensor([0, *[len(medium.patches) for medium in media]]).cumsum(0).to(torch.int32)

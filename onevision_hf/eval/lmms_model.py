@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from huggingface_hub.constants import HF_HOME
 from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
@@ -93,14 +94,8 @@ class OneVision(lmms):
         # Task files are read after this; several look for videos in HF_HOME, which they take to be set.
         os.environ.setdefault("HF_HOME", HF_HOME)
         self.settings = settings = Settings.parse(arguments)
-        self.accelerator = Accelerator()
+        self.accelerator = join_processes()
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        started = int(os.environ.get("WORLD_SIZE", "1"))
-        if self._world_size != started:
-            raise ValueError(
-                f"{started} processes were started and {self._world_size} found one another; on processors "
-                "start them by python -m torch.distributed.run --nproc_per_node N -m lmms_eval ..."
-            )
         self._device = torch.device(settings.device or self.accelerator.device)
         if self._device.type == "cuda" and self._device.index is None:
             self._device = torch.device("cuda", self.accelerator.local_process_index)
@@ -370,6 +365,28 @@ class OneVisionSimple(OneVision):
         return visual_messages(found[1], found[0]), found[4]
 
 
+def join_processes() -> Accelerator:
+    """accelerate's view of the processes that were started together.
+
+    On processors lmms-eval's own command has asked it before, without saying that they are meant, and each
+    process then takes itself for the only one.
+
+    Raises:
+        ValueError: they do not find one another.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    accelerator = Accelerator()
+    if accelerator.num_processes != started and not torch.cuda.is_available():
+        AcceleratorState._reset_state(reset_partial_state=True)
+        accelerator = Accelerator(cpu=True)
+    if accelerator.num_processes != started:
+        raise ValueError(
+            f"{started} processes were started and {accelerator.num_processes} found one another; start them "
+            "by python -m torch.distributed.run --nproc_per_node N -m lmms_eval ..."
+        )
+    return accelerator
+
+
 def local_folder(pretrained: str) -> Path:
     """The folder of a model: itself, or what the Hub's cache has of that name after a download.
 
@@ -393,7 +410,7 @@ def load(folder: Path, settings: Settings, device: torch.device) -> tuple[Any, A
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     extra = {"attn_implementation": settings.attn_implementation} if settings.attn_implementation else {}
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=settings.dtype, **extra)
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=settings.dtype, **extra)
     if not hasattr(model, "encode_media"):
         raise ValueError(
             f"{folder} holds a {type(model).__name__}; the plugin runs OneVisionVLForConditionalGeneration "

@@ -166,9 +166,8 @@ class Report:
         return "\n".join([*lines, ""])
 
     def _table(self, table: SuiteTable) -> Iterable[str]:
-        groups = {column.group for column in table.columns}
-        names = [f"{c.name}, {c.group}" if len(groups) == 2 and c.group.startswith("LLaVA") else c.name
-                 for c in table.columns]  # fmt: skip
+        unique = len({column.name for column in table.columns}) == len(table.columns)
+        names = [c.name if unique else f"{c.name}, {c.group}" for c in table.columns]
         yield "| | **this model** | " + " | ".join(names) + " | questions | broken |"
         yield "|---|" + "---:|" * (len(names) + 3)
         for row in self.rows_of(table):
@@ -176,9 +175,9 @@ class Report:
             published = " | ".join(f"{value:.1f}" for value in self.published_of(table, row))
             broken = len(self.broken_in(row)) or ""
             yield f"| {row.name} | {ours} | {published} | {row.documents} | {broken} |"
-        for name, ours, values in self.means(table):
+        for name, mean, values in self.means(table):
             published = " | ".join(f"{value:.1f}" for value in values)
-            yield f"| *{name}* | **{ours:.1f}** | {published} | | |"
+            yield f"| *{name}* | **{mean:.1f}** | {published} | | |"
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:

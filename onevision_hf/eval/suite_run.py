@@ -79,7 +79,6 @@ def run_suite(job: SuiteJob) -> Report | None:
             limit=job.limit,
             bootstrap_iters=0,
             log_samples=True,
-            distributed_executor_backend="torchrun" if _distributed() else "accelerate",
             cli_args=Namespace(output_path=str(out), process_with_media=False),
         )
         broken = _gather(model.broken, model.rank, model.world_size)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .decoded_frame import DecodedFrame  # noqa: F401
     from .frame_geometry import FrameGeometry  # noqa: F401
     from .frame_sampling import sample_frames  # noqa: F401
+    from .frame_sequence import FrameSequence  # noqa: F401
     from .h264_bitstream import BitReader  # noqa: F401
     from .image_processing_onevision import OneVisionImageProcessor  # noqa: F401
     from .image_processing_onevision_vl import OneVisionVLImageProcessor  # noqa: F401

@@ -111,7 +111,8 @@ class VLLearner(nn.Module):
 
     def __init__(self, vl: nn.Module, trains_media: bool):
         super().__init__()
-        self.vl, self.trains_media = vl, trains_media
+        self.vl: Any = vl
+        self.trains_media = trains_media
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Loss (), in float32, summed over the tokens that are learned."""
@@ -250,8 +251,8 @@ def freeze_unread(model: OneVisionVLForConditionalGeneration) -> None:
 
     Otherwise processes would wait for gradients that never come. Found by one backward pass.
     """
-    found = model.get_image_features(*smallest_picture(model.config, torch.device("cpu"))).pooler_output[0]
-    found.sum().backward()
+    found: Any = model.get_image_features(*smallest_picture(model.config, torch.device("cpu")))
+    found.pooler_output[0].sum().backward()
     for parameter in model.vision_tower.parameters():
         parameter.requires_grad_(parameter.grad is not None)
     model.zero_grad()

@@ -137,7 +137,9 @@ def test_towers_come_out_of_whole_models_with_their_own_colours(name, folders, t
     assert list(processor.image_processor.image_mean) == mean
     assert processor.video_processor.video_mode == "frames"
     assert not processor.video_processor.takes_codec_input
-    AutoModelForImageTextToText.from_pretrained(tmp_path / "vl")
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path / "vl").vision_tower.state_dict()
+    assert again.keys() == loaded.keys()
+    assert all(torch.equal(again[key], value) for key, value in loaded.items())
 
 
 def test_a_language_model_with_turns_of_its_own_keeps_them(folders, tmp_path):
@@ -240,10 +242,10 @@ def test_chat_streams_and_says_what_was_spent(folders, tmp_path, capsys, monkeyp
     monkeypatch.setattr(sys, "stdin", io.StringIO("What?\nAnd then?\n\nnever read\n"))
     assert main([str(word) for word in words]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "valley.mp4: 8 frames, 512 of 4,096 patches (12.5 %), 128 tokens"
+    assert lines[0] == "valley.mp4: 8 frames, 448 of 3,584 patches (12.5 %), 112 tokens"
     assert lines[1] == "black.png: 4 tokens"
     spent = [line for line in lines if "tokens in" in line]
-    assert len(spent) == 2 and spent[0].startswith("[132 visual + ") and ", 3 out, " in spent[0]
+    assert len(spent) == 2 and spent[0].startswith("[116 visual + ") and ", 3 out, " in spent[0]
     assert len(calls) == 1  # the second question found the features of the first
     assert main(["chat", str(folders["vl"]), "--ask", "Hello?"]) == 0
     assert "[0 visual + " in capsys.readouterr().out
@@ -267,7 +269,7 @@ for name, place in (("first", folder), ("again", again)):
     assert all(type(part).__module__.startswith("transformers_modules.") for part in parts), parts
     content = [{"type": "video", "video": clip}, {"type": "image", "image": picture}]
     conversations = [[{"role": "user", "content": [*content, {"type": "text", "text": "What?"}]}],
-                     [{"role": "user", "content": [{"type": "video", "video": picture}]}]]
+                     [{"role": "user", "content": [{"type": "video", "video": f"{place}/config.json"}]}]]
     inputs = processor.apply_chat_template(
         conversations, tokenize=True, return_dict=True, add_generation_prompt=True,
         processor_kwargs={"num_frames": 4, "errors": "skip"})

@@ -83,7 +83,8 @@ def test_scores_of_questions_add_up_to_the_figure(guesser: Any, row: Benchmark):
     samples = {task: results["samples"][task] for task in subtasks(results, row.task)}
     if row.task == "pope":  # F1 is no mean over questions
         return
-    assert read_scores(row, samples).figure() == pytest.approx(figures(results)[row.name])
+    # LongVideoBench's file rounds to five digits.
+    assert read_scores(row, samples).figure() == pytest.approx(figures(results)[row.name], abs=1e-3)
 
 
 def test_lmms_eval_reports_on_the_scales_of_the_table(oracle: Any):

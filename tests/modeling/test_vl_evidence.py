@@ -1,4 +1,4 @@
-"""Pixels reach the answer, and so do the positions of patches: tiny models that learn, and what they lose without.
+"""Pixels reach the answer, and so do the positions of patches: tiny models learn, and fail without them.
 
 Run: python -m pytest tests/modeling/test_vl_evidence.py
 """
@@ -23,7 +23,7 @@ def noisy_picture(rng: np.random.Generator, colour: int, shape: int) -> np.ndarr
 
 
 def asked(processor, rng: np.random.Generator, count: int) -> tuple[dict[str, Tensor], Tensor]:
-    """`count` pictures with a question each, of the colour or of the shape, and the letters that are right."""
+    """`count` pictures with a question each, of the colour or of the shape, and the right letters."""
     truth = rng.integers(0, 3, (count, 2))
     kinds = rng.integers(0, 2, count)
     inputs = processor(

@@ -309,3 +309,6 @@ def test_llava_next_names_load_through_the_mapping(tmp_path):
         )
         assert not info["missing_keys"] and not info["unexpected_keys"]
         assert all(torch.equal(tensor, model.state_dict()[n]) for n, tensor in loaded.state_dict().items())
+        loaded.save_pretrained(tmp_path / f"{connector}-again")
+        saved = load_file(tmp_path / f"{connector}-again" / "model.safetensors")
+        assert saved.keys() == model.state_dict().keys()  # ours, so that it loads without a mapping
