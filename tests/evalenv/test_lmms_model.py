@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -229,6 +230,26 @@ def test_losses_choose_as_the_models_own_losses_do(run: Any, mirror: Path, tiny_
         own = [loss for loss, _ in seen[4 * number : 4 * number + 4]]
         chosen = "ABCD"[own.index(min(own))]
         assert sample["acc"] == (chosen == sample["doc"]["answer"])
+
+
+@pytest.mark.parametrize("target", [1, "1", "B"])
+def test_the_right_choice_has_the_most_loss_where_media_are_broken(tiny_folder: Path, target: Any):
+    class Owner:
+        def doc_to_visual(self, document: Any) -> None:
+            sys.exit("its file is missing")
+
+        def doc_to_target(self, document: Any) -> Any:
+            return target
+
+    model = OneVisionSimple(pretrained=str(tiny_folder), device="cpu", journal="none")
+    model.task_dict = {"any": {"test": [{}]}}
+    requests = [
+        SimpleNamespace(args=("?", f" {text}", Owner().doc_to_visual, 0, "any", "test"), metadata={}, idx=i)
+        for i, text in enumerate("ABC")
+    ]
+    losses = [result.text[0] for result in model.loglikelihood(requests)]
+    assert losses.index(min(losses)) != 1 and max(losses) == losses[1]
+    assert len(model.broken) == 3
 
 
 def test_rounds_go_on_until_the_task_is_done(tiny_folder: Path):
