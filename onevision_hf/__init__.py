@@ -4,7 +4,13 @@ Importing the package registers its classes with transformers' Auto classes, so 
 `AutoModel.from_pretrained`, `AutoVideoProcessor.from_pretrained` and their kin find them.
 """
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoVideoProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoVideoProcessor,
+)
 
 from onevision_hf.assets import bundled_clip
 from onevision_hf.modeling.codec_signals import CodecSignals, read_codec_signals
@@ -17,6 +23,7 @@ from onevision_hf.modeling.modeling_openvision3 import MissingVAEError, OpenVisi
 from onevision_hf.modeling.patch_selection import Selection, select_patches
 from onevision_hf.modeling.video_processing_onevision import OneVisionVideoProcessor
 from onevision_hf.modeling.video_reader import VideoReader, VideoReadError
+from onevision_hf.pretraining import UnifiedForPreTraining, UnifiedPreTrainingConfig
 
 __version__ = "0.1.0"
 
@@ -29,6 +36,9 @@ AutoModel.register(OpenVision3Config, OpenVision3Model)
 AutoImageProcessor.register(
     OpenVision3Config, image_processor_classes={"torchvision": OpenVision3ImageProcessor}
 )
+AutoConfig.register(UnifiedPreTrainingConfig.model_type, UnifiedPreTrainingConfig)
+AutoModel.register(UnifiedPreTrainingConfig, UnifiedForPreTraining)
+AutoModelForPreTraining.register(UnifiedPreTrainingConfig, UnifiedForPreTraining)
 
 # What is saved carries its code, so that it loads where this package is not installed.
 OneVisionConfig.register_for_auto_class()
@@ -50,6 +60,8 @@ __all__ = [
     "OpenVision3ImageProcessor",
     "OpenVision3Model",
     "Selection",
+    "UnifiedForPreTraining",
+    "UnifiedPreTrainingConfig",
     "VideoReadError",
     "VideoReader",
     "__version__",
