@@ -279,7 +279,15 @@ def _sync_folder(path: Path) -> None:
 
 
 # What a run cannot change on its way without becoming another run.
-_FIXED = ("task", "seed", "model", "cluster.heads.*.batch_size", "optim.accumulation")
+_FIXED = (
+    "task",
+    "seed",
+    "model",
+    "cluster.heads.*.batch_size",
+    "optim.accumulation",
+    "unified.encoder",
+    "unified.pairs.batch_size",
+)
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -48,7 +48,11 @@ class ClusterTask:
         if not config.cluster.heads:
             raise ConfigError("cluster.heads is empty: name at least one head with its source and batch_size")
         self.config = config
-        self.encoder_config = encoder_config(config)
+        self.encoder_config: Any = encoder_config(config)
+        self._take_heads(rows)
+
+    def _take_heads(self, rows: Mapping[str, Rows]) -> None:
+        config = self.config
         self.rows = {name: rows.get(name) or _open(name, head) for name, head in config.cluster.heads.items()}
         self.streams = [
             self._stream(number, name, head, self.rows[name])
@@ -59,15 +63,24 @@ class ClusterTask:
     def build(self) -> None:
         """Make the modules; the same weights on any number of processes."""
         torch.manual_seed(derive_key(MODEL, self.config.seed) % 2**63)
-        self.model = ClusterEncoder(_encoder(self.config, self.encoder_config))
+        encoder = _encoder(self.config, self.encoder_config)
+        self.model: Any = ClusterEncoder(encoder)
         if self.config.optim.gradient_checkpointing:
-            self.model.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        self._build_heads()
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of what the heads discriminate."""
+        return self.encoder_config.hidden_size
+
+    def _build_heads(self) -> None:
         cluster = self.config.cluster
         self.sharded = {}
         for number, (name, head) in enumerate(cluster.heads.items()):
             loss = ClusterDiscriminationLoss(
                 self.classes(name),
-                self.encoder_config.hidden_size,
+                self.embedding_dim,
                 scale=cluster.scale,
                 margin=cluster.margin,
                 filter_threshold=cluster.filter_threshold,
@@ -115,7 +128,7 @@ class ClusterTask:
         for name, head in cluster.heads.items():
             found = cluster_memory(
                 self.classes(name),
-                self.encoder_config.hidden_size,
+                self.embedding_dim,
                 head.batch_size // self.config.optim.accumulation,
                 processes=processes,
                 sample_rate=cluster.sample_rate,

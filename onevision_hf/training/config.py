@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 import yaml
 
+from .unified_config import PAIRS, UnifiedConfig, check_unified
+
 CONFIGS = files("onevision_hf.training") / "configs"
 
 
@@ -30,7 +32,7 @@ class ConfigError(ValueError):
 class ModelConfig:
     size: Literal["tiny", "base", "large", "huge"] = "base"  # the encoder, when it starts from random weights
     init_from: str | None = None  # a folder or Hub repository to start from instead; read in float32
-    overrides: dict[str, Any] = field(default_factory=dict)  # fields of OneVisionConfig
+    overrides: dict[str, Any] = field(default_factory=dict)  # fields of the encoder's config
 
 
 @dataclass
@@ -105,6 +107,7 @@ class TrainConfig:
     samples: int = 0  # over all heads; rounded up to whole steps
     model: ModelConfig = field(default_factory=ModelConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    unified: UnifiedConfig = field(default_factory=UnifiedConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     workers: int = 2  # decoding processes beside each training process
@@ -294,6 +297,7 @@ def _check(config: TrainConfig) -> None:
         _require(0 < head.min_zoom <= 1, f"{at}.min_zoom", head.min_zoom, "above 0 and at most 1")
         for key in ("size", "max_labels", "labels_per_sample", "num_frames", "num_patches"):
             _require(getattr(head, key) >= 1, f"{at}.{key}", getattr(head, key), "at least 1")
+    check_unified(config.unified, optim.accumulation, _require)
     if validation.every and validation.head:
-        heads = list(config.cluster.heads)
+        heads = [*config.cluster.heads, *([PAIRS] if config.unified.pairs.batch_size else [])]
         _require(validation.head in heads, "validation.head", validation.head, f"one of {', '.join(heads)}")

@@ -14,7 +14,11 @@ from .data import Stream
 from .sources import Rows
 
 # Name in the config -> where the class is; a module is imported when its task is asked for.
-TASKS = {"cluster": "onevision_hf.training.cluster_task:ClusterTask"}
+TASKS = {
+    "cluster": "onevision_hf.training.cluster_task:ClusterTask",
+    "openvision3": "onevision_hf.training.unified_task:OpenVision3Task",
+    "unified": "onevision_hf.training.unified_task:UnifiedTask",
+}
 
 Inputs = Mapping[str, Mapping[str, Tensor]]  # stream -> name -> tensor
 

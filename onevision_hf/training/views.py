@@ -6,6 +6,7 @@ any process; `position` counts the samples of the stream and says which mode a v
 Shapes: p patch side, K patches of a video.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from .config import HeadConfig
 Sample = dict[str, np.ndarray]
 MODES = ("codec", "uniform", "collage")
 NO_LABEL = -100
+CLIP_MEAN, CLIP_STD = OneVisionVideoProcessor.image_mean, OneVisionVideoProcessor.image_std
 
 
 class ImageView:
@@ -32,29 +34,35 @@ class ImageView:
     random. Published: no zoom, no mirror. Without a generator the middle of the picture.
     """
 
-    def __init__(self, head: HeadConfig):
+    def __init__(self, head: HeadConfig, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD):
         self.head = head
-        mean, std = (np.array(getattr(OneVisionVideoProcessor, n)) for n in ("image_mean", "image_std"))
-        self._scale = (1 / (255 * std)).astype(np.float32)[:, None, None]
-        self._offset = (-mean / std).astype(np.float32)[:, None, None]
+        self._scale = (1 / (255 * np.array(std))).astype(np.float32)[:, None, None]
+        self._offset = (-np.array(mean) / np.array(std)).astype(np.float32)[:, None, None]
 
     def __call__(self, row: Any, rng: np.random.Generator | None, position: int) -> Sample:
-        picture = row.media if isinstance(row.media, Image.Image) else open_picture(row.media)
-        zoom, x, y, flip = (1.0, 0.5, 0.5, False) if rng is None else self._draw(rng)
-        side = max(1.0, min(picture.size) * zoom)
-        left, top = x * (picture.width - side), y * (picture.height - side)
-        picture = picture.convert("RGB").resize(
-            (self.head.size,) * 2, Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
-        )
-        if flip:
-            picture = ImageOps.mirror(picture)
+        head = self.head
+        picture = square_crop(row.media, head.size, head.min_zoom, head.mirror, rng)
         pixels = np.asarray(picture, np.float32).transpose(2, 0, 1) * self._scale + self._offset
-        return {"pixel_values": pixels, "labels": pad_labels(row.labels, self.head.max_labels)}
+        return {"pixel_values": pixels, "labels": pad_labels(row.labels, head.max_labels)}
 
-    def _draw(self, rng: np.random.Generator) -> tuple[float, float, float, bool]:
-        zoom, x, y, coin = rng.random(4)
-        lowest = self.head.min_zoom
-        return lowest + (1 - lowest) * zoom, x, y, self.head.mirror and coin < 0.5
+
+def square_crop(
+    media: Any, size: int, min_zoom: float, mirror: bool, rng: np.random.Generator | None
+) -> Image.Image:
+    """A square of a picture, brought to `size` pixels (bicubic): drawn by `rng`, or the middle without one.
+
+    Its side is a share of the shorter side of the picture, `min_zoom` to 1.
+    """
+    picture = media if isinstance(media, Image.Image) else open_picture(media)
+    zoom, x, y, coin = (1.0, 0.5, 0.5, 1.0) if rng is None else rng.random(4)
+    if rng is not None:
+        zoom = min_zoom + (1 - min_zoom) * zoom
+    side = max(1.0, min(picture.size) * zoom)
+    left, top = x * (picture.width - side), y * (picture.height - side)
+    picture = picture.convert("RGB").resize(
+        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
+    )
+    return ImageOps.mirror(picture) if mirror and coin < 0.5 else picture
 
 
 class VideoView:
