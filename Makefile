@@ -101,3 +101,7 @@ bench-codec: $(STAMP)  ## codec patchification: time and memory against a plain 
 
 bench-codec-agreement: $(STAMP)  ## the signals against the published selection, the bits spent, the true residual
 	$(BIN)/python benchmarks/codec_agreement.py
+
+.PHONY: ablation-unified
+ablation-unified: $(STAMP)  ## unified pre-training: do understanding and generation help one another, with curves
+	$(BIN)/python benchmarks/unified_ablation.py

@@ -20,7 +20,7 @@ from .data import Stream
 from .order import MODEL, Order
 from .sources import Rows, open_rows
 from .stand_in import RandomRows, as_drawn
-from .tasks import Inputs
+from .tasks import Inputs, Stack
 from .views import ImageView, VideoView
 
 
@@ -139,6 +139,29 @@ class ClusterTask:
             parts |= {f"{name} {part}": size for part, size in found.items()}
         return parts
 
+    def parameters(self) -> dict[str, int]:
+        with torch.device("meta"):
+            model = OneVisionModel(self.encoder_config)
+        return {"encoder": sum(p.numel() for p in model.parameters())}
+
+    def stacks(self) -> list[Stack]:
+        config = self.encoder_config
+        return [
+            Stack(
+                name,
+                head.batch_size,
+                patches(head, self.stride),
+                config.hidden_size,
+                config.num_hidden_layers,
+            )
+            for name, head in self.config.cluster.heads.items()
+        ]
+
+    @property
+    def stride(self) -> int:
+        """Pixels to a side of one token."""
+        return self.encoder_config.patch_size
+
     def export(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         with torch.device("meta"):
             model = OneVisionModel(self.encoder_config)
@@ -159,10 +182,9 @@ class ClusterTask:
         return VideoView(head, self.encoder_config.patch_size, self.encoder_config.rope_temporal_size)
 
     def _stream(self, number: int, name: str, head: HeadConfig, rows: Rows | str) -> Stream:
-        if head.size % self.encoder_config.patch_size:
+        if head.size % self.stride:
             raise ConfigError(
-                f"cluster.heads.{name}.size is {head.size}, no multiple of the patch, "
-                f"{self.encoder_config.patch_size}"
+                f"cluster.heads.{name}.size is {head.size}, no multiple of the patch, {self.stride}"
             )
         validation = self.config.validation
         view = as_drawn if isinstance(rows, RandomRows) else self.view(head)
@@ -171,6 +193,12 @@ class ClusterTask:
         own = validation.head in ("", name) and not validation.source
         order = Order(len(rows), self.config.seed, number, validation.held_out if own else 0.0)
         return Stream(name, rows, view, head.batch_size, order)
+
+
+def patches(head: HeadConfig, patch_size: int) -> int:
+    """Of one sample of a head, at most."""
+    frame = (head.size // patch_size) ** 2
+    return frame if head.kind == "image" else min(head.num_patches, head.num_frames * frame)
 
 
 def encoder_config(config: TrainConfig) -> OneVisionConfig:

@@ -5,7 +5,7 @@ says which modules are split over processes; the loop knows nothing else of it.
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -21,6 +21,16 @@ TASKS = {
 }
 
 Inputs = Mapping[str, Mapping[str, Tensor]]  # stream -> name -> tensor
+
+
+class Stack(NamedTuple):
+    """Equal layers that a stream goes through, for the estimate of their memory."""
+
+    stream: str
+    samples: int  # an optimizer step, over all processes
+    tokens: int  # of a sample, at most
+    width: int
+    layers: int
 
 
 class Task(Protocol):
@@ -56,6 +66,12 @@ class Task(Protocol):
 
     def memory(self, processes: int) -> dict[str, int]:
         """Bytes on one of `processes` processes by part, for what is split, before it is built."""
+
+    def parameters(self) -> dict[str, int]:
+        """How many the model has, by part, before it is built."""
+
+    def stacks(self) -> list[Stack]:
+        """The layers that every stream goes through; of each stream the first are its encoder's."""
 
     def export(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         """Write what `from_pretrained` loads, from the model's whole state; the first process calls this."""

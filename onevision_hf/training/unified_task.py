@@ -29,7 +29,7 @@ from .order import MODEL, Order
 from .pair_view import Needs, PairView
 from .pairs import WithLatents, open_pairs
 from .sources import Rows
-from .tasks import Inputs
+from .tasks import Inputs, Stack
 from .unified_config import LOSSES, MODEL_FIELDS, PAIRS
 from .views import ImageView, VideoView
 
@@ -123,6 +123,10 @@ class UnifiedTask(ClusterTask):
         self._build_heads()
 
     @property
+    def stride(self) -> int:
+        return self.model_config.encoder_stride
+
+    @property
     def embedding_dim(self) -> int:
         """Width of the heads' embeddings: an OpenVision 3 encoder's pooled output is projected."""
         config = self.encoder_config
@@ -146,6 +150,28 @@ class UnifiedTask(ClusterTask):
 
     def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
         return self.model({self.validated: inputs})[self.validated]
+
+    def parameters(self) -> dict[str, int]:
+        with torch.device("meta"):
+            model = UnifiedForPreTraining(self.model_config)
+        parts = ("encoder", "decoder", "text_encoder", "caption_decoder")
+        return {part: sum(p.numel() for p in getattr(model, part).parameters()) for part in parts}
+
+    def stacks(self) -> list[Stack]:
+        pairs, config, weights = self.config.unified.pairs, self.model_config, set(self.weights)
+        tokens = (pairs.size // self.stride) ** 2
+        rebuilt = (pairs.size // config.decoder_stride) ** 2
+        passes = [
+            (True, config.encoder_config, tokens, 1),
+            (bool(weights & _REBUILD), config.decoder_config, rebuilt, 1),
+            ("caption" in weights, config.caption_config, tokens + config.caption_config.max_positions, 1),
+            ("contrastive" in weights, config.text_config, config.text_config.max_positions, pairs.texts),
+        ]
+        return super().stacks() + [
+            Stack(PAIRS, pairs.batch_size * texts, length, tower.hidden_size, tower.num_hidden_layers)
+            for wanted, tower, length, texts in passes
+            if wanted
+        ]
 
     def export(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         with torch.device("meta"):
@@ -172,7 +198,7 @@ class UnifiedTask(ClusterTask):
         pairs, weights = self.config.unified.pairs, set(self.weights)
         if pairs.batch_size < 1:
             raise ConfigError(f"unified.pairs.batch_size is {pairs.batch_size}, expected at least 1")
-        stride = self.model_config.encoder_stride
+        stride = self.stride
         if pairs.size % stride:
             raise ConfigError(
                 f"unified.pairs.size is {pairs.size}, no multiple of the encoder's {stride} pixels"

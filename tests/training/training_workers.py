@@ -2,6 +2,7 @@
 stopped.
 """
 
+import importlib
 import multiprocessing
 import os
 import shutil
@@ -148,11 +149,13 @@ def join(rank, size, port):
 
 
 def main(rank, size, port, folder, work):
-    """One process: rank of size; `work` names functions of this module with their arguments."""
+    """One process: rank of size; `work` names functions of this module, or another, with their arguments."""
     join(rank, size, port)
     results = {}
     for name, *arguments in work:
-        results[name, *arguments] = globals()[name](Path(folder), size, *arguments)
+        module, _, function = name.rpartition(".")
+        found = getattr(importlib.import_module(module or __name__), function)
+        results[name, *arguments] = found(Path(folder), size, *arguments)
     torch.save(results, Path(folder) / f"results-{size}-{rank}.pt")
     if size > 1:
         torch.distributed.barrier()
