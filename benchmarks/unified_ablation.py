@@ -6,7 +6,8 @@
 Three trainings from the same weights on the same batches of drawn images of 32 pixels. `semantic`: the
 decoder is a probe on tokens that lead no gradient back (`detach_reconstruction`). `generative`: the text
 heads are (`detach_understanding`). `joint`: nothing is. Losses are of images that were not trained on,
-without noise. At this size they check the machinery and the directions; they are no evidence for the paper's claims.
+without noise. At this size they check the machinery and the directions; they are no evidence for the
+paper's claims.
 """
 
 import argparse

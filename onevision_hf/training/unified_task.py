@@ -93,6 +93,11 @@ class UnifiedTask(ClusterTask):
         clash = {PAIRS, *LOSSES} & set(config.cluster.heads)
         if clash:
             raise ConfigError(f"cluster.heads.{clash.pop()}: the name is taken, call the head something else")
+        if config.unified.contrastive_chunk and config.optim.parallel == "fsdp":
+            raise ConfigError(
+                "unified.contrastive_chunk passes a batch in parts, whose number may differ between "
+                "processes: use optim.parallel=ddp with it, or optim.gradient_checkpointing with fsdp"
+            )
         self._take_heads(rows)
         self.weights |= self.model_config.loss_weights
         self.streams.append(self._pair_stream(rows.get(PAIRS)))

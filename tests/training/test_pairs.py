@@ -279,6 +279,7 @@ def test_a_run_on_cached_latents_needs_no_vae_where_no_loss_is_of_pixels(drawn, 
         ({"unified": {"pairs": {"latents": "x"}}}, "no min_zoom or mirror"),
         ({"unified": {"pairs": {"size": 40}}}, "multiple of 16"),
         ({"unified": {"lpips_weight": -1}}, "0 or more"),
+        ({"unified": {"contrastive_chunk": 2}, "optim": {"parallel": "fsdp"}}, "use optim.parallel=ddp"),
         ({"validation": {"every": 1, "head": "image"}}, "one of pairs"),
     ],
 )

@@ -79,6 +79,13 @@ def joint(**changes):
     return merged(values, changes)
 
 
+def make_task_encoder():
+    """The OneVision encoder of `JOINT`."""
+    from onevision_hf import OneVisionConfig
+
+    return OneVisionConfig.tiny(**JOINT["model"]["overrides"])
+
+
 def make_rows(config):
     from onevision_hf.training.stand_in import RandomRows
 
