@@ -43,7 +43,7 @@ class TowerConfig(PreTrainedConfig):
     attention_dropout: float | int = 0.0
     initializer_range: float | int = 0.02
     max_positions: int = 0
-    vocab_size: int = 512
+    vocab_size: int = 438
     bos_token_id: int | None = 1
     eos_token_id: int | None = 2
     pad_token_id: int | None = 0
@@ -104,7 +104,7 @@ class UnifiedPreTrainingConfig(PreTrainedConfig):
         decoder_config: TowerConfig | dict[str, Any] | None = None,
         text_config: TowerConfig | dict[str, Any] | None = None,
         caption_config: TowerConfig | dict[str, Any] | None = None,
-        vocab_size: int = 512,
+        vocab_size: int = 438,
         bos_token_id: int = 1,
         eos_token_id: int = 2,
         pad_token_id: int = 0,

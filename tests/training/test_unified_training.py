@@ -55,8 +55,13 @@ def test_cluster_caption_contrast_and_reconstruction_train_one_encoder_in_one_ru
     assert LOSSES | {"image/loss", "video/loss"} <= joint["log"][0].keys()
     assert {"sharded.image.centers", "sharded.video.centers"} <= joint["tensors"].keys()
     for rank in results[2, "both"]:  # centers are cut over the processes, and whole when put together
-        for name, tensor in rank["joint"]["tensors"].items():
-            torch.testing.assert_close(tensor, joint["tensors"][name], rtol=1e-3, atol=2e-5)
+        for name in (
+            "sharded.image.centers",
+            "sharded.video.centers",
+            "model.model.caption_decoder.vocabulary.weight",
+        ):
+            one, two = joint["tensors"][name], rank["joint"]["tensors"][name]
+            assert (one - two).norm() < 1e-3 * one.norm(), name
 
 
 def test_chunks_and_fsdp_take_the_steps_of_the_plain_run(results):
