@@ -93,6 +93,12 @@ class UnifiedTask(ClusterTask):
         clash = {PAIRS, *LOSSES} & set(config.cluster.heads)
         if clash:
             raise ConfigError(f"cluster.heads.{clash.pop()}: the name is taken, call the head something else")
+        videos = [name for name, head in config.cluster.heads.items() if head.kind == "video"]
+        if videos and isinstance(self.encoder_config, OpenVision3Config):
+            raise ConfigError(
+                f"cluster.heads.{videos[0]} has videos, an OpenVision 3 encoder reads images: use "
+                "unified.encoder=onevision"
+            )
         if config.unified.contrastive_chunk and config.optim.parallel == "fsdp":
             raise ConfigError(
                 "unified.contrastive_chunk passes a batch in parts, whose number may differ between "
@@ -193,10 +199,6 @@ class UnifiedTask(ClusterTask):
     def view(self, head: HeadConfig) -> ImageView | VideoView:
         if isinstance(self.encoder_config, OneVisionConfig):
             return super().view(head)
-        if head.kind == "video":
-            raise ConfigError(
-                "an OpenVision 3 encoder reads images: a head of videos needs unified.encoder=onevision"
-            )
         return ImageView(head, mean=(0.5,) * 3, std=(0.5,) * 3)
 
     def _pair_stream(self, rows: Any) -> Stream:
