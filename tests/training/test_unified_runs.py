@@ -151,3 +151,17 @@ def test_the_published_configs_have_the_published_numbers(size, stage):
         1.0,
     )
     assert (unified.contrastive_weight, unified.caption_weight, optim.schedule) == (1.0, 1.0, "cosine")
+
+
+def losses(out, vae, **optim):
+    config = workers.make_config(out, vae, steps=2, optim=optim)
+    assert Trainer(config, workers.make_rows(config)).fit() == 0
+    return [line["loss"] for line in read_lines(out / "log.jsonl")]
+
+
+def test_checkpointing_changes_no_loss_and_bfloat16_goes_the_same_way(tmp_path, vae):
+    plain = losses(tmp_path / "plain", vae)
+    assert losses(tmp_path / "checkpointed", vae, gradient_checkpointing=True) == pytest.approx(
+        plain, rel=1e-6
+    )
+    assert losses(tmp_path / "low", vae, precision="bfloat16") == pytest.approx(plain, rel=1e-2)
