@@ -12,12 +12,15 @@ import torch
 from transformers.utils import logging
 
 from ..modeling.vae_openvision3 import MissingVAEError, load_vae
+from ..pretraining import MissingLPIPSError, load_lpips
+from ..pretraining.tokenizer import load_tokenizer
 from .cluster_task import encoder_config
 from .config import HeadConfig, TrainConfig, total_steps
 from .pairs import open_pairs
 from .sources import Rows, open_rows
 from .stand_in import RandomPairs, RandomRows
 from .unified_config import PAIRS
+from .unified_task import model_config
 
 CPU_BATCH, CPU_CLASSES, UNKNOWN_CLASSES = 1, 4096, 1000
 _BYTES = {"float32": 4, "bfloat16": 2}
@@ -57,9 +60,6 @@ def find_rows(config: TrainConfig) -> tuple[dict[str, Rows], list[str], list[str
 def _random_rows(config: TrainConfig, head: HeadConfig, classes: int) -> RandomRows:
     if config.task == "cluster":
         return RandomRows(head, classes, encoder_config(config).patch_size)
-    from ..pretraining.tokenizer import load_tokenizer
-    from .unified_task import model_config
-
     return RandomRows(
         head, classes, model_config(config, load_tokenizer(config.unified.tokenizer)).encoder_stride
     )
@@ -149,26 +149,23 @@ def shrunk(config: TrainConfig, ways: int, processes: int) -> tuple[TrainConfig,
     return small, notes
 
 
-def _with_frozen(config: TrainConfig, folder: Path, random: bool) -> list[str]:
-    """Change `config` where the VAE, LPIPS or the latents of a dry run are not there; lines that say so."""
+def _with_frozen(config: TrainConfig, folder: Path) -> list[str]:
+    """Change `config` where the VAE or LPIPS of a dry run is not there; lines that say so."""
     unified, notes = config.unified, []
-    if unified.pairs.latents is not None and (random or not Path(unified.pairs.latents).exists()):
-        notes.append(f"latents: none at {unified.pairs.latents}; pixels are encoded instead")
-        unified.pairs.latents = None
-    if unified.lpips_weight and not (unified.lpips_weights and Path(unified.lpips_weights).is_file()):
-        notes.append("LPIPS: left out, unified.lpips_weights names no file")
-        unified.lpips_weight = 0.0
-    from ..pretraining.tokenizer import load_tokenizer
-    from .unified_task import model_config
-
-    found = model_config(config, load_tokenizer(unified.tokenizer))
+    if unified.lpips_weight:
+        try:
+            load_lpips(unified.lpips_weights)
+        except MissingLPIPSError as error:
+            notes.append(f"LPIPS: left out ({str(error).partition(':')[0]})")
+            unified.lpips_weight = 0.0
+    found: Any = model_config(config, load_tokenizer(unified.tokenizer))
     try:
         load_vae(found)
     except MissingVAEError as error:
         from diffusers import AutoencoderKL
 
         channels = [32] * 4 if _small(config) else [128, 256, 512, 512]
-        AutoencoderKL(
+        vae: Any = AutoencoderKL(
             down_block_types=["DownEncoderBlock2D"] * 4,
             up_block_types=["UpDecoderBlock2D"] * 4,
             block_out_channels=channels,
@@ -176,7 +173,8 @@ def _with_frozen(config: TrainConfig, folder: Path, random: bool) -> list[str]:
             latent_channels=found.latent_channels,
             use_quant_conv=False,
             use_post_quant_conv=False,
-        ).save_pretrained(folder)
+        )
+        vae.save_pretrained(folder)
         unified.vae = str(folder)
         size = "a small" if _small(config) else "one of the published size"
         notes.append(f"VAE: {str(error).partition(':')[0]}; {size}, with random weights, instead")
@@ -196,6 +194,11 @@ def dry_run(config: TrainConfig, processes: int | None = None) -> int:
     config, first = _without_absent_start(config)
     rows, lines, random = find_rows(config)
     lines = first + lines
+    latents = config.unified.pairs.latents
+    if latents is not None and (PAIRS in random or not Path(latents).exists()):
+        config = copy.deepcopy(config)
+        config.unified.pairs.latents = None
+        lines.append(f"latents: none of these images at {latents}; pixels are encoded instead")
     task = make_task(config, rows)
     text = describe(config, task, lines, processes or ways)
     planned = total_steps(config, sum(stream.batch_size for stream in task.streams))
@@ -217,8 +220,9 @@ def dry_run(config: TrainConfig, processes: int | None = None) -> int:
         sys.stdout.flush()
     with tempfile.TemporaryDirectory() as folder:
         if config.task != "cluster":
-            said = _with_frozen(small, Path(folder) / "vae", PAIRS in random)
-            print("\n".join(said), end="\n" if said else "", flush=True)
+            said = _with_frozen(small, Path(folder) / "vae")
+            if state.is_main_process and said:
+                print("\n".join(said), flush=True)
         small.out, small.steps, small.samples = str(Path(folder) / "dry-run"), max(2, planned), 0
         trainer = Trainer(small, used, max_steps=2)
         trainer.save = lambda: Path()  # type: ignore[method-assign]

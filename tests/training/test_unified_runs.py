@@ -121,9 +121,9 @@ def test_a_head_of_clusters_goes_with_an_openvision3_encoder_too(tmp_path, vae):
 
 def test_a_dry_run_plans_every_part_and_takes_two_steps_on_random_images(tmp_path, capsys):
     values = workers.merged(workers.BASE, {"out": str(tmp_path / "out"), "steps": 50})
-    values["unified"] = workers.merged(
-        values["unified"], {"vae": str(tmp_path / "absent"), "lpips_weight": 0.5}
-    )
+    absent = {"vae": str(tmp_path / "absent"), "lpips_weight": 0.5, "lpips_weights": str(tmp_path / "absent")}
+    absent |= {"pairs": {"latents": "cached", "min_zoom": 1.0}}
+    values["unified"] = workers.merged(values["unified"], absent)
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
     assert module(["--config", str(tmp_path / "tiny.yaml"), "--dry-run", "--processes", "2"]) == 0
     said = capsys.readouterr().out
@@ -131,6 +131,7 @@ def test_a_dry_run_plans_every_part_and_takes_two_steps_on_random_images(tmp_pat
     for part in ("encoder", "decoder", "text encoder", "caption decoder"):
         assert f"M in the {part}" in said
     assert "6 samples, 24 patches in 1 micro-batch(es)" in said and "steps: 50, 300 samples" in said
+    assert "latents: none of these images at cached" in said
     assert "LPIPS: left out" in said and "with random weights, instead" in said
     assert "two steps done" in said and not (tmp_path / "out").exists()
 
