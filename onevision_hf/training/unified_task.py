@@ -131,6 +131,8 @@ class UnifiedTask(ClusterTask):
         self.model = UnifiedModule(model)
         if self.config.optim.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+            if weights & _PIXELS and hasattr(model.vae, "enable_gradient_checkpointing"):
+                model.vae.enable_gradient_checkpointing()  # its decoder keeps more than all of ours
         self._build_heads()
 
     @property
