@@ -15,7 +15,12 @@ class Evaluation(NamedTuple):
     help: str
 
 
-EVALUATIONS: dict[str, Evaluation] = {}
+EVALUATIONS: dict[str, Evaluation] = {
+    "motion": Evaluation(
+        "onevision_hf.commands.eval_motion",
+        "the motion suite: codec input against whole frames at equal budget",
+    ),
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
