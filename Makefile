@@ -27,16 +27,17 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[$$(cat $(VENV)/.extras)]"
 	@touch $@
 
-demo: $(STAMP)  ## encode the bundled clip and draw what was kept into out/demo.png
+demo: $(STAMP)  ## encode the bundled clip, draw what was kept and which drawn clips are most like it into out/
 	@mkdir -p out
 	$(BIN)/onevision encode bundled
+	$(BIN)/onevision nearest bundled --out out/nearest.png
 	$(BIN)/onevision view bundled --out out/demo.png
 
 test: $(STAMP)  ## the fast tests (under ten minutes on two cores)
 	$(BIN)/python -m pytest
 
 slow: $(STAMP)  ## the tests marked slow
-	$(BIN)/python -m pytest -m 'slow and not gpu and not browser and not ray and not evalenv' || test $$? -eq 5  # 5: none yet
+	$(BIN)/python -m pytest -m 'slow and not gpu and not browser and not ray and not evalenv'
 
 $(OLDEST)/.installed: pyproject.toml | $(STAMP)
 	@test -x $(OLDEST)/bin/python || $(BIN)/python -m venv $(OLDEST)
@@ -63,7 +64,7 @@ bench-openvision3: $(STAMP)  ## OpenVision 3: the encoder, its VAE, and what cac
 wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use it there
 	$(BIN)/python tests/check_wheel.py
 
-check: lint test slow test-oldest wheel  ## what CI runs
+check: lint test slow test-oldest test-eval wheel  ## what CI runs
 
 .PHONY: codec-table
 codec-table: $(STAMP)  ## measure which codec gives which signal, into docs/codec-signals.md
@@ -101,3 +102,46 @@ bench-codec: $(STAMP)  ## codec patchification: time and memory against a plain 
 
 bench-codec-agreement: $(STAMP)  ## the signals against the published selection, the bits spent, the true residual
 	$(BIN)/python benchmarks/codec_agreement.py
+
+.PHONY: tiny tiny-table tiny-check
+tiny: $(STAMP)  ## draw, cluster and train onevision-tiny into out/tiny (hours; an interrupted run goes on)
+	$(BIN)/python scripts/train_tiny.py
+
+tiny-table: $(STAMP)  ## what onevision-tiny knows, against random weights and raw pixels, into its page and card
+	$(BIN)/python benchmarks/tiny.py --write docs/onevision-tiny.md onevision_hf/assets/onevision-tiny/README.md
+
+tiny-check: $(STAMP)  ## 50 steps of its training against recorded losses
+	$(BIN)/python scripts/check_tiny.py
+
+.PHONY: bench-multimodal bench-multimodal-drawn
+bench-multimodal: $(STAMP)  ## the multimodal model: tokens, prefill, memory, features shared by questions
+	$(BIN)/python benchmarks/multimodal.py
+
+bench-multimodal-drawn: $(STAMP)  ## train a tiny multimodal model on drawn questions and ask it about other clips
+	$(BIN)/python benchmarks/multimodal_drawn.py
+
+# An environment for lmms-eval, which wants av < 16: it shares everything else with .venv. Its own packages stand
+# before those of .venv on the path, so its av is the one that is imported.
+EVALENV := .venv-eval
+CODEC_TESTS := $(addprefix tests/modeling/test_,borrowed_motion.py codec_signals.py frame_geometry.py \
+	frame_sequence.py patch_selection.py selection_options.py video_damage.py video_processing_onevision.py \
+	video_reader.py) tests/test_bundled_clip.py tests/test_clips.py
+.PHONY: test-eval bench-eval
+$(EVALENV)/.installed: pyproject.toml | $(STAMP)
+	@test -x $(EVALENV)/bin/python || $(BIN)/python -m venv $(EVALENV)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$($(EVALENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth
+	@echo "installing lmms-eval into $(EVALENV)"
+	$(EVALENV)/bin/python -m pip install -q --disable-pip-version-check -e ".[eval]"
+	@touch $@
+
+test-eval: $(EVALENV)/.installed  ## the benchmarks' tests in the lmms-eval environment, and the codec's under its av
+	$(EVALENV)/bin/python -m pytest -m evalenv tests/evalenv
+	$(EVALENV)/bin/python -m pytest -m 'not slow and not gpu and not block_qp' $(CODEC_TESTS)
+
+bench-eval: $(STAMP)  ## answering many questions: against a plain loop, waiting for data, memory
+	$(BIN)/python benchmarks/evaluation.py
+
+.PHONY: ablation-unified
+ablation-unified: $(STAMP)  ## unified pre-training: do understanding and generation help one another, with curves
+	$(BIN)/python benchmarks/unified_ablation.py

@@ -2,11 +2,15 @@
 
     make bench-training
 
-Everything is measured in this run, on the processor; ratios are medians of interleaved repetitions.
+Everything is measured in this run, on the processor. Repetitions of what is compared are interleaved, first
+one then the other in front; a figure is the median with the quartiles beside it. Where other programs run,
+the time that the process computed says more than the time that passed, so the overhead is told in both; the
+machine's load is printed.
 """
 
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
@@ -29,7 +33,14 @@ from onevision_hf.training.stand_in import RandomRows, as_drawn
 from onevision_hf.training.views import VideoView
 
 SIZES = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6}
-REPEATS = 15
+REPEATS = 30
+
+Spread = tuple[float, float, float]  # median, lower and upper quartile
+
+
+def spread(values: list[float]) -> Spread:
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return middle, low, high
 
 
 def make_config(out: Path, **optim: object) -> object:
@@ -84,7 +95,7 @@ def make_trainer(out: Path, **optim: object) -> Trainer:
     return trainer
 
 
-def loop_overhead(folder: Path) -> dict[str, float]:
+def loop_overhead(folder: Path) -> dict[str, Spread]:
     """Our step over forward, backward and update alone, of the same model on a batch that is there
     already.
     """
@@ -108,15 +119,27 @@ def loop_overhead(folder: Path) -> dict[str, float]:
     with report:
         report.start(0, False, [])
         steps = ours._steps(report)
-        times: dict[str, list[float]] = {"ours": [], "bare": []}
-        for repeat in range(REPEATS + 3):
-            for name, run in (("ours", lambda: next(steps)), ("bare", bare_step)):
-                began = time.perf_counter()
-                run()
-                if repeat >= 3:
-                    times[name].append(time.perf_counter() - began)
-    ratio = statistics.median(a / b for a, b in zip(times["ours"], times["bare"], strict=True))
-    return {"bare ms": 1000 * statistics.median(times["bare"]), "loop over bare": ratio}
+        runs = {"ours": lambda: next(steps), "bare": bare_step}
+        passed: dict[str, list[float]] = {"ours": [], "bare": []}
+        computed: dict[str, list[float]] = {"ours": [], "bare": []}
+        for repeat in range(REPEATS + 4):
+            for name in sorted(runs, reverse=repeat % 2 == 0):
+                clocks = time.perf_counter(), time.process_time()
+                runs[name]()
+                if repeat >= 4:
+                    passed[name].append(time.perf_counter() - clocks[0])
+                    computed[name].append(time.process_time() - clocks[1])
+    return {
+        "bare step, ms": spread([1000 * seconds for seconds in passed["bare"]]),
+        "loop over bare, time that passed": spread(quotients(passed)),
+        "loop over bare, time computed": spread(quotients(computed)),
+    }
+
+
+def quotients(times: dict[str, list[float]]) -> list[float]:
+    """Of repetitions two by two, so that each sum holds one with ours in front and one with the bare."""
+    pairs = {name: [a + b for a, b in zip(t[::2], t[1::2], strict=True)] for name, t in times.items()}
+    return [a / b for a, b in zip(pairs["ours"], pairs["bare"], strict=True)]
 
 
 class Clip:
@@ -133,35 +156,47 @@ class Clip:
         return Row(str(index), "video", str(bundled_clip()), np.array([0]))
 
 
-def decoding() -> dict[str, float]:
+def decoding() -> dict[str, Spread]:
     """Samples a second of each video mode in one process, and through two workers."""
-    found = {}
+    found: dict[str, list[float]] = {}
+    streams = {}
     for mode in ("codec", "uniform", "collage"):
         shares = {name: float(name == mode) for name in ("codec", "uniform", "collage")}
         view = VideoView(HeadConfig(kind="video", num_frames=32, num_patches=1024, **shares), 14, 64)
-        stream = Stream("video", Clip(), view, 8, Order(64, 0, 0))
-        for workers in (0, 2):
-            batches = iter(open_loader([stream], Share(0), 0, 12, workers=workers))
-            next(batches)
+        streams[mode] = Stream("video", Clip(), view, 8, Order(64, 0, 0))
+    for _ in range(5):
+        for mode, stream in streams.items():
             began = time.perf_counter()
-            count = sum(1 for _ in zip(range(3 if workers == 0 else 8), batches, strict=False))
-            found[f"{mode} samples/s, {workers} workers"] = 8 * count / (time.perf_counter() - began)
-    return found
+            for k in range(2):
+                MicroBatches([stream], Share(0))[k]
+            rate = 16 / (time.perf_counter() - began)
+            found.setdefault(f"{mode} samples/s, alone", []).append(rate)
+    for mode, stream in streams.items():
+        batches = iter(open_loader([stream], Share(0), 0, 16, workers=2))
+        for _ in range(6):  # what was decoded ahead while the workers started
+            next(batches)
+        for _ in range(5):
+            began = time.perf_counter()
+            next(batches), next(batches)
+            rate = 16 / (time.perf_counter() - began)
+            found.setdefault(f"{mode} samples/s, 2 workers", []).append(rate)
+    return {name: spread(rates) for name, rates in found.items()}
 
 
-def waiting(folder: Path) -> dict[str, float]:
+def waiting(folder: Path) -> dict[str, Spread]:
     """The share of the time that a training waits for its data, with two workers that decode clips."""
     heads = {
         "video": {"kind": "video", "batch_size": 8, "classes": 5000, "num_frames": 32, "num_patches": 1024}
     }
     config = from_dict(
         {
-            "out": str(folder / "waiting"), "steps": 12, "workers": 2, "trackers": [], "device": "cpu",
-            "log_every": 4, "model": {"size": "tiny", "overrides": SIZES}, "cluster": {"heads": heads},
+            "out": str(folder / "waiting"), "steps": 24, "workers": 2, "trackers": [], "device": "cpu",
+            "log_every": 2, "model": {"size": "tiny", "overrides": SIZES}, "cluster": {"heads": heads},
         }
     )  # fmt: skip
     Trainer(config, {"video": Clip()}).fit()
-    return {"data-wait share, 2 workers": read_lines(folder / "waiting" / "log.jsonl")[-1]["data_wait"]}
+    lines = read_lines(folder / "waiting" / "log.jsonl")[3:]  # after the workers have started
+    return {"data-wait share, 2 workers": spread([line["data_wait"] for line in lines])}
 
 
 def peak(checkpointing: bool, out: str, result: object) -> None:
@@ -181,22 +216,22 @@ def high_water(reset: bool = True) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
-def memory(folder: Path) -> dict[str, float]:
+def memory(folder: Path) -> dict[str, Spread]:
     context = multiprocessing.get_context("spawn")
-    found = {}
+    found: dict[str, Spread] = {}
     for name, checkpointing in (("without", False), ("with", True)):
         result = context.Queue()
         process = context.Process(target=peak, args=(checkpointing, str(folder / name), result))
         process.start()
-        found[f"memory MiB {name} checkpointing"] = result.get(timeout=120)
+        found[f"memory MiB {name} checkpointing"] = (result.get(timeout=600),) * 3
         process.join()
     return found
 
 
-def checkpoints(folder: Path) -> dict[str, float]:
+def checkpoints(folder: Path) -> dict[str, Spread]:
     trainer, saves, loads = make_trainer(folder / "saved"), [], []
     size = sum(t.nbytes for t in trainer.tensors().values()) / 2**20
-    for step in range(5):
+    for step in range(7):
         trainer.step = step + 1
         began = time.perf_counter()
         path = trainer.save()
@@ -204,11 +239,19 @@ def checkpoints(folder: Path) -> dict[str, float]:
         began = time.perf_counter()
         checkpoint.load(path, trainer.tensors())
         loads.append(time.perf_counter() - began)
-    seconds = {"save": statistics.median(saves), "resume": statistics.median(loads)}
-    return {"checkpoint MiB": size, **{f"{n} MiB/s": size / s for n, s in seconds.items()}}
+    return {
+        "checkpoint MiB": (size,) * 3,
+        "save, s": spread(saves),
+        "resume, s": spread(loads),
+    }
+
+
+def load() -> list[float]:
+    return [round(value, 1) for value in os.getloadavg()]
 
 
 def main() -> None:
+    loads = {"before": load()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         figures = {
@@ -218,12 +261,13 @@ def main() -> None:
             **decoding(),
             **waiting(folder),
         }
+    loads["after"] = load()
     if "--json" in sys.argv:
-        print(json.dumps(figures))
+        print(json.dumps({**figures, "load": loads}))
         return
-    print(f"{torch.get_num_threads()} threads, {torch.__version__}")
-    for key, value in figures.items():
-        print(f"{key:<34}{value:>10.3f}")
+    print(f"{torch.get_num_threads()} threads, {torch.__version__}; load {loads}, {os.cpu_count()} cores")
+    for key, (middle, low, high) in figures.items():
+        print(f"{key:<36}{middle:>10.3f}" + (f"   [{low:.3f}, {high:.3f}]" if low != high else ""))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ COMMANDS: dict[str, Command] = {
     "plot": Command("onevision_hf.commands.plot", "draw the curves of a training run"),
     "synth": Command("onevision_hf.commands.synth", "draw clips, images and questions whose truth is known"),
     "view": Command("onevision_hf.commands.view", "draw what codec patchification keeps of a clip"),
+    "nearest": Command(
+        "onevision_hf.commands.nearest", "the drawn clips that a clip is most like, and the motion in it"
+    ),
     "cluster": Command(
         "onevision_hf.commands.cluster", "a folder of media -> features -> clusters -> labelled shards"
     ),
@@ -31,6 +34,13 @@ COMMANDS: dict[str, Command] = {
     ),
     "convert": Command(
         "onevision_hf.commands.convert", "turn a published checkpoint into a transformers folder"
+    ),
+    "assemble": Command(
+        "onevision_hf.commands.assemble", "an encoder + a language model -> a multimodal model"
+    ),
+    "chat": Command("onevision_hf.commands.chat", "talk with a multimodal model about a clip or an image"),
+    "extract-encoder": Command(
+        "onevision_hf.commands.extract_encoder", "the tower of a multimodal model -> an encoder's folder"
     ),
     "latents": Command("onevision_hf.commands.latents", "cache what OpenVision 3's VAE makes of pictures"),
     "push": Command("onevision_hf.commands.push", "publish a folder to a Hub repository"),
@@ -59,15 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's) and return the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in argv if not word.startswith("-")), None)
-    args = build_parser(chosen).parse_args(argv)
     try:
+        args = build_parser(chosen).parse_args(argv)  # a command may lack the extra that its arguments need
         return args.run(args) or 0
     except (ValueError, OSError, ImportError) as error:
         message = " ".join(str(error).split()) or type(error).__name__
-        print(f"onevision {args.command}: error: {message}", file=sys.stderr)
+        print(f"onevision {chosen}: error: {message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"onevision {args.command}: interrupted", file=sys.stderr)
+        print(f"onevision {chosen}: interrupted", file=sys.stderr)
         return 130
 
 

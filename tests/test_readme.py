@@ -25,10 +25,10 @@ def test_the_python_runs_and_gives_the_shapes_it_names(code, capsys):
     scope = {}
     exec(compile(code.replace('"clip.mp4"', repr(str(bundled_clip()))), "README.md", "exec"), scope)
     if "outputs" in scope:
-        assert tuple(scope["outputs"].last_hidden_state.shape) == (1, 3584, 64)
-        assert tuple(scope["outputs"].pooler_output.shape) == (1, 64)
+        assert tuple(scope["outputs"].last_hidden_state.shape) == (1, 256, 192)
+        assert tuple(scope["outputs"].pooler_output.shape) == (1, 192)
         assert torch.isfinite(scope["outputs"].last_hidden_state).all()
-        assert "(1, 3584, 64) (1, 64)" in code
+        assert "(1, 256, 192) (1, 192)" in code
     else:
         assert scope["selection"].positions.shape == (2048, 3)
 

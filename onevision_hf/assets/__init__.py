@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+TINY = "tiny"
+
 
 def bundled_clip() -> Path:
     """The path of the bundled clip: four seconds, 640 x 360, H.264 with B-pictures, drawn by this project.
@@ -9,3 +11,22 @@ def bundled_clip() -> Path:
     `scripts/draw_bundled_clip.py` in the repository draws it. The command line knows it as `bundled`.
     """
     return Path(__file__).with_name("valley.mp4")
+
+
+def tiny() -> Path:
+    """The folder of onevision-tiny: the trained encoder that comes with the package, with its processors.
+
+        folder = onevision_hf.tiny()
+        model = OneVisionModel.from_pretrained(folder).eval()
+        processor = OneVisionVideoProcessor.from_pretrained(folder)
+
+    `scripts/train_tiny.py` in the repository trains it (docs/onevision-tiny.md). The command line knows it as
+    `--model tiny`.
+    """
+    return Path(__file__).with_name("onevision-tiny")
+
+
+def model_folder(word: str) -> str:
+    """What a `--model` names: `tiny` is the folder of `tiny()`, anything else is itself. A folder of that
+    name is ./tiny."""
+    return str(tiny()) if word == TINY else word

@@ -14,6 +14,7 @@ no label that stands for nothing.
 """
 
 import collections
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,12 +122,8 @@ def assign_labels(
     dropped, dedup_digest = dropped_rows(dedup, shards)
     settings = {"labels": k, "classes": file.count, "media": shards.run.plan["sources"], "kind": shards.kind}
     sources = digest_of([shards.run.digest, dedup_digest, file.digest])
-    with processes.main_first():
-        run = RunFolder(out, stage=STAGE, settings=settings, sources=sources, redo=redo, rank=processes.rank)
-    with run:
-        names = _names(shards)
-        missing = run.missing(names)
-        if run.finished and not missing:
+    with _opened(out, shards, settings, sources, redo, processes) as (run, names, missing):
+        if missing is None:
             return FinishedRun(out, STAGE).summary
         mine = processes.own(missing)
         with progress("assign", sum(shards.rows[i] for i in mine), not processes.main) as step:
@@ -198,12 +195,8 @@ def assign_tags(
             f"no tag occurs in {min_count} items or more ({len(counts)} different tags): --min-count"
         )
     number = {word: index for index, (word, _) in enumerate(frequent)}
-    with processes.main_first():
-        run = RunFolder(out, stage=STAGE, settings=settings, sources=sources, redo=redo, rank=processes.rank)
-    with run:
-        names = _names(shards)
-        missing = run.missing(names)
-        if run.finished and not missing:
+    with _opened(out, shards, settings, sources, redo, processes) as (run, names, missing):
+        if missing is None:
             return FinishedRun(out, STAGE).summary
         if processes.main:
             with run.shard(VOCABULARY) as path:
@@ -236,8 +229,23 @@ def _tags(
     return kept, [words or [] for words in table["tags"].to_pylist()], table["key"].to_pylist()
 
 
-def _names(shards: FeatureShards) -> list[str]:
-    return [f"labels-{i:05d}.parquet" for i in range(len(shards))]
+@contextlib.contextmanager
+def _opened(
+    out: str | Path,
+    shards: FeatureShards,
+    settings: dict[str, Any],
+    sources: str,
+    redo: bool,
+    processes: Processes,
+) -> Iterator[tuple[RunFolder, list[str], list[int] | None]]:
+    """The folder to label into, the names of its shards and which of them are missing: None when it is
+    finished."""
+    with processes.main_first():
+        run = RunFolder(out, stage=STAGE, settings=settings, sources=sources, redo=redo, rank=processes.rank)
+    with run:
+        names = [f"labels-{i:05d}.parquet" for i in range(len(shards))]
+        missing = run.missing(names)
+        yield run, names, None if run.finished and not missing else missing
 
 
 def _lists(values: np.ndarray) -> pa.ListArray:

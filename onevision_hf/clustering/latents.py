@@ -163,7 +163,7 @@ def digest_of_weights(module: torch.nn.Module) -> str:
     def parts() -> Any:
         for name, tensor in sorted(module.state_dict().items()):
             yield [name, str(tensor.dtype)]
-            yield tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            yield tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
 
     return digest_of(parts())
 

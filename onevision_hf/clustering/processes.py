@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -39,6 +40,14 @@ class Processes:
         if self.world > 1:
             for tensor in tensors:
                 dist.all_reduce(tensor)
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each process gives, on every process, in the order of their ranks."""
+        everyone = [value]
+        if self.world > 1:
+            everyone = [None] * self.world
+            dist.all_gather_object(everyone, value)
+        return everyone
 
     def part(self, count: int) -> range:
         """This process's contiguous share of `count` things: earlier ranks hold earlier things."""

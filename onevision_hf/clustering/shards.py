@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..run_folder import FinishedRun
@@ -147,7 +148,8 @@ class PackedShards:
     Attributes: `head`, `classes` (labels are 0..classes-1), `layout`, `shard_rows` (rows of each shard).
 
     Raises:
-        ValueError: the folder is not a finished pack. IndexError: there is no such row.
+        ValueError: the folder is not a finished pack, or lacks a shard. IndexError: there is no such row.
+        OSError: a shard is damaged where a row is.
     """
 
     def __init__(self, path: str | Path):
@@ -158,6 +160,15 @@ class PackedShards:
         self.classes: int = self.run.summary["classes"]
         self.shard_rows: list[int] = self.run.summary["rows"]
         self._starts = list(itertools.accumulate(self.shard_rows, initial=0))
+        there = set(os.listdir(self.path))
+        wanted = [
+            name for i in range(len(self.shard_rows)) for name in shard_names(self.head, i, self.layout)
+        ]
+        if absent := [name for name in wanted if name not in there]:
+            raise ValueError(
+                f"{self.path} lacks {len(absent)} of {len(wanted)} files, {absent[0]} the first: copy "
+                "what is missing, or pack again"
+            )
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -179,20 +190,27 @@ class PackedShards:
             raise IndexError(
                 f"shard {shard}, row {row} in {self.path}, which has shards of {self.shard_rows} rows"
             )
+        try:
+            record, media, selection = self._read(shard, row)
+            chosen = load(selection) if selection is not None else None
+        except (pa.ArrowInvalid, SafetensorError) as error:  # whose messages name no file
+            name = shard_names(self.head, shard, self.layout)[-1]
+            raise OSError(f"{self.path / name} is damaged: {error}") from error
+        record["labels"] = np.asarray(record["labels"], np.int32)
+        record["scores"] = np.asarray(record["scores"], np.float32)
+        return PackedRow(**record, media=media, selection=chosen)
+
+    def _read(self, shard: int, row: int) -> tuple[dict[str, Any], bytes, bytes | None]:
+        """The columns of a row, its media, and its selection as bytes."""
         names = shard_names(self.head, shard, self.layout)
         if self.layout == "parquet":
             file = _parquet(self.path / names[0], os.getpid())
             record = file.read_row_group(row // GROUP_ROWS).slice(row % GROUP_ROWS, 1).to_pylist()[0]
-            media, selection = record.pop("media"), record.pop("selection")
-        else:
-            record = _index(self.path / names[1]).slice(row, 1).to_pylist()[0]
-            places = [record.pop(name) for name in _PLACES]
-            with open(self.path / names[0], "rb") as tar:
-                media = _read(tar, *places[:2])
-                selection = _read(tar, *places[2:]) if places[3] >= 0 else None
-        record["labels"] = np.asarray(record["labels"], np.int32)
-        record["scores"] = np.asarray(record["scores"], np.float32)
-        return PackedRow(**record, media=media, selection=load(selection) if selection is not None else None)
+            return record, record.pop("media"), record.pop("selection")
+        record = _index(self.path / names[1]).slice(row, 1).to_pylist()[0]
+        places = [record.pop(name) for name in _PLACES]
+        with open(self.path / names[0], "rb") as tar:
+            return record, _read(tar, *places[:2]), _read(tar, *places[2:]) if places[3] >= 0 else None
 
     def table(self, shard: int) -> pa.Table:
         """Every column of a shard but the media and selections: labels and sizes without reading pictures."""

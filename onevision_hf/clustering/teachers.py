@@ -1,5 +1,5 @@
-"""What turns pictures and videos into features: any vision encoder of transformers, or the label-free
-descriptors.
+"""What turns pictures and videos into features: any vision encoder of transformers, an encoder of this
+package, which sees a clip as a whole, or the label-free descriptors.
 
 A teacher has `identity` (what the plan of a run records), `prepare(content, kind)`, which decodes one item
 and may run in many threads, and `encode(prepared)`, which takes a batch of them.
@@ -13,11 +13,20 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn.functional import normalize
+from torch.nn.utils.rnn import pad_sequence
 
+from ..modeling.configuration_onevision import OneVisionConfig
+from ..modeling.modeling_onevision import OneVisionModel
+from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..modeling.video_reader import VideoReader
 from .descriptors import PARTS, SIDE, describe_picture, describe_video
 from .items import Kind, MediaError
 from .media import open_picture, read_frames, segment_centers
+from .patch_cache import PatchCache
+from .readout import GRID, grid_means
+
+FRAME_POOLS = ("concat", "mean")  # of the frames' features of an image encoder
+CLIP_POOLS = ("pooler", "tokens", "grid")  # of the patches of an encoder of this package
 
 
 class Teacher(Protocol):
@@ -34,19 +43,25 @@ def make_teacher(
     name: str,
     *,
     num_frames: int | None = None,
-    pool: str = "concat",
+    pool: str | None = None,
     keep_dims: int | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    cache: str | None = None,
 ) -> Teacher:
     """The teacher called `name`.
 
     Args:
         name: `descriptors`, `descriptors:object`, `descriptors:motion`, or a model of transformers (a folder
             or a repository).
-        num_frames: frames of a video; 8 for a model as published, 64 for descriptors.
-        pool: how a model's frames become one feature: `concat` (published) or `mean`.
+        num_frames: frames of a video; 8 for a model as published, 64 for descriptors; an encoder of this
+            package with a video processor takes what that says.
+        pool: how a video becomes one feature. An image encoder's frames: `concat` (published, the default) or
+            `mean`. The patches of an encoder of this package with a video processor: `pooler` (its
+            pooler_output, the default), `tokens` (their mean) or `grid` (their means in a coarse grid of
+            time and space, `readout.grid_means`).
         keep_dims: keep the first so many values of a model's feature (published: 512 of 1024, for videos).
+        cache: a folder for cut patches (`PatchCache`), of an encoder of this package.
 
     Raises:
         ValueError: the model gives no pooled image feature, or an argument does not fit the teacher.
@@ -57,12 +72,18 @@ def make_teacher(
             raise ValueError(
                 f"unknown descriptors {name!r}: choose descriptors, descriptors:object, descriptors:motion"
             )
-        if keep_dims is not None or pool != "concat":
+        if keep_dims is not None or pool is not None:
             raise ValueError("descriptors are whole: --keep-dims and --pool are for a model")
         return DescriptorTeacher(parts, num_frames or 64)
-    if pool not in ("concat", "mean"):
-        raise ValueError(f"unknown pool {pool!r}: choose concat or mean")
-    return ModelTeacher(name, num_frames or 8, pool, keep_dims, device, dtype)
+    if pool not in (None, *FRAME_POOLS, *CLIP_POOLS):
+        raise ValueError(f"unknown pool {pool!r}: choose {', '.join((*FRAME_POOLS, *CLIP_POOLS))}")
+    if pool not in FRAME_POOLS and _sees_clips(name):
+        if keep_dims is not None:
+            raise ValueError("--keep-dims is for the frames of an image encoder; this one sees clips whole")
+        return EncoderTeacher(name, num_frames, pool or "pooler", device, dtype, cache)
+    if pool in CLIP_POOLS:
+        raise ValueError(f"--pool {pool} is for an encoder of this package saved with its video processor")
+    return ModelTeacher(name, num_frames or 8, pool or "concat", keep_dims, device, dtype)
 
 
 class DescriptorTeacher:
@@ -102,7 +123,7 @@ class ModelTeacher:
         # Frames arrive a little larger than the model takes, as published (256 for 224).
         self.shorter_side = round(min(sides, default=224) * 256 / 224)
         self.identity = {
-            "teacher": _identity_of(name, model),
+            "teacher": identity_of(name, model),
             "num_frames": num_frames,
             "pool": pool,
             "keep_dims": keep_dims,
@@ -148,7 +169,75 @@ class ModelTeacher:
         return normalize(joined, dim=1).cpu()
 
 
-def _identity_of(name: str, model: Any) -> Any:
+class EncoderTeacher:
+    """An encoder of this package; a video goes whole through codec patchification, a picture is one frame.
+
+    `pool` says what the feature is: see `make_teacher`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_frames: int | None,
+        pool: str,
+        device: str,
+        dtype: str,
+        cache: str | None = None,
+    ):
+        self.pool, self.device = pool, device
+        given: dict[str, Any] = {} if num_frames is None else {"num_frames": num_frames}
+        self.processor = OneVisionVideoProcessor.from_pretrained(name, **given)
+        self.cache = PatchCache(cache, self.processor) if cache else None
+        model: Any = OneVisionModel.from_pretrained(name, dtype=getattr(torch, dtype))
+        self.model = model.to(device).eval()
+        self.identity = {
+            "teacher": identity_of(name, model),
+            "num_frames": self.processor.num_frames,
+            "pool": pool,
+            "dtype": dtype,
+        }
+
+    def prepare(self, content: str | bytes, kind: Kind) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patches (K, C*p*p) and positions (K, 3) of one clip."""
+        if kind == "video" and self.cache is not None:
+            cut: Any = self.cache(content)
+            return torch.from_numpy(cut["pixel_values_videos"]), torch.from_numpy(cut["patch_positions"])
+        clip = np.asarray(open_picture(content))[None] if kind == "image" else content
+        cut = self.processor(clip, return_tensors="pt")
+        return cut["pixel_values_videos"][0], cut["patch_positions"][0]
+
+    @torch.inference_mode()
+    def encode(self, prepared: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        patches, places = (list(part) for part in zip(*prepared, strict=True))
+        inputs = {
+            "pixel_values_videos": pad_sequence(patches, batch_first=True),
+            "patch_positions": pad_sequence(places, batch_first=True),
+        }
+        lengths = torch.tensor([len(p) for p in places])
+        inputs["pixel_attention_mask"] = torch.arange(int(lengths.max())) < lengths[:, None]
+        inputs["pixel_values_videos"] = inputs["pixel_values_videos"].to(self.model.dtype)
+        outputs = self.model(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
+        if self.pool == "pooler":
+            return normalize(outputs.pooler_output.float(), dim=1).cpu()
+        mask, positions = inputs["pixel_attention_mask"], inputs["patch_positions"]
+        time_size = self.model.config.rope_temporal_size
+        grid = GRID if self.pool == "grid" else (1, 1, 1)
+        found = grid_means(outputs.last_hidden_state, positions, mask, grid=grid, time_size=time_size)
+        return normalize(found, dim=1).cpu()
+
+
+def _sees_clips(name: str) -> bool:
+    """Whether `name` is an encoder of this package that was saved with its video processor."""
+    from transformers import AutoConfig
+    from transformers.utils import cached_file
+
+    if not isinstance(AutoConfig.from_pretrained(name), OneVisionConfig):
+        return False
+    file = "video_preprocessor_config.json"
+    return cached_file(name, file, _raise_exceptions_for_missing_entries=False) is not None
+
+
+def identity_of(name: str, model: Any) -> Any:
     """What tells one set of weights from another: a repository's commit, or a folder's files."""
     folder = Path(name)
     if folder.is_dir():

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from onevision_hf.assets import TINY, model_folder
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     stages = parser.add_subparsers(dest="stage", metavar="STAGE", required=True)
@@ -93,6 +95,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     inspect.add_argument("--samples", type=int, default=10, help="items shown of a cluster (%(default)s)")
     inspect.add_argument("--pairs", type=int, default=8, help="pairs shown (%(default)s)")
 
+    purity = stage("purity", _purity, "clusters against the truth of media that `onevision synth` drew")
+    purity.add_argument("source", metavar="SRC", type=Path, help="the drawn folder that was clustered")
+    purity.add_argument("labels_folder", metavar="LABELS", type=Path, help="what `assign` made")
+
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -110,15 +116,22 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 def _add_teacher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher",
-        required=True,
+        default=TINY,
         help="a vision encoder that transformers loads, or descriptors, descriptors:object, "
-        "descriptors:motion; there is no default: clusters are only as good as their features",
+        "descriptors:motion (default: tiny, the encoder in the package; clusters are only as good as "
+        "their features, so for real media name a large one)",
     )
-    parser.add_argument("--num-frames", type=int, help="frames of a video (8; 64 for descriptors)")
+    parser.add_argument("--num-frames", type=int, help="frames of a video (8; 64 for descriptors and tiny)")
     parser.add_argument(
-        "--pool", choices=("concat", "mean"), default="concat", help="of the frames (%(default)s)"
+        "--pool",
+        choices=("concat", "mean", "pooler", "tokens", "grid"),
+        help="of an image encoder's frames: concat, mean; of the patches that an encoder of this package "
+        "saw of a clip: pooler, tokens, grid (concat, pooler)",
     )
     parser.add_argument("--keep-dims", type=int, help="keep the first so many values a picture or frame")
+    parser.add_argument(
+        "--cache", metavar="DIR", help="keep the patches of clips there (this package's encoders)"
+    )
     parser.add_argument("--batch-size", type=int, default=32, help="items at once (%(default)s)")
     parser.add_argument("--device", default=None, help="cpu, cuda, ... (cuda when there is one)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
@@ -220,12 +233,13 @@ def _teacher(args: argparse.Namespace) -> Any:
     from ..clustering.teachers import make_teacher
 
     return make_teacher(
-        args.teacher,
+        model_folder(args.teacher),
         num_frames=args.num_frames,
         pool=args.pool,
         keep_dims=args.keep_dims,
         device=_device(args),
         dtype=args.dtype,
+        cache=args.cache,
     )
 
 
@@ -356,6 +370,18 @@ def _inspect(args: argparse.Namespace) -> dict[str, Any]:
         pairs=args.pairs,
     )
     return {**report, "page": str(args.out / "index.html")}
+
+
+def _purity(args: argparse.Namespace) -> dict[str, Any]:
+    from ..clustering.purity import cluster_purity
+
+    found = cluster_purity(args.source, args.labels_folder)
+    if args.json:
+        return {family: vars(p) for family, p in found.items()}
+    return {
+        family: f"{p.purity:.3f}, by chance {p.chance:.3f} ({p.answers} answers, {p.items} items)"
+        for family, p in found.items()
+    }
 
 
 def _run(args: argparse.Namespace) -> dict[str, Any]:

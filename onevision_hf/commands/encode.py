@@ -1,6 +1,6 @@
 """`onevision encode CLIP...`: codec patchification, then the encoder.
 
-    onevision encode bundled                               # the bundled clip, a tiny encoder, random weights
+    onevision encode bundled                               # the bundled clip, the encoder in the package
     onevision encode a.mp4 b.mkv --model FOLDER --out features.safetensors
     onevision encode a.mp4 --num-frames 32 --num-patches 1024 --json
 
@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import cached_file, logging
 
+from onevision_hf.assets import TINY, model_folder
 from onevision_hf.modeling.configuration_onevision import OneVisionConfig
-from onevision_hf.modeling.modeling_onevision import OneVisionModel
 from onevision_hf.modeling.video_processing_onevision import OneVisionVideoProcessor
 from onevision_hf.modeling.video_reader import VideoReader, VideoReadError
 
@@ -32,9 +32,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "clips", nargs="+", metavar="CLIP", help="video files; `bundled` is the package's clip"
     )
     parser.add_argument(
-        "--model", metavar="ID_OR_FOLDER", help="a saved encoder; without it a tiny one with random weights"
+        "--model",
+        default=TINY,
+        metavar="ID_OR_FOLDER",
+        help="a saved encoder (default: tiny, the trained one that comes with the package)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights (default: 0)")
     parser.add_argument("--out", type=Path, metavar="F.safetensors", help="where the outputs are written")
     add_selection_arguments(parser)
 
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json or not sys.stderr.isatty():
         logging.disable_progress_bar()  # of transformers, while weights are loaded
     with stages.timed("model"):
-        model, processor, notes = load_encoder(args.model, args.seed)
+        model, processor, notes = load_encoder(args.model)
     reports: list[dict[str, Any]] = []
     results: list[dict[str, torch.Tensor]] = []
     failures: list[str] = []
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out and results:
         metadata = {
             "clips": json.dumps([report["clip"] for report in reports]),
-            "model": args.model or "random",
+            "model": args.model,
         }
         args.out.parent.mkdir(parents=True, exist_ok=True)
         save_file(pad_together(results), str(args.out), metadata=metadata)
@@ -87,24 +89,17 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def load_encoder(
-    model: str | None, seed: int = 0
-) -> tuple[PreTrainedModel, OneVisionVideoProcessor, list[str]]:
+def load_encoder(model: str = TINY) -> tuple[PreTrainedModel, OneVisionVideoProcessor, list[str]]:
     """The encoder, the processor that goes with it, and what a user has to know about them, a line each.
 
-    Only a `model` that is no folder is looked for on the Hub. On a GPU if there is one.
+    `tiny` is the one in the package. Only a `model` that is no folder is looked for on the Hub. On a GPU if
+    there is one.
 
     Raises:
         ValueError: `model` is another kind of model. OSError: there is none.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if model is None:
-        torch.manual_seed(seed)
-        encoder = OneVisionModel(OneVisionConfig.tiny()).eval().to(device)
-        note = (
-            f"no --model given: a tiny encoder ({encoder.num_parameters():,} parameters) with random weights"
-        )
-        return encoder, OneVisionVideoProcessor(patch_size=encoder.config.patch_size), [note]
+    model = model_folder(model)
     if model.startswith((".", "/", "~")) and not Path(model).is_dir():
         raise FileNotFoundError(
             f"{model}: no such folder; name one that holds a saved model, or an id on the Hub"

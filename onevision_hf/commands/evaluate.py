@@ -15,7 +15,27 @@ class Evaluation(NamedTuple):
     help: str
 
 
-EVALUATIONS: dict[str, Evaluation] = {}
+EVALUATIONS: dict[str, Evaluation] = {
+    "probe": Evaluation(
+        "onevision_hf.commands.eval_probe", "an attentive probe over a frozen encoder, as published"
+    ),
+    "knn": Evaluation(
+        "onevision_hf.commands.eval_knn", "nearest neighbours and a linear readout on a folder of folders"
+    ),
+    "suite": Evaluation(
+        "onevision_hf.commands.eval_suite", "the 16 benchmarks of the paper, through lmms-eval"
+    ),
+    "compare": Evaluation(
+        "onevision_hf.commands.eval_compare", "codec input against whole frames at one budget, paired"
+    ),
+    "prepare": Evaluation(
+        "onevision_hf.commands.eval_prepare", "the benchmarks' data: what, where, how large, is it there"
+    ),
+    "motion": Evaluation(
+        "onevision_hf.commands.eval_motion",
+        "the motion suite: codec input against whole frames at equal budget",
+    ),
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """`onevision train`: one process of training; more with `accelerate launch -m onevision_hf.training`."""
 
 import argparse
+import sys
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -11,5 +12,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..training.__main__ import run as train
+    from ..training.loop import TrainingError
 
-    return train(args)
+    try:
+        return train(args)
+    except TrainingError as error:
+        print(f"onevision train: error: {error}", file=sys.stderr)
+        return 1

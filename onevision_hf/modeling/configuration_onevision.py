@@ -16,6 +16,8 @@ from transformers.configuration_utils import PreTrainedConfig
 # Half of a head's channels is split 4:6:6 between t, h and w, so a head is a multiple of 2 * 16 channels.
 ROTARY_SPLIT = (4, 6, 6)
 HEAD_SIZE_STEP = 2 * sum(ROTARY_SPLIT)
+# Fields of the classifier alone, which the configuration of a published encoder does not have.
+_CLASSIFIER_DEFAULTS = {"probe_position": None, "label_smoothing": 0.0}
 
 
 @strict
@@ -44,6 +46,11 @@ class OneVisionConfig(PreTrainedConfig):
             positions t lie. `None` puts no bound on t.
         use_head (`bool`, defaults to `True`): final norm and attention pooling head; without it
             `last_hidden_state` is the last layer's output and `pooler_output` is `None`.
+        probe_position (three numbers or `None`, defaults to `None`): where the probe of
+            [`OneVisionForVideoClassification`] stands, [t, h, w]; its head then knows where each patch lies
+            from there. `None` is the published head, which does not.
+        label_smoothing (`float`, defaults to 0.0): share of the target that the loss of
+            [`OneVisionForVideoClassification`] spreads over all classes.
 
     Raises the library's strict dataclass errors for a wrong type, a head size that cannot be split, a patch
     size that does not divide `image_size`, an unknown norm or a size that is not positive.
@@ -66,6 +73,8 @@ class OneVisionConfig(PreTrainedConfig):
     rope_theta: float | int = 10000.0
     rope_temporal_size: int | None = 64
     use_head: bool = True
+    probe_position: list[int | float] | tuple[int | float, ...] | None = None
+    label_smoothing: float | int = 0.0
 
     def save_pretrained(self, save_directory: str | PathLike, *args: Any, **kwargs: Any) -> Any:
         """Write `config.json`; its `auto_map` names no code that stayed behind where the configuration came
@@ -77,6 +86,11 @@ class OneVisionConfig(PreTrainedConfig):
                 if "--" in reference or (Path(save_directory) / f"{reference.split('.')[0]}.py").is_file()
             }
         return super().save_pretrained(save_directory, *args, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields; those of the classifier only where they are set."""
+        unset = [name for name, value in _CLASSIFIER_DEFAULTS.items() if getattr(self, name) == value]
+        return {name: value for name, value in super().to_dict().items() if name not in unset}
 
     @property
     def head_dim(self) -> int:
@@ -122,6 +136,13 @@ class OneVisionConfig(PreTrainedConfig):
             raise ValueError(
                 f"layer_norm_type must be 'layer_norm' or 'rms_norm', got {self.layer_norm_type!r}"
             )
+
+    def validate_classifier(self) -> None:
+        """The probe of a classifier stands at one [t, h, w], and its targets stay targets."""
+        if self.probe_position is not None and len(self.probe_position) != 3:
+            raise ValueError(f"probe_position must be [t, h, w], got {list(self.probe_position)}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be from 0 to below 1, got {self.label_smoothing}")
 
     @classmethod
     def tiny(cls, **overrides: Any) -> "OneVisionConfig":

@@ -186,8 +186,14 @@ class OneVisionEncoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(OneVisionLayer(config) for _ in range(config.num_hidden_layers))
 
-    def forward(self, hidden_states: Tensor, rotary: tuple[Tensor, Tensor], **kwargs: Any) -> Tensor:
-        for layer in self.layers:
+    def forward(
+        self,
+        hidden_states: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        num_layers: int | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        for layer in self.layers[:num_layers]:
             hidden_states = layer(hidden_states, rotary, **kwargs)
         return hidden_states
 
@@ -197,8 +203,17 @@ class OneVisionProbeAttention(nn.MultiheadAttention):
     calls, which hooks that bring weights in (offloading, adapters) then miss.
     """
 
-    def forward(self, probes: Tensor, states: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """(B, Q, D) attends to (B, L, D) where `mask`, broadcast to (B, N, Q, L), is True -> (B, Q, D)."""
+    def forward(  # type: ignore[override]
+        self,
+        probes: Tensor,
+        states: Tensor,
+        mask: Tensor | None = None,
+        rotate: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """(B, Q, D) attends to (B, L, D) where `mask`, broadcast to (B, N, Q, L), is True -> (B, Q, D).
+
+        `rotate` turns keys and values, (B, N, L, d), by where their patches are.
+        """
         size = self.embed_dim
         query = nn.functional.linear(probes, self.in_proj_weight[:size], self.in_proj_bias[:size])
         key_value = nn.functional.linear(states, self.in_proj_weight[size:], self.in_proj_bias[size:])
@@ -206,6 +221,8 @@ class OneVisionProbeAttention(nn.MultiheadAttention):
             state.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for state in (query, *key_value.chunk(2, dim=-1))
         )
+        if rotate is not None:
+            key, value = rotate(key), rotate(value)
         attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
@@ -256,16 +273,20 @@ class OneVisionPreTrainedModel(PreTrainedModel):
 
 
 class OneVisionModel(OneVisionPreTrainedModel):
-    """The encoder with its final norm and pooling head (both absent when `config.use_head` is False)."""
+    """The encoder with its final norm and pooling head (both absent when `config.use_head` is False).
 
-    def __init__(self, config: OneVisionConfig):
+    Args:
+        add_pooling_layer: False leaves out the pooling head only, and `pooler_output` is `None`.
+    """
+
+    def __init__(self, config: OneVisionConfig, add_pooling_layer: bool = True):
         super().__init__(config)
         self.embeddings = OneVisionEmbeddings(config)
         self.layernorm_pre = make_norm(config)
         self.encoder = OneVisionEncoder(config)
         self.video_rope = OneVisionRotaryEmbedding(config)
         self.layernorm_post = make_norm(config) if config.use_head else None
-        self.head = OneVisionPoolingHead(config) if config.use_head else None
+        self.head = OneVisionPoolingHead(config) if config.use_head and add_pooling_layer else None
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -280,6 +301,7 @@ class OneVisionModel(OneVisionPreTrainedModel):
         pixel_attention_mask: Tensor | None = None,
         pixel_values_videos: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        num_layers: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         r"""
@@ -298,6 +320,8 @@ class OneVisionModel(OneVisionPreTrainedModel):
             pixel_values_videos (`torch.FloatTensor` of shape (B, K, C*p*p)): patches, flattened as (C, p, p).
             cu_seqlens (`torch.IntTensor` of shape (B+1,), *optional*): bounds of the items of a packed batch,
                 whose patches are (sum K, C*p*p) and positions (sum K, 3). Does not go with a mask.
+            num_layers (`int`, *optional*): stop after so many layers (0..all), whose output is then
+                `last_hidden_state`, without the final norm and the head: what multimodal models read.
 
         Returns:
             `last_hidden_state` (B, K, D), packed (sum K, D), and `pooler_output` (B, D), which is `None`
@@ -318,6 +342,8 @@ class OneVisionModel(OneVisionPreTrainedModel):
         )
         hidden_states = self.layernorm_pre(self.embeddings(patches))
         rotary = self.video_rope(positions.to(hidden_states.device), hidden_states.dtype)
+        if num_layers is not None and not 0 <= num_layers <= len(self.encoder.layers):
+            raise ValueError(f"num_layers is {num_layers}, the encoder has {len(self.encoder.layers)} layers")
         if "attention_mask" in kwargs:
             raise ValueError("the mask of the encoder is called pixel_attention_mask, got attention_mask")
         if cu_seqlens is None:
@@ -332,19 +358,18 @@ class OneVisionModel(OneVisionPreTrainedModel):
             arguments: dict[str, Any] = {"attention_mask": attention_mask}
         else:
             mask, arguments = self._keep_items_apart(hidden_states, cu_seqlens)
-        hidden_states = self.encoder(hidden_states, rotary, **arguments, **kwargs)
+        hidden_states = self.encoder(hidden_states, rotary, num_layers=num_layers, **arguments, **kwargs)
 
-        if self.layernorm_post is None or self.head is None:
+        if num_layers is not None:
             return BaseModelOutputWithPooling(last_hidden_state=hidden_states)
-        hidden_states = self.layernorm_post(hidden_states)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=hidden_states, pooler_output=self.head(hidden_states, mask)
-        )
+        if self.layernorm_post is not None:
+            hidden_states = self.layernorm_post(hidden_states)
+        pooled = self.head(hidden_states, mask) if self.head is not None else None
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
     def _keep_items_apart(self, hidden_states: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """For a packed batch: which patches are of which item (B, L), and the layers' arguments for that."""
-        patch_ids = torch.arange(len(hidden_states), device=cu_seqlens.device, dtype=cu_seqlens.dtype)
-        item_of_patch = torch.searchsorted(cu_seqlens[1:].contiguous(), patch_ids, right=True)
+        item_of_patch = items_of_patches(cu_seqlens, len(hidden_states))
         mask = item_of_patch == torch.arange(len(cu_seqlens) - 1, device=cu_seqlens.device)[:, None]
         if is_flash_attention_requested(self.config):
             longest = int(cu_seqlens.diff().max())
@@ -360,6 +385,12 @@ class OneVisionModel(OneVisionPreTrainedModel):
             and_mask_function=lambda batch, head, q, k: item_of_patch[q] == item_of_patch[k],
         )
         return mask, {"attention_mask": block_mask}
+
+
+def items_of_patches(cu_seqlens: Tensor, patches: int) -> Tensor:
+    """(sum K,) integers: the item of a packed batch that each of its patches belongs to."""
+    patch_ids = torch.arange(patches, device=cu_seqlens.device, dtype=cu_seqlens.dtype)
+    return torch.searchsorted(cu_seqlens[1:].contiguous(), patch_ids, right=True)
 
 
 __all__ = ["OneVisionModel", "OneVisionPreTrainedModel"]

@@ -4,6 +4,9 @@ Shapes: B batch, C channels, T frames, H W pixels, p patch side, K patches of a 
 sum K all patches of a packed batch.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -233,7 +236,23 @@ def _bounds(values: Tensor) -> tuple[int, int] | None:
     return low, high
 
 
+_trusted: ContextVar[bool] = ContextVar("trusted", default=False)
+
+
+@contextmanager
+def trusted_values() -> Iterator[None]:
+    """Within, shapes are checked and values are not: reading them makes the host wait for the device in every
+    call, which a training loop pays for, whose inputs were made by a processor."""
+    token = _trusted.set(True)
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
 def _values_can_be_read(values: Tensor) -> bool:
     """Whether checks of values are possible: not on meta tensors, and a compiled graph must not break on
     them."""
-    return not torch.compiler.is_compiling() and not values.is_meta and values.numel() > 0
+    if torch.compiler.is_compiling() or values.is_meta or values.numel() == 0:
+        return False
+    return not _trusted.get()

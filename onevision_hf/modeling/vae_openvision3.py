@@ -5,7 +5,8 @@ pixels, C latent channels, h x w latent grid.
 """
 
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -127,7 +128,80 @@ def _like_parameters(vae: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(parameter.device, parameter.dtype)
 
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel as _Model
+else:
+    _Model = object
+
+
+class HoldsVAE(_Model):
+    """What a model with a frozen VAE beside it does: not in the state dict, not trained, moved with `.to()`.
+
+    Comes before the model's own base; `config` has the fields that the functions above read.
+    """
+
+    config: Any
+    _vae: Any = None
+
+    @property
+    def vae(self) -> Any:
+        """The VAE that `set_vae` gave, or the config's, which is loaded now. Raises `MissingVAEError`."""
+        if self._vae is None:
+            self.set_vae(load_vae(self.config))
+        return self._vae
+
+    def set_vae(self, vae: nn.Module) -> None:
+        """Use `vae`, a diffusers `AutoencoderKL` or a module with the same `encode`, from now on.
+
+        It is frozen, set to evaluation, moved to the model's device, and follows the model's `.to()` from
+        then on; float16 becomes float32, where this family of VAEs overflows. Raises ValueError when its
+        number of latent channels is not the config's, TypeError when it cannot encode.
+        """
+        check_vae(vae, self.config)
+        self._hold_vae(vae.eval().requires_grad_(False))
+        self._place_vae(lambda tensor: tensor.to(self.device))
+
+    def encode_pixels(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, H, W) in [-1, 1] -> latents (B, C, H / 8, W / 8), without gradient: what `forward`
+        reads.
+
+        Raises ValueError for sizes that are not whole patches, and `MissingVAEError`; warns when values leave
+        [-1, 1].
+        """
+        return encode_pixels(self.vae, pixel_values, self.config)
+
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents (B, C, h, w) -> images (B, 3, 8 h, 8 w), about in [-1, 1]; gradients reach the latents.
+
+        Raises ValueError for another shape, and `MissingVAEError`.
+        """
+        return decode_latents(self.vae, latents, self.config)
+
+    def _hold_vae(self, vae: nn.Module | None) -> None:
+        # Past nn.Module's own __setattr__, which would make it a sub-module: in the state dict, and trained.
+        object.__setattr__(self, "_vae", vae)
+
+    def _place_vae(self, move: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Move the VAE where `move` takes a tensor like its parameters, keeping it out of float16."""
+        parameter = next(self._vae.parameters(), None)
+        if parameter is not None:
+            moved = move(torch.empty(0, dtype=parameter.dtype, device=parameter.device))
+            dtype = torch.float32 if moved.dtype == torch.float16 else moved.dtype
+            # diffusers' own `to` warns of modules to keep in float32, of which this VAE has none.
+            nn.Module.to(self._vae, moved.device, dtype)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        """Where `.to()`, `.cuda()`, `.bfloat16()` and their kin arrive, of this module or of one that holds
+        it.
+        """
+        result = super()._apply(fn, recurse)
+        if getattr(self, "_vae", None) is not None:
+            self._place_vae(fn)
+        return result
+
+
 __all__ = [
+    "HoldsVAE",
     "MissingVAEError",
     "check_latents",
     "check_vae",

@@ -20,7 +20,7 @@ from transformers.video_utils import VideoMetadata
 
 from .frame_geometry import FrameGeometry
 from .frame_sampling import SamplingSettings
-from .frame_sequence import FrameSequence, is_encoded, open_video
+from .frame_sequence import is_encoded, open_video
 from .patch_cutting import check_selection, cut_patches
 from .patch_selection import (
     DEFAULT_KEEP_RATIO,
@@ -32,7 +32,7 @@ from .patch_selection import (
 )
 from .pretrained_settings import read_with_model_settings
 from .signal_energy import SignalSettings
-from .video_reader import VideoReader, VideoReadError
+from .video_reader import VideoReadError
 
 if TYPE_CHECKING:
     # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
@@ -254,7 +254,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
             if selection is None:
                 selection = read_selection(
                     reader,
-                    _geometry(reader, settings),
+                    frame_layout(reader.height, reader.width, settings),
                     sampling=settings["SamplingSettings"],
                     signals=settings["SignalSettings"],
                     budget=settings["BudgetSettings"],
@@ -272,7 +272,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
                 frames_indices=selection.frame_ids.tolist(),
             )
         positions = selection.positions.copy()
-        positions[:, 0] = _virtual_times(len(selection.frame_ids), settings["rope_temporal_size"])[
+        positions[:, 0] = virtual_times(len(selection.frame_ids), settings["rope_temporal_size"])[
             positions[:, 0]
         ]
         return {"patches": patches, "positions": positions, "selection": selection, "metadata": metadata}
@@ -285,22 +285,22 @@ def _group(kind: type, settings: dict[str, Any]) -> Any:
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
 
-def _virtual_times(num_frames: int, temporal_size: int | None) -> np.ndarray:
+def virtual_times(num_frames: int, temporal_size: int | None) -> np.ndarray:
     """Where each sampled frame stands on the model's time grid of `temporal_size` frames."""
     if temporal_size is None or num_frames == temporal_size:
         return np.arange(num_frames)
     return np.linspace(0, temporal_size - 1, num_frames).astype(np.int64)
 
 
-def _geometry(reader: VideoReader | FrameSequence, settings: dict[str, Any]) -> FrameGeometry:
-    geometry = _layout(reader, settings)
+def frame_layout(height: int, width: int, settings: dict[str, Any]) -> FrameGeometry:
+    """How frames of height x width pixels are laid onto the grid, by a processor's settings."""
+    geometry = _layout(height, width, settings)
     geometry.check_merge(settings["merge_size"])
     return geometry
 
 
-def _layout(reader: VideoReader | FrameSequence, settings: dict[str, Any]) -> FrameGeometry:
-    height, width, patch_size = reader.height, reader.width, settings["patch_size"]
-    size = settings["size"]
+def _layout(height: int, width: int, settings: dict[str, Any]) -> FrameGeometry:
+    patch_size, size = settings["patch_size"], settings["size"]
     shorter = size.get("shortest_edge")
     if settings["preset"] == "published":
         return FrameGeometry.pad_square(

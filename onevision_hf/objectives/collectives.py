@@ -5,6 +5,7 @@ branch.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -73,3 +74,54 @@ def compact(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
     # Entries that are not wanted all write to one spare slot at the end.
     positions = everything.new_empty(count + 1).scatter_(0, torch.where(mask, place, count), everything)
     return positions[:count], place
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, processes: Processes, counts: list[int]) -> Tensor:
+        ctx.processes, ctx.counts = processes, counts
+        padded = processes.all_gather(tensor, max(counts)).split(max(counts))
+        return torch.cat([block[:count] for block, count in zip(padded, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        processes, counts = ctx.processes, ctx.counts
+        total = processes.all_reduce_(gradients[0].contiguous().clone())
+        first = sum(counts[: processes.rank])
+        return total[first : first + counts[processes.rank]], None, None
+
+
+def gather_rows(tensor: Tensor, processes: Processes) -> tuple[Tensor, int]:
+    """(b, ...), b different on each process -> (B, ...) of all, and where this process's rows begin.
+
+    The backward pass sums what every process has computed with a row, and gives it to the row's process.
+    """
+    if processes.size == 1:
+        return tensor, 0
+    found = torch.tensor([len(tensor)], device=tensor.device)
+    counts = processes.all_gather(found, 1).tolist()
+    return _GatherRows.apply(tensor, processes, counts), sum(counts[: processes.rank])
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, processes: Processes) -> Tensor:
+        ctx.processes = processes
+        return processes.all_reduce_(tensor.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.processes.size, None
+
+
+def mean_over_processes(sums: Tensor, counts: Tensor, processes: Processes) -> Tensor:
+    """Sums (k,) of this process's items and their numbers (k,) -> the means over all items, on every process.
+
+    Their gradient on `sums` is multiplied by the number of processes, because DDP and FSDP divide by it. A
+    mean over no items is 0.
+    """
+    if processes.size > 1:
+        # What leads nowhere, and what does, in one exchange; counts have no gradient.
+        both = _Total.apply(torch.cat([sums, counts.to(sums.dtype)]), processes)
+        sums, counts = both[: len(sums)], both[len(sums) :].detach()
+    return sums / counts.clamp(min=1)

@@ -28,6 +28,7 @@ from torch.distributed.checkpoint import CheckpointException, FileSystemReader, 
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
+from .muon import MuonAdamW
 from .optimisation import Average, Optimizers
 
 LATEST, STATE, MANIFEST = "latest", "state.json", "manifest.json"
@@ -204,6 +205,9 @@ def moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Te
     """The optimizer's state of a parameter, made where no step has made it yet."""
     state = optimizer.state[parameter]
     if not state:
+        if isinstance(optimizer, MuonAdamW) and id(parameter) in optimizer.matrices:
+            state["exp_avg"] = torch.zeros_like(parameter)
+            return state
         if isinstance(optimizer, torch.optim.AdamW):
             state["step"] = torch.tensor(0.0)
         else:
@@ -236,14 +240,15 @@ def _processes() -> tuple[int, int]:
 
 def _reason(error: BaseException, aside: Path) -> str:
     """One line that names the file. torch wraps what each process raised."""
-    failures = [cause for cause, _ in getattr(error, "failures", {}).values()]
-    found: BaseException | None = failures[0] if failures else error
-    file = aside / f"__{_processes()[0]}_0.distcp" if failures else aside
+    failures = [(rank, cause) for rank, (cause, _) in getattr(error, "failures", {}).items()]
+    rank, cause = failures[0] if failures else (0, error)
+    found: BaseException | None = cause
+    file = aside / f"__{rank}_0.distcp" if failures else aside
     while found is not None and not isinstance(found, OSError):
         found = found.__cause__ or found.__context__
     if isinstance(found, OSError):
         return f"{found.filename or file}: {found.strerror or found}"
-    said = " ".join(str(failures[0] if failures else error).split())
+    said = " ".join(str(cause).split())
     if "inline_container" in said:  # a write that took fewer bytes than it was given, and no reason
         said = "cut off: a full disk, a quota or a limit of file sizes"
     return f"{file}: {said}"
@@ -279,7 +284,16 @@ def _sync_folder(path: Path) -> None:
 
 
 # What a run cannot change on its way without becoming another run.
-_FIXED = ("task", "seed", "model", "cluster.heads.*.batch_size", "optim.accumulation")
+_FIXED = (
+    "task",
+    "seed",
+    "model",
+    "cluster.heads.*.batch_size",
+    "optim.accumulation",
+    "vl.(model|source|prompt|token_budget|batch_size|settings|lora_rank|lora_target)",
+    "unified.encoder",
+    "unified.pairs.batch_size",
+)
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

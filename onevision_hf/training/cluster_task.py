@@ -3,6 +3,7 @@
 arXiv 2602.08683 section 2; the published trainer is training/train.py of EvolvingLMMs-Lab/OneVision-Encoder.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..clustering.readout import GRID, grid_means
 from ..modeling.configuration_onevision import OneVisionConfig
 from ..modeling.modeling_onevision import OneVisionModel
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
@@ -18,26 +20,40 @@ from ..objectives.cluster_sampling import derive_key
 from .config import ConfigError, HeadConfig, TrainConfig
 from .data import Stream
 from .order import MODEL, Order
+from .shared import Labels, SharedView
 from .sources import Rows, open_rows
 from .stand_in import RandomRows, as_drawn
-from .tasks import Inputs
-from .views import ImageView, VideoView
+from .tasks import Inputs, Stack
+from .views import LABELS, ImageView, VideoView
 
 
 class ClusterEncoder(nn.Module):
-    """The encoder over every stream of a batch: one call, so DDP and FSDP see one forward pass a step."""
+    """The encoder over every stream of a batch: one call, so DDP and FSDP see one forward pass a step.
 
-    def __init__(self, encoder: OneVisionModel):
+    heads: stream -> (head, readout) of all that look at its samples; a stream that is not there has one head
+    of its name, pooled.
+    """
+
+    def __init__(self, encoder: OneVisionModel, heads: Mapping[str, list[tuple[str, str]]]):
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.heads = encoder, heads
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
-        """stream -> tensors; stream -> pooled embeddings (B, D) in float32."""
+        """stream -> tensors; head -> embeddings in float32, pooled (B, D) or of a grid (B, cells * D)."""
         outputs = {}
-        for name, tensors in inputs.items():
-            pooled = self.encoder(**{k: v for k, v in tensors.items() if k != "labels"}).pooler_output
-            # A copy, because FSDP's hooks do not survive on a view.
-            outputs[name] = pooled.to(torch.float32, copy=True)
+        for stream, tensors in inputs.items():
+            encoded = self.encoder(**{k: v for k, v in tensors.items() if not k.startswith(LABELS)})
+            for name, readout in self.heads.get(stream, [(stream, "pooler")]):
+                if readout == "grid":
+                    outputs[name] = grid_means(
+                        encoded.last_hidden_state,
+                        tensors["patch_positions"],
+                        tensors.get("pixel_attention_mask"),
+                        time_size=self.encoder.config.rope_temporal_size,
+                    )
+                else:
+                    # A copy, because FSDP's hooks do not survive on a view.
+                    outputs[name] = encoded.pooler_output.to(torch.float32, copy=True)
         return outputs
 
 
@@ -48,26 +64,43 @@ class ClusterTask:
         if not config.cluster.heads:
             raise ConfigError("cluster.heads is empty: name at least one head with its source and batch_size")
         self.config = config
-        self.encoder_config = encoder_config(config)
+        self.encoder_config: Any = encoder_config(config)
+        self._take_heads(rows)
+
+    def _take_heads(self, rows: Mapping[str, Rows]) -> None:
+        config = self.config
         self.rows = {name: rows.get(name) or _open(name, head) for name, head in config.cluster.heads.items()}
         self.streams = [
             self._stream(number, name, head, self.rows[name])
             for number, (name, head) in enumerate(config.cluster.heads.items())
+            if not head.clips_of
         ]
         self.weights = {name: head.weight for name, head in config.cluster.heads.items()}
 
     def build(self) -> None:
         """Make the modules; the same weights on any number of processes."""
         torch.manual_seed(derive_key(MODEL, self.config.seed) % 2**63)
-        self.model = ClusterEncoder(_encoder(self.config, self.encoder_config))
+        heads: dict[str, list[tuple[str, str]]] = {}
+        for name, head in self.config.cluster.heads.items():
+            heads.setdefault(head.clips_of or name, []).append((name, head.readout))
+        encoder = _encoder(self.config, self.encoder_config)
+        self.model: Any = ClusterEncoder(encoder, heads)
         if self.config.optim.gradient_checkpointing:
-            self.model.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        self._build_heads()
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of what the heads discriminate."""
+        return self.encoder_config.hidden_size
+
+    def _build_heads(self) -> None:
         cluster = self.config.cluster
         self.sharded = {}
         for number, (name, head) in enumerate(cluster.heads.items()):
             loss = ClusterDiscriminationLoss(
                 self.classes(name),
-                self.encoder_config.hidden_size,
+                self.embedding_size(head),
                 scale=cluster.scale,
                 margin=cluster.margin,
                 filter_threshold=cluster.filter_threshold,
@@ -93,8 +126,14 @@ class ClusterTask:
             )
         return asked or known or 0
 
+    def embedding_size(self, head: HeadConfig) -> int:
+        return self.embedding_dim * (math.prod(GRID) if head.readout == "grid" else 1)
+
     def prepare(self, inputs: Inputs, key: int) -> Any:
-        return draw_together(self.sharded, {name: inputs[name]["labels"] for name in self.sharded}, step=key)
+        labels = {}
+        for name, head in self.config.cluster.heads.items():
+            labels[name] = inputs[head.clips_of or name][f"{LABELS}/{name}" if head.clips_of else LABELS]
+        return draw_together(self.sharded, labels, step=key)
 
     def losses(self, outputs: Mapping[str, Tensor], prepared: Any) -> dict[str, Tensor]:
         return {name: loss(outputs[name], prepared[name]) for name, loss in self.sharded.items()}
@@ -115,7 +154,7 @@ class ClusterTask:
         for name, head in cluster.heads.items():
             found = cluster_memory(
                 self.classes(name),
-                self.encoder_config.hidden_size,
+                self.embedding_size(head),
                 head.batch_size // self.config.optim.accumulation,
                 processes=processes,
                 sample_rate=cluster.sample_rate,
@@ -125,6 +164,30 @@ class ClusterTask:
             )
             parts |= {f"{name} {part}": size for part, size in found.items()}
         return parts
+
+    def parameters(self) -> dict[str, int]:
+        with torch.device("meta"):
+            model = OneVisionModel(self.encoder_config)
+        return {"encoder": sum(p.numel() for p in model.parameters())}
+
+    def stacks(self) -> list[Stack]:
+        config = self.encoder_config
+        return [
+            Stack(
+                name,
+                head.batch_size,
+                patches(head, self.stride),
+                config.hidden_size,
+                config.num_hidden_layers,
+            )
+            for name, head in self.config.cluster.heads.items()
+            if not head.clips_of
+        ]
+
+    @property
+    def stride(self) -> int:
+        """Pixels to a side of one token."""
+        return self.encoder_config.patch_size
 
     def export(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         with torch.device("meta"):
@@ -146,18 +209,26 @@ class ClusterTask:
         return VideoView(head, self.encoder_config.patch_size, self.encoder_config.rope_temporal_size)
 
     def _stream(self, number: int, name: str, head: HeadConfig, rows: Rows | str) -> Stream:
-        if head.size % self.encoder_config.patch_size:
+        if head.size % self.stride:
             raise ConfigError(
-                f"cluster.heads.{name}.size is {head.size}, no multiple of the patch, "
-                f"{self.encoder_config.patch_size}"
+                f"cluster.heads.{name}.size is {head.size}, no multiple of the patch, {self.stride}"
             )
         validation = self.config.validation
-        view = as_drawn if isinstance(rows, RandomRows) else self.view(head)
+        view: Any = as_drawn if isinstance(rows, RandomRows) else self.view(head)
+        followers = {n: h for n, h in self.config.cluster.heads.items() if h.clips_of == name}
+        if followers:
+            view = SharedView(view, {n: Labels(n, self.rows[n], h.max_labels) for n, h in followers.items()})
         if isinstance(rows, str):
             return Stream(name, rows, view, head.batch_size, None)
         own = validation.head in ("", name) and not validation.source
         order = Order(len(rows), self.config.seed, number, validation.held_out if own else 0.0)
         return Stream(name, rows, view, head.batch_size, order)
+
+
+def patches(head: HeadConfig, patch_size: int) -> int:
+    """Of one sample of a head, at most."""
+    frame = (head.size // patch_size) ** 2
+    return frame if head.kind == "image" else min(head.num_patches, head.num_frames * frame)
 
 
 def encoder_config(config: TrainConfig) -> OneVisionConfig:

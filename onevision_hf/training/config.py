@@ -14,10 +14,16 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
+
+from .unified_config import PAIRS, UnifiedConfig, check_unified
+from .vl_config import VLConfig, check_vl
+
+T = TypeVar("T")
 
 CONFIGS = files("onevision_hf.training") / "configs"
 
@@ -30,12 +36,15 @@ class ConfigError(ValueError):
 class ModelConfig:
     size: Literal["tiny", "base", "large", "huge"] = "base"  # the encoder, when it starts from random weights
     init_from: str | None = None  # a folder or Hub repository to start from instead; read in float32
-    overrides: dict[str, Any] = field(default_factory=dict)  # fields of OneVisionConfig
+    overrides: dict[str, Any] = field(default_factory=dict)  # fields of the encoder's config
 
 
 @dataclass
 class HeadConfig:
     source: str = ""  # a folder of `cluster pack`, a folder with a subfolder a class, hf:..., stream:...
+    clips_of: str = ""  # another head, whose samples this one labels too, by key; encoded once for both
+    readout: Literal["pooler", "grid"] = "pooler"  # what meets the centers: pooler_output, or the means of
+    # the patches in a coarse grid of time and space, joined (4 x 2 x 2 of them, of a video)
     kind: Literal["image", "video"] = "image"
     batch_size: int = 0  # samples an optimizer step, over all processes and micro-batches
     classes: int = 0  # centers; 0 takes the number that the source names
@@ -48,6 +57,8 @@ class HeadConfig:
     mirror: bool = False  # turn half of the pictures left to right
     num_frames: int = 64  # sampled of a video
     num_patches: int = 2048  # kept of a video
+    visible: float = 1.0  # share of a video's kept patches that a step sees, drawn anew; validation sees all
+    cache: str = ""  # a folder for the patches kept in mode codec (K*C*p*p bytes a clip); empty: none
     codec: float = 0.5  # shares of the video modes; they add up to 1
     uniform: float = 0.375
     collage: float = 0.125
@@ -68,6 +79,9 @@ class ClusterConfig:
 @dataclass
 class OptimConfig:
     lr: float = 1e-3  # of the backbone at its highest
+    muon_lr: float = (
+        0.0  # of the layers' matrices at its highest, by Muon; 0: they take AdamW and lr as all else
+    )
     schedule: Literal["linear", "cosine", "poly"] = "linear"
     power: float = 2.0  # of `poly`
     warmup: int = 0  # optimizer steps
@@ -105,6 +119,8 @@ class TrainConfig:
     samples: int = 0  # over all heads; rounded up to whole steps
     model: ModelConfig = field(default_factory=ModelConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    vl: VLConfig = field(default_factory=VLConfig)
+    unified: UnifiedConfig = field(default_factory=UnifiedConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     workers: int = 2  # decoding processes beside each training process
@@ -125,9 +141,16 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
 
     Raises ConfigError with the nearest key that exists, or what was expected; OSError for a missing file.
     """
-    known = sorted(path.name[:-5] for path in CONFIGS.iterdir() if path.name.endswith(".yaml"))
+    config = from_dict(read_values(name, overrides, CONFIGS))
+    config.out = config.out or f"runs/{Path(name).stem}"
+    return config
+
+
+def read_values(name: str, overrides: Sequence[str], folder: Traversable) -> dict[str, Any]:
+    """The nested values of `folder`/NAME.yaml or of the file NAME with overrides applied; nothing checked."""
+    known = sorted(path.name[:-5] for path in folder.iterdir() if path.name.endswith(".yaml"))
     if name in known:
-        text, where = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"), f"{name}.yaml"
+        text, where = (folder / f"{name}.yaml").read_text(encoding="utf-8"), f"{name}.yaml"
     elif Path(name).is_file():
         text, where = Path(name).read_text(encoding="utf-8"), name
     else:
@@ -140,16 +163,20 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
         raise ConfigError(f"{where} is not YAML: {error}") from error
     for override in overrides:
         _apply(values, override)
-    config = from_dict(values)
-    config.out = config.out or f"runs/{Path(name).stem}"
-    return config
+    return values
 
 
 def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     """A checked config from nested dictionaries."""
-    config = _build(TrainConfig, values, "")
+    config = build(TrainConfig, values)
     _check(config)
     return config
+
+
+def build(cls: type[T], values: Mapping[str, Any]) -> T:
+    """The dataclass `cls`, and those inside it, from nested dictionaries: every key exists, every value has
+    its field's type."""
+    return _build(cls, values, "", cls)
 
 
 def total_steps(config: TrainConfig, samples_per_step: int) -> int:
@@ -172,38 +199,38 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r} is not a YAML value: {error}") from error
 
 
-def _build(cls: type, values: Any, at: str) -> Any:
+def _build(cls: type, values: Any, at: str, root: type) -> Any:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{at or 'the config'} is {values!r}, expected fields of {cls.__name__}")
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
             raise ConfigError(
-                f"unknown key {_join(at, key)}{nearest(_join(at, key), every_key())}; "
+                f"unknown key {_join(at, key)}{nearest(_join(at, key), every_key(root))}; "
                 f"{at or 'the config'} has {', '.join(hints)}"
             )
-    return cls(**{key: _convert(hints[key], value, _join(at, key)) for key, value in values.items()})
+    return cls(**{key: _convert(hints[key], value, _join(at, key), root) for key, value in values.items()})
 
 
-def _convert(kind: Any, value: Any, at: str) -> Any:
+def _convert(kind: Any, value: Any, at: str, root: type) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
-        return _build(typing.cast(type, kind), value, at)
+        return _build(typing.cast(type, kind), value, at, root)
     if origin is Literal:
         if value not in arguments:
             near = nearest(str(value), [str(a) for a in arguments])
             raise ConfigError(f"{at} is {value!r}, expected one of {', '.join(map(str, arguments))}{near}")
         return value
     if origin in (types.UnionType, typing.Union):
-        return None if value is None else _convert(arguments[0], value, at)
+        return None if value is None else _convert(arguments[0], value, at, root)
     if origin is list:
         if not isinstance(value, list):
             raise ConfigError(f"{at} is {value!r}, expected a list such as [..., ...]")
-        return [_convert(arguments[0], v, f"{at}[{i}]") for i, v in enumerate(value)]
+        return [_convert(arguments[0], v, f"{at}[{i}]", root) for i, v in enumerate(value)]
     if origin is dict:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{at} is {value!r}, expected names with values")
-        return {str(k): _convert(arguments[1], v, f"{at}.{k}") for k, v in value.items()}
+        return {str(k): _convert(arguments[1], v, f"{at}.{k}", root) for k, v in value.items()}
     if kind is Any:
         return value
     if kind is float and isinstance(value, str):  # YAML 1.1 reads 5e-5, without a point, as text
@@ -272,8 +299,10 @@ def _check(config: TrainConfig) -> None:
     _require(0 <= config.max_broken <= 1, "max_broken", config.max_broken, "a share from 0 to 1")
     for name in ("lr", "eps"):
         _require(getattr(optim, name) > 0, f"optim.{name}", getattr(optim, name), "above 0")
-    for name in ("warmup", "weight_decay", "centers_lr", "centers_weight_decay", "clip", "power"):
+    for name in ("muon_lr", "warmup", "weight_decay", "centers_lr", "centers_weight_decay", "clip", "power"):
         _require(getattr(optim, name) >= 0, f"optim.{name}", getattr(optim, name), "0 or more")
+    whole = not (optim.muon_lr and optim.parallel == "fsdp")
+    _require(whole, "optim.muon_lr", optim.muon_lr, "0 with optim.parallel fsdp, which cuts the matrices")
     _require(0 <= optim.final_lr <= 1, "optim.final_lr", optim.final_lr, "a share from 0 to 1")
     _require(0 <= optim.ema < 1, "optim.ema", optim.ema, "from 0 (none) to below 1")
     betas_hold = len(optim.betas) == 2 and all(0 <= b < 1 for b in optim.betas)
@@ -283,6 +312,15 @@ def _check(config: TrainConfig) -> None:
     _require(validation.neighbours >= 1, "validation.neighbours", validation.neighbours, "at least 1")
     for name, head in config.cluster.heads.items():
         at = f"cluster.heads.{name}"
+        if head.clips_of:
+            leads = [other for other, h in config.cluster.heads.items() if not h.clips_of]
+            _require(head.clips_of in leads, f"{at}.clips_of", head.clips_of, f"one of {', '.join(leads)}")
+            lead = config.cluster.heads[head.clips_of]
+            same = head.batch_size in (0, lead.batch_size)
+            _require(same, f"{at}.batch_size", head.batch_size, f"that of {head.clips_of}, or none")
+            head.batch_size, head.kind = lead.batch_size, lead.kind
+        video = head.kind == "video" or head.readout == "pooler"
+        _require(video, f"{at}.readout", head.readout, "pooler for images: a picture has no time")
         _require(head.batch_size >= 1, f"{at}.batch_size", head.batch_size, "at least 1")
         _require(
             head.batch_size % optim.accumulation == 0, f"{at}.batch_size", head.batch_size,
@@ -291,9 +329,14 @@ def _check(config: TrainConfig) -> None:
         shares = (head.codec, head.uniform, head.collage)
         adds_up = all(s >= 0 for s in shares) and abs(sum(shares) - 1) < 1e-6
         _require(adds_up, f"{at}.codec, uniform, collage", shares, "shares that add up to 1")
-        _require(0 < head.min_zoom <= 1, f"{at}.min_zoom", head.min_zoom, "above 0 and at most 1")
+        for key in ("min_zoom", "visible"):
+            value = getattr(head, key)
+            _require(0 < value <= 1, f"{at}.{key}", value, "above 0 and at most 1")
         for key in ("size", "max_labels", "labels_per_sample", "num_frames", "num_patches"):
             _require(getattr(head, key) >= 1, f"{at}.{key}", getattr(head, key), "at least 1")
+    if config.task == "vl":
+        check_vl(config.vl, optim.accumulation, _require)
+    check_unified(config.unified, optim.accumulation, _require)
     if validation.every and validation.head:
-        heads = list(config.cluster.heads)
+        heads = [*config.cluster.heads, *([PAIRS] if config.unified.pairs.batch_size else [])]
         _require(validation.head in heads, "validation.head", validation.head, f"one of {', '.join(heads)}")

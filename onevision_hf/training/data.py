@@ -10,7 +10,7 @@ runs in worker processes, which share nothing: a sample is a function of (seed, 
 import multiprocessing
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -104,22 +104,31 @@ class Stream:
                     broken.append(_record(self.name, position, key, error))
                     row = self.order.replacement(position, attempt)
             else:
-                raise ValueError(
-                    f"stream {self.name}: {REPLACEMENTS} broken rows in a row at position {position}, the "
-                    f"last one {broken[-1]['key']}: {broken[-1]['reason']}"
-                )
+                raise ValueError(self._all_broken(position, broken[-1]))
 
     def pull(
-        self, seed: int, rows: Iterator[Any], positions: np.ndarray, broken: list[dict[str, Any]]
+        self,
+        seed: int,
+        rows: Iterator[tuple[str, Callable[[], Any]]],
+        positions: np.ndarray,
+        broken: list[dict[str, Any]],
     ) -> Iterator[tuple[str, Sample]]:
         """The next samples of a streamed dataset; broken rows are left out."""
         for position in positions.tolist():
-            for row in rows:
+            for attempt, (key, read) in enumerate(rows, 1):
                 try:
-                    yield row.key, self.view(row, _generator(seed, STREAM, position), position)
+                    yield key, self.view(read(), _generator(seed, STREAM, position), position)
                     break
                 except BROKEN as error:
-                    broken.append(_record(self.name, position, row.key, error))
+                    broken.append(_record(self.name, position, key, error))
+                if attempt == REPLACEMENTS:
+                    raise ValueError(self._all_broken(position, broken[-1]))
+
+    def _all_broken(self, position: int, last: Mapping[str, Any]) -> str:
+        return (
+            f"stream {self.name}: {REPLACEMENTS} broken rows in a row at position {position}, the last one "
+            f"{last['key']}: {last['reason']}"
+        )
 
 
 def _generator(seed: int, stream: int, position: int) -> np.random.Generator:
@@ -220,17 +229,22 @@ def open_loader(
     dataset: Dataset = (
         StreamedBatches(streams, share, start, stop) if streamed else MicroBatches(streams, share)
     )
-    settings: dict[str, Any] = {}
-    if workers:
-        # Fork copies the locks of a process that already runs threads; starting afresh is what is safe.
-        context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-        if sys.platform == "linux":
-            context.set_forkserver_preload(["onevision_hf.training.data"])
-        settings = {"multiprocessing_context": context, "prefetch_factor": 2, "worker_init_fn": _begin_worker}
     return DataLoader(
-        dataset, batch_size=None, sampler=None if streamed else range(start, stop), num_workers=workers,
-        pin_memory=pin, **settings,
+        dataset, batch_size=None, sampler=None if streamed else range(start, stop), pin_memory=pin,
+        **worker_settings(workers),
     )  # fmt: skip
+
+
+def worker_settings(workers: int) -> dict[str, Any]:
+    """The arguments of a DataLoader that decodes in `workers` processes."""
+    if not workers:
+        return {"num_workers": 0}
+    # Fork copies the locks of a process that already runs threads; starting afresh is what is safe.
+    context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    if sys.platform == "linux":
+        context.set_forkserver_preload(["onevision_hf.training.data"])
+    settings: dict[str, Any] = {"multiprocessing_context": context, "prefetch_factor": 2}
+    return settings | {"num_workers": workers, "worker_init_fn": _begin_worker}
 
 
 def _begin_worker(worker: int) -> None:

@@ -43,7 +43,8 @@ def export(trainer: "Trainer", report: Report) -> Path:
         os.replace(aside, target)
     if trainer.size > 1:
         dist.barrier()
-    report.say(f"trained: {target} loads with AutoModel.from_pretrained")
+    auto_class = getattr(trainer.task, "auto_class", "AutoModel")
+    report.say(f"trained: {target} loads with {auto_class}.from_pretrained")
     return target
 
 
@@ -54,11 +55,12 @@ def _whole(tensor: Tensor) -> Tensor:
 def card(trainer: "Trainer") -> str:
     """A model card: what it was trained on, with what recipe, and the figures that the run measured."""
     config = trainer.config
+    auto_class = getattr(trainer.task, "auto_class", "AutoModel")
     log, validation = (read_lines(trainer.out / name) for name in (LOG, VALIDATION))
     lines = [
         "---",
         "library_name: transformers",
-        "pipeline_tag: image-feature-extraction",
+        f"pipeline_tag: {'image-feature-extraction' if auto_class == 'AutoModel' else 'image-text-to-text'}",
         "tags: [onevision-hf, vision-encoder]",
         "---",
         "",
@@ -69,8 +71,8 @@ def card(trainer: "Trainer") -> str:
         "",
         "```python",
         "import onevision_hf",
-        "from transformers import AutoModel",
-        'model = AutoModel.from_pretrained("this folder")',
+        f"from transformers import {auto_class}",
+        f'model = {auto_class}.from_pretrained("this folder")',
         "```",
         "",
         "## Data",

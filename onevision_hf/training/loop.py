@@ -3,14 +3,16 @@
     Trainer(load_config("cluster_smoke")).fit()
 
 The state of a run is its step. Everything random is keyed by it, learning rates follow from it, and the
-loader starts anywhere; so a checkpoint holds tensors and a number. Nothing in a step waits for the device:
-what the host wants to know of a step it reads while the next one runs.
+loader starts anywhere; so a checkpoint holds tensors and a number. The host waits for the device once a
+micro-batch, where a task learns its sizes for all heads together (`Task.prepare`); what it wants to know of a
+step it reads while the next one runs.
 """
 
 import math
+import os
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
+from ..modeling.patch_inputs import trusted_values
 from ..objectives.cluster_sampling import derive_key
 from . import checkpoint
 from .config import TrainConfig, total_steps
@@ -47,17 +50,22 @@ class Trainer:
 
     Args:
         rows: sources that stand in for those of the config, by stream.
+        task: what is learned, instead of the task that the config names.
         max_steps: stop (and save) there, although the schedules go on to the config's end.
 
     Attributes: `task`, `config`, `step` (optimizer steps done), `total` (planned), `rank`, `size`.
     """
 
     def __init__(
-        self, config: TrainConfig, rows: Mapping[str, Rows] | None = None, max_steps: int | None = None
+        self,
+        config: TrainConfig,
+        rows: Mapping[str, Rows] | None = None,
+        max_steps: int | None = None,
+        task: Any = None,
     ):
         self.config, self.optim = config, config.optim
         self.out = Path(config.out)
-        self.task = make_task(config, rows)
+        self.task = make_task(config, rows) if task is None else task
         limit = InitProcessGroupKwargs(timeout=timedelta(seconds=config.timeout))
         self.accelerator = Accelerator(
             cpu=config.device == "cpu",
@@ -66,13 +74,23 @@ class Trainer:
         )
         self.device = self.accelerator.device
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if started != self.size:  # they would write one folder, each as if it were alone
+            raise TrainingError(
+                f"{started} processes were started and accelerate sees {self.size}: on a machine without an "
+                "accelerator pass device=cpu"
+            )
         self.task.build()
         self.task.model.to(self.device)
         for module in self.task.sharded.values():
             module.to(self.device)
         self.model = distribute(self.task.model, self.optim, self.device)
         self.optimizers = Optimizers(
-            self.task.model, self.task.sharded, self.optim, config.cluster.sparse_grad
+            self.task.model,
+            self.task.sharded,
+            self.optim,
+            config.cluster.sparse_grad,
+            getattr(self.task, "learning_rates", None),
         )
         self.average = Average(self.task.model, self.optim.ema) if self.optim.ema else None
         self.step, self.samples, self.broken = 0, 0, 0
@@ -80,6 +98,7 @@ class Trainer:
         self.total = total_steps(config, self.samples_per_step)
         self.stop_at = min(self.total, max_steps or self.total)
         self.signal: int | None = None
+        self._checked = False
 
     def fit(self) -> int:
         """Train to the end. Gives the status for the shell: 0, or 128 + the signal that stopped it.
@@ -87,19 +106,19 @@ class Trainer:
         Raises TrainingError when the run cannot go on, OSError when a checkpoint cannot be written.
         """
         report = Report(self.config, self.accelerator, self.total, self.samples_per_step)
-        validation = Validation(self.config, self.task, self.rank, self.size, self.device)
+        validation = self.validation()
         with self._signals(), report:
             resumed = self.resume()
             report.start(self.step, resumed, [s.name for s in self.task.streams if s.order is None])
             if validation.due(self.step, self.total):
-                report.validated(self.step, validation.run())
+                validation.report(report, self.step)
             saved = self.step if resumed else -1
             for stop in self._steps(report):
-                if stop or self.step % self.config.save_every == 0 or self.step == self.stop_at:
+                if stop or self.saves():
                     self.save()
                     saved = self.step
                 if validation.due(self.step, self.total):
-                    report.validated(self.step, validation.run())
+                    validation.report(report, self.step)
                 if stop:
                     name = signal.Signals(stop).name
                     report.say(f"stopped by {name} after step {self.step}, saved; the same command goes on")
@@ -107,8 +126,20 @@ class Trainer:
             if saved != self.step:
                 self.save()
             if self.step == self.total:
-                export(self, report)
+                self.finish(report)
         return 0
+
+    def validation(self) -> Any:
+        """What has `due(step, total)` and `report(report, step)`."""
+        return Validation(self.config, self.task, self.rank, self.size, self.device)
+
+    def saves(self) -> bool:
+        """Whether a checkpoint is due after this step."""
+        return self.step % self.config.save_every == 0 or self.step == self.stop_at
+
+    def finish(self, report: Report) -> None:
+        """Every process calls this after the last step."""
+        export(self, report)
 
     def _steps(self, report: Report) -> Iterator[int]:
         """Yield after every optimizer step: 0, or the signal after which all processes stop here."""
@@ -142,7 +173,7 @@ class Trainer:
             # A step's state is read when the next one is under way; before something is written, at once.
             stop = self._settle(pending, report)[0] if pending else 0
             pending = (self.step, state, read)
-            if logs or stop or self.step % self.config.save_every == 0:
+            if logs or stop or self.saves():
                 also, norm_value, values = self._settle(pending, report)
                 stop, pending = also or stop, None
                 if logs:
@@ -162,8 +193,11 @@ class Trainer:
         prepared = self.task.prepare(inputs, key)
         with self._unsynced(not last):
             low = self.optim.precision == "bfloat16"
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            # The model reads and checks the first micro-batch; what comes after is made the same way.
+            trust = trusted_values() if self._checked else nullcontext()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=low), trust:
                 outputs = self.model(inputs)
+            self._checked = True
             losses = self.task.losses(outputs, prepared)
             total = (
                 sum(self.task.weights[name] * loss for name, loss in losses.items()) / self.optim.accumulation

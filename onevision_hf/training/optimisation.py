@@ -3,6 +3,7 @@ weights.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..objectives import RowSparseAdamW
 from .config import OptimConfig
+from .muon import MuonAdamW, is_layer_matrix
 
 _NO_DECAY = ("norm", "probe", "position", "cls_token", "query_tokens")
 
@@ -43,20 +45,40 @@ def learning_rate_factor(optim: OptimConfig, step: int, total: int) -> float:
 
 
 class Optimizers:
-    """AdamW of the model (two groups) and of each sharded matrix.
+    """AdamW of the model (two groups; with `muon_lr` Muon for the layers' matrices) and of each sharded
+    matrix.
 
     The sharded ones are apart because their gradients are complete on the process that owns the rows.
     """
 
-    def __init__(self, model: nn.Module, sharded: Mapping[str, Any], optim: OptimConfig, sparse: bool):
+    def __init__(
+        self,
+        model: nn.Module,
+        sharded: Mapping[str, Any],
+        optim: OptimConfig,
+        sparse: bool,
+        rates: Mapping[str, float] | None = None,
+    ):
+        """`rates`: a module's name, anywhere in a parameter's -> the multiple of `lr` for it (default 1)."""
         self.settings = optim
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for n, p in named if decays(n, p) is wanted], "weight_decay": weight_decay}
-            for wanted, weight_decay in ((True, optim.weight_decay), (False, 0.0))
+        # (by Muon, decays, rate) -> parameters; Muon's matrices all decay.
+        grouped: dict[tuple[bool, bool, float], list[Tensor]] = defaultdict(list)
+        for n, p in named:
+            muon = bool(optim.muon_lr) and is_layer_matrix(n, p)
+            grouped[muon, muon or decays(n, p), rate_under(n, rates or {})].append(p)
+        groups: list[dict[str, Any]] = [
+            {
+                "params": grouped[muon, decaying, rate],
+                "weight_decay": optim.weight_decay if decaying else 0.0,
+                "muon": muon,
+                "rate": rate,
+            }
+            for muon, decaying, rate in sorted(grouped, key=lambda g: (g[0], not g[1], g[2]))
         ]
         common: dict[str, Any] = {"betas": tuple(optim.betas), "eps": optim.eps}
-        self.model = torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, **common)
+        kind = MuonAdamW if any(group["muon"] for group in groups) else torch.optim.AdamW
+        self.model = kind(groups, lr=optim.lr, **common)
         self.names = {id(p): n for n, p in named}
         self.modules = dict(sharded)
         make: Any = RowSparseAdamW if sparse else torch.optim.AdamW
@@ -91,8 +113,14 @@ class Optimizers:
             *((o, self.settings.centers_lr) for o in self.sharded.values()),
         ]:
             for group in optimizer.param_groups:
-                group["lr"] = self.settings.lr * scale * factor
+                highest = self.settings.muon_lr if group.get("muon") else self.settings.lr
+                group["lr"] = highest * scale * group.get("rate", 1.0) * factor
             optimizer.step()
+
+
+def rate_under(name: str, rates: Mapping[str, float]) -> float:
+    """The rate of the module among `rates` whose name is in a parameter's, or 1."""
+    return next((rate for part, rate in rates.items() if f".{part}." in f".{name}"), 1.0)
 
 
 def global_norm(gradients: Iterable[Tensor]) -> Tensor:

@@ -11,29 +11,27 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from ..modeling.modeling_onevision import OneVisionModel
+from ..modeling.vae_openvision3 import MissingVAEError, load_vae
+from ..pretraining import MissingLPIPSError, load_lpips
+from ..pretraining.tokenizer import load_tokenizer
 from .cluster_task import encoder_config
-from .config import HeadConfig, TrainConfig, total_steps
+from .config import ConfigError, HeadConfig, TrainConfig, total_steps
+from .pairs import open_pairs
 from .sources import Rows, open_rows
-from .stand_in import RandomRows
+from .stand_in import RandomPairs, RandomRows
+from .unified_config import PAIRS
+from .unified_task import model_config
 
-CPU_BATCH, CPU_CLASSES, UNKNOWN_CLASSES = 1, 4096, 1000
+CPU_BATCH, CPU_CLASSES, CPU_LAYERS, UNKNOWN_CLASSES = 1, 4096, 2, 1000
 _BYTES = {"float32": 4, "bfloat16": 2}
 
 
-def tokens(head: HeadConfig, patch_size: int) -> int:
-    """Patches of one sample of a head, at most."""
-    frame = (head.size // patch_size) ** 2
-    return frame if head.kind == "image" else min(head.num_patches, head.num_frames * frame)
-
-
 def find_rows(config: TrainConfig) -> tuple[dict[str, Rows], list[str], list[str]]:
-    """The rows of each head, random where there is no data; a line on each; and the names of the random
+    """The rows of each stream, random where there is no data; a line on each; and the names of the random
     ones.
     """
-    rows: dict[str, Rows] = {}
+    rows: dict[str, Any] = {}
     lines, random = [], []
-    patch_size = encoder_config(config).patch_size
     for name, head in config.cluster.heads.items():
         try:
             if head.source.startswith("stream:"):
@@ -43,21 +41,39 @@ def find_rows(config: TrainConfig) -> tuple[dict[str, Rows], list[str], list[str
             found = f"{len(shards)} shards, {len(rows[name])} rows" if shards else f"{len(rows[name])} rows"
             lines.append(f"{name}: {found} at {head.source}")
         except FileNotFoundError as error:
-            rows[name] = RandomRows(head, head.classes or UNKNOWN_CLASSES, patch_size)
+            rows[name] = _random_rows(config, head, head.classes or UNKNOWN_CLASSES)
             random.append(name)
             assumed = "" if head.classes else f", {UNKNOWN_CLASSES} centers assumed"
             lines.append(f"{name}: no data ({error}); random tensors instead{assumed}")
+    pairs = config.unified.pairs
+    if config.task != "cluster":
+        try:
+            rows[PAIRS] = open_pairs(pairs.source, pairs.image_column, pairs.caption_columns)
+            lines.append(f"{PAIRS}: {len(rows[PAIRS])} images with captions at {pairs.source}")
+        except FileNotFoundError as error:
+            rows[PAIRS] = RandomPairs(pairs.size)
+            random.append(PAIRS)
+            lines.append(f"{PAIRS}: no data ({error}); random images instead")
     return rows, lines, random
 
 
+def _random_rows(config: TrainConfig, head: HeadConfig, classes: int) -> RandomRows:
+    if config.task == "cluster":
+        return RandomRows(head, classes, encoder_config(config).patch_size)
+    return RandomRows(
+        head, classes, model_config(config, load_tokenizer(config.unified.tokenizer)).encoder_stride
+    )
+
+
 def memory(config: TrainConfig, task: Any, parameters: int, processes: int) -> dict[str, int]:
-    """Bytes on one process by part. Activations are an estimate, the rest is exact.
+    """Bytes on one process by part. Activations are an estimate, the rest is exact; what is frozen beside the
+    model (a VAE, LPIPS) and its activations are not in it.
 
     Activations: 34 values of two bytes for each token, layer and channel without checkpointing (Korthikanti
     et al., arXiv 2205.05198, section 4, without the attention matrix, which is never kept), one per token
-    and layer with it, plus one layer in full.
+    and layer with it, plus one layer in full. Of a batch in chunks, one chunk's.
     """
-    optim, model = config.optim, task.encoder_config
+    optim = config.optim
     parts = processes if optim.parallel == "fsdp" else 1
     found = {
         "weights": 4 * parameters // parts,
@@ -67,34 +83,36 @@ def memory(config: TrainConfig, task: Any, parameters: int, processes: int) -> d
     if optim.ema:
         found["average"] = 4 * parameters // parts
     value = _BYTES[optim.precision]
-    local = sum(
-        math.ceil(head.batch_size / optim.accumulation / processes) * tokens(head, model.patch_size)
-        for head in config.cluster.heads.values()
-    )
-    layer = local * model.hidden_size * 17 * value
-    layers = model.num_hidden_layers
-    kept = (
-        local * model.hidden_size * value * layers + layer if optim.gradient_checkpointing else layer * layers
-    )
+    kept = 0
+    for stack in task.stacks():
+        samples = math.ceil(stack.samples / optim.accumulation / processes)
+        if stack.stream == PAIRS and config.unified.contrastive_chunk:
+            samples = min(samples, config.unified.contrastive_chunk)
+        row = samples * stack.tokens * stack.width * value
+        layer = 17 * row
+        kept += row * stack.layers + layer if optim.gradient_checkpointing else layer * stack.layers
     return found | {"activations (estimate)": kept} | task.memory(processes)
 
 
 def describe(config: TrainConfig, task: Any, lines: list[str], processes: int) -> str:
-    with torch.device("meta"):
-        model = OneVisionModel(task.encoder_config)
-    parameters = sum(p.numel() for p in model.parameters())
-    patch_size = task.encoder_config.patch_size
+    counted = task.parameters()
+    parameters = sum(counted.values())
     samples = sum(stream.batch_size for stream in task.streams)
-    per_step = sum(s.batch_size * tokens(config.cluster.heads[s.name], patch_size) for s in task.streams)
+    first = {stack.stream: stack for stack in reversed(task.stacks())}
+    per_step = sum(stack.samples * stack.tokens for stack in first.values())
     steps = total_steps(config, samples)
     parts = memory(config, task, parameters, processes)
     centers = {name: task.classes(name) for name in config.cluster.heads}
     table = [f"  {part:<28}{size / 2**30:>10.3f} GiB" for part, size in parts.items()]
+    said = ", ".join(
+        f"{count / 1e6:.1f} M in the {part.replace('_', ' ')}" for part, count in counted.items()
+    )
+    if centers:
+        said += "; centers " + ", ".join(f"{name} {count}" for name, count in centers.items())
     return "\n".join(
         [
             f"plan of {config.out} on {processes} process(es)",
-            f"parameters: {parameters / 1e6:.1f} M in the encoder; centers "
-            + ", ".join(f"{name} {count}" for name, count in centers.items()),
+            f"parameters: {said}",
             *lines,
             f"an optimizer step: {samples} samples, {per_step} patches in "
             f"{config.optim.accumulation} micro-batch(es)",
@@ -116,15 +134,56 @@ def shrunk(config: TrainConfig, ways: int, processes: int) -> tuple[TrainConfig,
     if on_cpu and small.optim.precision != "float32":
         small.optim.precision = "float32"  # processors emulate bfloat16, many times slower
         notes.append("float32")
-    for name, head in small.cluster.heads.items():
-        share = math.ceil(head.batch_size / config.optim.accumulation / processes)
-        head.batch_size = ways * (min(share, CPU_BATCH) if on_cpu else share)
-        head.centers = None
-        if on_cpu and head.classes > CPU_CLASSES:
-            head.classes = CPU_CLASSES
+    shallow = on_cpu and config.task == "cluster" and config.model.init_from is None
+    layers = encoder_config(config).num_hidden_layers if shallow else 0
+    if layers > CPU_LAYERS:
+        small.model.overrides["num_hidden_layers"] = CPU_LAYERS
+        notes.append(f"{CPU_LAYERS} of {layers} layers")
+    streams: list[tuple[str, Any]] = list(small.cluster.heads.items())
+    if small.task != "cluster":
+        streams.append((PAIRS, small.unified.pairs))
+    for name, stream in streams:
+        share = math.ceil(stream.batch_size / config.optim.accumulation / processes)
+        stream.batch_size = ways * (min(share, CPU_BATCH) if on_cpu else share)
+        if name != PAIRS:
+            stream.centers = None
+        if name != PAIRS and on_cpu and stream.classes > CPU_CLASSES:
+            stream.classes = CPU_CLASSES
             notes.append(f"{name}: {CPU_CLASSES} centers")
-        notes.append(f"{name}: {head.batch_size} samples")
+        notes.append(f"{name}: {stream.batch_size} samples")
     return small, notes
+
+
+def _with_frozen(config: TrainConfig, folder: Path) -> list[str]:
+    """Change `config` where the VAE or LPIPS of a dry run is not there; lines that say so."""
+    unified, notes = config.unified, []
+    if unified.lpips_weight:
+        try:
+            load_lpips(unified.lpips_weights)
+        except MissingLPIPSError as error:
+            notes.append(f"LPIPS: left out ({str(error).partition(':')[0]})")
+            unified.lpips_weight = 0.0
+    found: Any = model_config(config, load_tokenizer(unified.tokenizer))
+    try:
+        load_vae(found)
+    except MissingVAEError as error:
+        from diffusers import AutoencoderKL
+
+        channels = [32] * 4 if _small(config) else [128, 256, 512, 512]
+        vae: Any = AutoencoderKL(
+            down_block_types=["DownEncoderBlock2D"] * 4,
+            up_block_types=["UpDecoderBlock2D"] * 4,
+            block_out_channels=channels,
+            layers_per_block=2,
+            latent_channels=found.latent_channels,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        )
+        vae.save_pretrained(folder)
+        unified.vae = str(folder)
+        size = "a small" if _small(config) else "one of the published size"
+        notes.append(f"VAE: {str(error).partition(':')[0]}; {size}, with random weights, instead")
+    return notes
 
 
 def dry_run(config: TrainConfig, processes: int | None = None) -> int:
@@ -134,25 +193,31 @@ def dry_run(config: TrainConfig, processes: int | None = None) -> int:
     from .loop import Trainer
     from .tasks import make_task
 
+    if config.task == "vl":
+        raise ConfigError("a dry run does not plan the task vl: use --max-steps 2")
     logging.set_verbosity_error()
     state = PartialState(cpu=config.device == "cpu")
     ways = state.num_processes
     config, first = _without_absent_start(config)
     rows, lines, random = find_rows(config)
     lines = first + lines
+    latents = config.unified.pairs.latents
+    if latents is not None and (PAIRS in random or not Path(latents).exists()):
+        config = copy.deepcopy(config)
+        config.unified.pairs.latents = None
+        lines.append(f"latents: none of these images at {latents}; pixels are encoded instead")
     task = make_task(config, rows)
     text = describe(config, task, lines, processes or ways)
     planned = total_steps(config, sum(stream.batch_size for stream in task.streams))
     small, notes = shrunk(config, ways, processes or ways)
-    patch_size = encoder_config(config).patch_size
-    used: dict[str, Rows] = {}
+    used: dict[str, Rows] = {name: rows[name] for name in rows if name == PAIRS}
     for name, head in small.cluster.heads.items():
         known = getattr(rows[name], "classes", None)
         if name in random:
             head.classes = (
                 min(head.classes or UNKNOWN_CLASSES, CPU_CLASSES) if _small(small) else head.classes
             )
-            used[name] = RandomRows(head, head.classes or UNKNOWN_CLASSES, patch_size)
+            used[name] = _random_rows(config, head, head.classes or UNKNOWN_CLASSES)
         else:
             head.classes = max(head.classes, known or 0)
             used[name] = rows[name]
@@ -161,6 +226,10 @@ def dry_run(config: TrainConfig, processes: int | None = None) -> int:
         print("two steps with " + ", ".join(notes))
         sys.stdout.flush()
     with tempfile.TemporaryDirectory() as folder:
+        if config.task != "cluster":
+            said = _with_frozen(small, Path(folder) / "vae")
+            if state.is_main_process and said:
+                print("\n".join(said), flush=True)
         small.out, small.steps, small.samples = str(Path(folder) / "dry-run"), max(2, planned), 0
         trainer = Trainer(small, used, max_steps=2)
         trainer.save = lambda: Path()  # type: ignore[method-assign]

@@ -95,12 +95,19 @@ class Report:
         if self._tracking:
             self.accelerator.log({k: v for k, v in line.items() if k != "step"}, step=step)
 
-    def validated(self, step: int, accuracy: float) -> None:
+    def validated(
+        self,
+        step: int,
+        accuracy: float,
+        said: str = "nearest neighbours of held-out samples agree in",
+        **more: float,
+    ) -> None:
+        """Write and say an accuracy; `more` figures go beside it into the file."""
         # Its time is not the training's.
         self._since, self._from, self._waited = time.perf_counter(), step, 0.0
         if self.main:
-            _append(self.out / VALIDATION, [{"step": step, "accuracy": accuracy}])
-            self.say(f"step {step}: nearest neighbours of held-out samples agree in {accuracy:.1%}")
+            _append(self.out / VALIDATION, [{"step": step, "accuracy": accuracy, **more}])
+            self.say(f"step {step}: {said} {accuracy:.1%}")
             if self._tracking:
                 self.accelerator.log({"validation/accuracy": accuracy}, step=step)
 

@@ -4,12 +4,14 @@
 |---|---|
 | folder of `onevision cluster pack` | the packed ones |
 | folder of pictures or videos | the sub-folder's place in alphabetical order |
-| `hf:FOLDER` (`save_to_disk`), `hf:NAME:SPLIT`, `hf:NAME:CONFIG:SPLIT` | column `labels` (lists) or `label` |
+| `hf:FOLDER` (`save_to_disk`), `hf:NAME:SPLIT`, `hf:NAME:CONFIG:SPLIT` | column `labels` (lists), `label` or
+`cls`, or `labels` in a webdataset's json; NAME is of the Hub, or a folder of parquet or tar files |
 | `stream:NAME:SPLIT`, `stream:NAME:CONFIG:SPLIT` | the same; no random access, so no exact resume |
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,14 +114,18 @@ class StreamRows:
         dataset, self._columns = _undecoded(open_dataset(spec, streaming=True))
         self._dataset = split_dataset_by_node(dataset.shuffle(seed=seed, buffer_size=buffer), rank, size)
 
-    def __iter__(self) -> Iterator[Row]:
-        """Without an end, epoch after epoch."""
+    def __iter__(self) -> Iterator[tuple[str, Callable[[], Row]]]:
+        """Keys and what reads their rows, without an end, epoch after epoch."""
         epoch = 0
         while True:
             self._dataset.set_epoch(epoch)
             number = -1
-            for number, record in enumerate(self._dataset):
-                yield as_row(record, self._columns, f"{epoch}/{number:07d}")
+            # Not `iter(dataset)`: in a worker of a DataLoader that splits what is split already once more.
+            for number, batch in enumerate(self._dataset.iter(batch_size=1)):
+                record = {name: values[0] for name, values in batch.items()}
+                key = f"{epoch}/{number:07d}"
+                # Read by the caller: what raises in here would end the iteration.
+                yield key, partial(as_row, record, self._columns, key)
             if number < 0:
                 raise ValueError("the stream has no rows for this process: use fewer processes and workers")
             epoch += 1
@@ -127,6 +133,8 @@ class StreamRows:
 
 @dataclass(frozen=True)
 class Columns:
+    """Where a dataset's rows have what: `label` is a column, or `json.labels`, a field of a tar's .json."""
+
     media: str
     kind: str
     label: str
@@ -145,29 +153,38 @@ def open_dataset(spec: str, *, streaming: bool) -> Any:
 
 
 def _undecoded(dataset: Any) -> tuple[Any, Columns]:
+    """The columns that a training reads, with the media as bytes or a path."""
     import datasets
 
     features = dataset.features or {}
     media = [name for name, f in features.items() if isinstance(f, datasets.Image | datasets.Video)]
-    labels = [name for name in ("labels", "label") if name in features]
-    if len(media) != 1 or not labels:
+    if not media and "media" in features:  # parquet of `cluster pack`
+        media = ["media"]
+    inside = features.get("json")
+    names = [*features, *(f"json.{name}" for name in inside or ())]
+    label = next((n for n in ("labels", "label", "json.labels", "json.label", "cls") if n in names), None)
+    if len(media) != 1 or label is None:
         raise ValueError(
-            f"a dataset to train from has one column of images or videos and a column `labels` or `label`; "
-            f"this one has {list(features)}"
+            "a dataset to train from has one column of images or videos, and labels in a column `labels`, "
+            f"`label` or `cls` or in a webdataset's json; this one has {names}"
         )
+    dataset = dataset.select_columns([media[0], label.partition(".")[0]])
+    if media[0] == "media":
+        return dataset, Columns("media", "image", label)
     video = isinstance(features[media[0]], datasets.Video)
     decoder = datasets.Video(decode=False) if video else datasets.Image(decode=False)
-    columns = Columns(media[0], "video" if video else "image", labels[0])
-    return dataset.select_columns([media[0], labels[0]]).cast_column(media[0], decoder), columns
+    return dataset.cast_column(media[0], decoder), Columns(media[0], "video" if video else "image", label)
 
 
 def as_row(record: Mapping[str, Any], columns: Columns, key: str) -> Row:
     content = record[columns.media] or {}
+    if isinstance(content, bytes):
+        content = {"bytes": content}
     media = content.get("bytes") or content.get("path")
     if media is None:
         raise MediaError("the row holds no bytes and no path")
     name = content.get("path") or ""
-    labels = np.atleast_1d(
-        np.asarray(record[columns.label] if record[columns.label] is not None else [], np.int64)
-    )
+    column, _, inside = columns.label.partition(".")
+    found = record[column][inside] if inside else record[column]
+    labels = np.atleast_1d(np.asarray([] if found is None else found, np.int64))
     return Row(key, kind_of_extension(name) or columns.kind, media, labels)

@@ -3,8 +3,10 @@
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from .config import HeadConfig
+from .pairs import PairRow
 from .views import Sample, pad_labels
 
 
@@ -45,6 +47,22 @@ class RandomRow:
 
     def sample(self) -> Sample:
         return {**self._rows.draw(self._rng), "labels": self.labels}
+
+
+class RandomPairs:
+    """`rows` random pictures of `size` pixels, each with a caption longer than any head takes."""
+
+    classes = None
+
+    def __init__(self, size: int, rows: int = 4096):
+        self.size, self._rows = size, rows
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, index: int) -> PairRow:
+        pixels = np.random.default_rng(index).integers(0, 256, (self.size, self.size, 3), np.uint8)
+        return PairRow(f"random/{index}", Image.fromarray(pixels), ("a word " * 200,))
 
 
 def as_drawn(row: Any, rng: np.random.Generator | None, position: int) -> Sample:

@@ -5,7 +5,7 @@ says which modules are split over processes; the loop knows nothing else of it.
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -14,9 +14,24 @@ from .data import Stream
 from .sources import Rows
 
 # Name in the config -> where the class is; a module is imported when its task is asked for.
-TASKS = {"cluster": "onevision_hf.training.cluster_task:ClusterTask"}
+TASKS = {
+    "cluster": "onevision_hf.training.cluster_task:ClusterTask",
+    "vl": "onevision_hf.training.vl_task:VLTask",
+    "openvision3": "onevision_hf.training.unified_task:OpenVision3Task",
+    "unified": "onevision_hf.training.unified_task:UnifiedTask",
+}
 
 Inputs = Mapping[str, Mapping[str, Tensor]]  # stream -> name -> tensor
+
+
+class Stack(NamedTuple):
+    """Equal layers that a stream goes through, for the estimate of their memory."""
+
+    stream: str
+    samples: int  # an optimizer step, over all processes
+    tokens: int  # of a sample, at most
+    width: int
+    layers: int
 
 
 class Task(Protocol):
@@ -27,6 +42,7 @@ class Task(Protocol):
     sharded: name -> module with one parameter `centers`, rows `class_range` of `num_classes`, cut over the
         processes as `torch.chunk` cuts; it stays out of DDP and FSDP and has `grad_norm()` over all rows.
     weights: of the losses in the sum.
+    learning_rates: optional; a module's name -> a multiple of `lr` for the parameters under it.
     """
 
     streams: list[Stream]
@@ -52,6 +68,12 @@ class Task(Protocol):
 
     def memory(self, processes: int) -> dict[str, int]:
         """Bytes on one of `processes` processes by part, for what is split, before it is built."""
+
+    def parameters(self) -> dict[str, int]:
+        """How many the model has, by part, before it is built."""
+
+    def stacks(self) -> list[Stack]:
+        """The layers that every stream goes through; of each stream the first are its encoder's."""
 
     def export(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         """Write what `from_pretrained` loads, from the model's whole state; the first process calls this."""

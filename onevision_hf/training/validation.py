@@ -49,6 +49,10 @@ class Validation:
         every = self.config.validation.every
         return bool(every) and (step % every == 0 or step == total)
 
+    def report(self, report: Any, step: int) -> None:
+        """Run, and say and write what came of it."""
+        report.validated(step, self.run())
+
     @torch.no_grad()
     def run(self) -> float:
         """The accuracy, the same on every process."""

@@ -6,12 +6,14 @@ any process; `position` counts the samples of the stream and says which mode a v
 Shapes: p patch side, K patches of a video.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from ..clustering.media import open_picture
+from ..clustering.patch_cache import PatchCache
 from ..modeling.frame_geometry import FrameGeometry
 from ..modeling.frame_sampling import sample_frame_ids
 from ..modeling.frame_sequence import FrameSequence, is_encoded
@@ -23,6 +25,8 @@ from .config import HeadConfig
 Sample = dict[str, np.ndarray]
 MODES = ("codec", "uniform", "collage")
 NO_LABEL = -100
+LABELS = "labels"  # of a sample's own head; of another that shares it, labels/NAME
+CLIP_MEAN, CLIP_STD = OneVisionVideoProcessor.image_mean, OneVisionVideoProcessor.image_std
 
 
 class ImageView:
@@ -32,29 +36,35 @@ class ImageView:
     random. Published: no zoom, no mirror. Without a generator the middle of the picture.
     """
 
-    def __init__(self, head: HeadConfig):
+    def __init__(self, head: HeadConfig, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD):
         self.head = head
-        mean, std = (np.array(getattr(OneVisionVideoProcessor, n)) for n in ("image_mean", "image_std"))
-        self._scale = (1 / (255 * std)).astype(np.float32)[:, None, None]
-        self._offset = (-mean / std).astype(np.float32)[:, None, None]
+        self._scale = (1 / (255 * np.array(std))).astype(np.float32)[:, None, None]
+        self._offset = (-np.array(mean) / np.array(std)).astype(np.float32)[:, None, None]
 
     def __call__(self, row: Any, rng: np.random.Generator | None, position: int) -> Sample:
-        picture = row.media if isinstance(row.media, Image.Image) else open_picture(row.media)
-        zoom, x, y, flip = (1.0, 0.5, 0.5, False) if rng is None else self._draw(rng)
-        side = max(1.0, min(picture.size) * zoom)
-        left, top = x * (picture.width - side), y * (picture.height - side)
-        picture = picture.convert("RGB").resize(
-            (self.head.size,) * 2, Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
-        )
-        if flip:
-            picture = ImageOps.mirror(picture)
+        head = self.head
+        picture = square_crop(row.media, head.size, head.min_zoom, head.mirror, rng)
         pixels = np.asarray(picture, np.float32).transpose(2, 0, 1) * self._scale + self._offset
-        return {"pixel_values": pixels, "labels": pad_labels(row.labels, self.head.max_labels)}
+        return {"pixel_values": pixels, "labels": pad_labels(row.labels, head.max_labels)}
 
-    def _draw(self, rng: np.random.Generator) -> tuple[float, float, float, bool]:
-        zoom, x, y, coin = rng.random(4)
-        lowest = self.head.min_zoom
-        return lowest + (1 - lowest) * zoom, x, y, self.head.mirror and coin < 0.5
+
+def square_crop(
+    media: Any, size: int, min_zoom: float, mirror: bool, rng: np.random.Generator | None
+) -> Image.Image:
+    """A square of a picture, brought to `size` pixels (bicubic): drawn by `rng`, or the middle without one.
+
+    Its side is a share of the shorter side of the picture, `min_zoom` to 1.
+    """
+    picture = media if isinstance(media, Image.Image) else open_picture(media)
+    zoom, x, y, coin = (1.0, 0.5, 0.5, 1.0) if rng is None else rng.random(4)
+    if rng is not None:
+        zoom = min_zoom + (1 - min_zoom) * zoom
+    side = max(1.0, min(picture.size) * zoom)
+    left, top = x * (picture.width - side), y * (picture.height - side)
+    picture = picture.convert("RGB").resize(
+        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
+    )
+    return ImageOps.mirror(picture) if mirror and coin < 0.5 else picture
 
 
 class VideoView:
@@ -62,7 +72,8 @@ class VideoView:
 
     codec: what codec patchification keeps (a selection in the row is used as it is). uniform: as many whole
     frames as fit in `num_patches`, one drawn from each equal stretch of the sampled frames. collage: the same
-    frames as one tall picture, t = 0. Modes follow one another in the configured shares, to the sample.
+    frames as one tall picture, t = 0. Modes follow one another in the configured shares, to the sample. With
+    `visible` below 1 a random part of the patches is left out (with a generator).
     `pixel_values_videos` (K, 3*p*p) float32, `patch_positions` (K, 3) int64.
     """
 
@@ -76,6 +87,8 @@ class VideoView:
             patch_size=patch_size,
             rope_temporal_size=temporal_size,
         )
+        # A clip whose frames are too few for the budget keeps all of its patches, so budgets differ by clip.
+        self._caches: dict[int, PatchCache] = {}
 
     def mode(self, position: int) -> str:
         """Spread by van der Corput's sequence: shares that are eighths hold in every aligned eight
@@ -96,20 +109,31 @@ class VideoView:
         if mode == "codec":
             budget = min(self.head.num_patches, len(ids) * (self.head.size // self.patch_size) ** 2)
             chosen = self._cached(row, height, width)
-            settings: dict[str, Any] = {"selection": chosen}
-            if chosen is None:
-                settings = {"num_frames": self.head.num_frames, "num_patches": budget}
+            if chosen is None and self.head.cache and is_encoded(row.media):
+                cut = self._cache(budget)(row.media)
+            elif chosen is None:
+                cut = self._cut(row, num_frames=self.head.num_frames, num_patches=budget)
+            else:
+                cut = self._cut(row, selection=chosen)
         else:
-            settings = {"selection": self._whole_frames(ids, rng, height, width)}
-        cut = self._processor(row.media, return_tensors="np", **settings)
-        positions = cut["patch_positions"][0]
+            cut = self._cut(row, selection=self._whole_frames(ids, rng, height, width))
         if mode == "collage":
-            positions = _stacked(positions)
-        return {
-            "pixel_values_videos": cut["pixel_values_videos"][0],
-            "patch_positions": positions,
-            "labels": pad_labels(row.labels, self.head.max_labels),
-        }
+            cut["patch_positions"] = _stacked(cut["patch_positions"])
+        if rng is not None and self.head.visible < 1:
+            count = len(cut["patch_positions"])
+            seen = np.sort(rng.permutation(count)[: max(1, round(self.head.visible * count))])
+            cut = {name: array[seen] for name, array in cut.items()}
+        return {**cut, "labels": pad_labels(row.labels, self.head.max_labels)}
+
+    def _cut(self, row: Any, **settings: Any) -> Sample:
+        cut = self._processor(row.media, return_tensors="np", **settings)
+        return {name: cut[name][0] for name in ("pixel_values_videos", "patch_positions")}
+
+    def _cache(self, budget: int) -> PatchCache:
+        if budget not in self._caches:
+            settings = {"num_frames": self.head.num_frames, "num_patches": budget}
+            self._caches[budget] = PatchCache(self.head.cache, self._processor, **settings)
+        return self._caches[budget]
 
     def _cached(self, row: Any, height: int, width: int) -> Selection | None:
         stored = row.selection
@@ -124,7 +148,12 @@ class VideoView:
                 f"{geometry.grid_height} x {geometry.grid_width}; "
                 "pack again with the size and patch size of the training"
             )
-        positions = stored["positions"].astype(np.int64)[: self.head.num_patches]
+        positions = stored["positions"].astype(np.int64)
+        if (
+            len(positions) > self.head.num_patches
+        ):  # the strongest; the first ones would be of the first frames
+            kept = np.argsort(-stored["scores"], kind="stable")[: self.head.num_patches]
+            positions = positions[np.sort(kept)]
         return _selection(positions, stored["frame_ids"], geometry)
 
     def _whole_frames(self, ids: np.ndarray, rng: Any, height: int, width: int) -> Selection:

@@ -19,11 +19,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
+from onevision_hf import tiny
 from onevision_hf.cli import main
 from onevision_hf.clustering.assign import CenterFile
+from onevision_hf.clustering.features import FeatureShards
 from onevision_hf.clustering.inspect import closest_pairs
 from onevision_hf.clustering.pictures import size_histogram
 from onevision_hf.clustering.shards import PackedShards
+from onevision_hf.clustering.sources import open_source
+from onevision_hf.clustering.teachers import make_teacher
 
 OPTIONS = ["--teacher", "descriptors", "--num-frames", "8", "--iterations", "4", "--workers", "2"]
 RUN = [*OPTIONS, "--clusters", "12", "--feature-shard-items", "9", "--shard-items", "9"]
@@ -169,9 +173,16 @@ def test_a_mixed_folder_needs_a_kind_and_assign_needs_one_kind_of_labels(media, 
     assert "--kind" in capsys.readouterr().err
     assert main(["cluster", "assign", str(done / "image" / "features"), str(tmp_path / "a")]) == 1
     assert "--centers, or --tags" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["cluster", "features", str(media), str(tmp_path / "f")])
-    assert "--teacher" in capsys.readouterr().err
+
+
+def test_without_a_teacher_clips_go_through_the_encoder_in_the_package(media, tmp_path):
+    assert main(["cluster", "features", str(media), str(tmp_path / "f"), "--kind", "video"]) == 0
+    teacher = make_teacher(str(tiny()))
+    source = open_source(media)
+    first = next(item for item in source.items if item.kind == "video" and "cut" not in item.key)
+    expected = teacher.encode([teacher.prepare(source.open(first), "video")])[0]
+    found = torch.tensor(FeatureShards(tmp_path / "f").matrix(0)[0]).float()
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
 
 
 def test_the_report_counts_what_is_there(media, done, tmp_path, capsys):

@@ -196,7 +196,7 @@ def test_object_tells_the_colour_of_what_moves_and_is_blind_to_where_it_goes():
     clips = {(m, c): described(clip(c, m, 1), "object") for m in MOVES for c in ("red", "blue")}
     same = [float(clips["left", c] @ clips["right", c]) for c in ("red", "blue")]
     other = float(clips["left", "red"] @ clips["left", "blue"])
-    assert min(same) > other + 0.2
+    assert min(same) > 0.99 and other < 0.9  # the same silhouette in another colour
 
 
 def test_descriptors_say_what_they_cannot_describe(tmp_path):

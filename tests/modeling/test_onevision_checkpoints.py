@@ -21,9 +21,15 @@ from transformers.dynamic_module_utils import get_relative_import_files, get_rel
 
 from onevision_hf import (
     OneVisionConfig,
+    OneVisionForVideoClassification,
     OneVisionImageProcessor,
     OneVisionModel,
     OneVisionVideoProcessor,
+    OneVisionVLConfig,
+    OneVisionVLForConditionalGeneration,
+    OneVisionVLImageProcessor,
+    OneVisionVLProcessor,
+    OneVisionVLVideoProcessor,
     bundled_clip,
 )
 
@@ -152,7 +158,19 @@ def test_a_configuration_saved_alone_names_no_code_that_stayed_behind(published,
 
 
 @pytest.mark.parametrize(
-    "exported", [OneVisionConfig, OneVisionModel, OneVisionVideoProcessor, OneVisionImageProcessor]
+    "exported",
+    [
+        OneVisionConfig,
+        OneVisionModel,
+        OneVisionForVideoClassification,
+        OneVisionVideoProcessor,
+        OneVisionImageProcessor,
+        OneVisionVLConfig,
+        OneVisionVLForConditionalGeneration,
+        OneVisionVLProcessor,
+        OneVisionVLImageProcessor,
+        OneVisionVLVideoProcessor,
+    ],
 )
 def test_an_exported_file_names_every_file_that_it_needs(exported):
     """transformers 5.7 copies no further than that when it loads code from a folder."""

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 
 from onevision_hf import OneVisionConfig, OneVisionModel
-from onevision_hf.modeling.patch_inputs import cut_patches, grid_positions
+from onevision_hf.modeling.patch_inputs import cut_patches, grid_positions, trusted_values
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PUBLISHED = ["onevision_encoder_layernorm", "onevision_encoder_rmsnorm"]
@@ -231,3 +231,15 @@ def test_inputs_that_do_not_fit_are_refused_with_the_numbers(model, inputs, mess
 def test_no_bound_on_time_without_a_virtual_grid():
     model = OneVisionModel(OneVisionConfig.tiny(rope_temporal_size=None)).eval()
     assert model(torch.zeros(1, 3, 65, 14, 14)).last_hidden_state.shape == (1, 65, 64)
+
+
+def test_trusted_values_are_not_read_and_give_what_checked_ones_give(model):
+    inputs = {"pixel_values_videos": PATCHES, "patch_positions": PLACES}
+    checked = model(**inputs).pooler_output
+    with trusted_values():
+        assert torch.equal(model(**inputs).pooler_output, checked)
+        model(**{**inputs, "patch_positions": PLACES + 64})
+        with pytest.raises(ValueError, match="patch_positions must be"):  # shapes are known without reading
+            model(**{**inputs, "patch_positions": PLACES[:, :4]})
+    with pytest.raises(ValueError, match="t lies in"):
+        model(**{**inputs, "patch_positions": PLACES + 64})

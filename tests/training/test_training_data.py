@@ -2,6 +2,7 @@
 rest.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def test_a_streamed_dataset_gives_every_row_once_an_epoch_over_all_parts(picture
     found = []
     for part in range(2):
         rows = iter(StreamRows("any:train", seed=1, rank=part, size=2))
-        found += [next(rows).labels[0] for _ in range(12)]
+        found += [next(rows)[1]().labels[0] for _ in range(12)]
     assert sorted(found) == sorted([i // 3 for i in range(24)])
 
 
@@ -148,6 +149,21 @@ def test_every_mode_shows_the_same_number_of_patches(video):
         assert shown["pixel_values_videos"].shape == (64, 3 * PATCH**2)
         assert shown["patch_positions"].shape == (64, 3)
         assert len(np.unique(shown["patch_positions"], axis=0)) == 64
+
+
+def test_a_step_sees_a_drawn_share_of_the_patches_and_validation_all(video):
+    view = VideoView(dataclasses.replace(HEAD, visible=0.6), PATCH, 64)
+    whole = VideoView(HEAD, PATCH, 64)(video, generator(), position_of("codec"))
+    places = [tuple(p) for p in whole["patch_positions"]]
+    parts = [view(video, generator(seed), position_of("codec")) for seed in (1, 1, 2)]
+    for part in parts:
+        assert len(part["patch_positions"]) == round(0.6 * 64)
+        numbers = [places.index(tuple(p)) for p in part["patch_positions"]]
+        assert numbers == sorted(set(numbers))
+        assert np.array_equal(part["pixel_values_videos"], whole["pixel_values_videos"][numbers])
+    assert np.array_equal(parts[0]["patch_positions"], parts[1]["patch_positions"])
+    assert not np.array_equal(parts[0]["patch_positions"], parts[2]["patch_positions"])
+    assert len(view(video, None, 0)["patch_positions"]) == 64
 
 
 def test_uniform_frames_are_whole_one_of_each_stretch_and_drawn(video):

@@ -281,3 +281,10 @@ def test_a_signal_to_two_processes_saves_one_checkpoint_that_one_process_reads(t
             process.kill()
     assert trainer(tmp_path, steps=100_000).resume()
     assert Path(newest(tmp_path)).name != "step-00000000"
+
+
+def test_processes_that_do_not_see_one_another_are_refused(run, tmp_path, monkeypatch):
+    """`torch.distributed.run` on a machine without an accelerator and without device=cpu."""
+    monkeypatch.setenv("WORLD_SIZE", "2")  # after `run`, for which this process was alone
+    with pytest.raises(TrainingError, match=r"2 processes were started and accelerate sees 1.*device=cpu"):
+        trainer(tmp_path)

@@ -73,6 +73,16 @@ def test_a_real_run_without_data_is_an_error_that_names_the_field(config, capsys
     assert "no data for the head image: cluster.heads.image.source" in capsys.readouterr().err
 
 
+def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys):
+    for name in [*sys.modules]:
+        if name.startswith(("onevision_hf.training", "onevision_hf.commands.train")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    assert onevision(["train", "--config", "cluster_smoke"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "pip install 'onevision-hf[train]' (accelerate is missing)" in error
+
+
 def test_a_wrong_key_on_the_command_line_is_one_line_with_the_right_one(config, capsys):
     assert onevision(["train", "--config", str(config), "optim.learning_rate=1"]) == 1
     error = capsys.readouterr().err

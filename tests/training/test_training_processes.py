@@ -10,7 +10,7 @@ from onevision_hf.training.data import MicroBatches, Share, Stream, open_loader
 from onevision_hf.training.order import Order
 from onevision_hf.training.sources import Row
 
-SIZES = (1, 2, 3)
+pytestmark = pytest.mark.timeout(1500)  # a busy machine must not fail a test
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def results(tmp_path_factory):
     """{(size, what, ...): [result of each process]}; the processes of a size start once."""
     folder = tmp_path_factory.mktemp("training")
     work = {
-        2: [("everything",), ("stopped",), ("resumed", 2), ("wrapped",)],
+        2: [("everything",), ("stopped",), ("resumed", 2), ("wrapped",), ("full",)],
         1: [("everything",), ("stopped",), ("resumed", 1), ("resumed", 2)],
         3: [("everything",), ("resumed", 1)],
     }
@@ -47,6 +47,9 @@ def test_losses_of_twenty_steps_do_not_depend_on_the_number_of_processes(results
     for size in (2, 3):
         assert straight(results, size)["size"] == size
         assert relative(losses(straight(results, size)), alone) < 1e-5
+    # Clipping is part of what is compared: the norm is that of all processes, and it was above the limit.
+    norms = [line["grad_norm"] for line in straight(results, 1)["log"]]
+    assert sum(norm > workers.BASE["optim"]["clip"] for norm in norms) > STEPS / 2
 
 
 def test_every_process_holds_the_same_weights_and_average(results):
@@ -61,6 +64,7 @@ def test_a_run_resumed_on_as_many_processes_is_bit_equal_to_one_that_was_not_sto
     whole, again = straight(results, size), results[size, "resumed", size][0]
     assert [line["step"] for line in again["log"]] == list(range(1, STEPS + 1))
     assert torch.equal(losses(again), losses(whole))
+    assert [line["lr"] for line in again["log"]] == [line["lr"] for line in whole["log"]]
     assert again["tensors"].keys() == whole["tensors"].keys()
     assert {name.split(".")[0] for name in whole["tensors"]} == {"model", "average", "optimizer", "sharded"}
     for name, tensor in whole["tensors"].items():
@@ -107,6 +111,22 @@ def test_weights_and_moments_stay_float32_under_bfloat16(results):
 def test_a_step_in_four_micro_batches_is_the_step_in_one(results):
     found = results[2, "wrapped"][0]
     assert relative(losses(found["in 4"]), losses(found["in 1"])) < 1e-6
+    # As many optimizer steps, each with the same rate: schedules count those and not micro-batches.
+    assert [line["lr"] for line in found["in 4"]["log"]] == [line["lr"] for line in found["in 1"]["log"]]
+    assert len(found["in 4"]["log"]) == 3
+
+
+def test_a_disk_that_is_full_for_one_of_two_processes_stops_both_and_keeps_the_checkpoint(results):
+    for said in results[2, "full"]:
+        assert "step 4 could not be written" in said["full"] and "__1_0.distcp" in said["full"]
+        assert "step-00000002 stays the latest" in said["full"]
+        assert said["left"] == ["latest", "step-00000002"]
+        assert said["on"] == 0
+
+
+def test_what_one_process_wrote_and_is_missing_is_an_error_on_both(results):
+    for said in results[2, "full"]:
+        assert "__1_0.distcp is missing" in said["missing"] and "step-00000002" in said["missing"]
 
 
 class Numbers:

@@ -2,8 +2,10 @@
 stopped.
 """
 
+import importlib
 import multiprocessing
 import os
+import resource
 import shutil
 import socket
 from pathlib import Path
@@ -23,7 +25,7 @@ BASE = {
     "device": "cpu",
     "model": {"size": "tiny", "overrides": {"num_hidden_layers": 1}},
     "cluster": {"heads": HEADS, "sample_rate": 0.5},
-    "optim": {"lr": 1e-3, "warmup": 3, "schedule": "cosine", "clip": 5.0},
+    "optim": {"lr": 1e-3, "warmup": 3, "schedule": "cosine", "clip": 1.0},
 }  # fmt: skip
 
 
@@ -107,6 +109,34 @@ def wrapped(folder, size):
     return results
 
 
+def full(folder, size):
+    """A disk that is full for the last of two processes only, then a checkpoint that lacks what it wrote."""
+    from onevision_hf.training import checkpoint
+
+    out, rank, said = folder / "full", int(os.environ["RANK"]), {}
+    train(out, 2)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if rank == size - 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        train(out, 4)
+    except OSError as error:
+        said["full"] = str(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    torch.distributed.barrier()  # the first process clears away what was begun
+    said["left"] = sorted(path.name for path in (out / "checkpoints").iterdir())
+    said["on"] = train(out, 4)["status"]
+    torch.distributed.barrier()
+    if rank == 0:
+        (checkpoint.latest_checkpoint(out / "checkpoints") / f"__{size - 1}_0.distcp").unlink()
+    torch.distributed.barrier()
+    try:
+        train(out, 5)
+    except checkpoint.CheckpointError as error:
+        said["missing"] = str(error)
+    return said
+
+
 def stopped(folder, size):
     """Stop at step 9 for others to go on, then go on here."""
     train(folder / f"stopped{size}", STOP, optim={"ema": 0.9}, **VALIDATED)
@@ -148,11 +178,13 @@ def join(rank, size, port):
 
 
 def main(rank, size, port, folder, work):
-    """One process: rank of size; `work` names functions of this module with their arguments."""
+    """One process: rank of size; `work` names functions of this module, or another, with their arguments."""
     join(rank, size, port)
     results = {}
     for name, *arguments in work:
-        results[name, *arguments] = globals()[name](Path(folder), size, *arguments)
+        module, _, function = name.rpartition(".")
+        found = getattr(importlib.import_module(module or __name__), function)
+        results[name, *arguments] = found(Path(folder), size, *arguments)
     torch.save(results, Path(folder) / f"results-{size}-{rank}.pt")
     if size > 1:
         torch.distributed.barrier()
@@ -168,7 +200,7 @@ def context():
     return found
 
 
-def run(size, folder, work, timeout=150):
+def run(size, folder, work, timeout=900):
     """Results of each process, by (name, *arguments)."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,0 +1,206 @@
+"""Speed and memory of the multimodal model: what codec selection saves the language model.
+
+    make bench-multimodal                                   # minutes on two cores
+    python benchmarks/multimodal.py --rows tokens,prefill   # some rows
+    python benchmarks/multimodal.py --device cuda --llm large
+
+A base encoder and a language model of Qwen3's shape (12 layers of 768 by default), both with random weights:
+time does not depend on them. 64 frames of a clip, three ways: `codec` keeps 12.5 % of their patches, `frames`
+8 whole frames, which is the same budget, `dense` all 64. Comparisons are interleaved; a ratio is the median
+of the ratios of neighbours.
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Qwen3Config
+
+from onevision_hf import OneVisionConfig, OneVisionVLConfig, OneVisionVLForConditionalGeneration
+from onevision_hf.modeling.image_processing_onevision_vl import block_positions
+
+FRAMES, SIDE, BUDGET = 64, 16, 2048  # 64 frames of 224 x 224 pixels; an eighth of their 16,384 patches
+WAYS = ("codec", "frames", "dense")
+CONNECTORS = ("mlp2x_gelu", "patch_merger")
+TEXT = 32  # tokens of the question
+LANGUAGE: dict[str, dict[str, int]] = {
+    "small": {
+        "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "num_key_value_heads": 4, "head_dim": 64,
+    },
+    "large": {
+        "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+    },
+}  # fmt: skip
+
+
+def make_model(connector: str, llm: str, device: str) -> Any:
+    torch.manual_seed(0)
+    text = Qwen3Config(**LANGUAGE[llm], vocab_size=32000, max_position_embeddings=32768)
+    config = OneVisionVLConfig(
+        text_config=text, vision_config=OneVisionConfig.base(), connector=connector,
+        image_token_id=31998, video_token_id=31999,
+    )  # fmt: skip
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    with torch.device(device):
+        return OneVisionVLForConditionalGeneration(config).to(dtype).eval()
+
+
+def make_inputs(way: str, merge: int, device: str) -> dict[str, torch.Tensor]:
+    """Patches of one clip and a prompt about it."""
+    whole = block_positions(SIDE, SIDE, merge, times=range(FRAMES))
+    if way == "frames":
+        kept = whole[np.isin(whole[:, 0], np.linspace(0, FRAMES - 1, 8).astype(int))]
+    elif way == "codec":
+        blocks = whole.reshape(-1, merge**2, 3)
+        anchor = SIDE**2 // merge**2  # the first frame is kept whole
+        rest = anchor + np.random.default_rng(0).permutation(len(blocks) - anchor)
+        chosen = [*range(anchor), *rest[: BUDGET // merge**2 - anchor]]
+        kept = blocks[np.sort(chosen)].reshape(-1, 3)
+    else:
+        kept = whole
+    generator = torch.Generator().manual_seed(0)
+    tokens = len(kept) // merge**2
+    ids = torch.cat([torch.full((tokens,), 31999), torch.randint(0, 31000, (TEXT,), generator=generator)])
+    inputs = {
+        "input_ids": ids[None],
+        "pixel_values_videos": torch.randn(len(kept), 588, generator=generator),
+        "video_patch_positions": torch.from_numpy(kept),
+        "video_cu_seqlens": torch.tensor([0, len(kept)], dtype=torch.int32),
+    }
+    return {name: value.to(device) for name, value in inputs.items()}
+
+
+def timed(work: Callable[[], Any], device: str) -> float:
+    if device != "cpu":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    with torch.inference_mode():
+        work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def interleaved(works: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, list[float]]:
+    for work in works.values():
+        timed(work, device)
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            seconds[name].append(timed(work, device))
+    return seconds
+
+
+def report(title: str, seconds: dict[str, list[float]], against: str) -> None:
+    print(f"\n{title}")
+    for name, own in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(own, seconds[against], strict=True))
+        print(f"  {name:<28}{1000 * statistics.median(own):>10.0f} ms{ratio:>8.2f} x {against}")
+
+
+def tokens(args: argparse.Namespace) -> None:
+    print("\nvisual tokens of 64 frames of 224 x 224 pixels")
+    for connector in CONNECTORS:
+        merge = 2 if connector == "patch_merger" else 1
+        counts = [len(make_inputs(way, merge, "cpu")["input_ids"][0]) - TEXT for way in WAYS]
+        print(f"  {connector:<14}" + "   ".join(f"{w} {c:,}" for w, c in zip(WAYS, counts, strict=True)))
+
+
+def prefill(args: argparse.Namespace) -> None:
+    """Encoder, connector and language model up to the first answer token."""
+    for connector in CONNECTORS:
+        model = make_model(connector, args.llm, args.device)
+        inputs = {way: make_inputs(way, model.config.merge_size, args.device) for way in WAYS}
+        works = {
+            way: (lambda own=own, model=model: model(**own, use_cache=True, logits_to_keep=1))
+            for way, own in inputs.items()
+        }
+        report(
+            f"prefill, {connector} (median of {args.rounds})",
+            interleaved(works, args.rounds, args.device), "codec",
+        )  # fmt: skip
+        media = {way: {k: v for k, v in own.items() if k != "input_ids"} for way, own in inputs.items()}
+        towers = {way: (lambda own=own, model=model: model.encode_media(**own)) for way, own in media.items()}
+        report(f"  of it the encoder, {connector}", interleaved(towers, args.rounds, args.device), "codec")
+
+
+def shared(args: argparse.Namespace) -> None:
+    """Several questions about a clip, its features computed for each or once."""
+    model = make_model("patch_merger", args.llm, args.device)
+    inputs = make_inputs("codec", 2, args.device)
+    ids = inputs["input_ids"]
+    media = {name: value for name, value in inputs.items() if name != "input_ids"}
+
+    def each(count: int) -> None:
+        for _ in range(count):
+            model(input_ids=ids, **media, logits_to_keep=1)
+
+    def once(count: int) -> None:
+        features = model.encode_media(**media)
+        for _ in range(count):
+            model(input_ids=ids, mm_encoder_outputs=features, logits_to_keep=1)
+
+    for count in (3, 9):  # questions a clip of VideoMME and of NExT-QA
+        works = {"encoded for each": lambda n=count: each(n), "encoded once": lambda n=count: once(n)}
+        report(
+            f"{count} questions about a clip", interleaved(works, args.rounds, args.device), "encoded once"
+        )
+
+
+def memory(args: argparse.Namespace) -> None:
+    """Peak of a fresh process, or of the device, during one prefill, above the weights."""
+    print("\npeak memory of a prefill above the weights")
+    for connector in CONNECTORS:
+        for way in WAYS:
+            command = [sys.executable, __file__, "--peak", connector, way, "--llm", args.llm]
+            found = subprocess.run(
+                [*command, "--device", args.device], capture_output=True, text=True, check=True
+            )
+            print(f"  {connector:<14}{way:<8}{float(found.stdout):>8.0f} MB", flush=True)
+
+
+def peak(connector: str, way: str, llm: str, device: str) -> float:
+    model = make_model(connector, llm, device)
+    inputs = make_inputs(way, model.config.merge_size, device)
+    before = _resident(device)
+    with torch.inference_mode():
+        model(**inputs, use_cache=True, logits_to_keep=1)
+    return (_resident(device) - before) / 1e6
+
+
+def _resident(device: str) -> float:
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+ROWS = {"tokens": tokens, "prefill": prefill, "shared": shared, "memory": memory}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--llm", choices=LANGUAGE, default="small", help="large: the shape of Qwen3-4B")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.peak:
+        print(peak(*args.peak, args.llm, args.device))
+        return
+    print(f"{args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    for row in args.rows.split(","):
+        ROWS[row](args)
+
+
+if __name__ == "__main__":
+    main()

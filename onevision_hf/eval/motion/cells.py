@@ -1,0 +1,150 @@
+"""Runs cells and keeps their results: cells/<input>-<budget>-<seed>-<digest>.json, keyed by all settings."""
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...run_folder import canonical_json, digest_of, write_atomically
+from ...synthetic.workers import in_order
+from .frozen import Encoder, encode_input
+from .inputs import build
+from .interventions import INTERVENTIONS
+from .pool import Pool
+from .reader import Reader, TokenReader
+from .settings import TUBE, Cell, SuiteSettings
+from .training import InputData, predict, train
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every cell of a run shares; travels to worker processes."""
+
+    folder: Path
+    pool: Pool
+    settings: SuiteSettings
+    encoder: Encoder | None
+
+    def key(self, cell: Cell) -> dict[str, Any]:
+        model = None if cell.reading == "scratch" or self.encoder is None else self.encoder.digest
+        return self.settings.key(cell, source=self.pool.source.identity, model=model)
+
+    def path(self, cell: Cell) -> Path:
+        name = f"{cell.reading}-{cell.input}-{cell.budget:g}-{cell.seed}"
+        return self.folder / "cells" / f"{name}-{digest_of(self.key(cell))[:12]}.json"
+
+    def stored(self, cell: Cell) -> dict[str, Any] | None:
+        """The result of a cell that ran with these very settings."""
+        path = self.path(cell)
+        if not path.exists():
+            return None
+        found = json.loads(path.read_text())
+        if found["settings"] != json.loads(canonical_json(self.key(cell))):
+            raise ValueError(
+                f"{path} was made with other settings: remove it or choose another --work folder"
+            )
+        return found
+
+
+def run_cells(
+    job: Job, cells: Sequence[Cell], workers: int, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """The results of `cells`, of which only those without a stored result are run, `workers` at a time."""
+    (job.folder / "cells").mkdir(parents=True, exist_ok=True)
+    missing = [cell for cell in cells if job.stored(cell) is None]
+    done = in_order(partial(_run, job, missing), range(len(missing)), max(1, min(workers, len(missing))))
+    for number, (cell, result) in enumerate(zip(missing, done, strict=True), 1):
+        mean = np.mean([a["all"] for a in result["accuracy"].values() if a["all"] is not None])
+        say(
+            f"{number} of {len(missing)} cells: {cell.reading} {cell.input} {100 * cell.budget:.3g} % "
+            f"seed {cell.seed}, {mean:.3f} over all families, {result['seconds']:.0f} s"
+        )
+    results = []
+    for cell in cells:
+        stored = job.stored(cell)
+        assert stored is not None
+        results.append(stored)
+    return results
+
+
+def _run(job: Job, missing: Sequence[Cell], place: int) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    cell = missing[place]
+    result = run_cell(job, cell)
+    write_atomically(job.path(cell), canonical_json(result))
+    return result
+
+
+def run_cell(job: Job, cell: Cell) -> dict[str, Any]:
+    """Train a reader on one input and ask it about the test clips."""
+    began, spent = time.perf_counter(), time.process_time()
+    settings, families = job.settings, job.pool.source.families
+    if cell.reading == "frozen":
+        assert job.encoder is not None
+        settings = job.encoder.fit(settings)
+    labels = max(len(answers) for answers in families.values())
+    torch.manual_seed(cell.seed)
+    data, held_out = (build(job.pool, settings, cell, split) for split in ("train", "test"))
+    reader: nn.Module
+    if cell.reading == "frozen":
+        assert job.encoder is not None
+        data, held_out = (encode_input(job.encoder, settings, d) for d in (data, held_out))
+        width = data.patches.shape[-1]
+        reader = TokenReader(settings.reader, width, len(families), labels)
+        train(reader, data, families, settings.probing, cell.seed, _end_with_parent)
+    else:
+        reader = Reader(settings.reader, len(families), labels, TUBE if cell.input == "dense" else 1)
+        train(reader, data, families, settings.training, cell.seed, _end_with_parent)
+    camera = job.pool.read("test", "camera")
+    accuracy = score(reader, held_out, families, camera)
+    result: dict[str, Any] = {
+        "settings": job.key(cell),
+        "accuracy": accuracy,
+        "seconds": round(time.perf_counter() - began, 1),
+        "cpu_seconds": round(time.process_time() - spent, 1),
+    }
+    if cell.reading == "scratch" and cell.input == "codec":
+        result["interventions"] = {}
+        for name, intervene in INTERVENTIONS.items():
+            changed = intervene(held_out, job.pool, settings, np.random.default_rng(cell.seed))
+            result["interventions"][name] = score(reader, changed, families, camera)
+    return result
+
+
+def _end_with_parent(step: int, loss: float) -> None:
+    """A cell takes minutes: a worker does not go on with it when the run was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        raise SystemExit(1)
+
+
+def score(
+    reader: nn.Module, data: InputData, families: dict[str, tuple[str, ...]], camera: np.ndarray
+) -> dict[str, dict[str, float | int | None]]:
+    """For each family the share of right answers: of all clips, of those with a still and with a moving
+    camera, and how many were asked. None where none was."""
+    logits = predict(reader, data)
+    found: dict[str, dict[str, float | int | None]] = {}
+    for row, (name, answers) in enumerate(families.items()):
+        target = data.labels[:, row].numpy()
+        right = logits[:, row, : len(answers)].argmax(-1).numpy() == target
+        asked = target >= 0
+        found[name] = {
+            "all": _mean(right[asked]),
+            "still": _mean(right[asked & ~camera]),
+            "moving": _mean(right[asked & camera]),
+            "asked": int(asked.sum()),
+        }
+    return found
+
+
+def _mean(right: np.ndarray) -> float | None:
+    return round(float(right.mean()), 5) if len(right) else None

@@ -1,0 +1,108 @@
+"""The clips of the suite: drawn ones with their labels and ceilings, or the files of a labelled folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ...synthetic import clips as synthetic
+from ...synthetic.clips import Clip, draw_clip
+from ...synthetic.encoding import encode, encoder_version
+from ...synthetic.families import CAMERA_MOTIONS, CLIP_FAMILIES
+from ...synthetic.folder import DRAWING
+from .ceilings import posterior
+from .settings import BACKGROUNDS, CEILING_FRAMES, FAMILIES, ClipSettings
+
+NO_LABEL = -1
+
+
+@dataclass
+class Item:
+    """A clip to be read.
+
+    Attributes:
+        file: the bytes of a video, or its path.
+        labels: for each family the number of its label, or -1.
+        ceilings: (families, `CEILING_FRAMES`), what an observer of so many whole frames knows; NaN where
+            nothing is asked or nothing is known of it.
+        camera: whether the camera moves.
+    """
+
+    file: bytes | Path
+    labels: list[int]
+    ceilings: np.ndarray
+    camera: bool
+
+
+class Source(Protocol):
+    """Where clips come from: families with their labels, what the clips depend on, the clips by number, and
+    whether a turned or mirrored clip has the turned or mirrored label."""
+
+    symmetric: bool
+
+    @property
+    def families(self) -> dict[str, tuple[str, ...]]: ...
+
+    @property
+    def identity(self) -> dict: ...
+
+    def item(self, split: str, number: int) -> Item: ...
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Clips of the project's own world; those of the split `test` are from another seed."""
+
+    settings: ClipSettings
+
+    symmetric = True
+
+    @property
+    def families(self) -> dict[str, tuple[str, ...]]:
+        """Those of the suite that its clips answer."""
+        scenes = {scene for name in self.settings.schedule for scene in CLIP_FAMILIES[name].scenes}
+        answered = [n for n in FAMILIES if not CLIP_FAMILIES[n].scenes or scenes & {*CLIP_FAMILIES[n].scenes}]
+        return {name: CLIP_FAMILIES[name].labels for name in answered}
+
+    @property
+    def identity(self) -> dict:
+        return {"drawing": DRAWING, "encoder": encoder_version()}
+
+    def item(self, split: str, number: int) -> Item:
+        test = split == "test"
+        settings = self.settings
+        family, index, background = asked(number, settings.schedule)
+        size = synthetic.ClipSettings(settings.num_frames, settings.size, settings.size, background)
+        clip = draw_clip(settings.seed + test, index, family, size)
+        labels = [_number(clip, name) for name in self.families]
+        ceilings = np.full((len(labels), len(CEILING_FRAMES)), np.nan, np.float32)
+        for place, count in enumerate(CEILING_FRAMES if test else ()):
+            seen = uniform_frames(settings.num_frames, count)
+            for row, name in enumerate(self.families):
+                if labels[row] != NO_LABEL:
+                    ceilings[row, place] = posterior(name, clip, seen).max()
+        return Item(encode(clip.frames), labels, ceilings, clip.labels["background"] in CAMERA_MOTIONS)
+
+
+def asked(number: int, schedule: Sequence[str]) -> tuple[str, int, str]:
+    """The family that a clip is drawn for, its number among those of that family, and its background.
+
+    Labels take turns with the number, so backgrounds change only after all eight labels had theirs.
+    """
+    family = schedule[number % len(schedule)]
+    before = schedule[: number % len(schedule)].count(family)
+    index = number // len(schedule) * schedule.count(family) + before
+    return family, index, BACKGROUNDS[index // 8 % len(BACKGROUNDS)]
+
+
+def _number(clip: Clip, family: str) -> int:
+    label = clip.labels[family]
+    return NO_LABEL if label is None else CLIP_FAMILIES[family].labels.index(label)
+
+
+def uniform_frames(num_frames: int, count: int) -> Sequence[int]:
+    """The middles of `count` equal stretches. (Nothing happens in the first and the last frames of a clip, so
+    it would be unfair to whole frames to look there.)"""
+    return [(2 * i + 1) * num_frames // (2 * count) for i in range(count)]

@@ -1,0 +1,217 @@
+"""Every clip read once, into a folder that can be gone on with: its file, pixels, labels and energies.
+
+train-clips-000300-000400.npz   files, labels, ceilings, camera, energies of differences, what was rejected
+train-pixels-000300-000400.npy  (clips, T, 3, size, size) uint8
+train-codec-000300-000400.npy   (clips, T, gh, gw) float32, the energy of a codec preset, when an input asks
+
+More clips of the same settings go on in the same folder.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...modeling.codec_signals import DEAD_ZONE, absolute_difference
+from ...modeling.frame_geometry import FrameGeometry
+from ...modeling.frame_sampling import sample_frame_ids
+from ...modeling.signal_energy import SignalSettings, frame_energies
+from ...modeling.video_reader import VideoReader, VideoReadError
+from ...run_folder import atomic_files
+from ...synthetic.workers import in_order
+from .clips import NO_LABEL, Item, Source
+from .settings import PRESETS, STEPS, ClipSettings
+
+CHUNK = 100
+SPLITS = ("train", "test")
+MAX_REJECTED = 0.1  # more unreadable clips than this share stop a run
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]
+
+Say = Callable[[str], None]
+
+
+class Pool:
+    """The pooled clips in `folder`; `counts` clips of each split."""
+
+    def __init__(self, folder: Path, settings: ClipSettings, source: Source, counts: dict[str, int]):
+        self.folder, self.settings, self.source, self.counts = folder, settings, source, counts
+
+    def chunks(self, split: str) -> range:
+        return range(-(-self.counts[split] // CHUNK))
+
+    def fill(self, presets: Iterable[str], workers: int, say: Say) -> None:
+        """Pool what is missing: clips first, then the energies of `presets`.
+
+        Raises:
+            ValueError: too many clips cannot be read.
+        """
+        stages: list[tuple[str, Callable[[str, int], None]]] = [("clips", self.read_chunk)]
+        stages += [(name, partial(self.measure_chunk, name)) for name in presets]
+        for stage, work in stages:
+            missing = [
+                (split, chunk)
+                for split in reversed(SPLITS)
+                for chunk in self.chunks(split)
+                if not self.path(split, stage, chunk).exists()
+            ]
+            done = in_order(
+                partial(_one, work, missing), range(len(missing)), min(workers, max(1, len(missing)))
+            )
+            for number, _ in enumerate(done, 1):
+                if number == len(missing) or number % 10 == 0:
+                    say(f"{stage}: {number} of {len(missing)} chunks of {CHUNK} clips")
+            if stage == "clips":
+                self._check_rejected()
+
+    def path(self, split: str, kind: str, chunk: int) -> Path:
+        numbers = self.numbers(split, chunk)
+        suffix = "npz" if kind == "clips" else "npy"
+        return self.folder / f"{split}-{kind}-{numbers.start:06d}-{numbers.stop:06d}.{suffix}"
+
+    def numbers(self, split: str, chunk: int) -> range:
+        return range(chunk * CHUNK, min((chunk + 1) * CHUNK, self.counts[split]))
+
+    def read_chunk(self, split: str, chunk: int) -> None:
+        """Draw or open the clips of a chunk, decode them, and write both its files."""
+        rows: list[tuple[Item, np.ndarray, np.ndarray]] = []
+        rejected = []
+        for number in self.numbers(split, chunk):
+            item = self.source.item(split, number)
+            try:
+                rows.append((item, *read_pixels(item.file, self.settings)))
+            except VideoReadError as error:
+                rejected.append({"clip": str(item.file), "reason": str(error)})
+        side, count = self.settings.size, self.settings.num_frames
+        files = [np.frombuffer(_content(item.file), np.uint8) for item, _, _ in rows]
+        families = len(self.source.families)
+        arrays: dict[str, Any] = {
+            "files": np.concatenate([np.empty(0, np.uint8), *files]),
+            "sizes": np.array([len(file) for file in files], np.int64),
+            "labels": np.array([item.labels for item, _, _ in rows], np.int16).reshape(-1, families),
+            "ceilings": np.array([item.ceilings for item, _, _ in rows], np.float32),
+            "camera": np.array([item.camera for item, _, _ in rows], bool),
+            "rejected": np.array(json.dumps(rejected)),
+        }
+        grid = side // self.settings.cell
+        for step in STEPS:
+            energies = [difference_energy(luma[::step], self.settings.cell) for _, _, luma in rows]
+            arrays[f"difference-{step}"] = np.array(energies, np.float32).reshape(
+                len(rows), -(-count // step), grid, grid
+            )
+        names = self.path(split, "pixels", chunk), self.path(split, "clips", chunk)
+        with atomic_files(*names) as (pixels, rest):
+            with open(pixels, "wb") as file:
+                np.save(file, np.array([p for _, p, _ in rows], np.uint8).reshape(-1, count, 3, side, side))
+            with open(rest, "wb") as file:
+                np.savez(file, **arrays)
+
+    def measure_chunk(self, preset: str, split: str, chunk: int) -> None:
+        """The energies that a codec preset gives the clips of a chunk."""
+        with np.load(self.path(split, "clips", chunk)) as arrays:
+            files = np.split(arrays["files"], np.cumsum(arrays["sizes"])[:-1])
+        energies = [codec_energy(file.tobytes(), preset, self.settings) for file in files if len(file)]
+        grid = self.settings.size // self.settings.cell
+        with atomic_files(self.path(split, preset, chunk)) as (path,), open(path, "wb") as file:
+            np.save(file, np.array(energies, np.float32).reshape(-1, self.settings.num_frames, grid, grid))
+
+    def read(self, split: str, name: str) -> np.ndarray:
+        """An array of all clips of a split: `labels`, `ceilings`, `camera`, `difference-4`."""
+        parts = []
+        for chunk in self.chunks(split):
+            with np.load(self.path(split, "clips", chunk)) as arrays:
+                parts.append(arrays[name])
+        return np.concatenate([part for part in parts if len(part)])
+
+    def energies(self, split: str, preset: str) -> np.ndarray:
+        return np.concatenate([np.load(self.path(split, preset, chunk)) for chunk in self.chunks(split)])
+
+    def pixels(self, split: str) -> list[np.ndarray]:
+        """A chunk after the other, mapped and not read."""
+        return [np.load(self.path(split, "pixels", chunk), mmap_mode="r") for chunk in self.chunks(split)]
+
+    def rejected(self) -> list[dict[str, str]]:
+        found = []
+        for split in SPLITS:
+            for chunk in self.chunks(split):
+                with np.load(self.path(split, "clips", chunk)) as arrays:
+                    found += json.loads(str(arrays["rejected"]))
+        return found
+
+    def check_labels(self) -> None:
+        """Raises ValueError where a label has no clip to train on or to test with, or is out of range."""
+        for split in SPLITS:
+            labels = self.read(split, "labels")
+            for row, (family, answers) in enumerate(self.source.families.items()):
+                given = labels[:, row][labels[:, row] != NO_LABEL]
+                outside = given[(given < 0) | (given >= len(answers))]
+                if len(outside):
+                    raise ValueError(
+                        f"{family}: label {outside[0]} is out of range, there are {len(answers)} labels"
+                    )
+                lacking = sorted(set(range(len(answers))) - set(given.tolist()))
+                if lacking:
+                    raise ValueError(
+                        f"{family}: no {split} clip has the label {answers[lacking[0]]!r}: "
+                        "more clips are needed"
+                    )
+
+    def _check_rejected(self) -> None:
+        rejected, total = self.rejected(), sum(self.counts.values())
+        if len(rejected) > MAX_REJECTED * total:
+            raise ValueError(
+                f"{len(rejected)} of {total} clips cannot be read (at most {MAX_REJECTED:.0%} may be), the "
+                f"first is {rejected[0]['clip']}: {rejected[0]['reason']}"
+            )
+
+
+def _one(work: Callable[[str, int], None], missing: list[tuple[str, int]], place: int) -> None:
+    work(*missing[place])
+
+
+def _geometry(reader: VideoReader, settings: ClipSettings) -> FrameGeometry:
+    """Frames are stretched to a square, as the processor does with a height and a width."""
+    size, cell = settings.size, settings.cell
+    return FrameGeometry(reader.height, reader.width, size, size, 0, 0, cell, size // cell, size // cell)
+
+
+def read_pixels(file: bytes | Path, settings: ClipSettings) -> tuple[np.ndarray, np.ndarray]:
+    """The sampled frames of a clip: (T, 3, size, size) RGB and (T, size, size) luma, uint8.
+
+    Raises:
+        VideoReadError: the file cannot be read or has too few frames.
+    """
+    count, size = settings.num_frames, settings.size
+    with VideoReader(file) as reader:
+        if len(reader) < count:
+            raise VideoReadError(reader.name, f"it has {len(reader)} frames, the suite needs {count}")
+        pixels = np.zeros((count, 3, size, size), np.uint8)
+        luma = np.zeros((count, size, size), np.uint8)
+        for t, frame in enumerate(reader.frames(sample_frame_ids(len(reader), count))):
+            pixels[t] = frame.rgb_planes(size, size)
+            is_whole = frame.luma.shape == luma.shape[1:]
+            luma[t] = frame.luma if is_whole else (pixels[t] * _LUMA).sum(0).astype(np.uint8)
+    return pixels, luma
+
+
+def codec_energy(file: bytes, preset: str, settings: ClipSettings) -> np.ndarray:
+    """(T, size / cell, size / cell) float32: what a codec preset makes of a clip."""
+    with VideoReader(file) as reader:
+        frame_ids = sample_frame_ids(len(reader), settings.num_frames)
+        signals = SignalSettings(preset=PRESETS[preset])
+        return frame_energies(reader, frame_ids, _geometry(reader, settings), signals)[0]
+
+
+def difference_energy(luma: np.ndarray, cell: int) -> np.ndarray:
+    """How much each cell differs from the frame before, over the dead zone that the codec's residual has
+    too: (T, H, W) uint8 -> (T, H / cell, W / cell) float32, zero in the first."""
+    change = np.zeros(luma.shape, np.float32)
+    change[1:] = np.maximum(absolute_difference(luma[1:], luma[:-1]), DEAD_ZONE) - DEAD_ZONE
+    count, height, width = luma.shape
+    return change.reshape(count, height // cell, cell, width // cell, cell).mean((2, 4))
+
+
+def _content(file: bytes | Path) -> bytes:
+    return file if isinstance(file, bytes) else file.read_bytes()

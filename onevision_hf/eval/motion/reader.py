@@ -1,0 +1,162 @@
+"""A small transformer that reads patches with their (t, h, w), one probe and one linear head a family.
+
+It is a reader, built to find out fast what an input holds, and not the published encoder: rotations are in
+true pairs and act on values too, and the probe stands at (0, 0, 0) with the keys and values that it sees
+rotated. A direction is a sign in space times a sign in time; a probe without a place averages displacements
+that cancel.
+
+Shapes: B clips, K patches, D width, N heads, d head size, F families, L most labels of a family.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu, scaled_dot_product_attention
+
+from ...modeling.configuration_onevision import ROTARY_SPLIT
+from .settings import ReaderSettings
+
+_TIME_BASE, _SPACE_BASE, _SPACE_TOP = 100.0, 10.0, 1.5
+
+
+def rotary_table(head_size: int, space: float) -> Tensor:
+    """(3, d / 2): by how much each pair turns a step of t, h and w; pairs are shared 4:6:6.
+
+    `space` is the length of a patch in units of eight pixels: the same way is the same angle.
+    """
+    unit = head_size // 2 // sum(ROTARY_SPLIT)
+    table = torch.zeros(3, head_size // 2)
+    start = 0
+    for axis, share in enumerate(ROTARY_SPLIT):
+        steps = torch.arange(share * unit) / (share * unit)
+        speeds = _TIME_BASE**-steps if axis == 0 else space * _SPACE_TOP * _SPACE_BASE**-steps
+        table[axis, start : start + share * unit] = speeds
+        start += share * unit
+    return table
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x (..., d) by the angles (..., d / 2); its first half holds one member of each pair."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+def norm(x: Tensor) -> Tensor:
+    return nn.functional.rms_norm(x, x.shape[-1:])
+
+
+class ReaderMLP(nn.Module):
+    def __init__(self, width: int, expansion: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, expansion * width, bias=False)
+        self.fc2 = nn.Linear(expansion * width, width, bias=False)
+        nn.init.zeros_(self.fc2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(relu(self.fc1(x)).square())
+
+
+class Stem(nn.Module):
+    """Patches (..., C * n * p * p) to tokens (..., D), each patch by itself: squares of 4 x 4 pixels, then
+    blocks of 2 x 2 squares, then all of them. What a colour looks like is learned once, not for every place.
+    """
+
+    SQUARE = 4
+
+    def __init__(self, settings: ReaderSettings, tube: int):
+        super().__init__()
+        self.patch_size, self.channels = settings.patch_size, 3 * tube
+        blocks = (settings.patch_size // (2 * self.SQUARE)) ** 2
+        self.square = nn.Linear(self.channels * self.SQUARE**2, settings.stem)
+        self.block = nn.Linear(4 * settings.stem, 2 * settings.stem)
+        self.whole = nn.Linear(blocks * 2 * settings.stem, settings.width)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        *shape, _ = patches.shape
+        n, s = self.patch_size // (2 * self.SQUARE), self.SQUARE
+        # (..., C, n, 2, 4, n, 2, 4) -> (..., n, n, 2, 2, C, 4, 4)
+        parts = patches.reshape(-1, self.channels, n, 2, s, n, 2, s).permute(0, 2, 5, 3, 6, 1, 4, 7)
+        squares = relu(self.square(parts.flatten(-3))).flatten(-3)
+        return self.whole(relu(self.block(squares)).flatten(1)).view(*shape, -1)
+
+
+class ReaderLayer(nn.Module):
+    def __init__(self, settings: ReaderSettings):
+        super().__init__()
+        width = settings.width
+        self.heads = settings.heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.mlp = ReaderMLP(width, settings.expansion)
+        with torch.no_grad():
+            self.qkv.weight[width : 2 * width] = self.qkv.weight[:width]  # a patch first looks at its like
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        heads = rotate(self.qkv(norm(x)).unflatten(-1, (3 * self.heads, -1)), cos, sin)
+        query, key, value = (part.transpose(1, 2) for part in heads.chunk(3, dim=2))
+        seen = scaled_dot_product_attention(query, key, value).transpose(1, 2)
+        # Turned back by its own place: a value arrives as it lies from here.
+        x = x + self.out(rotate(seen, cos, -sin).flatten(2))
+        return x + self.mlp(norm(x))
+
+
+class Probes(nn.Module):
+    """One probe a family at (0, 0, 0), and its linear head: (B, K, D) -> (B, F, L)."""
+
+    def __init__(self, width: int, heads: int, expansion: int, families: int, labels: int):
+        super().__init__()
+        self.heads = heads
+        self.probe = nn.Parameter(torch.randn(families, width))
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.mlp = ReaderMLP(width, expansion)
+        self.head = nn.Parameter(torch.zeros(families, width, labels))
+        self.bias = nn.Parameter(torch.zeros(families, labels))
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        heads = rotate(self.key_value(norm(x)).unflatten(-1, (2 * self.heads, -1)), cos, sin)
+        key, value = (part.transpose(1, 2) for part in heads.chunk(2, dim=2))
+        query = norm(self.probe).unflatten(-1, (self.heads, -1)).transpose(0, 1).to(key.dtype)
+        seen = scaled_dot_product_attention(query.expand(len(x), -1, -1, -1), key, value)
+        pooled = self.out(seen.transpose(1, 2).flatten(2))
+        pooled = norm(pooled + self.mlp(norm(pooled)))
+        return torch.einsum("bfd,fdl->bfl", pooled.float(), self.head.float()) + self.bias.float()
+
+
+class Reader(nn.Module):
+    """Patches (B, K, C*p*p) and positions (B, K, 3) [t, h, w] -> logits (B, F, L)."""
+
+    table: Tensor
+
+    def __init__(self, settings: ReaderSettings, families: int, labels: int, tube: int = 1):
+        super().__init__()
+        self.embed = Stem(settings, tube)
+        self.layers = nn.ModuleList(ReaderLayer(settings) for _ in range(settings.layers))
+        self.probes = Probes(settings.width, settings.heads, settings.expansion, families, labels)
+        table = rotary_table(settings.width // settings.heads, settings.patch_size / 8)
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, patches: Tensor, positions: Tensor) -> Tensor:
+        angles = (positions.float() @ self.table.float())[:, :, None]
+        x = self.embed(patches)
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        for layer in self.layers:
+            x = layer(x, cos, sin)
+        return self.probes(x, cos, sin)
+
+
+class TokenReader(nn.Module):
+    """Probes on the tokens (B, K, E) of a frozen encoder, which are normalised and brought to the reader's
+    width."""
+
+    table: Tensor
+
+    def __init__(self, settings: ReaderSettings, width: int, families: int, labels: int):
+        super().__init__()
+        self.embed = nn.Linear(width, settings.width)
+        self.probes = Probes(settings.width, settings.heads, settings.expansion, families, labels)
+        table = rotary_table(settings.width // settings.heads, settings.patch_size / 8)
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        angles = (positions.float() @ self.table)[:, :, None]
+        return self.probes(self.embed(norm(tokens)), angles.cos(), angles.sin())

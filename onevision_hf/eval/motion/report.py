@@ -1,0 +1,181 @@
+"""The results as a page: a table a budget, the goals, the interventions, the frozen encoder."""
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...run_folder import write_atomically
+from .figure import draw
+from .settings import PRESETS, SuiteSettings
+from .summary import VIEWS, Results
+
+BEGIN, END = "<!-- results of `onevision eval motion` -->", "<!-- end of results -->"
+HEADINGS = {
+    "codec": "codec",
+    "codec_published": "codec, published",
+    "codec_bits": "codec, bits",
+    "uniform": "uniform frames",
+    "random": "random",
+    "difference_few": "difference, few",
+    "difference_all": "difference, all",
+    "positions": "positions only",
+    "dense": "dense",
+}
+ORDER = ("positions", "random", "uniform", "difference_few", "difference_all", *PRESETS, "dense")
+
+
+def write(
+    document: dict[str, Any], settings: SuiteSettings, out: Path, json_path: Path | None = None
+) -> list[Path]:
+    """Write the results into the page `out`, the figure into images/ beside it, and the document as JSON.
+
+    What the page says outside of its two marks stays. Returns the files.
+    """
+    families = {name: tuple(answers) for name, answers in document["families"].items()}
+    results = Results(families, document["cells"], document["ceilings"])
+    figure = out.parent / "images" / f"{out.stem}.png"
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    file = io.BytesIO()
+    draw(results, settings.budgets).save(file, "png")
+    write_atomically(figure, file.getvalue())
+    text = out.read_text(encoding="utf-8") if out.exists() else ""
+    write_atomically(out, into_page(text, page(document, settings, f"images/{figure.name}")))
+    if json_path is None:
+        return [out, figure]
+    write_atomically(json_path, json.dumps(document, indent=1) + "\n")
+    return [out, figure, json_path]
+
+
+def page(document: dict[str, Any], settings: SuiteSettings, figure: str | None) -> str:
+    """The results as Markdown."""
+    families = {name: tuple(answers) for name, answers in document["families"].items()}
+    results = Results(families, document["cells"], document["ceilings"])
+    parts = [_heading(document, settings)]
+    if document["goals"]:
+        parts.append(_goals(document["goals"]))
+    if figure:
+        parts.append(f"![Accuracy over the motion families against the budget]({figure})")
+    for budget in sorted(settings.budgets, key=lambda b: (b != 1 / 16, b)):
+        parts.append(_budget_table(results, settings, budget))
+    for budget in settings.budgets:
+        if interventions := results.interventions(budget):
+            parts.append(_interventions(results, interventions, budget))
+    for budget in settings.budgets:
+        if frozen := _frozen(results, budget, document.get("model")):
+            parts.append(frozen)
+    return "\n\n".join(parts) + "\n"
+
+
+def into_page(text: str, results: str) -> str:
+    """A page with what stands between its two marks replaced; without marks they go at the end."""
+    block = f"{BEGIN}\n\n{results}\n{END}\n"
+    if BEGIN in text and END in text:
+        before, rest = text.split(BEGIN, 1)
+        return before + block + rest.split(END, 1)[1].lstrip("\n")
+    return text + ("\n" if text else "") + block
+
+
+def _heading(document: dict[str, Any], settings: SuiteSettings) -> str:
+    clips, cells = document["clips"], document["cells"]
+    spent = sum(cell["cpu_seconds"] for cell in cells)
+    text = (
+        f"{clips['train']} clips to train on, {clips['test']} to test with; {len(cells)} cells, "
+        f"{spent / 60:.0f} minutes of one core in all; seeds {', '.join(map(str, settings.seeds))}."
+    )
+    if clips["rejected"]:
+        text += f" {len(clips['rejected'])} clips could not be read and were left out."
+    return text
+
+
+def _goals(goals: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for goal in goals:
+        whole = goal["wanted"] >= 1
+        value = (
+            "not run"
+            if goal["value"] is None
+            else f"{goal['value']:.0f}"
+            if whole
+            else _signed(goal["value"])
+        )
+        wanted = f"{goal['wanted']:.0f}" if whole else _signed(goal["wanted"])
+        met = {None: "", True: "yes", False: "**no**"}[goal["met"]]
+        rows.append([goal["goal"], wanted, value, met])
+    return _table(["goal, at 6.25 %", "wanted", "found", "met"], rows)
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f} points"
+
+
+def _budget_table(results: Results, settings: SuiteSettings, budget: float) -> str:
+    names = [name for name in ORDER if results.seeds(name, budget, tuple(results.families)[:1])]
+    k = settings.patches(budget)
+    lines = [f"### {100 * budget:.3g} %: {k} patches, {settings.frames(budget)} whole frames"]
+    header = ["family", "chance", "ceiling of uniform", *(HEADINGS[name] for name in names)]
+    rows = []
+    for group, families in results.groups().items():
+        for family in families:
+            rows.append(_row(results, family, budget, (family,), "all", names))
+        for view in VIEWS if group == "motion" else ("all",):
+            title = f"**mean, {group}**" if view == "all" else f"**mean, {group}, {view} camera**"
+            rows.append(_row(results, title, budget, families, view, names))
+    return "\n\n".join([*lines, _table(header, rows)])
+
+
+def _row(
+    results: Results, title: str, budget: float, families: Iterable[str], view: str, names: Sequence[str]
+) -> list[str]:
+    families = tuple(families)
+    ceiling = results.ceiling(budget, families, view)
+    cells = [_spread(results.seeds(name, budget, families, view)) for name in names]
+    return [title, f"{results.chance(families):.3f}", "" if ceiling is None else f"{ceiling:.3f}", *cells]
+
+
+def _spread(values: Sequence[float]) -> str:
+    """The mean over seeds and, of several, their standard deviation."""
+    if not values:
+        return ""
+    mean = f"{np.mean(values):.3f}"
+    return f"{mean} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else mean
+
+
+def _interventions(results: Results, interventions: dict[str, list[dict]], budget: float) -> str:
+    names = list(interventions)
+    rows = []
+    for group, families in results.groups().items():
+        shown = [(f, (f,)) for f in families] if group != "other" else []
+        for title, some in [*shown, (f"**mean, {group}**", families)]:
+            cells = []
+            for name in names:
+                values = [[accuracy[f]["all"] for f in some] for accuracy in interventions[name]]
+                cells.append(_spread([float(np.mean(v)) for v in values if None not in v]))
+            rows.append([title, f"{results.chance(some):.3f}", *cells])
+    header = ["family", "chance", *(name.replace("_", " ") for name in names)]
+    return f"### Interventions on the codec's input, {100 * budget:.3g} %\n\n" + _table(header, rows)
+
+
+def _frozen(results: Results, budget: float, model: str | None) -> str | None:
+    first = tuple(results.families)[:1]
+    names = [n for n in ORDER if results.seeds(n, budget, first, "all", "frozen")]
+    if not names:
+        return None
+    rows = []
+    for group, families in results.groups().items():
+        for title, some in [*((f, (f,)) for f in families), (f"**mean, {group}**", families)]:
+            ceiling = results.ceiling(budget, some)
+            cells = [_spread(results.seeds(n, budget, some, "all", "frozen")) for n in names]
+            rows.append(
+                [title, f"{results.chance(some):.3f}", "" if ceiling is None else f"{ceiling:.3f}", *cells]
+            )
+    header = ["family", "chance", "ceiling of uniform", *(HEADINGS[n] for n in names)]
+    return f"### A probe on the tokens of `{model}`, frozen, {100 * budget:.3g} %\n\n" + _table(header, rows)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

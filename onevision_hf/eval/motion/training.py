@@ -1,0 +1,150 @@
+"""Trains a reader on one input: Muon for its matrices, AdamW for the rest, symmetries of the square.
+
+The loss is the mean cross-entropy of each family's labelled clips, summed over families.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from . import symmetry
+from .settings import TrainSettings
+
+GREY = 128
+
+
+@dataclass
+class InputData:
+    """One input of all clips of a split.
+
+    patches (n, K, C * tube * p * p) uint8, a tensor or what cuts them (`Tubes`), or None where all are blank;
+    positions (n, K, 3) int16 on a grid of `side` x `side`; labels (n, F), -1 for none. `is_tokens`: an
+    encoder's tokens (n, K, D) stand in place of the patches, and know no symmetry. `symmetric`: what is
+    turned or mirrored has the turned or mirrored label.
+    """
+
+    patches: Any
+    positions: Tensor
+    labels: Tensor
+    side: int
+    patch_size: int
+    tube: int = 1
+
+    is_tokens: bool = False
+    symmetric: bool = True
+
+    def raw(self, rows: Tensor) -> Tensor:
+        """(rows, K, values), as they are stored; grey where patches are blank."""
+        if self.patches is None:
+            return torch.full(
+                (len(rows), self.positions.shape[1], 3 * self.patch_size**2), GREY, dtype=torch.uint8
+            )
+        return self.patches[rows]
+
+    def batch(self, rows: Tensor, turn: int = 0) -> tuple[Tensor, Tensor]:
+        """Values (rows, K, ...) float32 and positions (rows, K, 3), seen under a symmetry of the square."""
+        values, positions = self.raw(rows), self.positions[rows]
+        if self.is_tokens:
+            return values.float(), positions
+        values, positions = symmetry.apply(turn, values, positions, self.side, self.patch_size)
+        return (values.float() - GREY) / 64, positions
+
+
+class Muon:
+    """Momentum whose every matrix is made orthogonal by Newton and Schulz's iteration (Jordan et al., 2024);
+    matrices of one shape go together."""
+
+    def __init__(self, matrices: list[nn.Parameter], momentum: float = 0.95):
+        shapes: dict[torch.Size, list[nn.Parameter]] = {}
+        for matrix in matrices:
+            shapes.setdefault(matrix.shape, []).append(matrix)
+        self.groups = list(shapes.values())
+        self.momentum = momentum
+        self.buffers = [torch.zeros(len(group), *group[0].shape) for group in self.groups]
+
+    @torch.no_grad()
+    def step(self, rate: float, weight_decay: float) -> None:
+        for group, buffer in zip(self.groups, self.buffers, strict=True):
+            gradients = torch.stack([p.grad for p in group if p.grad is not None])
+            buffer.lerp_(gradients, 1 - self.momentum)
+            update = orthogonal(gradients.lerp_(buffer, self.momentum))
+            rows, columns = update.shape[-2:]
+            scale = rate * max(1.0, rows / columns) ** 0.5
+            for parameter, change in zip(group, update, strict=True):
+                parameter.mul_(1 - rate * weight_decay).add_(change, alpha=-scale)
+
+
+def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
+    """The nearest orthogonal matrices of (n, rows, columns), roughly: singular values end within 0.7..1.2."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.mT if tall else x
+
+
+def train(
+    reader: nn.Module,
+    data: InputData,
+    families: dict[str, tuple[str, ...]],
+    settings: TrainSettings,
+    seed: int,
+    report: Callable[[int, float], None] = lambda step, loss: None,
+) -> None:
+    """Train `reader`, which takes (patches, positions), in place."""
+    matrices = [p for n, p in reader.named_parameters() if p.ndim == 2 and is_inner(n)]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in reader.parameters() if id(p) not in chosen]
+    muon = Muon(matrices)
+    adam = torch.optim.AdamW(others, lr=settings.adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    labels = max(len(answers) for answers in families.values())
+    tables = symmetry.label_tables(families, labels)
+    chance = torch.Generator().manual_seed(seed)
+    order = _rows(len(data.labels), chance)
+    for step in range(settings.steps):
+        share = step / settings.steps
+        size = settings.small if share < 0.5 else settings.large
+        rows = torch.tensor([next(order) for _ in range(size)])
+        turn = (
+            0
+            if data.is_tokens or not data.symmetric
+            else int(torch.randint(symmetry.COUNT, (), generator=chance))
+        )
+        patches, positions = data.batch(rows, turn)
+        target = tables[turn].gather(1, data.labels[rows].long().T % (labels + 1)).T
+        loss = family_loss(reader(patches, positions), target)
+        loss.backward()
+        nn.utils.clip_grad_norm_(others, 1.0)
+        factor = min(1.0, (step + 1) / 20, 2 * (1 - share) * 0.9 + 0.1)
+        adam.param_groups[0]["lr"] = settings.adam_rate * factor
+        adam.step()
+        muon.step(settings.muon_rate * factor, settings.weight_decay)
+        reader.zero_grad(set_to_none=True)
+        report(step, float(loss.detach()))
+
+
+def is_inner(name: str) -> bool:
+    return not name.startswith(("embed", "probes.probe", "probes.bias"))
+
+
+def family_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean over all labels of a batch: logits (B, F, L), target (B, F), -1 for none."""
+    return cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-1)
+
+
+def _rows(count: int, chance: torch.Generator) -> Iterator[int]:
+    while True:
+        yield from torch.randperm(count, generator=chance).tolist()
+
+
+@torch.no_grad()
+def predict(reader: nn.Module, data: InputData, size: int = 64) -> Tensor:
+    """(n, F, L) logits."""
+    return torch.cat([reader(*data.batch(rows)) for rows in torch.arange(len(data.labels)).split(size)])

@@ -1,0 +1,199 @@
+"""Images for the multimodal model: at their own resolution or at one of a list of sizes, as packed patches.
+
+    processor = OneVisionVLImageProcessor(merge_size=2)
+    inputs = processor(images, return_tensors="pt")
+    inputs["pixel_values"], inputs["image_patch_positions"], inputs["image_cu_seqlens"]
+
+Shapes: sum N patches of all images, C channels, p patch side, m merge side, gh gw grid.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import SizeDict
+
+from .image_processing_onevision import OneVisionImageProcessor, OneVisionImageProcessorKwargs
+from .patch_inputs import cut_patches
+
+if TYPE_CHECKING:
+    # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
+    from .configuration_onevision import OneVisionConfig  # noqa: F401
+    from .frame_geometry import FrameGeometry  # noqa: F401
+    from .pretrained_settings import read_with_model_settings  # noqa: F401
+
+# `image_grid_pinpoints` of the published scripts/sft_ov_encoder.sh: (height, width) in pixels.
+PUBLISHED_SIZES = ((574, 1120), (1120, 574), (1120, 1120), (1694, 574), (574, 1694))
+
+
+class OneVisionVLImageProcessorKwargs(OneVisionImageProcessorKwargs, total=False):
+    """
+    merge_size (`int`, default 1): both sides become multiples of so many patches, whose rows are adjacent.
+    max_pixels (`int`, default 1254400): a larger image is made smaller, in its own shape.
+    candidate_sizes (`list`, *optional*): (height, width) pairs, or "published"; the best one is taken, the
+        image resized to fit and centred on black. Each side is rounded to whole merge blocks.
+    """
+
+    merge_size: int
+    max_pixels: int
+    candidate_sizes: Any
+
+
+class OneVisionVLImageProcessor(OneVisionImageProcessor):
+    """Images of any sizes as one pack of patches.
+
+    `size=None` (default) keeps each image's own resolution, up to `max_pixels`; an int or
+    {"shortest_edge": s} scales the shorter side to s; {"height": h, "width": w} gives every image that size.
+    All are rounded to whole merge blocks. `candidate_sizes` instead pads to one of a few sizes, as published.
+
+    Returns `pixel_values` (sum N, C*p*p), each patch flattened as (C, p, p), `image_patch_positions`
+    (sum N, 3) with t = 0, rows in merge-block order, and `image_cu_seqlens` (images+1,) int32.
+    """
+
+    valid_kwargs = OneVisionVLImageProcessorKwargs
+    model_input_names = ["pixel_values", "image_patch_positions", "image_cu_seqlens"]
+
+    merge_size = 1
+    max_pixels = 1120 * 1120
+    candidate_sizes = None
+
+    def _preprocess(  # type: ignore[override]
+        self,
+        images: list[Tensor],
+        *,
+        do_resize: bool,
+        size: SizeDict | None,
+        resample: Any,
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: Any,
+        image_std: Any,
+        patch_size: int,
+        merge_size: int,
+        max_pixels: int,
+        candidate_sizes: Any,
+        return_tensors: str | None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        if kwargs.get("do_center_crop"):
+            raise ValueError("do_center_crop would cut off what a question may ask for: use size")
+        patches, positions = [], []
+        for image in images:
+            height, width = image.shape[-2:]
+            if do_resize:
+                inner, outer = _sizes(
+                    height, width, size, patch_size * merge_size, max_pixels, candidate_sizes
+                )
+                image = self.resize(image, SizeDict(height=inner[0], width=inner[1]), resample=resample)
+                image = _centred(image, outer)
+            elif height % (patch_size * merge_size) or width % (patch_size * merge_size):
+                raise ValueError(
+                    f"an image of height {height} and width {width} is no multiple of {merge_size} patches "
+                    f"of {patch_size}; leave do_resize on"
+                )
+            image = self.rescale_and_normalize(
+                image, do_rescale, rescale_factor, do_normalize, image_mean, image_std
+            )
+            found, (_, rows, columns) = cut_patches(image[None], patch_size)
+            order = torch.from_numpy(block_positions(rows, columns, merge_size))
+            patches.append(found[0][order[:, 1] * columns + order[:, 2]])
+            positions.append(order)
+        lengths = torch.tensor([0, *map(len, patches)])
+        data = {
+            "pixel_values": torch.cat(patches),
+            "image_patch_positions": torch.cat(positions),
+            "image_cu_seqlens": lengths.cumsum(0).to(torch.int32),
+        }
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def get_number_of_image_patches(
+        self, height: int, width: int, images_kwargs: dict[str, Any] | None = None
+    ) -> int:
+        """Patches of an image of height x width pixels; `merge_size`^2 of them make a token."""
+        given = images_kwargs or {}
+        names = ("do_resize", "size", "patch_size", "merge_size", "max_pixels", "candidate_sizes")
+        settings = {name: given.get(name, getattr(self, name)) for name in names}
+        size = settings["size"]
+        if size is not None and not isinstance(size, SizeDict):
+            size = {"shortest_edge": size} if isinstance(size, int) else dict(size)
+            size = SizeDict(**size)
+        patch, outer = settings["patch_size"], (height, width)
+        if settings["do_resize"]:
+            unit = patch * settings["merge_size"]
+            outer = _sizes(height, width, size, unit, settings["max_pixels"], settings["candidate_sizes"])[1]
+        return (outer[0] // patch) * (outer[1] // patch)
+
+
+def block_positions(height: int, width: int, merge_size: int, times: Sequence[int] = (0,)) -> np.ndarray:
+    """Positions (T*gh*gw, 3) of a whole grid in merge-block order: the m*m patches of a block adjacent."""
+    rows = np.arange(height).reshape(-1, merge_size)
+    columns = np.arange(width).reshape(-1, merge_size)
+    y = np.broadcast_to(rows[:, None, :, None], (len(rows), len(columns), merge_size, merge_size))
+    x = np.broadcast_to(columns[None, :, None, :], y.shape)
+    frame = np.stack([y.reshape(-1), x.reshape(-1)], axis=-1)
+    t = np.repeat(np.asarray(times, np.int64), len(frame))[:, None]
+    return np.concatenate([t, np.tile(frame, (len(times), 1))], axis=1).astype(np.int64)
+
+
+def _sizes(
+    height: int, width: int, size: SizeDict | None, unit: int, max_pixels: int, candidates: Any
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """What an image is resized to, and the size it then has on black; (height, width) each."""
+    if candidates is not None:
+        outer = _best_candidate(height, width, _rounded(candidates, unit))
+        scale = min(outer[0] / height, outer[1] / width)
+        inner = tuple(
+            min(limit, max(1, round(side * scale)))
+            for side, limit in zip((height, width), outer, strict=True)
+        )
+        return inner, outer  # type: ignore[return-value]
+    if size is not None and size.shortest_edge is None:
+        sides = (float(size.height or 0), float(size.width or 0))
+    else:
+        shorter = size.shortest_edge if size is not None else None
+        scale = (shorter or min(height, width)) / min(height, width)
+        scale = min(scale, (max_pixels / (height * width)) ** 0.5)
+        sides = (height * scale, width * scale)
+    rounded = tuple(max(1, int(side / unit + 0.5)) * unit for side in sides)
+    if size is None or size.shortest_edge is not None:
+        # Rounding up both sides may pass the limit by a block.
+        while rounded[0] * rounded[1] > max_pixels and max(rounded) > unit:
+            longer = rounded.index(max(rounded))
+            rounded = tuple(side - unit * (axis == longer) for axis, side in enumerate(rounded))
+    return rounded, rounded  # type: ignore[return-value]
+
+
+def _rounded(candidates: Any, unit: int) -> list[tuple[int, int]]:
+    pairs = PUBLISHED_SIZES if candidates == "published" else candidates
+    try:
+        return [(max(1, int(h / unit + 0.5)) * unit, max(1, int(w / unit + 0.5)) * unit) for h, w in pairs]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"candidate_sizes must be 'published' or (height, width) pairs in pixels, not {candidates!r}"
+        ) from None
+
+
+def _best_candidate(height: int, width: int, candidates: list[tuple[int, int]]) -> tuple[int, int]:
+    """LLaVA-NeXT's choice: as much of the image's own resolution as possible, then the least black."""
+
+    def merit(candidate: tuple[int, int]) -> tuple[int, int]:
+        scale = min(candidate[0] / height, candidate[1] / width)
+        shown = min(int(height * scale) * int(width * scale), height * width)
+        return shown, shown - candidate[0] * candidate[1]
+
+    return max(candidates, key=merit)
+
+
+def _centred(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """(C, h, w) in the middle of a black picture of that size."""
+    down, right = size[0] - image.shape[-2], size[1] - image.shape[-1]
+    if not (down or right):
+        return image
+    return torch.nn.functional.pad(image, (right // 2, right - right // 2, down // 2, down - down // 2))
+
+
+__all__ = ["OneVisionVLImageProcessor"]

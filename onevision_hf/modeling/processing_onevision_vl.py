@@ -1,0 +1,404 @@
+"""Conversations with images and videos -> what the multimodal model takes.
+
+    processor = AutoProcessor.from_pretrained(folder)
+    conversation = [{"role": "user", "content": [
+        {"type": "video", "video": "clip.mp4"}, {"type": "text", "text": "What happens?"}]}]
+    inputs = processor.apply_chat_template(
+        conversation, tokenize=True, return_dict=True, add_generation_prompt=True,
+        processor_kwargs={"num_frames": 64, "keep_ratio": 0.125})
+
+A list of conversations gives a batch, padded on the left. Settings of `OneVisionVLImageProcessor` and
+`OneVisionVLVideoProcessor` go into `processor_kwargs`, flat or as `images_kwargs`, `videos_kwargs`.
+"""
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers.image_processing_utils import BatchFeature
+from transformers.processing_utils import MultiModalData, ProcessorMixin
+
+from .chat_template_onevision_vl import IMAGE_TOKEN, VIDEO_TOKEN, chatml_template
+from .prompt_media import (
+    is_unreadable,
+    media_of_prompts,
+    media_parts,
+    medium_of,
+    pack_images,
+    read_picture,
+)
+from .video_processing_onevision_vl import VideoPatches, pack_videos
+from .video_reader import VideoReadError
+
+if TYPE_CHECKING:
+    # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
+    from .bit_cost import quantiser_step  # noqa: F401
+    from .codec_signals import vectors  # noqa: F401
+    from .configuration_onevision import OneVisionConfig  # noqa: F401
+    from .decoded_frame import DecodedFrame  # noqa: F401
+    from .frame_geometry import FrameGeometry  # noqa: F401
+    from .frame_sampling import sample_frames  # noqa: F401
+    from .frame_sequence import FrameSequence  # noqa: F401
+    from .h264_bitstream import BitReader  # noqa: F401
+    from .image_processing_onevision import OneVisionImageProcessor  # noqa: F401
+    from .image_processing_onevision_vl import OneVisionVLImageProcessor  # noqa: F401
+    from .lone_decoder import UnsupportedStreamError  # noqa: F401
+    from .patch_cutting import cut_patches  # noqa: F401
+    from .patch_inputs import prepare_patches  # noqa: F401
+    from .patch_selection import Selection  # noqa: F401
+    from .pretrained_settings import read_with_model_settings  # noqa: F401
+    from .signal_energy import SignalSettings  # noqa: F401
+    from .video_demuxer import Demuxer  # noqa: F401
+    from .video_processing_onevision import OneVisionVideoProcessor  # noqa: F401
+    from .video_source import VideoFile  # noqa: F401
+
+NOT_LEARNED = -100  # the label that losses of transformers pass over
+TEXT_SETTINGS = (
+    "padding",
+    "padding_side",
+    "max_length",
+    "truncation",
+    "add_special_tokens",
+    "pad_to_multiple_of",
+    "return_offsets_mapping",
+)
+
+
+class OneVisionVLProcessor(ProcessorMixin):
+    """Tokenizer, image processor and video processor of one model, and its chat template.
+
+    Args:
+        merge_size: patches along a side of the block that the connector makes a token of.
+        image_token, video_token: the tokens that stand for media; each must be one token of the tokenizer.
+        add_timestamps: write "<1.5 seconds>" before the tokens of each frame of a video.
+
+    Raises:
+        ValueError: the tokenizer lacks a media token.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        video_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: str | None = None,
+        merge_size: int = 1,
+        image_token: str = IMAGE_TOKEN,
+        video_token: str = VIDEO_TOKEN,
+        add_timestamps: bool = False,
+    ):
+        self.merge_size = merge_size
+        self.image_token, self.video_token = image_token, video_token
+        self.add_timestamps = add_timestamps
+        self.image_token_id, self.video_token_id = (
+            _token_id(tokenizer, token) for token in (image_token, video_token)
+        )
+        template = chat_template or chatml_template(image_token, video_token)
+        super().__init__(image_processor, video_processor, tokenizer, chat_template=template)
+        self.tokenizer.padding_side = "left"
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", *self.image_processor.model_input_names,
+                *self.video_processor.model_input_names]  # fmt: skip
+
+    def apply_chat_template(  # type: ignore[override]
+        self, conversation: Any, *args: Any, processor_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        """transformers' own, for one conversation or a list of them; settings of the media may also stand
+        beside `processor_kwargs`.
+
+        Raises ValueError for an empty prompt, and what `__call__` raises.
+        """
+        _refuse_empty(conversation)
+        own = {name: kwargs.pop(name) for name in list(kwargs) if name in self._settings()}
+        kwargs["processor_kwargs"] = {**own, **(processor_kwargs or {})}
+        return super().apply_chat_template(conversation, *args, **kwargs)
+
+    def __call__(  # type: ignore[override]
+        self,
+        images: Any = None,
+        text: str | list[str] | None = None,
+        videos: Any = None,
+        audio: None = None,
+        *,
+        errors: str = "raise",
+        add_timestamps: bool | None = None,
+        return_tensors: str | None = "pt",
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """One prompt or a list of them, each with a media token for every image and video.
+
+        Args:
+            images: in the order of their tokens, over all prompts, or a list for each prompt: paths, URLs,
+                bytes, PIL images, uint8 arrays.
+            videos: likewise, each what `OneVisionVLVideoProcessor.read` takes.
+            errors: "raise", or "skip": a prompt with a medium that cannot be read is left out of the batch;
+                `skipped` lists (index, reason). Take it out before calling the model.
+            return_tensors: "pt".
+            kwargs: settings of the tokenizer (padding, ...) and of the media.
+
+        Returns:
+            `input_ids`, `attention_mask` (B, L), and of the media that there are, packed, `pixel_values`,
+            `image_patch_positions`, `image_cu_seqlens`, `pixel_values_videos`, `video_patch_positions`,
+            `video_cu_seqlens`.
+
+        Raises:
+            ValueError: an empty prompt, other numbers of media and tokens, a prompt that is longer than the
+                context. VideoReadError: a video that cannot be read. TypeError: an unknown setting.
+        """
+        if errors not in ("raise", "skip"):
+            raise ValueError(f'errors must be "raise" or "skip", not {errors!r}')
+        if return_tensors != "pt":
+            raise ValueError(f'return_tensors must be "pt", not {return_tensors!r}')
+        if audio is not None:
+            raise ValueError("this model takes text, images and videos, found audio")
+        prompts = [text] if isinstance(text, str) else list(text or [])
+        if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
+            raise ValueError(f"the prompt is empty: give text, found {text!r}")
+        of_text, of_images, of_videos = self._split(kwargs)
+        images_of = media_of_prompts(images, prompts, self.image_token, "image")
+        videos_of = media_of_prompts(videos, prompts, self.video_token, "video")
+        stamped = self.add_timestamps if add_timestamps is None else add_timestamps
+
+        kept: list[str] = []
+        pictures: list[Any] = []
+        clips: list[VideoPatches] = []
+        skipped: list[tuple[int, str]] = []
+        for index, prompt in enumerate(prompts):
+            try:
+                own_images = [self._read_image(image, of_images) for image in images_of[index]]
+                own_clips = [self.video_processor.read(video, **of_videos) for video in videos_of[index]]
+            except (ValueError, OSError) as error:
+                if errors == "raise" or not is_unreadable(error):
+                    raise
+                skipped.append((index, str(error)))
+                continue
+            texts = {
+                self.image_token: [self._image_text(len(image[0])) for image in own_images],
+                self.video_token: [self._video_text(clip, stamped) for clip in own_clips],
+            }
+            kept.append(self._expand(prompt, texts))
+            pictures += own_images
+            clips += own_clips
+        if not kept:
+            raise VideoReadError(skipped[0][1], f"and none of the {len(prompts)} prompts can be read")
+
+        data = dict(self._tokenize(kept, of_text))
+        data |= pack_images(pictures)
+        if clips:
+            data |= pack_videos(clips)
+        if errors == "skip":
+            data["skipped"] = skipped
+        return BatchFeature(data)
+
+    def read_video(self, video: Any, **kwargs: Any) -> VideoPatches:
+        """A video, read with these settings once; it stands for the video in any number of prompts."""
+        return self.video_processor.read(video, **self._split(kwargs)[2])
+
+    def encode_dialogue(
+        self, messages: list[dict[str, Any]], *, plain: bool = False, **kwargs: Any
+    ) -> dict[str, torch.Tensor]:
+        """One conversation with its answers, to learn from; `plain`, `kwargs`: see `segments`, `__call__`.
+
+        Returns:
+            `input_ids` and `labels` (L,), which are the same where the assistant speaks (the end of its turn
+            included) and -100 elsewhere; media as of `__call__`.
+
+        Raises:
+            ValueError: no answer, a medium in an answer, or a chat template that writes earlier turns in
+                another way once there are later ones. What `__call__` raises of media.
+        """
+        _, of_images, of_videos = self._split(kwargs)
+        parts = [part for message in messages for part in media_parts(message)]
+        pictures = [self._read_image(medium_of(p), of_images) for p in parts if p["type"] == "image"]
+        clips = [self.video_processor.read(medium_of(p), **of_videos) for p in parts if p["type"] == "video"]
+        waiting = {
+            self.image_token: iter([self._image_text(len(image[0])) for image in pictures]),
+            self.video_token: iter([self._video_text(clip, self.add_timestamps) for clip in clips]),
+        }
+        ids: list[int] = []
+        labels: list[int] = []
+        for text, learned in self.segments(messages, plain):
+            if learned and self._media_tokens.search(text):
+                raise ValueError(f"an answer holds a media token: {text!r}")
+            text = self._media_tokens.sub(lambda found: next(waiting[found[0]]), text)
+            own = self._segment_ids(text, first=not ids)
+            ids += own
+            labels += own if learned else [NOT_LEARNED] * len(own)
+        return {
+            "input_ids": torch.tensor(ids),
+            "labels": torch.tensor(labels),
+            **pack_images(pictures),
+            **(pack_videos(clips) if clips else {}),
+        }
+
+    def segments(self, messages: list[dict[str, Any]], plain: bool = False) -> list[tuple[str, bool]]:
+        """The conversation as text, cut where the assistant begins and ends to speak: (text, is it learned).
+
+        Media tokens are not expanded. `plain` is LLaVA's first stage: a medium, its caption and a line break,
+        without turns and without the question.
+        """
+        if plain:
+            tokens = {"image": self.image_token, "video": self.video_token}
+            media = [tokens[part["type"]] for message in messages for part in media_parts(message)]
+            captions = [message["content"] for message in messages if message["role"] == "assistant"]
+            if not media or len(captions) != 1 or not isinstance(captions[0], str):
+                raise ValueError(
+                    f"a plain prompt is a medium and one caption, found {len(media)} media and "
+                    f"{len(captions)} answers"
+                )
+            return [("".join(media), False), (captions[0] + "\n", True)]
+        found: list[tuple[str, bool]] = []
+        done = ""
+        for number, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self.apply_chat_template(messages[:number], add_generation_prompt=True)
+            after = self.apply_chat_template(messages[: number + 1])
+            if not (before.startswith(done) and after.startswith(before)):
+                raise ValueError(
+                    f"the chat template writes turn {number} in another way once it is answered, so answers "
+                    "cannot be told apart: give the processor a template that only appends"
+                )
+            found += [(before[len(done) :], False), (after[len(before) :], True)]
+            done = after
+        if not found:
+            raise ValueError("the conversation has no answer (no message of the role assistant)")
+        return found
+
+    def _segment_ids(self, text: str, first: bool) -> list[int]:
+        """Tokens of a piece of a conversation, cut as generation cuts: an answer begins with a token."""
+        begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
+        return self.tokenizer(text, add_special_tokens=first and not begins)["input_ids"]
+
+    def _get_num_multimodal_tokens(
+        self, image_sizes: Any = None, video_sizes: Any = None, **kwargs: Any
+    ) -> MultiModalData:
+        """Tokens that media of these sizes take, for engines that plan ahead: `image_sizes` of (height,
+        width), `video_sizes` of (frames, height, width).
+        """
+        _, of_images, of_videos = self._split(kwargs)
+        block, found = self.merge_size**2, {}
+        if image_sizes is not None:
+            patches = [
+                self.image_processor.get_number_of_image_patches(*size, of_images) for size in image_sizes
+            ]
+            found["num_image_patches"] = patches
+            found["num_image_tokens"] = [count // block for count in patches]
+        if video_sizes is not None:
+            found["num_video_tokens"] = [
+                self.video_processor.get_number_of_video_patches(*size, of_videos) // block
+                for size in video_sizes
+            ]
+        return MultiModalData(**found)
+
+    def _expand(self, prompt: str, texts: dict[str, list[str]]) -> str:
+        """The prompt with the text of each medium in the place of its token."""
+        waiting = {token: iter(own) for token, own in texts.items()}
+        return self._media_tokens.sub(lambda found: next(waiting[found[0]]), prompt)
+
+    @property
+    def _media_tokens(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, (self.image_token, self.video_token))))
+
+    def _image_text(self, patches: int) -> str:
+        return self.image_token * (patches // self.merge_size**2)
+
+    def _video_text(self, clip: VideoPatches, stamped: bool) -> str:
+        if not stamped:
+            return self.video_token * (len(clip) // self.merge_size**2)
+        if np.isnan(clip.timestamps).any():
+            raise ValueError(
+                "add_timestamps needs the times of the frames, and frames that were decoded elsewhere have "
+                "none: give the video's file"
+            )
+        frames, counts = np.unique(clip.frames, return_counts=True)
+        return "".join(
+            f"<{clip.timestamps[frame]:.1f} seconds>" + self.video_token * (count // self.merge_size**2)
+            for frame, count in zip(frames, counts, strict=True)
+        )
+
+    def _read_image(self, image: Any, settings: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patches (N, C*p*p) and positions (N, 3) of one image."""
+        found = self.image_processor(read_picture(image), return_tensors="pt", **settings)
+        return found["pixel_values"], found["image_patch_positions"]
+
+    def _tokenize(self, prompts: list[str], settings: dict[str, Any]) -> dict[str, Any]:
+        settings = {"padding": True, "padding_side": "left", **settings}
+        found = self.tokenizer(prompts, return_tensors="pt", return_token_type_ids=False, **settings)
+        for token, number in (
+            (self.image_token, self.image_token_id),
+            (self.video_token, self.video_token_id),
+        ):
+            wanted = sum(prompt.count(token) for prompt in prompts)
+            left = int((found["input_ids"] == number).sum())
+            if left != wanted:
+                raise ValueError(
+                    f"{wanted} {token} went into the tokenizer, {left} came out: media cannot be truncated, "
+                    "raise max_length or lower num_frames, num_patches, keep_ratio or max_pixels"
+                )
+        limit, length = self.tokenizer.model_max_length, found["input_ids"].shape[1]
+        if length > limit:
+            visual = max(len(self._media_tokens.findall(prompt)) for prompt in prompts)
+            raise ValueError(
+                f"a prompt of {length} tokens, {visual} of them visual, is longer than the context of "
+                f"{limit} tokens: lower num_frames, num_patches or keep_ratio, max_pixels or size, or use "
+                "the connector patch_merger, which makes a quarter of the tokens"
+            )
+        return found
+
+    def _settings(self) -> set[str]:
+        """Names of all settings that `__call__` takes."""
+        known = {"errors", "add_timestamps", "images_kwargs", "videos_kwargs", "text_kwargs"}
+        for part in (self.image_processor, self.video_processor):
+            known |= part.valid_kwargs.__annotations__.keys()
+        return known - {"return_tensors"}
+
+    def _split(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Settings of the text, of images and of videos; one that both kinds of media have goes to both."""
+        flat = dict(kwargs)
+        flat.pop("do_sample_frames", None)  # transformers adds it beside num_frames
+        nested = [flat.pop(f"{kind}_kwargs", None) or {} for kind in ("text", "images", "videos")]
+        known: list[Any] = [
+            TEXT_SETTINGS,
+            self.image_processor.valid_kwargs.__annotations__,
+            self.video_processor.valid_kwargs.__annotations__,
+        ]
+        unknown = [name for name in flat if not any(name in names for names in known)]
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__} got unknown arguments {sorted(unknown)}; the media take "
+                f"{', '.join(sorted({*known[1], *known[2]}))}"
+            )
+        of_text, of_images, of_videos = (
+            {**{name: value for name, value in flat.items() if name in names}, **own}
+            for names, own in zip(known, nested, strict=True)
+        )
+        of_text.pop("return_tensors", None)
+        return of_text, of_images, of_videos
+
+
+def _token_id(tokenizer: Any, token: str) -> int:
+    if tokenizer is None:
+        raise ValueError("a tokenizer is needed, found None")
+    number = tokenizer.convert_tokens_to_ids(token)
+    if number is None or (number == tokenizer.unk_token_id and token != tokenizer.unk_token):
+        raise ValueError(
+            f"the tokenizer has no token {token}: `onevision assemble` adds it, or "
+            f"tokenizer.add_special_tokens({{'additional_special_tokens': [{token!r}]}}) and "
+            "model.resize_token_embeddings"
+        )
+    return number
+
+
+def _refuse_empty(conversation: Any) -> None:
+    batch = isinstance(conversation, list | tuple) and conversation
+    conversations = conversation if batch and isinstance(conversation[0], list | tuple) else [conversation]
+    for found in conversations:
+        if not found or all(not message.get("content") for message in found if isinstance(message, dict)):
+            raise ValueError(f"the prompt is empty: give a message with content, found {found!r}")
+
+
+__all__ = ["OneVisionVLProcessor"]

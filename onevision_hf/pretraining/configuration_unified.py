@@ -1,0 +1,272 @@
+"""Configuration of unified pre-training: one encoder, and the heads that learn to rebuild, to name and to
+describe (arXiv 2601.15369).
+
+    from onevision_hf import OpenVision3Config, UnifiedPreTrainingConfig
+    UnifiedPreTrainingConfig(OpenVision3Config.base(), lpips_weight=0.5)
+"""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from ..modeling.configuration_onevision import OneVisionConfig
+from ..modeling.configuration_openvision3 import OpenVision3Config
+
+ENCODERS: dict[str, type] = {
+    OpenVision3Config.model_type: OpenVision3Config,
+    OneVisionConfig.model_type: OneVisionConfig,
+}
+# What a pixel of the latents' VAE stands for, whichever encoder: four levels, 8 pixels a side.
+VAE_STRIDE = 8
+
+
+@strict
+class TowerConfig(PreTrainedConfig):
+    r"""
+    Sizes of one head: the ViT decoder, the text encoder, or the caption decoder.
+
+    hidden_size (`int`, *optional*, defaults to 768):
+        Width; a multiple of 4 and of the number of heads.
+    max_positions (`int`, *optional*, defaults to 0):
+        Tokens of a text, its marks of beginning and end included; 0 for the ViT decoder.
+    """
+
+    model_type = "unified_tower"
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    hidden_act: str = "gelu"
+    layer_norm_eps: float | int = 1e-6
+    attention_dropout: float | int = 0.0
+    initializer_range: float | int = 0.02
+    max_positions: int = 0
+    vocab_size: int = 438
+    bos_token_id: int | None = 1
+    eos_token_id: int | None = 2
+    pad_token_id: int | None = 0
+
+    def validate_architecture(self) -> None:
+        """Refuse sizes that no head can be built with, naming the numbers."""
+        if self.hidden_size % 4 or self.hidden_size < 8:
+            raise ValueError(f"hidden_size must be a multiple of 4 and at least 8, found {self.hidden_size}")
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} cannot be split over {self.num_attention_heads} heads"
+            )
+
+
+class UnifiedPreTrainingConfig(PreTrainedConfig):
+    r"""
+    encoder_config (`OpenVision3Config`, `OneVisionConfig` or `dict`, *optional*):
+        The encoder; the base OpenVision 3 encoder if left out.
+    decoder_config, text_config, caption_config (`TowerConfig` or `dict`, *optional*):
+        The ViT decoder (defaults to B/1, the paper's), the text encoder (80 tokens) and the caption decoder
+        (128 tokens); a dict changes single sizes. 12 layers of width 768 each: see docs/openvision3.md.
+    vocab_size, bos_token_id, eos_token_id, pad_token_id:
+        Of the tokenizer of both text heads; the defaults are those of the one in the package.
+    projection_dim (`int`, *optional*):
+        Width E of the image's and the text's features; of an OpenVision 3 encoder it is the encoder's own.
+    reconstruction_weight, pixel_weight, latent_weight (beta), lpips_weight (lambda) (`float`, *optional*):
+    understanding_weight, caption_weight, contrastive_weight (alpha) (`float`, *optional*):
+        loss = reconstruction_weight * (pixel_weight * L1(pixels) + latent_weight * L1(latents) + lpips_weight
+        * LPIPS) + understanding_weight * (caption_weight * caption + contrastive_weight * contrastive), by
+        default 0.5 * (1 * + 0.4 * + 0 *) + 1 * (1 * + 1 *): equations 4 to 6, stage 1. Stage 2 has
+        lpips_weight 0.5. What has weight 0 is not computed.
+    noise_tau (`float`, *optional*, defaults to 0.8):
+        Tokens on their way to the decoder get noise of a deviation from U[0, tau] in training. The paper
+        gives no number; 0.8 is that of the representation autoencoders it takes the noise from.
+    contrastive_form (`str`, *optional*, defaults to `"softmax"`):
+        `"softmax"` (CLIP) or `"sigmoid"` (SigLIP).
+    contrastive_chunk (`int`, *optional*, defaults to 0):
+        Images that are computed at once; 0 is all. The gradients are those of the whole batch.
+    detach_reconstruction, detach_understanding (`bool`, *optional*):
+        Train the heads of that branch as probes, on tokens that lead no gradient back (section 5.1).
+    vae_name_or_path, latent_channels, latent_scaling, latent_shift, patch_size:
+        As in `OpenVision3Config`, whose values hold where the encoder is an OpenVision 3 encoder.
+    image_mean, image_std (`list[float]`, *optional*):
+        Of the pixels that a OneVision encoder reads; those that this model takes are in [-1, 1]. CLIP's.
+    """
+
+    model_type = "unified_pretraining"
+    sub_configs = {
+        "decoder_config": TowerConfig,
+        "text_config": TowerConfig,
+        "caption_config": TowerConfig,
+        "encoder_config": PreTrainedConfig,
+    }
+
+    def __init__(
+        self,
+        encoder_config: PreTrainedConfig | dict[str, Any] | None = None,
+        decoder_config: TowerConfig | dict[str, Any] | None = None,
+        text_config: TowerConfig | dict[str, Any] | None = None,
+        caption_config: TowerConfig | dict[str, Any] | None = None,
+        vocab_size: int = 438,
+        bos_token_id: int = 1,
+        eos_token_id: int = 2,
+        pad_token_id: int = 0,
+        projection_dim: int | None = None,
+        reconstruction_weight: float = 0.5,
+        pixel_weight: float = 1.0,
+        latent_weight: float = 0.4,
+        lpips_weight: float = 0.0,
+        understanding_weight: float = 1.0,
+        caption_weight: float = 1.0,
+        contrastive_weight: float = 1.0,
+        noise_tau: float = 0.8,
+        contrastive_form: Literal["softmax", "sigmoid"] = "softmax",
+        contrastive_chunk: int = 0,
+        detach_reconstruction: bool = False,
+        detach_understanding: bool = False,
+        vae_name_or_path: str | None = "Letian2003/black-forest-labs_FLUX.1-dev_vae",
+        latent_channels: int = 16,
+        latent_scaling: float = 0.3611,
+        latent_shift: float = 0.0,
+        patch_size: int = 2,
+        image_mean: list[float] | None = None,
+        image_std: list[float] | None = None,
+        initializer_range: float = 0.02,
+        **kwargs: Any,
+    ):
+        self.encoder_config: Any = _encoder_config(encoder_config)
+        encoder = self.encoder_config
+        tokens = {
+            "vocab_size": vocab_size,
+            "bos_token_id": bos_token_id,
+            "eos_token_id": eos_token_id,
+            "pad_token_id": pad_token_id,
+        }
+        text = tokens | {"hidden_act": "gelu_pytorch_tanh"}
+        self.decoder_config = _tower(decoder_config, {})
+        self.text_config = _tower(text_config, text | {"max_positions": 80}, tokens)
+        self.caption_config = _tower(caption_config, text | {"max_positions": 128}, tokens)
+        self.vocab_size = vocab_size
+        self.bos_token_id, self.eos_token_id, self.pad_token_id = bos_token_id, eos_token_id, pad_token_id
+        self.projection_dim = projection_dim or 768
+        self.reconstruction_weight = reconstruction_weight
+        self.pixel_weight = pixel_weight
+        self.latent_weight = latent_weight
+        self.lpips_weight = lpips_weight
+        self.understanding_weight = understanding_weight
+        self.caption_weight = caption_weight
+        self.contrastive_weight = contrastive_weight
+        self.noise_tau = noise_tau
+        self.contrastive_form = contrastive_form
+        self.contrastive_chunk = contrastive_chunk
+        self.detach_reconstruction = detach_reconstruction
+        self.detach_understanding = detach_understanding
+        self.vae_name_or_path = vae_name_or_path
+        self.latent_channels = latent_channels
+        self.latent_scaling = latent_scaling
+        self.latent_shift = latent_shift
+        self.patch_size = patch_size
+        self.image_mean = image_mean or [0.48145466, 0.4578275, 0.40821073]
+        self.image_std = image_std or [0.26862954, 0.26130258, 0.27577711]
+        self.initializer_range = initializer_range
+        if isinstance(encoder, OpenVision3Config):
+            # One VAE, so that encoding and decoding always agree.
+            for name in (
+                "vae_name_or_path",
+                "latent_channels",
+                "latent_scaling",
+                "latent_shift",
+                "patch_size",
+                "projection_dim",
+            ):
+                setattr(self, name, getattr(encoder, name))
+        super().__init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        for name in self.weight_names:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 (off) or more")
+        if self.noise_tau < 0:
+            raise ValueError(f"noise_tau is {self.noise_tau}, expected 0 (no noise) or more")
+        if self.contrastive_form not in ("softmax", "sigmoid"):
+            raise ValueError(
+                f"contrastive_form is {self.contrastive_form!r}, expected 'softmax' or 'sigmoid'"
+            )
+        if self.contrastive_chunk < 0:
+            raise ValueError(f"contrastive_chunk is {self.contrastive_chunk}, expected 0 (all) or more")
+        encoder = self.encoder_config
+        if isinstance(encoder, OneVisionConfig) and not encoder.use_head:
+            raise ValueError(
+                "the OneVision encoder has no pooling head (use_head is False), which gives image features"
+            )
+
+    weight_names = (
+        "reconstruction_weight",
+        "pixel_weight",
+        "latent_weight",
+        "lpips_weight",
+        "understanding_weight",
+        "caption_weight",
+        "contrastive_weight",
+    )
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Of each loss in the sum, those that are not 0: the factors of equations 4 to 6 multiplied out."""
+        rebuild, understand = self.reconstruction_weight, self.understanding_weight
+        weights = {
+            "pixel": rebuild * self.pixel_weight,
+            "latent": rebuild * self.latent_weight,
+            "lpips": rebuild * self.lpips_weight,
+            "caption": understand * self.caption_weight,
+            "contrastive": understand * self.contrastive_weight,
+        }
+        return {name: weight for name, weight in weights.items() if weight}
+
+    @property
+    def encoder_stride(self) -> int:
+        """Pixels to a side of one of the encoder's tokens."""
+        encoder = self.encoder_config
+        return encoder.patch_size * (VAE_STRIDE if isinstance(encoder, OpenVision3Config) else 1)
+
+    @property
+    def decoder_stride(self) -> int:
+        """Pixels to a side of one of the decoder's tokens: 16."""
+        return VAE_STRIDE * self.patch_size
+
+    @classmethod
+    def tiny(
+        cls, encoder_config: PreTrainedConfig | dict[str, Any] | None = None, **overrides: Any
+    ) -> "UnifiedPreTrainingConfig":
+        """Two narrow layers everywhere, for tests and small runs."""
+        sizes = {
+            "hidden_size": 64,
+            "intermediate_size": 256,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        }
+        towers: dict[str, Any] = {
+            "decoder_config": sizes,
+            "text_config": sizes | {"max_positions": 64},
+            "caption_config": sizes | {"max_positions": 64},
+            "projection_dim": 48,
+        }
+        return cls(encoder_config or OpenVision3Config.tiny(), **(towers | overrides))
+
+
+def _encoder_config(found: PreTrainedConfig | dict[str, Any] | None) -> PreTrainedConfig:
+    if found is None:
+        return OpenVision3Config()
+    kind = found.get("model_type") if isinstance(found, dict) else found.model_type
+    if kind not in ENCODERS:
+        raise ValueError(f"encoder_config is of the type {kind!r}, expected one of {', '.join(ENCODERS)}")
+    return ENCODERS[kind](**found) if isinstance(found, dict) else found
+
+
+def _tower(
+    found: TowerConfig | dict[str, Any] | None, default: dict[str, Any], fixed: dict[str, Any] | None = None
+) -> TowerConfig:
+    if isinstance(found, TowerConfig):
+        found = found.to_dict()
+    return TowerConfig(**(default | (found or {}) | (fixed or {})))
+
+
+__all__ = ["TowerConfig", "UnifiedPreTrainingConfig"]

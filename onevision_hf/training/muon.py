@@ -1,0 +1,65 @@
+"""Muon for the matrices of the layers, AdamW for all else, as one optimizer.
+
+The momentum of a matrix is replaced by the orthogonal matrix nearest to it, so all of its directions learn at
+one rate (Keller Jordan et al., https://kellerjordan.github.io/posts/muon, 2024). A small encoder learns what
+depends on where and when, a direction say, in a fraction of AdamW's steps.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Newton-Schulz of the fifth order: five steps bring singular values from (0, 1] to between 0.7 and 1.2.
+_COEFFICIENTS, _ROUNDS = (3.4445, -4.7750, 2.0315), 5
+MOMENTUM = 0.95
+
+
+def is_layer_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether Muon is for a parameter: the matrices of repeated layers, not embeddings, heads and vectors."""
+    return parameter.ndim == 2 and ".layers." in f".{name}"
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """About U V^T of a matrix U S V^T, float32."""
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = wide.float() / (wide.float().norm() + 1e-7)
+    a, b, c = _COEFFICIENTS
+    for _ in range(_ROUNDS):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x if wide is matrix else x.T
+
+
+class MuonAdamW(torch.optim.AdamW):
+    """AdamW, but for the groups with `muon` true. Those keep one moment, `exp_avg`."""
+
+    def __init__(self, groups: list[dict[str, Any]], **settings: Any):
+        super().__init__([{"muon": False, **group} for group in groups], **settings)
+        self.matrices = {id(p) for group in self.param_groups if group["muon"] for p in group["params"]}
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        groups = self.param_groups
+        self.param_groups = [group for group in groups if not group["muon"]]
+        try:
+            loss = super().step(closure)
+        finally:
+            self.param_groups = groups
+        for group in groups:
+            if group["muon"]:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        self._step(parameter, group)
+        return loss
+
+    def _step(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        if "exp_avg" not in state:
+            state["exp_avg"] = torch.zeros_like(parameter)
+        average = state["exp_avg"].lerp_(gradient, 1 - MOMENTUM)
+        update = orthogonal(gradient.lerp(average, MOMENTUM))
+        rows, columns = parameter.shape
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)

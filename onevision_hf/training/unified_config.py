@@ -1,0 +1,82 @@
+"""What unified pre-training is asked to do: the section `unified` of a config."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+PAIRS = "pairs"  # the stream of images with texts
+LOSSES = ("pixel", "latent", "lpips", "caption", "contrastive")
+
+
+@dataclass
+class PairsConfig:
+    source: str = ""  # images with captions: tars, parquet, hf:..., or a folder of `synth images`
+    batch_size: int = 0  # samples an optimizer step, over all processes and micro-batches
+    size: int = 128  # side in pixels, a multiple of 16 (and of a OneVision encoder's patch)
+    image_column: str = ""  # of parquet and datasets; empty: the only one of images
+    caption_columns: list[str] = field(default_factory=list)  # in order; empty: captions, caption, text, txt
+    target: Literal["first", "drawn"] = "first"  # which caption is to be written
+    texts: int = 1  # captions of an image that the contrastive loss takes, drawn anew in each step
+    latents: str | None = None  # a folder of `onevision latents` of the same source and size
+    min_zoom: float = 1.0  # a picture's crop has at least this share of its shorter side; 1: position only
+    mirror: bool = False  # turn half of the pictures left to right
+
+
+@dataclass
+class UnifiedConfig:
+    encoder: Literal["openvision3", "onevision"] = "openvision3"  # `model` gives its size or its weights
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    tokenizer: str = "builtin"  # or any of transformers', by folder or Hub name
+    vae: str | None = None  # a folder or Hub id of an AutoencoderKL; empty: the one that the encoder names
+    lpips_weights: str | None = None  # a file of torchvision's VGG-16; empty: torch.hub's folder
+    decoder: dict[str, Any] = field(default_factory=dict)  # fields of TowerConfig: the ViT decoder's,
+    text: dict[str, Any] = field(default_factory=dict)  # the text encoder's,
+    caption: dict[str, Any] = field(default_factory=dict)  # the caption decoder's
+    projection_dim: int | None = None  # of the features over a OneVision encoder
+    reconstruction_weight: float = 0.5  # of L1(pixels) + beta L1(latents) + lambda LPIPS in the sum
+    pixel_weight: float = 1.0  # of L1(pixels) in it
+    latent_weight: float = 0.4  # beta
+    lpips_weight: float = 0.0  # lambda; 0 does not build LPIPS
+    understanding_weight: float = 1.0  # of caption + alpha contrastive in the sum
+    caption_weight: float = 1.0  # of the caption in it
+    contrastive_weight: float = 1.0  # alpha
+    noise_tau: float = 0.8  # largest deviation of the tokens' noise on the way to the decoder
+    contrastive_form: Literal["softmax", "sigmoid"] = "softmax"
+    contrastive_chunk: int = 0  # images of a process computed at once; gradients of the whole batch; 0: all
+    detach_reconstruction: bool = False  # train the decoder as a probe
+    detach_understanding: bool = False  # train the text heads as probes
+
+
+# Fields that are the model's own, under the same names.
+MODEL_FIELDS = (
+    "reconstruction_weight",
+    "pixel_weight",
+    "latent_weight",
+    "lpips_weight",
+    "understanding_weight",
+    "caption_weight",
+    "contrastive_weight",
+    "noise_tau",
+    "contrastive_form",
+    "contrastive_chunk",
+    "detach_reconstruction",
+    "detach_understanding",
+)
+
+
+def check_unified(unified: UnifiedConfig, accumulation: int, require: Callable[..., None]) -> None:
+    """`require(holds, name, value, expected)` for every field that has a range."""
+    pairs, at = unified.pairs, "unified.pairs"
+    require(
+        pairs.batch_size >= 0 and pairs.batch_size % accumulation == 0, f"{at}.batch_size", pairs.batch_size,
+        f"a multiple of optim.accumulation, {accumulation}",
+    )  # fmt: skip
+    require(pairs.size >= 16 and pairs.size % 16 == 0, f"{at}.size", pairs.size, "a multiple of 16")
+    require(pairs.texts >= 1, f"{at}.texts", pairs.texts, "at least 1")
+    require(0 < pairs.min_zoom <= 1, f"{at}.min_zoom", pairs.min_zoom, "above 0 and at most 1")
+    require(
+        pairs.latents is None or (pairs.min_zoom == 1 and not pairs.mirror), f"{at}.latents", pairs.latents,
+        "no min_zoom or mirror beside it: cached latents are those of the middle of a picture",
+    )  # fmt: skip
+    for name in (f for f in MODEL_FIELDS if f.endswith("_weight") or f in ("noise_tau", "contrastive_chunk")):
+        require(getattr(unified, name) >= 0, f"unified.{name}", getattr(unified, name), "0 or more")

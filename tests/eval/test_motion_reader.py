@@ -1,0 +1,127 @@
+"""The reader, its training and its symmetries."""
+
+import numpy as np
+import pytest
+import torch
+
+from onevision_hf.eval.motion import ReaderSettings, TrainSettings, symmetry
+from onevision_hf.eval.motion.reader import Reader, rotary_table, rotate
+from onevision_hf.eval.motion.training import InputData, Muon, orthogonal, predict, train
+from onevision_hf.synthetic.families import DIRECTIONS, ORIENTATIONS
+from onevision_hf.synthetic.grounds import fine_lines
+
+WAYS = {"left or right": ("left", "right")}
+
+
+def shown_steps(count: int, seed: int) -> InputData:
+    """Blank patches: a row of three at rest, and one that is seen in three places, from left to right or from
+    right to left: only time tells which."""
+    chance = np.random.default_rng(seed)
+    labels, places = chance.integers(2, size=count), chance.integers(0, 6, size=count)
+    start, positions = chance.integers(8, 40, size=count), np.zeros((count, 6, 3), np.int16)
+    positions[:, :3, 2] = [0, 2, 4]
+    for step in range(3):
+        positions[:, 3 + step, 0] = start + 2 * step
+        positions[:, 3 + step, 2] = places + np.where(labels == 1, step, 2 - step)
+    return InputData(
+        None,
+        torch.from_numpy(positions),
+        torch.from_numpy(labels[:, None].astype(np.int16)),
+        8,
+        8,
+        symmetric=False,
+    )
+
+
+def test_the_reader_learns_a_direction_from_positions_alone_and_reads_time_backwards_as_the_other_way():
+    torch.manual_seed(0)
+    reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2)
+    train(reader, shown_steps(400, 0), WAYS, TrainSettings(steps=250, small=16, large=16), seed=0)
+    data = shown_steps(200, 1)
+    right = predict(reader, data)[:, 0].argmax(-1) == data.labels[:, 0]
+    assert right.float().mean() > 0.9
+    moving = data.positions[..., 0] > 0
+    data.positions[..., 0] = torch.where(moving, 64 - data.positions[..., 0], 0)
+    right = predict(reader, data)[:, 0].argmax(-1) == data.labels[:, 0]
+    assert right.float().mean() < 0.3
+
+
+def test_training_is_the_same_for_the_same_seed():
+    found = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2)
+        train(reader, shown_steps(40, 0), WAYS, TrainSettings(steps=4, small=4, large=8), seed)
+        found.append(predict(reader, shown_steps(8, 1)))
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_clips_without_a_label_do_not_count():
+    torch.manual_seed(0)
+    reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 2, 2)
+    data = shown_steps(16, 0)
+    data.labels = torch.cat([data.labels, torch.full_like(data.labels, -1)], 1)
+    train(reader, data, WAYS | {"never asked": ("a", "b")}, TrainSettings(steps=3, small=4, large=4), 0)
+    assert reader.probes.head[0].abs().sum() > 0 and reader.probes.head[1].abs().sum() == 0
+
+
+def test_a_rotation_keeps_lengths_and_turns_back():
+    x, table = torch.randn(5, 64), rotary_table(64, 2.0)
+    angles = torch.tensor([[3.0, 1, 2]] * 5) @ table
+    turned = rotate(x, angles.cos(), angles.sin())
+    assert turned.norm(dim=-1) == pytest.approx(x.norm(dim=-1), rel=1e-5)
+    assert torch.allclose(rotate(turned, angles.cos(), -angles.sin()), x, atol=1e-5)
+    assert (table > 0).sum(1).tolist() == [8, 12, 12]
+
+
+def test_muon_makes_its_updates_orthogonal():
+    values = torch.linalg.svdvals(orthogonal(torch.randn(3, 40, 24)))
+    assert values.min() > 0.6 and values.max() < 1.3
+    matrix = torch.nn.Parameter(torch.zeros(8, 4))
+    matrix.grad = torch.randn(8, 4)
+    Muon([matrix]).step(0.1, 0.0)
+    assert torch.linalg.svdvals(matrix.detach()).mean() == pytest.approx(0.1 * 2**0.5, rel=0.3)
+
+
+def as_patches(frames: np.ndarray, p: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(T, H, W) -> patches (K, 3*p*p) and positions (K, 3)."""
+    count, height, width = frames.shape
+    grid = torch.from_numpy(frames).reshape(count, height // p, p, width // p, p).permute(0, 1, 3, 2, 4)
+    patches = grid[:, :, :, None].expand(-1, -1, -1, 3, -1, -1).reshape(-1, 3 * p * p)
+    shape = (count, height // p, width // p)
+    return patches, torch.from_numpy(np.stack(np.unravel_index(np.arange(len(patches)), shape), -1))
+
+
+def as_frames(patches: torch.Tensor, positions: torch.Tensor, side: int, p: int) -> np.ndarray:
+    frames = np.zeros((int(positions[:, 0].max()) + 1, side * p, side * p))
+    for patch, (t, h, w) in zip(patches, positions.tolist(), strict=True):
+        frames[t, h * p : (h + 1) * p, w * p : (w + 1) * p] = patch.reshape(3, p, p)[0]
+    return frames
+
+
+@pytest.mark.parametrize("turn", range(symmetry.COUNT))
+def test_a_turned_clip_moves_the_way_that_its_turned_label_says(turn):
+    tables = symmetry.label_tables({"way": tuple(DIRECTIONS), "lines": ORIENTATIONS}, 8)
+    assert sorted(tables[turn, 0, :8].tolist()) == list(range(8)) and tables[turn, 0, 8] == -1
+    ways = list(DIRECTIONS.values())
+    for label, (x, y) in enumerate(ways):
+        frames = np.zeros((2, 32, 32))
+        for t in range(2):
+            frames[t, 16 + round(t * 8 * y / 256), 16 + round(t * 8 * x / 256)] = 1
+        patches, positions = symmetry.apply(turn, *as_patches(frames, 8), 4, 8)
+        before, after = (np.argwhere(f)[0] for f in as_frames(patches, positions, 4, 8))
+        moved, told = (after - before)[::-1], np.array(ways[tables[turn, 0, label]])
+        assert moved @ told / np.linalg.norm(moved) / np.linalg.norm(told) > 0.99
+    for label, name in enumerate(ORIENTATIONS):
+        lines = fine_lines(name, 32, 32, 6)[None, ..., 0].astype(float)
+        found = as_frames(*symmetry.apply(turn, *as_patches(lines, 8), 4, 8), 4, 8)[0]
+        told = ORIENTATIONS[tables[turn, 1, label]]
+        fits = {
+            n: max(
+                np.abs(np.sum(found * np.roll(fine_lines(n, 32, 32, 6)[..., 0], s, axis)))
+                for s in range(4)
+                for axis in (0, 1)
+            )
+            for n in ORIENTATIONS
+        }
+        assert max(fits, key=lambda n: fits[n]) == told

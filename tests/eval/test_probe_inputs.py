@@ -1,0 +1,132 @@
+"""What of a clip an encoder sees, and what the interventions change of it.
+
+Run: python -m pytest tests/eval/test_probe_inputs.py
+"""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from probe_clips import FRAMES, PATCH, SIDE, draw
+
+from onevision_hf import OneVisionVideoProcessor
+from onevision_hf.eval.clip_view import ClipView, ViewSettings, stretch_frames
+from onevision_hf.eval.colours import jitter
+from onevision_hf.training.config import ConfigError
+
+GRID = (SIDE // PATCH) ** 2
+SETTINGS = ViewSettings("codec", 40, 8, SIDE, PATCH, 64, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+
+
+class Clips(list):
+    """Rows with labels, as a view takes them."""
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    paths = [draw(folder / f"{n}.mp4", n % 2, n) for n in range(3)]
+    return Clips(SimpleNamespace(media=str(path), labels=np.array([n % 2])) for n, path in enumerate(paths))
+
+
+def show(clips, number=0, rng=None, **changes):
+    intervene, augment = changes.pop("intervene", None), changes.pop("augment", False)
+    view = ClipView(replace(SETTINGS, **changes), augment, intervene, clips)
+    sample = view(clips[number], rng, number)
+    return sample["pixel_values_videos"], sample["patch_positions"]
+
+
+def test_codec_input_is_what_the_processor_gives(clips):
+    patches, positions = show(clips)
+    processor = OneVisionVideoProcessor(
+        size=SIDE, do_center_crop=True, crop_size=SIDE, patch_size=PATCH, num_frames=8, num_patches=40,
+        image_mean=SETTINGS.image_mean, image_std=SETTINGS.image_std,
+    )  # fmt: skip
+    expected = processor(clips[0].media, return_tensors="np")
+    assert np.array_equal(positions, expected["patch_positions"][0])
+    np.testing.assert_allclose(patches, expected["pixel_values_videos"][0], rtol=1e-4, atol=1e-4)
+
+
+def test_frames_are_whole_and_stand_where_they_are_in_the_clip(clips):
+    patches, positions = show(clips, kind="frames", num_patches=2 * GRID + 5)
+    assert patches.shape == (2 * GRID, 3 * PATCH**2)
+    frames = stretch_frames(FRAMES, 2, None)
+    assert frames.tolist() == [2, 6]  # int(4.5 * (i + 0.5))
+    expected = np.rint(frames / (FRAMES - 1) * 63)
+    assert np.unique(positions[:, 0]).tolist() == expected.tolist()
+    dense, everywhere = show(clips, kind="dense")
+    assert len(dense) == 8 * GRID and len(np.unique(everywhere, axis=0)) == 8 * GRID
+    assert np.unique(everywhere[:, 0]).tolist() == np.linspace(0, 63, 8).astype(int).tolist()
+
+
+def test_a_short_clip_gives_all_it_has(clips, tmp_path):
+    short = Clips([SimpleNamespace(media=str(draw(tmp_path / "s.mp4", 0, 0, frames=2)), labels=np.zeros(1))])
+    assert len(show(short)[0]) == 2 * GRID
+    assert len(show(short, kind="frames", num_patches=4 * GRID)[0]) == 2 * GRID
+
+
+def test_budgets_that_no_clip_can_have_are_errors():
+    with pytest.raises(ConfigError, match=rf"num_patches is 200, but 8 frames .* have {8 * GRID} patches"):
+        ClipView(replace(SETTINGS, num_patches=200))
+    with pytest.raises(ConfigError, match=f"less than the {GRID} of one whole frame"):
+        ClipView(replace(SETTINGS, num_patches=GRID - 1))
+    with pytest.raises(ConfigError, match=r"input.size is 60, no multiple of the encoder's patch, 14"):
+        ClipView(replace(SETTINGS, size=60))
+
+
+def test_training_clips_vary_with_their_generator_alone(clips):
+    def drawn(seed):
+        rng = np.random.default_rng(seed)
+        return show(clips, kind="frames", num_patches=2 * GRID, augment=True, rng=rng)
+
+    (first, at), (again, at_again), (other, at_other) = drawn(0), drawn(0), drawn(1)
+    assert np.array_equal(first, again) and np.array_equal(at, at_again)
+    assert not np.array_equal(first, other) and not np.array_equal(at, at_other)
+    plain = show(clips, kind="frames", num_patches=2 * GRID, augment=True, rng=None)[0]
+    assert np.array_equal(plain, show(clips, kind="frames", num_patches=2 * GRID)[0])
+
+
+def test_colours_change_together_and_stay_colours():
+    pixels = np.random.default_rng(0).random((5, 3, 16), np.float32)
+    changed = [jitter(pixels, np.random.default_rng(seed)) for seed in range(40)]
+    assert all(c.dtype == np.float32 and c.min() >= 0 and c.max() <= 1 for c in changed)
+    assert len({c.mean().round(3) for c in changed}) > 20
+    # Grey has no colour to change: the three channels stay equal.
+    grey = np.repeat(pixels[:, :1], 3, axis=1)
+    for seed in range(10):
+        found = jitter(grey, np.random.default_rng(seed))
+        assert np.ptp(found, axis=1).max() < 5e-3
+
+
+def test_replace_shows_half_of_the_motion_patches_at_rest_and_keeps_all_positions(clips):
+    plain, positions = show(clips)
+    changed, same = show(clips, intervene="replace")
+    assert np.array_equal(positions, same)
+    differ = np.abs(plain - changed).max(1) > 0
+    moving = positions[:, 0] > 0
+    assert not differ[~moving].any() and 0 < differ.sum() <= moving.sum() // 2
+    dense, everywhere = show(clips, kind="dense")
+    of_place = {}
+    for place, patch in zip(everywhere.tolist(), dense, strict=True):
+        of_place.setdefault(tuple(place[1:]), []).append(patch)
+    for place, patch in zip(positions[differ].tolist(), changed[differ], strict=True):
+        assert min(np.abs(patch - other).max() for other in of_place[tuple(place[1:])]) < 1e-5
+
+
+def test_foreign_takes_motion_of_another_clip_and_shuffle_moves_positions_alone(clips):
+    plain, positions = show(clips)
+    foreign, same = show(clips, intervene="foreign")
+    assert np.array_equal(positions, same)
+    differ = np.abs(plain - foreign).max(1) > 0
+    moving = positions[:, 0] > 0
+    assert differ.sum() == moving.sum() // 2 and not differ[~moving].any()
+    others = [show(clips, number=n)[0] for n in (1, 2)]
+    found = [sum(np.abs(o - patch).max(1).min() < 1e-5 for patch in foreign[differ]) for o in others]
+    assert max(found) == differ.sum()
+    pixels, shuffled = show(clips, intervene="shuffle")
+    assert np.array_equal(pixels, plain) and not np.array_equal(shuffled, positions)
+    assert np.array_equal(np.unique(shuffled, axis=0), np.unique(positions, axis=0))
+    for name in ("replace", "foreign", "shuffle"):  # a function of the clip's number
+        once, twice = (show(clips, intervene=name) for _ in range(2))
+        assert all(np.array_equal(a, b) for a, b in zip(once, twice, strict=True))

@@ -1,0 +1,58 @@
+"""Muon for the layers' matrices: what it does to one, and that a run with it goes on as if never stopped."""
+
+import pytest
+import torch
+import training_workers as workers
+from torch import nn
+
+from onevision_hf.training.config import ConfigError, OptimConfig, from_dict
+from onevision_hf.training.muon import MuonAdamW, is_layer_matrix, orthogonal
+from onevision_hf.training.optimisation import Optimizers
+
+MUON = {"lr": 1e-3, "muon_lr": 0.02, "warmup": 3, "schedule": "cosine", "clip": 5.0}
+
+
+@pytest.mark.parametrize("shape", [(16, 48), (48, 16), (24, 24)])
+def test_an_update_has_singular_values_near_one_and_the_directions_of_the_matrix(shape):
+    torch.manual_seed(0)
+    matrix = torch.randn(shape) * 1e-3
+    found = orthogonal(matrix)
+    values = torch.linalg.svdvals(found)
+    assert found.shape == shape and values.min() > 0.3 and values.max() < 1.3
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    # In the matrix's own directions it is nearly diagonal.
+    inner = u.T @ found @ v.T
+    assert (inner - torch.diag(inner.diag())).abs().max() < 1e-3
+
+
+def test_only_matrices_of_layers_are_for_muon():
+    model = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(4, 4)]), "head": nn.Linear(4, 4)})
+    chosen = {n for n, p in model.named_parameters() if is_layer_matrix(n, p)}
+    assert chosen == {"layers.0.weight"}
+    optimizers = Optimizers(model, {}, OptimConfig(**MUON), sparse=False)
+    assert isinstance(optimizers.model, MuonAdamW)
+    assert type(Optimizers(model, {}, OptimConfig(), sparse=False).model) is torch.optim.AdamW
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizers.step(0.5)
+    # Muon moves every direction by its rate, AdamW every value by its own.
+    moved = model["layers"][0].weight.detach() - before["layers.0.weight"] * (1 - 0.01 * 0.05)
+    values = torch.linalg.svdvals(moved)
+    assert values.min() > 0.003 and values.max() < 0.013
+    assert torch.allclose((model["head"].bias.detach() - before["head.bias"]).abs(), torch.tensor(5e-4))
+
+
+def test_a_stopped_run_goes_on_to_the_bit(tmp_path):
+    settings = {"steps": 6, "optim": MUON}
+    straight = workers.train(tmp_path / "straight", **settings)
+    workers.train(tmp_path / "stopped", max_steps=3, **settings)
+    again = workers.train(tmp_path / "stopped", **settings)
+    assert straight["tensors"].keys() == again["tensors"].keys()
+    for name, tensor in straight["tensors"].items():
+        assert torch.equal(tensor, again["tensors"][name]), name
+
+
+def test_matrices_that_are_cut_are_refused():
+    with pytest.raises(ConfigError, match=r"optim.muon_lr is 0.02, expected 0 with optim.parallel fsdp"):
+        from_dict({"steps": 1, "optim": {"muon_lr": 0.02, "parallel": "fsdp"}})
