@@ -259,7 +259,7 @@ def test_the_launcher_starts_two_processes_that_are_one_probe(made, tmp_path):
     settings = [f"input.{k}={v}" for k, v in SETTINGS["input"].items()]
     settings += [f"{k}={SETTINGS[k]}" for k in ("epochs", "batch_size", "seeds", "workers", "device")]
     settings += [f"optim.{k}={v}" for k, v in SETTINGS["optim"].items()]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
                "-m", "onevision_hf.cli", "eval", "probe", "--config", "drawn", "--model",
                str(folder / "encoder"), f"data.train={folder / 'clips'}", f"out={tmp_path / 'run'}",
                "head.position=[0,0,0]", "log_every=1", *settings]  # fmt: skip
