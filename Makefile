@@ -63,7 +63,7 @@ bench-openvision3: $(STAMP)  ## OpenVision 3: the encoder, its VAE, and what cac
 wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use it there
 	$(BIN)/python tests/check_wheel.py
 
-check: lint test slow test-oldest wheel  ## what CI runs
+check: lint test slow ray-tests test-oldest wheel  ## what CI runs
 
 .PHONY: codec-table
 codec-table: $(STAMP)  ## measure which codec gives which signal, into docs/codec-signals.md
@@ -101,3 +101,10 @@ bench-codec: $(STAMP)  ## codec patchification: time and memory against a plain 
 
 bench-codec-agreement: $(STAMP)  ## the signals against the published selection, the bits spent, the true residual
 	$(BIN)/python benchmarks/codec_agreement.py
+
+.PHONY: ray-tests bench-scale
+ray-tests: $(STAMP)  ## the tests that start a local Ray of two workers
+	$(BIN)/python -m pytest -m ray
+
+bench-scale: $(STAMP)  ## patch shards: clips/s by engine and workers, bytes a clip, how long a training waits
+	$(BIN)/python benchmarks/scale.py

@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoVideoPro
 
 from onevision_hf.assets import bundled_clip
 from onevision_hf.modeling.codec_signals import CodecSignals, read_codec_signals
+from onevision_hf.modeling.codec_stream import CodecStream, StreamEvent, StreamWindow
 from onevision_hf.modeling.configuration_onevision import OneVisionConfig
 from onevision_hf.modeling.configuration_openvision3 import OpenVision3Config
 from onevision_hf.modeling.image_processing_onevision import OneVisionImageProcessor
@@ -41,6 +42,7 @@ OpenVision3ImageProcessor.register_for_auto_class()
 
 __all__ = [
     "CodecSignals",
+    "CodecStream",
     "MissingVAEError",
     "OneVisionConfig",
     "OneVisionImageProcessor",
@@ -50,6 +52,8 @@ __all__ = [
     "OpenVision3ImageProcessor",
     "OpenVision3Model",
     "Selection",
+    "StreamEvent",
+    "StreamWindow",
     "VideoReadError",
     "VideoReader",
     "__version__",

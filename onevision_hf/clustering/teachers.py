@@ -5,6 +5,7 @@ A teacher has `identity` (what the plan of a run records), `prepare(content, kin
 and may run in many threads, and `encode(prepared)`, which takes a batch of them.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +15,9 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from ..modeling.video_reader import VideoReader
+from ..modeling.modeling_onevision import OneVisionModel
+from ..modeling.video_processing_onevision import OneVisionVideoProcessor
+from ..modeling.video_reader import VideoReader, VideoReadError
 from .descriptors import PARTS, SIDE, describe_picture, describe_video
 from .items import Kind, MediaError
 from .media import open_picture, read_frames, segment_centers
@@ -42,8 +45,8 @@ def make_teacher(
     """The teacher called `name`.
 
     Args:
-        name: `descriptors`, `descriptors:object`, `descriptors:motion`, or a model of transformers (a folder
-            or a repository).
+        name: `descriptors`, `descriptors:object`, `descriptors:motion`, `codec:` and an encoder of ours, or a
+            model of transformers (a folder or a repository).
         num_frames: frames of a video; 8 for a model as published, 64 for descriptors.
         pool: how a model's frames become one feature: `concat` (published) or `mean`.
         keep_dims: keep the first so many values of a model's feature (published: 512 of 1024, for videos).
@@ -60,6 +63,10 @@ def make_teacher(
         if keep_dims is not None or pool != "concat":
             raise ValueError("descriptors are whole: --keep-dims and --pool are for a model")
         return DescriptorTeacher(parts, num_frames or 64)
+    if name.startswith("codec:"):
+        if keep_dims is not None or pool != "concat":
+            raise ValueError("an encoder's feature is whole: --keep-dims and --pool are for other models")
+        return CodecTeacher(name.removeprefix("codec:"), num_frames, device, dtype)
     if pool not in ("concat", "mean"):
         raise ValueError(f"unknown pool {pool!r}: choose concat or mean")
     return ModelTeacher(name, num_frames or 8, pool, keep_dims, device, dtype)
@@ -146,6 +153,52 @@ class ModelTeacher:
         frames = normalize(features, dim=1).view(len(prepared), -1, features.shape[1])
         joined = frames.flatten(1) if self.pool == "concat" else frames.mean(1)
         return normalize(joined, dim=1).cpu()
+
+
+class CodecTeacher:
+    """Our encoder on what codec patchification keeps of a video; the feature is its `pooler_output`.
+
+    The processor that was saved with the encoder says how many frames and patches; `num_frames` replaces its
+    number of frames.
+    """
+
+    def __init__(self, name: str, num_frames: int | None, device: str, dtype: str):
+        model = OneVisionModel.from_pretrained(name, dtype=getattr(torch, dtype))
+        if not model.config.use_head:
+            raise ValueError(f"{name} has no pooling head, so it gives no feature of a video")
+        self.model, self.device = model.to(device).eval(), device
+        try:
+            self.processor = OneVisionVideoProcessor.from_pretrained(name)
+        except OSError:
+            self.processor = OneVisionVideoProcessor(
+                patch_size=model.config.patch_size, rope_temporal_size=model.config.rope_temporal_size
+            )
+        self.settings = {} if num_frames is None else {"num_frames": num_frames}
+        self.identity: dict[str, Any] = {
+            "teacher": ["codec", *_identity_of(name, model)],
+            "processor": json.loads(self.processor.to_json_string()),
+            "num_frames": num_frames,
+            "dtype": dtype,
+        }
+
+    def prepare(self, content: str | bytes, kind: Kind) -> dict[str, torch.Tensor]:
+        if kind == "image":
+            raise MediaError("a picture has no codec: name the encoder without `codec:`")
+        try:
+            inputs = self.processor(content, return_tensors="pt", **self.settings)
+        except VideoReadError:
+            raise
+        except ValueError as error:  # a budget that this clip cannot have
+            raise MediaError(f"no selection of its patches: {error}") from error
+        return {name: inputs[name][0] for name in ("pixel_values_videos", "patch_positions")}
+
+    @torch.inference_mode()
+    def encode(self, prepared: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
+        lengths = torch.tensor([0, *(len(p["patch_positions"]) for p in prepared)])
+        packed = {name: torch.cat([p[name] for p in prepared]).to(self.device) for name in prepared[0]}
+        packed["pixel_values_videos"] = packed["pixel_values_videos"].to(self.model.dtype)
+        bounds = lengths.cumsum(0).to(self.device, torch.int32)
+        return normalize(self.model(**packed, cu_seqlens=bounds).pooler_output.float(), dim=1).cpu()
 
 
 def _identity_of(name: str, model: Any) -> Any:

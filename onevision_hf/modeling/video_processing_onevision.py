@@ -202,7 +202,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
                 f"{type(self).__name__} got unknown arguments {sorted(unknown)}; it takes "
                 f"{', '.join(self.valid_kwargs.__annotations__)}, selection, errors, return_tensors"
             )
-        settings = self._resolve_settings(kwargs)
+        settings = self.resolve_settings(kwargs)
         if errors not in ("raise", "skip"):
             raise ValueError(f'errors must be "raise" or "skip", not {errors!r}')
         clips = _as_list(videos)
@@ -229,8 +229,12 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
             features["selections"] = [result["selection"] for result in results]
         return features
 
-    def _resolve_settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Stored settings, with those of the call on top; a budget of the call replaces the stored one."""
+    def resolve_settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Stored settings, with those of the call on top; a budget of the call replaces the stored one.
+
+        Raises:
+            ValueError: one is out of range.
+        """
         given = {
             name: value for name, value in kwargs.items() if value is not None or name == "rope_temporal_size"
         }
@@ -249,30 +253,42 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
         return settings
 
     def _process(self, clip: Any, selection: Selection | None, settings: dict[str, Any]) -> dict[str, Any]:
-        """One video: select, then cut the patches out of the frames that have some."""
         with open_video(clip) as reader:
-            if selection is None:
-                selection = read_selection(
-                    reader,
-                    _geometry(reader, settings),
-                    sampling=settings["SamplingSettings"],
-                    signals=settings["SignalSettings"],
-                    budget=settings["BudgetSettings"],
-                )
-            else:
-                check_selection(selection, reader, settings["patch_size"])
-            patches = cut_patches(reader, selection, settings)
-            metadata = VideoMetadata(
-                total_num_frames=len(reader),
-                fps=reader.fps,
-                width=reader.width,
-                height=reader.height,
-                duration=float(getattr(reader, "duration", "nan")),
-                video_backend="pyav",
-                frames_indices=selection.frame_ids.tolist(),
+            return self.process_reader(reader, settings, selection)
+
+    def process_reader(
+        self,
+        reader: VideoReader | FrameSequence,
+        settings: dict[str, Any],
+        selection: Selection | None = None,
+    ) -> dict[str, Any]:
+        """One open video: select, then cut the patches out of the frames that have some.
+
+        settings: of `resolve_settings`. Returns `patches` (K, C*p*p) float32, `positions` (K, 3) on the
+        model's time grid, `selection`, `metadata`.
+        """
+        if selection is None:
+            selection = read_selection(
+                reader,
+                frame_layout(reader, settings),
+                sampling=settings["SamplingSettings"],
+                signals=settings["SignalSettings"],
+                budget=settings["BudgetSettings"],
             )
+        else:
+            check_selection(selection, reader, settings["patch_size"])
+        patches = cut_patches(reader, selection, settings)
+        metadata = VideoMetadata(
+            total_num_frames=len(reader),
+            fps=reader.fps,
+            width=reader.width,
+            height=reader.height,
+            duration=float(getattr(reader, "duration", "nan")),
+            video_backend="pyav",
+            frames_indices=selection.frame_ids.tolist(),
+        )
         positions = selection.positions.copy()
-        positions[:, 0] = _virtual_times(len(selection.frame_ids), settings["rope_temporal_size"])[
+        positions[:, 0] = virtual_times(len(selection.frame_ids), settings["rope_temporal_size"])[
             positions[:, 0]
         ]
         return {"patches": patches, "positions": positions, "selection": selection, "metadata": metadata}
@@ -285,14 +301,15 @@ def _group(kind: type, settings: dict[str, Any]) -> Any:
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
 
-def _virtual_times(num_frames: int, temporal_size: int | None) -> np.ndarray:
+def virtual_times(num_frames: int, temporal_size: int | None) -> np.ndarray:
     """Where each sampled frame stands on the model's time grid of `temporal_size` frames."""
     if temporal_size is None or num_frames == temporal_size:
         return np.arange(num_frames)
     return np.linspace(0, temporal_size - 1, num_frames).astype(np.int64)
 
 
-def _geometry(reader: VideoReader | FrameSequence, settings: dict[str, Any]) -> FrameGeometry:
+def frame_layout(reader: VideoReader | FrameSequence, settings: dict[str, Any]) -> FrameGeometry:
+    """How a frame of the open video is laid onto the patch grid."""
     geometry = _layout(reader, settings)
     geometry.check_merge(settings["merge_size"])
     return geometry

@@ -15,9 +15,11 @@ from ..modeling.modeling_onevision import OneVisionModel
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..objectives import ClusterDiscriminationLoss, cluster_memory, draw_together
 from ..objectives.cluster_sampling import derive_key
+from ..patches import PatchShards
 from .config import ConfigError, HeadConfig, TrainConfig
 from .data import Stream
 from .order import MODEL, Order
+from .patch_view import PatchView, check_patch_shards
 from .sources import Rows, open_rows
 from .stand_in import RandomRows, as_drawn
 from .tasks import Inputs
@@ -143,7 +145,7 @@ class ClusterTask:
     def view(self, head: HeadConfig) -> ImageView | VideoView:
         if head.kind == "image":
             return ImageView(head)
-        return VideoView(head, self.encoder_config.patch_size, self.encoder_config.rope_temporal_size)
+        return PatchView(head, self.encoder_config.patch_size, self.encoder_config.rope_temporal_size)
 
     def _stream(self, number: int, name: str, head: HeadConfig, rows: Rows | str) -> Stream:
         if head.size % self.encoder_config.patch_size:
@@ -151,6 +153,8 @@ class ClusterTask:
                 f"cluster.heads.{name}.size is {head.size}, no multiple of the patch, "
                 f"{self.encoder_config.patch_size}"
             )
+        if isinstance(rows, PatchShards):
+            check_patch_shards(name, head, self.encoder_config.patch_size, rows.settings)
         validation = self.config.validation
         view = as_drawn if isinstance(rows, RandomRows) else self.view(head)
         if isinstance(rows, str):

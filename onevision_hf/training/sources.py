@@ -3,11 +3,13 @@
 | `source` | labels |
 |---|---|
 | folder of `onevision cluster pack` | the packed ones |
+| folder of `onevision patches` | the ones of the corpus; nothing is decoded |
 | folder of pictures or videos | the sub-folder's place in alphabetical order |
 | `hf:FOLDER` (`save_to_disk`), `hf:NAME:SPLIT`, `hf:NAME:CONFIG:SPLIT` | column `labels` (lists) or `label` |
 | `stream:NAME:SPLIT`, `stream:NAME:CONFIG:SPLIT` | the same; no random access, so no exact resume |
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ import numpy as np
 
 from ..clustering.shards import PackedShards
 from ..clustering.sources import MediaError, Source, kind_of_extension, open_source
+from ..patches.shards import STAGE as PATCHES
+from ..patches.shards import PatchShards
 from ..run_folder import PLAN
 
 
@@ -59,6 +63,8 @@ def open_rows(spec: str) -> Rows:
     if not path.exists():
         raise FileNotFoundError(f"{spec} does not exist")
     if (path / PLAN).exists():
+        if json.loads((path / PLAN).read_text()).get("stage") == PATCHES:
+            return PatchShards(path)
         return PackedShards(path)
     return FolderRows(open_source(f"folder:{path}"), spec)
 
