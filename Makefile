@@ -48,7 +48,7 @@ $(OLDEST)/.installed: pyproject.toml | $(STAMP)
 
 test-oldest: $(OLDEST)/.installed  ## the encoders' tests on the oldest supported transformers
 	$(OLDEST)/bin/python -m pytest tests/modeling/test_onevision_*.py tests/modeling/test_image_processing_onevision.py \
-		tests/modeling/test_openvision3_*.py
+		tests/modeling/test_openvision3_*.py tests/modeling/test_vl_model.py tests/modeling/test_vl_towers.py
 
 bench-encoder: $(STAMP)  ## speed and memory of the encoder, as ratios measured in one run
 	$(BIN)/python benchmarks/encoder.py

@@ -199,7 +199,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     folder = args.out / "model"
-    if not folder.exists():
+    if not (args.out / "assembled").exists():
         make_language_model(args.out / "llm")
         made = assemble(
             args.encoder or onevision_hf.tiny(), args.out / "llm", args.out / "assembled",

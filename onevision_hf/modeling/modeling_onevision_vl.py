@@ -251,7 +251,7 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
                 raise ValueError("give input_ids or inputs_embeds, found neither")
             held = cache if cache is not None else past_key_values
             decoding = held is not None and held.get_seq_length() > 0
-            inputs_embeds = self._embed(input_ids, media, mm_encoder_outputs, decoding)
+            inputs_embeds = self._embed(input_ids, media, mm_encoder_outputs, decoding, position_ids)
         elif mm_encoder_outputs is not None or any(value is not None for value in media.values()):
             raise ValueError("media need input_ids, whose tokens say where features go; got inputs_embeds")
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
@@ -275,6 +275,7 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
         media: dict[str, Tensor | None],
         encoded: Mapping[str, Any] | None,
         decoding: bool,
+        position_ids: Tensor | None,
     ) -> Tensor:
         """Embeddings (B, L, D) with the features in their places."""
         embeddings = self.get_input_embeddings()(input_ids)
@@ -284,7 +285,7 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
         if decoding and not (pixels or encoded):
             return embeddings
         if pixels or encoded:
-            self._check_context(input_ids)
+            self._check_context(input_ids, position_ids)
         encoded = self.encode_media(**media) if encoded is None else encoded
         for kind, token in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
             places = input_ids == token
@@ -304,13 +305,15 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
                 embeddings = embeddings.masked_scatter(places[..., None], features)
         return embeddings
 
-    def _check_context(self, input_ids: Tensor) -> None:
+    def _check_context(self, input_ids: Tensor, position_ids: Tensor | None) -> None:
+        # Packed prompts lie in one row; what counts is how far the positions of one go.
+        length = input_ids.shape[1] if position_ids is None else int(position_ids.max()) + 1
         limit = getattr(self.config.text_config, "max_position_embeddings", None)
-        if limit is None or input_ids.shape[1] <= limit:
+        if limit is None or length <= limit:
             return
         media = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
         raise ValueError(
-            f"a prompt of {input_ids.shape[1]} tokens, {int(media.sum(1).max())} of them visual, is longer "
+            f"a prompt of {length} tokens, {int(media.sum(1).max())} of them visual, is longer "
             f"than the language model's context of {limit}: lower num_frames, num_patches or keep_ratio, "
             "max_pixels or size, or use the connector patch_merger, which makes a quarter of the tokens"
         )

@@ -42,7 +42,8 @@ def whole(config, connector="mlp2x_gelu"):
     if config.model_type == "openvision3":
         model.vision_tower.set_vae(ShuffleVAE())
     parts = tiny_processor(model.config)
-    return model, make_processor(model.config, parts.tokenizer, video={"size": 56})
+    colours = ([0.5] * 3, [0.5] * 3)
+    return model, make_processor(model.config, parts.tokenizer, colours=colours, video={"size": 56})
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -325,6 +325,7 @@ def test_a_run_stopped_and_resumed_is_bit_equal(folder, straight):
     assert all(torch.equal(again["tensors"][name], t) for name, t in straight["tensors"].items())
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(folder, straight):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
