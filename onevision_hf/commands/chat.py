@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _load(folder: str, dtype: str) -> Any:
-    """The model of a folder; of an adapter's, the model that it was trained on, with the adapter merged in."""
+    """The model of a folder; of an adapter's, the model that it was trained on with the adapter in it."""
     from transformers import AutoModelForImageTextToText
 
     adapter = Path(folder) / "adapter_config.json"

@@ -109,9 +109,9 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
         # An answer never holds the tokens that stand for features.
         self.generation_config.suppress_tokens = [config.image_token_id, config.video_token_id]
 
-    def save_pretrained(self, *args: Any, save_original_format: bool = False, **kwargs: Any) -> None:
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """transformers' own, with our names whatever a `key_mapping` read: the folder loads without one."""
-        super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
+        super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()

@@ -11,18 +11,23 @@ A list of conversations gives a batch, padded on the left. Settings of `OneVisio
 `OneVisionVLVideoProcessor` go into `processor_kwargs`, flat or as `images_kwargs`, `videos_kwargs`.
 """
 
-import os
 import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import load_image
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
 from .chat_template_onevision_vl import IMAGE_TOKEN, VIDEO_TOKEN, chatml_template
-from .prompt_media import is_unreadable, media_of_prompts, media_parts, medium_of, pack_images
+from .prompt_media import (
+    is_unreadable,
+    media_of_prompts,
+    media_parts,
+    medium_of,
+    pack_images,
+    read_picture,
+)
 from .video_processing_onevision_vl import VideoPatches, pack_videos
 from .video_reader import VideoReadError
 
@@ -127,7 +132,7 @@ class OneVisionVLProcessor(ProcessorMixin):
 
         Args:
             images: in the order of their tokens, over all prompts, or a list for each prompt: paths, URLs,
-                PIL images, uint8 arrays.
+                bytes, PIL images, uint8 arrays.
             videos: likewise, each what `OneVisionVLVideoProcessor.read` takes.
             errors: "raise", or "skip": a prompt with a medium that cannot be read is left out of the batch;
                 `skipped` lists (index, reason). Take it out before calling the model.
@@ -317,17 +322,7 @@ class OneVisionVLProcessor(ProcessorMixin):
 
     def _read_image(self, image: Any, settings: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Patches (N, C*p*p) and positions (N, 3) of one image."""
-        if isinstance(image, str | os.PathLike):
-            try:
-                image = load_image(os.fspath(image))
-            except (ValueError, OSError) as error:
-                reason = "no such file" if not os.path.exists(image) else error
-                raise OSError(f"{str(image)[:200]}: not an image that can be read: {reason}") from error
-        elif getattr(image, "ndim", 3) == 2:  # grey
-            image = (
-                image[..., None].repeat(3, -1) if isinstance(image, np.ndarray) else image.expand(3, -1, -1)
-            )
-        found = self.image_processor(image, return_tensors="pt", **settings)
+        found = self.image_processor(read_picture(image), return_tensors="pt", **settings)
         return found["pixel_values"], found["image_patch_positions"]
 
     def _tokenize(self, prompts: list[str], settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,35 @@
 """Which medium belongs to which prompt, and how images are packed: parts of the multimodal processor."""
 
+import io
+import os
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from transformers.image_utils import load_image
 
 from .frame_sequence import is_encoded
+
+
+def read_picture(image: Any) -> Any:
+    """What the image processor takes of a path, a URL, bytes, a PIL image or an array, grey ones included.
+
+    Raises OSError, which names the image, for one that cannot be read.
+    """
+    if isinstance(image, str | os.PathLike | bytes):
+        name = "<bytes>" if isinstance(image, bytes) else os.fspath(image)[:200]
+        try:
+            encoded = isinstance(image, bytes)
+            return load_image(Image.open(io.BytesIO(image)) if encoded else os.fspath(image))  # type: ignore
+        except (ValueError, OSError) as error:
+            absent = not isinstance(image, bytes) and not os.path.exists(image)
+            reason = "no such file" if absent else error
+            raise OSError(f"{name}: not an image that can be read: {reason}") from error
+    if getattr(image, "ndim", 3) == 2:
+        return image[..., None].repeat(3, -1) if isinstance(image, np.ndarray) else image.expand(3, -1, -1)
+    return image
 
 
 def pack_images(pictures: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:

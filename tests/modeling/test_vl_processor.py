@@ -52,7 +52,14 @@ def test_images_come_by_path_picture_and_array_in_any_form(processor, tmp_path):
     image = picture(60, 90)
     image.save(tmp_path / "image.png")
     array = np.asarray(image)
-    forms = [image, str(tmp_path / "image.png"), array, torch.from_numpy(array.copy()).permute(2, 0, 1)]
+    encoded = (tmp_path / "image.png").read_bytes()
+    forms = [
+        image,
+        str(tmp_path / "image.png"),
+        encoded,
+        array,
+        torch.from_numpy(array.copy()).permute(2, 0, 1),
+    ]
     found = [prompt(processor, user(("image", form), "?")) for form in forms]
     for other in found[1:]:
         for name in found[0]:
