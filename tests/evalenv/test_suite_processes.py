@@ -115,7 +115,16 @@ def test_two_processes_give_the_answers_of_one(mirror: Path, tiny_folder: Path, 
     }
     run_to_end(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "lmms_eval"),
+            *(
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                "--nproc_per_node",
+                "2",
+                "-m",
+                "lmms_eval",
+            ),
             *("--model", "onevision", "--tasks", TASKS, "--batch_size", "4", "--log_samples"),
             *("--model_args", ",".join(f"{name}={value}" for name, value in arguments.items())),
             *("--output_path", str(out), "--verbosity", "DEBUG"),
