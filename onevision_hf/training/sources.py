@@ -60,7 +60,8 @@ def open_rows(spec: str) -> Rows:
     path = Path(spec.removeprefix("folder:"))
     if not path.exists():
         raise FileNotFoundError(f"{spec} does not exist")
-    if (path / PLAN).exists():
+    # A folder that `onevision synth` drew has a plan too, and a manifest: it is a folder of media.
+    if (path / PLAN).exists() and not (path / "manifest.parquet").exists():
         return PackedShards(path)
     return FolderRows(open_source(f"folder:{path}"), spec)
 

@@ -231,3 +231,11 @@ def test_a_clip_with_fewer_frames_than_asked_gives_what_it_has(tmp_path):
         for mode in ("codec", "uniform", "collage")
     }
     assert lengths == {"codec": 48, "uniform": 48, "collage": 48}
+
+
+def test_a_drawn_folder_is_one_of_classes_and_not_a_pack(tmp_path):
+    from onevision_hf.synthetic import Job, produce
+
+    produce(Job("images", seed=0, family="colour"), tmp_path / "drawn", 8)
+    rows = open_rows(str(tmp_path / "drawn"))
+    assert len(rows) == 8 and rows.classes == 4
