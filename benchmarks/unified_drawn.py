@@ -29,16 +29,23 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--out", type=Path, default=Path("out/drawn"))
     parser.add_argument("--images", type=int, default=400, help="of each split")
-    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--size", type=int, default=32, help="pixels a side that the model sees")
+    parser.add_argument(
+        "--drawn", type=int, default=64, help="pixels a side that are drawn, as in its training"
+    )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     model = UnifiedForPreTraining.from_pretrained(args.model).eval()
     tokenizer = CaptionTokenizer(load_tokenizer(args.model), model.config.text_config.max_positions)
     texts = class_features(model, tokenizer)
     for split in ("train", "held-out"):
-        settings = ImageSettings(args.size, args.size, split)
+        settings = ImageSettings(args.drawn, args.drawn, split)
         drawn = [draw_image(SEED, index, settings=settings) for index in range(args.images)]
-        pixels = torch.from_numpy(np.stack([image.pixels for image in drawn])).permute(0, 3, 1, 2).float()
+        pictures = [
+            Image.fromarray(image.pixels).resize((args.size,) * 2, Image.Resampling.BICUBIC)
+            for image in drawn
+        ]
+        pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
         pixels = pixels / 127.5 - 1
         rebuilt, by_vae, features = [], [], []
         with torch.no_grad():
@@ -83,7 +90,7 @@ def psnr(found: torch.Tensor, expected: torch.Tensor) -> float:
     return (10 * (4 / (found - expected).square().mean((1, 2, 3))).log10()).mean().item()
 
 
-def grid(rows: list[torch.Tensor], path: Path, count: int = 10, zoom: int = 2) -> None:
+def grid(rows: list[torch.Tensor], path: Path, count: int = 10, zoom: int = 4) -> None:
     """One row for each of several versions of the same images."""
     picture = torch.cat([torch.cat(list(row[:count]), dim=2) for row in rows], dim=1)
     values = ((picture + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()

@@ -66,7 +66,7 @@ def test_cluster_caption_contrast_and_reconstruction_train_one_encoder_in_one_ru
 
 def test_chunks_and_fsdp_take_the_steps_of_the_plain_run(results):
     plain = losses(results[1, "both"][0]["recipe"])
-    # The schedule of four steps is another one, so its first steps alone are the same.
+    # The schedule of two steps is another one, so its first steps alone are the same.
     few = results[2, "both"][0]
     assert relative(losses(few["fsdp"]), losses(few["chunked"])) < 1e-5
     assert relative(losses(few["chunked"])[:1], plain[:1]) < 1e-6

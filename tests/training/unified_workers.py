@@ -10,7 +10,7 @@ import torch
 from training_workers import merged
 from vae import tiny_vae
 
-STEPS, STOP = 8, 3
+STEPS, STOP = 5, 2
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 TEXT = TOWER | {"max_positions": 48}
 BASE = {
@@ -111,7 +111,7 @@ def train(out, max_steps=None, vae=None, base=BASE, **changes):
 def both(folder, size):
     """All that one number of processes has to show: the published recipe, and everything at once."""
     vae = save_vae(folder)
-    few = {"steps": 4}
+    few = {"steps": 2}
     results = {
         "recipe": train(folder / f"recipe{size}", vae=vae),
         "joint": train(folder / f"joint{size}", vae=vae, base=joint(), **few),
