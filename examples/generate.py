@@ -1,7 +1,7 @@
 """Generate pictures from the tokens of a unified model: a small diffusion transformer, minutes on one GPU.
 
     onevision synth images --out smoke/drawn --count 12000 --size 64 --split train --family object
-    onevision export-tokens smoke/drawn smoke/tokens --model runs/unified_drawn/model
+    onevision export-tokens smoke/drawn smoke/tokens --model runs/unified_drawn/model --no-mirror
     python examples/generate.py smoke/tokens --model runs/unified_drawn/model --out smoke/generated
     python examples/generate.py smoke/tokens --model M --width 64 --layers 1 --steps 20  # CPU
 

@@ -27,20 +27,20 @@ def run(args: argparse.Namespace) -> None:
     check_common(args)
     from ..clustering.progress import progress
     from ..eval.unified.models import open_model
-    from ..eval.unified.zeroshot import TEMPLATES, check_templates, measure_zeroshot
+    from ..eval.unified.zeroshot import TEMPLATES, check_templates, measure_zeroshot, open_classes
 
     chosen = args.templates or (None if args.template else "photo")
     if chosen is not None and chosen not in TEMPLATES:
         raise ValueError(f"no templates {chosen!r}: choose one of {', '.join(TEMPLATES)}, or give --template")
     templates = check_templates([*(TEMPLATES[chosen] if chosen else ()), *args.template])
+    labelled = open_classes(args.folder, args.limit)
     opened = open_model(args.model, device=args.device, vae=args.vae, size=args.size)
-    with progress("named", 0, silent=args.json) as step:
+    with progress("named", len(labelled.pictures), silent=args.json) as step:
         found = measure_zeroshot(
-            args.folder,
+            labelled,
             opened,
             templates=templates,
             names=args.names,
-            limit=args.limit,
             batch_size=args.batch_size,
             workers=args.workers,
             step=step,

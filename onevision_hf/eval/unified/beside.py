@@ -10,6 +10,7 @@ TABLES = {
     "reconstruction": ("openvision3_reconstruction", "openvision3_reconstruction_ablations"),
     "generation": ("openvision3_generation", "openvision3_generation_ablations"),
 }
+CEILINGS = ("FLUX-VAE", "SD-VAE + SiT")  # the VAE of OpenVision 3, and the best without its tokens
 NOTES = {
     "reconstruction": (
         "The two versions of the paper print two results: rFID 0.216, PSNR 30.33, SSIM .885, LPIPS .061 in "
@@ -50,7 +51,11 @@ def published_lines(evaluation: str) -> list[str]:
     for table in beside(evaluation):
         lines.append(f"published, {table.source}: {table.title}")
         for row in table.rows:
-            if "OpenVision 3" in row.model or row.model in ("FLUX-VAE", "SD-VAE + SiT"):
+            if table.name.endswith("ablations") or row.model in (
+                "OpenVision 3",
+                "OpenVision 3 + RAE",
+                *CEILINGS,
+            ):
                 values = "  ".join(f"{table.more['labels'][c]} {v:g}" for c, v in row.values.items())
                 lines.append(f"  {row.model}: {values}")
     return lines

@@ -39,7 +39,7 @@ SHOWN = 12  # pictures of the grid
 @dataclass
 class Reconstruction:
     """`figures`: of `model` and `vae`, each metric's mean. `per_picture`: a record for each, with its key.
-    `rows`: of the grid, originals, VAE, model, (SHOWN, 3, S, S) uint8.
+    `rows`: of the grid, originals, VAE, model, (at most SHOWN, 3, S, S) uint8.
     """
 
     figures: dict[str, dict[str, float]]
@@ -101,18 +101,19 @@ def measure_reconstruction(
     kept = {name: _Kept() for name in (("model", "vae") if beside_vae else ("model",))}
     originals = _Kept()
     keys: list[str] = []
+    # Spread over the list, which may go class by class.
+    wanted = {place * len(pictures) // SHOWN for place in range(SHOWN)}
     for batch in grouped(pictures.decoded(workers, depth=2 * batch_size), batch_size):
         pixels = opened.pixels([picture for _, picture in batch])
         original = to_bytes(pixels)
-        if len(keys) < SHOWN:
-            originals.shown.append(original.cpu())
+        shown = [place for place, (number, _) in enumerate(batch) if number in wanted]
+        originals.shown.append(original[shown].cpu())
         if inception is not None and "rfid" in metrics:
             originals.looked.append(look(inception, original))
         for name, rebuilt in _rebuilt(opened, pixels, beside_vae):
             own = kept[name]
             found = to_bytes(rebuilt)
-            if len(keys) < SHOWN:
-                own.shown.append(found.cpu())
+            own.shown.append(found[shown].cpu())
             for metric, values in compare(found, original, metrics, lpips).items():
                 own.values.setdefault(metric, []).append(values)
             if inception is not None and "rfid" in metrics:
@@ -138,7 +139,7 @@ def measure_reconstruction(
     return Reconstruction(
         figures=figures,
         per_picture=records,
-        rows={name: torch.cat(own.shown)[:SHOWN] for name, own in rows.items()},
+        rows={name: torch.cat(own.shown) for name, own in rows.items()},
         pictures=len(keys),
         rejected=pictures.rejected,
         size=opened.size,

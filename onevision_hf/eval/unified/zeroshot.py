@@ -1,6 +1,6 @@
 """Naming pictures that were never labelled for it: the class whose texts are nearest.
 
-    measure_zeroshot("val/", open_model("M"), templates=("a photo of a {}.",))
+    measure_zeroshot(open_classes("val/"), open_model("M"), templates=("a photo of a {}.",))
 
 A class is the mean of the features of its names in every template, each of length 1 (arXiv 2103.00020,
 section 3.1.4). Nothing is trained, and the logit scale changes no order.
@@ -8,6 +8,7 @@ section 3.1.4). Nothing is trained, and the logit scale changes no order.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,43 @@ def class_features(
     return normalize(torch.stack(means), dim=-1)
 
 
+@dataclass
+class LabelledPictures:
+    """Pictures, the number of each one's class, and the classes' names: those of their folders."""
+
+    pictures: Pictures
+    labels: list[int]
+    classes: list[str]
+
+
+def open_classes(folder: str, limit: int | None = None) -> LabelledPictures:
+    """A folder with one of pictures for each class; at most `limit` pictures, spread evenly over the sorted
+    list.
+
+    Raises ValueError for fewer than two such folders.
+    """
+    source = open_source(folder)
+    items = [item for item in source.items if item.kind == "image"]
+    classes = classes_of(items)
+    if len(classes) < 2:
+        raise ValueError(
+            f"{folder}: expected one folder of pictures for each class, found {len(items)} pictures in "
+            f"{len(classes)} such folders"
+        )
+    if limit is not None and limit < len(items):
+        items = [items[number * len(items) // limit] for number in range(limit)]
+    numbers = {name: number for number, name in enumerate(classes)}
+    keys = [item.key for item in items]
+    pictures = Pictures(folder, keys, lambda number: open_picture(source.open(items[number])))
+    return LabelledPictures(pictures, [numbers[key.partition("/")[0]] for key in keys], classes)
+
+
 def measure_zeroshot(
-    folder: str,
+    labelled: LabelledPictures,
     opened: OpenedModel,
     *,
     templates: Sequence[str] = TEMPLATES["photo"],
     names: str | Path | None = None,
-    limit: int | None = None,
     batch_size: int = 64,
     workers: int = 4,
     step: Callable[[int], None] = lambda count: None,
@@ -92,30 +123,15 @@ def measure_zeroshot(
     """Top-1 and top-5 over the pictures, and by class, beside chance and the share of the largest class.
 
     Args:
-        folder: a folder with one of pictures for each class.
         names: a JSON file for `class_names`.
-        limit: take at most so many pictures, spread evenly over the sorted list.
 
     Raises:
-        ValueError: no folders of classes, fewer than two, a wrong template, nothing that can be read.
+        ValueError: a wrong template or file of names, nothing that can be read.
     """
     templates = check_templates(templates)
-    source = open_source(folder)
-    items = [item for item in source.items if item.kind == "image"]
-    classes = classes_of(items)
-    if len(classes) < 2:
-        raise ValueError(
-            f"{folder}: expected one folder of pictures for each class, found "
-            f"{len(items)} pictures in {len(classes)} such folders"
-        )
-    if limit is not None and limit < len(items):
-        items = [items[number * len(items) // limit] for number in range(limit)]
+    pictures, classes = labelled.pictures, labelled.classes
     names_of = class_names(classes, names)
     texts = class_features(opened, names_of, templates)
-    numbers = {name: number for number, name in enumerate(classes)}
-    pictures = Pictures(
-        folder, [i.key for i in items], lambda number: open_picture(source.open(items[number]))
-    )
     labels: list[int] = []
     best: list[Tensor] = []
     top = min(TOP, len(classes))
@@ -123,7 +139,7 @@ def measure_zeroshot(
         with torch.no_grad():
             features = opened.model.get_image_features(opened.pixels([p for _, p in batch])).float().cpu()
         best.append((normalize(features, dim=-1) @ texts.T).topk(top, dim=1).indices)
-        labels += [numbers[items[number].key.partition("/")[0]] for number, _ in batch]
+        labels += [labelled.labels[number] for number, _ in batch]
         step(len(batch))
     if not labels:
         raise none_left(pictures)
@@ -139,7 +155,7 @@ def measure_zeroshot(
         "pictures": len(labels),
         "classes": {
             name: {"pictures": int(counts[n]), "accuracy": (own[n] / counts[n]).item() if counts[n] else None}
-            for name, n in numbers.items()
+            for n, name in enumerate(classes)
         },
         "names": names_of,
         "templates": list(templates),
