@@ -81,7 +81,7 @@ class TrainSettings:
 
     steps: int = 1400
     batch: int = 32
-    muon_rate: float = 0.02
+    muon_rate: float = 0.007
     adam_rate: float = 3e-3
     weight_decay: float = 0.05
 
