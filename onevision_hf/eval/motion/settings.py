@@ -79,7 +79,7 @@ class ReaderSettings:
 class TrainSettings:
     """`steps` updates of `batch` clips; the rates fall linearly to a tenth in the second half."""
 
-    steps: int = 1400
+    steps: int = 1200
     batch: int = 32
     muon_rate: float = 0.007
     adam_rate: float = 3e-3
