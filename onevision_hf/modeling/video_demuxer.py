@@ -69,6 +69,19 @@ class PacketTable:
         return rank if self.size[rank] == packet.size else None
 
 
+def padded_packet(data: bytes) -> av.Packet:
+    """A packet of one's own, a copy of `data` with zeros behind it.
+
+    Decoders read beyond the end of a packet (FFmpeg's AV_INPUT_BUFFER_PADDING_SIZE). `av.Packet(data)` points
+    to the bytes of Python, behind which lies whatever the process has there; FFmpeg's own allocation is
+    longer than the data, and zero at the end.
+    """
+    packet = av.Packet(len(data))
+    if data:
+        packet.update(data)
+    return packet
+
+
 class Demuxer:
     """An open container that stands before the packet of rank `position`.
 
