@@ -29,6 +29,9 @@ COMMANDS: dict[str, Command] = {
     "cluster": Command(
         "onevision_hf.commands.cluster", "a folder of media -> features -> clusters -> labelled shards"
     ),
+    "export": Command(
+        "onevision_hf.commands.export", "an encoder as graphs for onnxruntime or torch, without this package"
+    ),
     "eval": Command(
         "onevision_hf.commands.evaluate", "measure an encoder or a model: probes, suites, benchmarks"
     ),
