@@ -32,6 +32,9 @@ COMMANDS: dict[str, Command] = {
     "export": Command(
         "onevision_hf.commands.export", "an encoder as graphs for onnxruntime or torch, without this package"
     ),
+    "doctor": Command(
+        "onevision_hf.commands.doctor", "what is installed and works here, and what to install for the rest"
+    ),
     "eval": Command(
         "onevision_hf.commands.evaluate", "measure an encoder or a model: probes, suites, benchmarks"
     ),
