@@ -29,6 +29,9 @@ COMMANDS: dict[str, Command] = {
     "cluster": Command(
         "onevision_hf.commands.cluster", "a folder of media -> features -> clusters -> labelled shards"
     ),
+    "patches": Command(
+        "onevision_hf.commands.patches", "a corpus of clips -> shards of selected patches to train from"
+    ),
     "export": Command(
         "onevision_hf.commands.export", "an encoder as graphs for onnxruntime or torch, without this package"
     ),
