@@ -149,3 +149,6 @@ ablation-unified: $(STAMP)  ## unified pre-training: do understanding and genera
 .PHONY: test-ray bench-scale
 test-ray: $(STAMP)  ## the tests that start a local Ray of two workers
 	$(BIN)/python -m pytest -m ray
+
+bench-scale: $(STAMP)  ## patch shards: clips/s by engine and workers, bytes a clip, how long a training waits
+	$(BIN)/python benchmarks/scale.py
