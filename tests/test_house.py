@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "patches": {"modeling", "run_folder", "clustering", "engines"},
     "conversion": {"modeling"},
     "training": {"modeling", "objectives", "pretraining", "synthetic", "clustering", "patches", "run_folder"},
-    "eval": {"modeling", "synthetic", "training", "clustering", "run_folder", "assets"},
+    "eval": {"modeling", "pretraining", "synthetic", "training", "clustering", "run_folder", "assets"},
 }
 # These sit on top and may import every room; no room may import them.
 ON_TOP = {"cli", "commands", "__init__", "__main__"}
