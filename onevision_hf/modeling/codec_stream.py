@@ -12,9 +12,9 @@ A window is what the processor makes of a file between the same times, to the bi
 
 Memory is bounded: the packets of a window and of the GOP before it are held, `max_bytes` at most, and as many
 again wait to be looked at; whoever reads too slowly holds up the source. A window comes when the first packet
-has come that is decoded at its end or later: the source's re-ordering (two or three pictures with B pictures,
-one without) after its last picture, plus the time to select and cut. `StreamWindow.delay` and `seconds` say
-how much that was.
+has come that is decoded at its end or later: that is one picture after its last one, or, where pictures are
+re-ordered, two to five (with two B pictures in a row); plus the time to select and cut. `StreamWindow.delay`
+and `seconds` say how much that was.
 """
 
 import dataclasses
@@ -75,7 +75,7 @@ class StreamWindow:
     selection: as of a file; `frame_ids` and `timestamps` count from the first picture of the segment.
     start, end: seconds of the first and the last picture in the window, from the first of the segment.
     segment: how often the stream changed its format, jumped or overran before.
-    delay: seconds of the stream that had to come after the window's end before it was known to be whole.
+    delay: seconds of the stream from the window's last picture to the newest one that had come by then.
     seconds: that selecting and cutting took.
     """
 
@@ -336,7 +336,7 @@ class CodecStream:
                 "pixel_attention_mask": torch.ones((1, count), dtype=torch.bool),
             }
         )
-        delay = max(0.0, segment.newest - finish)
+        delay = max(0.0, segment.latest - last)
         return StreamWindow(inputs, selection, first, last, self._segments, delay, seconds)
 
     def _event(self, kind: str, reason: str) -> StreamEvent:
@@ -375,6 +375,11 @@ class _Segment:
             return self._seconds(last.dts)
         # Without decoding times: no picture is shown before one that came so many pictures earlier.
         return self._seconds(min(self._recent)) if len(self._recent) > MAX_REORDER else -np.inf
+
+    @property
+    def latest(self) -> float:
+        """When the newest picture that has come is shown."""
+        return self._seconds(max(self._recent))
 
     @property
     def span(self) -> float:

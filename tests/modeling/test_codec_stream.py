@@ -97,7 +97,8 @@ def test_a_window_is_the_files_selection_between_the_same_times_to_the_bit(files
         assert_same_as_file(window, path)
     # Every picture lies in a window, and a whole one waits for the pictures that are re-ordered, no longer.
     assert windows[-1].end == pytest.approx((40 if name in ("hevc.ts", "vp9.webm") else 60) / 25 - 0.04)
-    assert all(window.delay <= 0.04 + 1e-6 for window in windows)
+    whole = [round(25 * window.delay) for window in windows if window.end < windows[-1].end]
+    assert set(whole) <= ({1} if name == "vp9.webm" else {2, 3, 4, 5})  # two B pictures in a row
 
 
 @pytest.mark.parametrize("settings", [{"preset": "published", "size": 112}, {"preset": "bits"}])
