@@ -11,6 +11,7 @@ last table multiplies the measured parts; 19 clips/s is what `docs/training.md` 
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import tempfile
@@ -108,6 +109,7 @@ def main() -> None:
         root = Path(folder)
         corpus = write_corpus(root / "clips", args.clips)
         core = core_seconds(corpus, root / "here")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
         for turn in range(args.rounds):
             for engine, workers in cases:
                 out = root / f"{engine}-{workers}-{turn}"
@@ -127,6 +129,7 @@ def main() -> None:
             for (engine, workers), runs in found.items()
         },
         "core_seconds": core,
+        "peak_bytes": peak,
         "bytes": bytes_of,
         "listing": listing(),
         "training": waits,
@@ -147,6 +150,7 @@ def report(figures: dict[str, Any], clips: int) -> str:
             ratio = rates[f"local {workers}"]["rate"] / rates[f"ray {workers}"]["rate"]
             lines.append(f"\ntime of a clip with Ray over the pool, {workers} worker(s): {ratio:.2f}")
     lines.append(f"\nprocessor time of a clip: {figures['core_seconds']:.2f} s of one core")
+    lines.append(f"\npeak memory of a process that cuts: {figures['peak_bytes'] / 1e6:,.0f} MB")
     source, shard = figures["bytes"]["source"], figures["bytes"]["shard"]
     lines.append(f"\nbytes a clip: {shard:,.0f} in shards, {source:,.0f} as video: {shard / source:.2f} x")
     lines += ["", "| training from | samples/s | waiting for data |", "|---|---|---|"]
