@@ -1,7 +1,7 @@
 """Patch shards at scale: clips a second by engine and workers, bytes a clip, and how long a training waits.
 
     make bench-scale
-    python benchmarks/scale.py --clips 32 --engines local
+    python benchmarks/scale.py --clips 8 --engines local
 
 Clips are copies of the bundled one (120 frames, 640 x 360). Rates count from the first shards on, so that
 starting processes (seconds, once) is told apart. Cases take turns; everything is measured in this run. The
@@ -101,6 +101,8 @@ def main() -> None:
     parser.add_argument("--engines", default="local,ray")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
+    if args.clips < 8:
+        parser.error(f"--clips {args.clips} are too few: a rate needs more shards than workers, so 8 or more")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # as the pool's; Ray's own choice is 15
     cases = [(engine, workers) for engine in args.engines.split(",") for workers in (1, 2)]
