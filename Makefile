@@ -64,7 +64,7 @@ bench-openvision3: $(STAMP)  ## OpenVision 3: the encoder, its VAE, and what cac
 wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use it there
 	$(BIN)/python tests/check_wheel.py
 
-check: lint test slow test-oldest test-eval wheel  ## what CI runs
+check: lint test slow test-ray test-oldest test-eval wheel  ## what CI runs
 
 .PHONY: codec-table
 codec-table: $(STAMP)  ## measure which codec gives which signal, into docs/codec-signals.md
@@ -145,3 +145,10 @@ bench-eval: $(STAMP)  ## answering many questions: against a plain loop, waiting
 .PHONY: ablation-unified
 ablation-unified: $(STAMP)  ## unified pre-training: do understanding and generation help one another, with curves
 	$(BIN)/python benchmarks/unified_ablation.py
+
+.PHONY: test-ray bench-scale
+test-ray: $(STAMP)  ## the tests that start a local Ray of two workers
+	$(BIN)/python -m pytest -m ray
+
+bench-scale: $(STAMP)  ## patch shards: clips/s by engine and workers, bytes a clip, how long a training waits
+	$(BIN)/python benchmarks/scale.py

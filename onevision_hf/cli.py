@@ -29,6 +29,15 @@ COMMANDS: dict[str, Command] = {
     "cluster": Command(
         "onevision_hf.commands.cluster", "a folder of media -> features -> clusters -> labelled shards"
     ),
+    "patches": Command(
+        "onevision_hf.commands.patches", "a corpus of clips -> shards of selected patches to train from"
+    ),
+    "export": Command(
+        "onevision_hf.commands.export", "an encoder as graphs for onnxruntime or torch, without this package"
+    ),
+    "doctor": Command(
+        "onevision_hf.commands.doctor", "what is installed and works here, and what to install for the rest"
+    ),
     "eval": Command(
         "onevision_hf.commands.evaluate", "measure an encoder or a model: probes, suites, benchmarks"
     ),
