@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "nearest": Command(
         "onevision_hf.commands.nearest", "the drawn clips that a clip is most like, and the motion in it"
     ),
+    "demo": Command("onevision_hf.commands.demo", "a page in the browser: drop a clip, see what is kept"),
     "cluster": Command(
         "onevision_hf.commands.cluster", "a folder of media -> features -> clusters -> labelled shards"
     ),
