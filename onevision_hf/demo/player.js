@@ -12,22 +12,25 @@ const start = () => {
   const pace = Number(panels.dataset.pace);
   const moments = JSON.parse(panels.dataset.moments);
   const captions = JSON.parse(panels.dataset.captions);
+  let shown = -1;
   const draw = () => {
     if (!panels.isConnected) return;
-    if (video.readyState >= 2) {
+    const t = Math.min(moments.length - 1, Math.floor(video.currentTime / pace + 1e-3));
+    if (video.readyState >= 2 && t !== shown) {
+      shown = t;
       for (const canvas of canvases) {
         const top = Number(canvas.dataset.panel) * canvas.height;
         canvas.getContext("2d").drawImage(
           video, 0, top, canvas.width, canvas.height, 0, 0, canvas.width, canvas.height);
       }
-      const t = Math.min(moments.length - 1, Math.floor(video.currentTime / pace + 1e-3));
       head.setAttribute("x1", moments[t]);
       head.setAttribute("x2", moments[t]);
       now.textContent = `frame ${t + 1} of ${moments.length}, ${captions[t]}`;
       panels.dataset.drawn = t + 1;
     }
-    requestAnimationFrame(draw);
+    setTimeout(() => requestAnimationFrame(draw), 10);
   };
+  video.addEventListener("seeked", () => { shown = -1; });
   button.onclick = () => {
     if (video.paused) video.play(); else video.pause();
     button.textContent = video.paused ? "play" : "pause";
