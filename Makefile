@@ -64,7 +64,7 @@ bench-openvision3: $(STAMP)  ## OpenVision 3: the encoder, its VAE, and what cac
 wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use it there
 	$(BIN)/python tests/check_wheel.py
 
-check: lint test slow test-oldest wheel  ## what CI runs
+check: lint test slow test-oldest test-eval wheel  ## what CI runs
 
 .PHONY: codec-table
 codec-table: $(STAMP)  ## measure which codec gives which signal, into docs/codec-signals.md

@@ -2,24 +2,29 @@
 
     make bench-multimodal-drawn                                     # minutes on two cores
     python benchmarks/multimodal_drawn.py --out out/drawn --clips 300 --steps 200
+    python benchmarks/multimodal_drawn.py --device cuda --workers 16 --clips 8000 --steps 4000 --batch 48
 
 Clips of one moving shape are drawn, and four questions asked of each: which way, how fast, what colour, what
 shape; with lettered choices, or open. A language model of half a million random parameters and a tokenizer of
 the questions' words are put behind `onevision_hf.tiny()` with `onevision assemble`'s own function; the
 connector and the language model learn, the tower stays as it is, so its features are computed once. Asked
-about clips of another seed, with their pixels and with zeros instead. What is trained is a folder for
-`onevision chat`.
+about clips of another seed, with their pixels and with zeros instead. What is trained is OUT/model, a folder
+for `onevision chat`; the figures are in OUT/result.json too.
 """
 
 import argparse
 import json
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -43,13 +48,29 @@ SETTINGS = {"size": 64, "num_frames": 64, "num_patches": 256}
 class Clips:
     """Drawn clips, read once, with the label of each family."""
 
-    def __init__(self, folder: Path, seed: int, count: int, processor):
+    def __init__(self, folder: Path, seed: int, count: int, processor, workers: int):
         media = folder / f"clips-{seed}"
-        produce(Job("clips", seed, "direction"), media, count)
+        produce(Job("clips", seed, "direction"), media, count, workers=workers)
         rows = read_manifest(media).select(["path", "labels"]).to_pylist()[:count]
         self.paths = [str(media / row["path"]) for row in rows]
         self.labels = [{name: row["labels"][name] for name in FAMILIES} for row in rows]
-        self.read = [processor.read_video(path) for path in self.paths]
+        if workers == 1:
+            self.read = [processor.read_video(path) for path in self.paths]
+            return
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, use_processor, (processor,)) as pool:
+            self.read = list(pool.map(read_clip, self.paths, chunksize=8))
+
+
+def use_processor(processor) -> None:
+    """Of a process that reads clips."""
+    global _processor
+    _processor = processor
+    torch.set_num_threads(1)
+
+
+def read_clip(path: str):
+    return _processor.read_video(path)
 
 
 def turn(family: str, label: str, dice: Dice, lettered: bool) -> tuple[str, str]:
@@ -91,7 +112,7 @@ def make_language_model(folder: Path) -> None:
 
 
 @torch.no_grad()
-def tower_features(model, clips: Clips, blank: bool = False, batch: int = 20) -> Tensor:
+def tower_features(model, clips: Clips, batch: int, blank: bool = False) -> Tensor:
     """(clips, patches, width): the tower is not trained, so this is done once."""
     found = []
     for start in range(0, len(clips.read), batch):
@@ -104,45 +125,48 @@ def tower_features(model, clips: Clips, blank: bool = False, batch: int = 20) ->
     return torch.cat(found)
 
 
-def batch_of(processor, clips: Clips, numbers: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
-    """Conversations of four questions each, one after another in a row."""
-    ids, labels, places = [], [], []
-    for number in numbers:
+class Steps(Dataset):
+    """Step -> which clips, and a conversation about each: four questions in any order, in either form."""
+
+    def __init__(self, processor, clips: Clips, steps: int, batch: int):
+        self.processor, self.clips, self.steps, self.batch = processor, clips, steps, batch
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Numbers (B,), ids and labels (B, L), padded on the right: a causal model does not see that."""
+        rng = np.random.default_rng(step)
+        numbers = rng.choice(len(self.clips.read), self.batch, replace=False)
+        rows = [self.conversation(int(number), rng) for number in numbers]
+        ids = pad_sequence([row["input_ids"] for row in rows], batch_first=True)
+        labels = pad_sequence([row["labels"] for row in rows], batch_first=True, padding_value=NOT_LEARNED)
+        return torch.from_numpy(numbers), ids, labels
+
+    def conversation(self, number: int, rng: np.random.Generator) -> dict[str, Tensor]:
         messages = []
         for place, family in enumerate(rng.permutation(FAMILIES)):
             dice = Dice(int(rng.integers(2**31)), "turn")
-            label = clips.labels[number][family]
+            label = self.clips.labels[number][family]
             asked, answer = turn(family, label, dice, lettered=bool(rng.integers(2)))
-            medium = [{"type": "video", "video": clips.read[number]}] if place == 0 else []
+            medium = [{"type": "video", "video": self.clips.read[number]}] if place == 0 else []
             messages.append({"role": "user", "content": [*medium, {"type": "text", "text": asked}]})
             messages.append({"role": "assistant", "content": answer})
-        one = processor.encode_dialogue(messages)
-        ids.append(one["input_ids"])
-        labels.append(one["labels"])
-        places.append(torch.arange(len(one["input_ids"])))
-    return {"input_ids": torch.cat(ids), "labels": torch.cat(labels), "position_ids": torch.cat(places)}
+        return self.processor.encode_dialogue(messages)
 
 
-def train(model, processor, clips: Clips, features: Tensor, steps: int, lr: float, batch: int) -> None:
-    rng = np.random.default_rng(0)
+def train(model, batches: DataLoader, features: Tensor, lr: float) -> None:
+    steps = len(batches)
     trained = [*model.connector.parameters(), *model.language_model.parameters()]
     optimizer = torch.optim.AdamW(trained, lr, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.1)
     model.train()
     start = time.perf_counter()
-    for step in range(steps):
-        numbers = rng.choice(len(clips.read), batch, replace=False)
-        text = batch_of(processor, clips, numbers, rng)
-        seen = [model.connector(features[number]) for number in numbers]
-        asked = (text["labels"][1:] != NOT_LEARNED).nonzero()[:, 0]
-        logits = model(
-            input_ids=text["input_ids"][None],
-            position_ids=text["position_ids"][None],
-            mm_encoder_outputs={"video": seen},
-            use_cache=False,
-            logits_to_keep=asked,
-        ).logits[0]
-        loss = nn.functional.cross_entropy(logits, text["labels"][1:][asked])
+    for step, batch in enumerate(batches):
+        numbers, ids, labels = (tensor.to(model.device) for tensor in batch)
+        seen = model.connector(features[numbers].flatten(0, 1))
+        logits = model(input_ids=ids, mm_encoder_outputs={"video": [seen]}, use_cache=False).logits
+        loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
@@ -154,15 +178,19 @@ def train(model, processor, clips: Clips, features: Tensor, steps: int, lr: floa
 
 
 @torch.no_grad()
-def accuracy(model, processor, clips: Clips, features: Tensor, lettered: bool, batch: int = 50) -> dict:
-    """Family -> (share of right answers, chance), each question asked alone, answered by `generate`."""
+def accuracy(
+    model, processor, clips: Clips, features: list[Tensor], lettered: bool, batch: int
+) -> dict[str, list[float]]:
+    """Family -> the share of right answers with each of the `features`, and chance. Each question is asked
+    alone and answered by `generate`.
+    """
     found = {}
     for family in FAMILIES:
         turns = [
             turn(family, labels[family], Dice(n, "test", family), lettered)
             for n, labels in enumerate(clips.labels)
         ]
-        right = 0
+        right = [0] * len(features)
         for start in range(0, len(turns), batch):
             part = range(start, min(start + batch, len(turns)))
             conversations = [
@@ -173,17 +201,19 @@ def accuracy(model, processor, clips: Clips, features: Tensor, lettered: bool, b
             inputs = processor.apply_chat_template(
                 conversations, tokenize=True, return_dict=True, add_generation_prompt=True
             )
-            seen = [model.connector(features[n]) for n in part]
-            output = model.generate(
-                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"],
-                mm_encoder_outputs={"video": seen}, max_new_tokens=6, do_sample=False,
-            )  # fmt: skip
-            said = processor.tokenizer.batch_decode(
-                output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-            )
-            right += sum(s.strip() == turns[n][1] for s, n in zip(said, part, strict=True))
+            text = {name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}
+            for number, own in enumerate(features):
+                output = model.generate(
+                    **text, mm_encoder_outputs={"video": [model.connector(own[n]) for n in part]},
+                    max_new_tokens=6, do_sample=False,
+                )  # fmt: skip
+                said = processor.tokenizer.batch_decode(
+                    output[:, text["input_ids"].shape[1] :], skip_special_tokens=True
+                )
+                right[number] += sum(s.strip() == turns[n][1] for s, n in zip(said, part, strict=True))
         choices = len(CLIP_FAMILIES[family].labels)
-        found[family] = (right / len(turns), 1 / min(4, choices) if lettered else 1 / choices)
+        chance = 1 / min(4, choices) if lettered else 1 / choices
+        found[family] = [*(count / len(turns) for count in right), chance]
     return found
 
 
@@ -196,6 +226,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--batch", type=int, default=12, help="clips a step, four questions each")
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw, read and write prompts")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     folder = args.out / "model"
@@ -203,31 +235,38 @@ def main() -> None:
         make_language_model(args.out / "llm")
         made = assemble(
             args.encoder or onevision_hf.tiny(), args.out / "llm", args.out / "assembled",
-            connector="patch_merger", video=SETTINGS,
+            connector="patch_merger", vision_feature_layer=-1, video=SETTINGS,
         )  # fmt: skip
         print(json.dumps(made.to_dict()))
-    start = folder if folder.exists() else args.out / "assembled"
-    model = AutoModelForImageTextToText.from_pretrained(start).eval()
-    processor = AutoProcessor.from_pretrained(start)
-    held_out = Clips(args.out, TEST_SEED, args.held_out, processor)
-    if not folder.exists():
-        clips = Clips(args.out, TRAIN_SEED, args.clips, processor)
-        print(f"{len(clips.read)} clips read", flush=True)
-        train(model, processor, clips, tower_features(model, clips), args.steps, args.lr, args.batch)
+    source = folder if folder.exists() else args.out / "assembled"
+    processor = AutoProcessor.from_pretrained(source)
+    start = time.perf_counter()
+    held_out = Clips(args.out, TEST_SEED, args.held_out, processor, args.workers)
+    clips = None if folder.exists() else Clips(args.out, TRAIN_SEED, args.clips, processor, args.workers)
+    print(f"clips drawn and read, {time.perf_counter() - start:.0f} s", flush=True)
+    model = AutoModelForImageTextToText.from_pretrained(source).to(args.device).eval()
+    at_once = 20 if args.device == "cpu" else 256
+    if clips is not None:
+        steps = Steps(processor, clips, args.steps, args.batch)
+        batches = DataLoader(steps, batch_size=None, num_workers=max(args.workers - 1, 1))
+        train(model, batches, tower_features(model, clips, at_once), args.lr)
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-    seen = tower_features(model, held_out)
-    blind = tower_features(model, held_out, blank=True)
+    seen = tower_features(model, held_out, at_once)
+    blind = tower_features(model, held_out, at_once, blank=True)
     print(f"\n{len(held_out.read)} held-out clips | question | with pixels | pixels zeroed | chance")
+    result: dict = {"clips": args.clips, "steps": args.steps, "batch": args.batch, "held_out": args.held_out}
     for lettered in (True, False):
         form = "letter" if lettered else "open"
-        both = [accuracy(model, processor, held_out, features, lettered) for features in (seen, blind)]
-        for family in FAMILIES:
-            (with_pixels, chance), (without, _) = (one[family] for one in both)
-            print(f"| {form} | {family} | {with_pixels:.3f} | {without:.3f} | {chance:.3f} |")
-        means = [np.mean([one[family][0] for family in FAMILIES]) for one in both]
-        chance = np.mean([both[0][family][1] for family in FAMILIES])
-        print(f"| {form} | mean | {means[0]:.3f} | {means[1]:.3f} | {chance:.3f} |", flush=True)
+        found = accuracy(model, processor, held_out, [seen, blind], lettered, 2 * at_once)
+        found["mean"] = [float(np.mean(column)) for column in zip(*found.values(), strict=True)]
+        for family, (with_pixels, without, chance) in found.items():
+            print(f"| {form} | {family} | {with_pixels:.3f} | {without:.3f} | {chance:.3f} |", flush=True)
+        result[form] = found
+    seconds = time.perf_counter() - start
+    print(f"{seconds:.0f} s on {args.device}, torch {torch.__version__}")
+    result |= {"seconds": seconds, "device": args.device}
+    (args.out / "result.json").write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,9 @@ COMMANDS: dict[str, Command] = {
         "onevision_hf.commands.extract_encoder", "the tower of a multimodal model -> an encoder's folder"
     ),
     "latents": Command("onevision_hf.commands.latents", "cache what OpenVision 3's VAE makes of pictures"),
+    "export-tokens": Command(
+        "onevision_hf.commands.export_tokens", "the tokens of a unified model, for trainers of generators"
+    ),
     "push": Command("onevision_hf.commands.push", "publish a folder to a Hub repository"),
 }
 

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "clustering": {"modeling", "run_folder"},
     "conversion": {"modeling"},
     "training": {"modeling", "objectives", "pretraining", "synthetic", "clustering", "run_folder"},
-    "eval": {"modeling", "synthetic", "training", "clustering", "run_folder", "assets"},
+    "eval": {"modeling", "pretraining", "synthetic", "training", "clustering", "run_folder", "assets"},
 }
 # These sit on top and may import every room; no room may import them.
 ON_TOP = {"cli", "commands", "demo", "__init__", "__main__"}

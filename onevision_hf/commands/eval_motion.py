@@ -47,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="F", help="every cell as one JSON document too")
     parser.add_argument("--redo", action="store_true", help="empty a --work folder that holds other clips")
+    parser.add_argument("--device", default=None, help="cpu, cuda, ... (cuda when there is one)")
     parser.add_argument("--workers", type=int, help="processes, one thread each (default: one a core)")
 
 
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
         model=_model(args.model),
         clips=args.clips,
         workers=args.workers,
+        device=args.device,
         redo=args.redo,
         say=say,
     )

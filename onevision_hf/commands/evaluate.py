@@ -35,6 +35,16 @@ EVALUATIONS: dict[str, Evaluation] = {
         "onevision_hf.commands.eval_motion",
         "the motion suite: codec input against whole frames at equal budget",
     ),
+    "reconstruction": Evaluation(
+        "onevision_hf.commands.eval_reconstruction", "how well a unified model rebuilds pictures"
+    ),
+    "generation": Evaluation(
+        "onevision_hf.commands.eval_generation", "generated pictures against a reference set"
+    ),
+    "zeroshot": Evaluation("onevision_hf.commands.eval_zeroshot", "name pictures by the nearest text"),
+    "retrieval": Evaluation(
+        "onevision_hf.commands.eval_retrieval", "find the text of a picture, and the picture of a text"
+    ),
 }
 
 

@@ -74,6 +74,11 @@ class Report:
         group = f"{task}_" if task == "mvbench" else None
         return [b for b in self.broken if b.task == task or (group and b.task.startswith(group))]
 
+    def short(self, row: Row) -> bool:
+        """Whether fewer questions were there than the data set's card says; those left out were there."""
+        skipped = sum(item.counted == "skipped" for item in self.broken_in(row))
+        return row.documents + skipped < row.benchmark.documents
+
     def published_of(self, table: SuiteTable, row: Row) -> list[float]:
         """On 0 to 100."""
         return [row.benchmark.published(value) for value in table.rows[row.name]]
@@ -105,6 +110,7 @@ class Report:
                         "figure": row.figure,
                         "raw": row.raw,
                         "documents": row.documents,
+                        "documents_published": row.benchmark.documents,
                         "broken": len(self.broken_in(row)),
                         "published": dict(zip(keys, self.published_of(table, row), strict=True)),
                         "published_source": table.source,
@@ -131,6 +137,13 @@ class Report:
             lines += [
                 "",
                 f"**The first {self.limit} questions of each task only: not comparable with anything.**",
+            ]
+        short = sum(map(self.short, self.rows))
+        if short and self.limit is None:
+            lines += [
+                "",
+                f"**{short} of {len(self.rows)} rows are of data sets that are not whole: not comparable "
+                "with anything.** `onevision eval prepare` says what is missing.",
             ]
         if self.broken:
             lines += [
@@ -174,7 +187,8 @@ class Report:
             ours = "-" if row.figure is None else f"**{row.figure:.1f}**"
             published = " | ".join(f"{value:.1f}" for value in self.published_of(table, row))
             broken = len(self.broken_in(row)) or ""
-            yield f"| {row.name} | {ours} | {published} | {row.documents} | {broken} |"
+            asked = f"{row.documents}" + (f" of {row.benchmark.documents}" if self.short(row) else "")
+            yield f"| {row.name} | {ours} | {published} | {asked} | {broken} |"
         for name, mean, values in self.means(table):
             published = " | ".join(f"{value:.1f}" for value in values)
             yield f"| *{name}* | **{mean:.1f}** | {published} | | |"

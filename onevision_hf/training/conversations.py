@@ -45,6 +45,10 @@ class Conversations:
     def __len__(self) -> int:
         return len(self._records)
 
+    def part(self, numbers: Sequence[int]) -> "Conversations":
+        """The rows of these numbers."""
+        return Conversations([self._records[number] for number in numbers], self._root, self._name)
+
     def __getitem__(self, index: int) -> Conversation:
         """Raises MediaError for a record that is no conversation."""
         record = self._records[int(index)]

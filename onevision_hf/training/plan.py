@@ -15,7 +15,7 @@ from ..modeling.vae_openvision3 import MissingVAEError, load_vae
 from ..pretraining import MissingLPIPSError, load_lpips
 from ..pretraining.tokenizer import load_tokenizer
 from .cluster_task import encoder_config
-from .config import ConfigError, HeadConfig, TrainConfig, total_steps
+from .config import HeadConfig, TrainConfig, total_steps
 from .pairs import open_pairs
 from .sources import Rows, open_rows
 from .stand_in import RandomPairs, RandomRows
@@ -75,10 +75,11 @@ def memory(config: TrainConfig, task: Any, parameters: int, processes: int) -> d
     """
     optim = config.optim
     parts = processes if optim.parallel == "fsdp" else 1
+    trained = task.trained() if hasattr(task, "trained") else parameters
     found = {
         "weights": 4 * parameters // parts,
-        "gradients": 4 * parameters // parts,
-        "moments": 8 * parameters // parts,
+        "gradients": 4 * trained // parts,
+        "moments": 8 * trained // parts,
     }
     if optim.ema:
         found["average"] = 4 * parameters // parts
@@ -109,14 +110,17 @@ def describe(config: TrainConfig, task: Any, lines: list[str], processes: int) -
     )
     if centers:
         said += "; centers " + ", ".join(f"{name} {count}" for name, count in centers.items())
+    if hasattr(task, "trained"):
+        said += f"; {task.trained() / 1e6:.1f} M of them are trained"
+    many, small = getattr(task, "units", ("samples", "patches"))
     return "\n".join(
         [
             f"plan of {config.out} on {processes} process(es)",
             f"parameters: {said}",
             *lines,
-            f"an optimizer step: {samples} samples, {per_step} patches in "
+            f"an optimizer step: {samples} {many}, {per_step} {small} in "
             f"{config.optim.accumulation} micro-batch(es)",
-            f"steps: {steps}, {steps * samples} samples",
+            f"steps: {steps}, {steps * samples} {many}",
             "memory of a process:",
             *table,
             f"  {'sum':<28}{sum(parts.values()) / 2**30:>10.3f} GiB",
@@ -130,7 +134,7 @@ def shrunk(config: TrainConfig, ways: int, processes: int) -> tuple[TrainConfig,
     small.validation.every, small.trackers, small.log_every = 0, [], 1
     small.keep, small.save_every, small.optim.accumulation = 1, 10**9, 1
     small.workers = min(small.workers, 2)
-    on_cpu = _small(small)
+    on_cpu = on_processor(small)
     if on_cpu and small.optim.precision != "float32":
         small.optim.precision = "float32"  # processors emulate bfloat16, many times slower
         notes.append("float32")
@@ -167,23 +171,27 @@ def _with_frozen(config: TrainConfig, folder: Path) -> list[str]:
     try:
         load_vae(found)
     except MissingVAEError as error:
-        from diffusers import AutoencoderKL
-
-        channels = [32] * 4 if _small(config) else [128, 256, 512, 512]
-        vae: Any = AutoencoderKL(
-            down_block_types=["DownEncoderBlock2D"] * 4,
-            up_block_types=["UpDecoderBlock2D"] * 4,
-            block_out_channels=channels,
-            layers_per_block=2,
-            latent_channels=found.latent_channels,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-        )
-        vae.save_pretrained(folder)
+        notes.append(stand_in_vae(found, folder, on_processor(config), error))
         unified.vae = str(folder)
-        size = "a small" if _small(config) else "one of the published size"
-        notes.append(f"VAE: {str(error).partition(':')[0]}; {size}, with random weights, instead")
     return notes
+
+
+def stand_in_vae(config: Any, folder: Path, small: bool, error: MissingVAEError) -> str:
+    """Write a VAE of random weights for a model of this config; a line that says so."""
+    from diffusers import AutoencoderKL
+
+    vae: Any = AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        block_out_channels=[32] * 4 if small else [128, 256, 512, 512],
+        layers_per_block=2,
+        latent_channels=config.latent_channels,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+    vae.save_pretrained(folder)
+    size = "a small one" if small else "one of the published size"
+    return f"VAE: {str(error).partition(':')[0]}; {size}, with random weights, instead"
 
 
 def dry_run(config: TrainConfig, processes: int | None = None) -> int:
@@ -193,9 +201,11 @@ def dry_run(config: TrainConfig, processes: int | None = None) -> int:
     from .loop import Trainer
     from .tasks import make_task
 
-    if config.task == "vl":
-        raise ConfigError("a dry run does not plan the task vl: use --max-steps 2")
     logging.set_verbosity_error()
+    if config.task == "vl":
+        from .vl_plan import dry_run_vl
+
+        return dry_run_vl(config, processes)
     state = PartialState(cpu=config.device == "cpu")
     ways = state.num_processes
     config, first = _without_absent_start(config)
@@ -215,7 +225,7 @@ def dry_run(config: TrainConfig, processes: int | None = None) -> int:
         known = getattr(rows[name], "classes", None)
         if name in random:
             head.classes = (
-                min(head.classes or UNKNOWN_CLASSES, CPU_CLASSES) if _small(small) else head.classes
+                min(head.classes or UNKNOWN_CLASSES, CPU_CLASSES) if on_processor(small) else head.classes
             )
             used[name] = _random_rows(config, head, head.classes or UNKNOWN_CLASSES)
         else:
@@ -235,7 +245,7 @@ def dry_run(config: TrainConfig, processes: int | None = None) -> int:
         trainer.save = lambda: Path()  # type: ignore[method-assign]
         status = trainer.fit()
     if state.is_main_process and status == 0:
-        print(f"two steps done; {_peak(trainer.device)}")
+        print(f"two steps done; {peak(trainer.device)}")
     return status
 
 
@@ -249,11 +259,11 @@ def _without_absent_start(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     return found, [f"weights: {start} does not exist; random ones of size {config.model.size} instead"]
 
 
-def _small(config: TrainConfig) -> bool:
+def on_processor(config: TrainConfig) -> bool:
     return config.device == "cpu" or not torch.cuda.is_available()
 
 
-def _peak(device: torch.device) -> str:
+def peak(device: torch.device) -> str:
     if device.type == "cuda":
         return f"peak memory of the device {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
     return f"peak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"

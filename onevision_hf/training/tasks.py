@@ -43,6 +43,7 @@ class Task(Protocol):
         processes as `torch.chunk` cuts; it stays out of DDP and FSDP and has `grad_norm()` over all rows.
     weights: of the losses in the sum.
     learning_rates: optional; a module's name -> a multiple of `lr` for the parameters under it.
+    units: optional; what a stream's samples and what they are made of are called, in the plan.
     """
 
     streams: list[Stream]
@@ -70,10 +71,11 @@ class Task(Protocol):
         """Bytes on one of `processes` processes by part, for what is split, before it is built."""
 
     def parameters(self) -> dict[str, int]:
-        """How many the model has, by part, before it is built."""
+        """How many the model has, by part, before it is built. A task that does not train them all has
+        `trained()` too, how many it does."""
 
     def stacks(self) -> list[Stack]:
-        """The layers that every stream goes through; of each stream the first are its encoder's."""
+        """The layers that every stream goes through; of each stream the first take what a step reads."""
 
     def export(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         """Write what `from_pretrained` loads, from the model's whole state; the first process calls this."""

@@ -27,7 +27,7 @@ from .data import Stream
 from .order import MODEL, Order
 from .packing import Measurer, measure, pack
 from .sources import Rows
-from .tasks import Inputs
+from .tasks import Inputs, Stack
 from .views import Sample
 
 NAME = "vl"
@@ -147,13 +147,20 @@ class VLTask:
     """See `tasks.Task`."""
 
     auto_class = "AutoModelForImageTextToText"
+    units = ("packs", "tokens")
 
     def __init__(self, config: TrainConfig, rows: Mapping[str, Rows]):
         vl = config.vl
         if config.validation.every:
             raise ConfigError("validation.every is for encoders: a multimodal model has `onevision eval`")
         self.config, self.vl = config, vl
-        self.model_config: Any = AutoConfig.from_pretrained(vl.model)
+        try:
+            self.model_config: Any = AutoConfig.from_pretrained(vl.model)
+        except OSError as error:
+            raise ConfigError(
+                f"vl.model is {vl.model!r}, and no model can be read there: `onevision assemble` puts one "
+                f"together ({error})"
+            ) from error
         if not isinstance(self.model_config, OneVisionVLConfig):
             raise ConfigError(
                 f"vl.model is a {self.model_config.model_type}, expected {OneVisionVLConfig.model_type}: "
@@ -162,8 +169,8 @@ class VLTask:
         self.processor: Any = AutoProcessor.from_pretrained(vl.model)
         conversations = rows.get(NAME) or open_conversations(vl.source, vl.media_root)
         measurer = Measurer(self.processor, vl.prompt == "plain", vl.settings)
-        lengths = measure(conversations, measurer, Path(config.out) / LENGTHS)
-        packs = pack(lengths, vl.token_budget, config.seed)
+        self.lengths = measure(conversations, measurer, Path(config.out) / LENGTHS)
+        packs = pack(self.lengths, vl.token_budget, config.seed)
         packed: Any = PackedRows(conversations, packs)
         view = PackView(self.processor, vl)
         order = Order(len(packed), config.seed, 0)
@@ -179,8 +186,7 @@ class VLTask:
         # Float32 whatever the file holds: bfloat16 weights would swallow most small updates.
         model = OneVisionVLForConditionalGeneration.from_pretrained(self.vl.model, dtype=torch.float32)
         self.generation_config = model.generation_config
-        for part, rate in self.learning_rates.items():
-            getattr(model, part).requires_grad_(rate > 0)
+        self._freeze(model)
         if self.learning_rates["vision_tower"] > 0:
             freeze_unread(model)
         if self.config.optim.gradient_checkpointing:
@@ -190,6 +196,10 @@ class VLTask:
             learner = with_adapter(model, self.vl)
         trained = max(self.vl.tower_lr, self.vl.connector_lr) > 0
         self.model = VLLearner(learner, trains_media=trained)
+
+    def _freeze(self, model: nn.Module) -> None:
+        for part, rate in self.learning_rates.items():
+            getattr(model, part).requires_grad_(rate > 0)
 
     def prepare(self, inputs: Inputs, key: int) -> Tensor:
         """How many tokens all processes learn in this micro-batch, ()."""
@@ -214,6 +224,37 @@ class VLTask:
     def memory(self, processes: int) -> dict[str, int]:
         return {}
 
+    def parameters(self) -> dict[str, int]:
+        return self._count(trained=False)
+
+    def trained(self) -> int:
+        """How many have a gradient, the layers of the tower that no feature depends on among them."""
+        return sum(self._count(trained=True).values())
+
+    def _count(self, trained: bool) -> dict[str, int]:
+        """Of each part, and of the adapter with its copy of the connector."""
+        with torch.device("meta"):
+            outline: nn.Module = OneVisionVLForConditionalGeneration(self.model_config)
+            self._freeze(outline)
+            if self.vl.lora_rank:
+                outline = with_adapter(outline, self.vl)
+        found = dict.fromkeys([*PARTS, *(["adapter"] if self.vl.lora_rank else [])], 0)
+        for name, parameter in outline.named_parameters():
+            added = ".lora_" in name or ".modules_to_save." in name
+            part = "adapter" if added else name.removeprefix("base_model.model.").partition(".")[0]
+            found[part] += parameter.numel() if parameter.requires_grad or not trained else 0
+        return found
+
+    def stacks(self) -> list[Stack]:
+        """The language model's layers, and the tower's where they keep anything for a backward pass."""
+        text, tower = self.model_config.text_config, self.model_config.vision_config
+        tokens, layers = self.vl.token_budget, layers_of(tower)
+        found = [Stack(NAME, self.vl.batch_size, tokens, text.hidden_size, layers_of(text))]
+        if self.vl.tower_lr:
+            patches = tokens * self.model_config.merge_size**2
+            found.append(Stack(NAME, self.vl.batch_size, patches, tower.hidden_size, layers))
+        return found
+
     def export(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         tensors = {key.removeprefix("vl."): value for key, value in state.items()}
         if self.vl.lora_rank:
@@ -225,6 +266,10 @@ class VLTask:
             model.generation_config = self.generation_config
             model.save_pretrained(folder, state_dict=tensors)
         self.processor.save_pretrained(folder)
+
+
+def layers_of(config: Any) -> int:
+    return getattr(config, "num_hidden_layers", None) or config.depth  # Qwen's tower has another name for it
 
 
 def unpadded(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

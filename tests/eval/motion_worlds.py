@@ -5,7 +5,7 @@ from dataclasses import replace
 from onevision_hf.eval.motion import ReaderSettings, SuiteSettings, TrainSettings
 from onevision_hf.eval.motion.settings import ClipSettings
 
-BRIEF = TrainSettings(steps=2, small=4, large=4)
+BRIEF = TrainSettings(steps=2, batch=4)
 TINY = SuiteSettings(
     train=24,
     test=24,

@@ -6,7 +6,7 @@ import torch
 
 from onevision_hf.eval.motion import ReaderSettings, TrainSettings, symmetry
 from onevision_hf.eval.motion.reader import Reader, rotary_table, rotate
-from onevision_hf.eval.motion.training import InputData, Muon, orthogonal, predict, train
+from onevision_hf.eval.motion.training import InputData, Muon, Step, orthogonal, predict, train
 from onevision_hf.synthetic.families import DIRECTIONS, ORIENTATIONS
 from onevision_hf.synthetic.grounds import fine_lines
 
@@ -36,7 +36,7 @@ def shown_steps(count: int, seed: int) -> InputData:
 def test_the_reader_learns_a_direction_from_positions_alone_and_reads_time_backwards_as_the_other_way():
     torch.manual_seed(0)
     reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2)
-    train(reader, shown_steps(400, 0), WAYS, TrainSettings(steps=250, small=16, large=16), seed=0)
+    train(reader, shown_steps(400, 0), WAYS, TrainSettings(steps=250, batch=16), seed=0)
     data = shown_steps(200, 1)
     right = predict(reader, data)[:, 0].argmax(-1) == data.labels[:, 0]
     assert right.float().mean() > 0.9
@@ -51,7 +51,7 @@ def test_training_is_the_same_for_the_same_seed():
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2)
-        train(reader, shown_steps(40, 0), WAYS, TrainSettings(steps=4, small=4, large=8), seed)
+        train(reader, shown_steps(40, 0), WAYS, TrainSettings(steps=4, batch=8), seed)
         found.append(predict(reader, shown_steps(8, 1)))
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
@@ -61,7 +61,7 @@ def test_clips_without_a_label_do_not_count():
     reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 2, 2)
     data = shown_steps(16, 0)
     data.labels = torch.cat([data.labels, torch.full_like(data.labels, -1)], 1)
-    train(reader, data, WAYS | {"never asked": ("a", "b")}, TrainSettings(steps=3, small=4, large=4), 0)
+    train(reader, data, WAYS | {"never asked": ("a", "b")}, TrainSettings(steps=3, batch=4), 0)
     assert reader.probes.head[0].abs().sum() > 0 and reader.probes.head[1].abs().sum() == 0
 
 
@@ -125,3 +125,17 @@ def test_a_turned_clip_moves_the_way_that_its_turned_label_says(turn):
             for n in ORIENTATIONS
         }
         assert max(fits, key=lambda n: fits[n]) == told
+
+
+@pytest.mark.gpu
+def test_updates_that_a_gpu_plays_back_are_those_that_it_would_do(monkeypatch):
+    found = []
+    for unrecorded in (3, 30):
+        monkeypatch.setattr(Step, "UNRECORDED", unrecorded)
+        torch.manual_seed(0)
+        reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2).cuda()
+        data = shown_steps(200, 0).to(torch.device("cuda"))
+        train(reader, data, WAYS, TrainSettings(steps=30, batch=16), seed=0)
+        found.append(predict(reader, shown_steps(20, 1).to(torch.device("cuda"))))
+    assert found[0].abs().max() > 0.1
+    assert torch.allclose(*found, rtol=1e-3, atol=1e-3)

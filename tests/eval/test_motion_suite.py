@@ -138,7 +138,7 @@ def test_other_training_is_another_result_and_another_size_another_folder(work, 
         "run_cell",
         lambda job, cell: ran.append(cell) or {**document["cells"][0], "settings": job.key(cell)},
     )
-    run_suite(replace(ONE_CELL, training=TrainSettings(steps=3, small=4, large=4)), work, workers=1)
+    run_suite(replace(ONE_CELL, training=TrainSettings(steps=3, batch=4)), work, workers=1)
     assert len(ran) == 1
     with pytest.raises(ValueError, match="was made from something else: clips was"):
         run_suite(replace(ONE_CELL, clips=replace(TINY.clips, seed=7)), work, workers=1)
@@ -191,6 +191,13 @@ def test_budgets_and_inputs_that_cannot_be_are_refused():
         SuiteSettings(reader=ReaderSettings(patch_size=12))
     with pytest.raises(ValueError, match="ceilings are known for"):
         run_suite(replace(ONE_CELL, budgets=(3 / 32,)), "never made", workers=1)
+
+
+def test_a_gpu_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match="torch finds no GPU for the device 'cuda': leave it out"):
+        run_suite(ONE_CELL, tmp_path, device="cuda")
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_cells_of_the_goals_come_first():

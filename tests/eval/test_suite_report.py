@@ -36,6 +36,19 @@ def test_a_limited_run_says_that_it_compares_with_nothing():
     assert "not comparable with anything" in report_of("videomme", limit=5).as_markdown()
 
 
+def test_a_data_set_that_is_not_whole_is_told_apart():
+    whole = report_of("tomato,docvqa_val")
+    assert "not whole" not in whole.as_markdown()
+    rows = [Row(row.benchmark, row.figure, row.documents - 4, row.raw) for row in whole.rows]
+    text = Report("runs/vl", "f" * 64, {}, {}, rows).as_markdown()
+    assert "**2 of 2 rows are of data sets that are not whole: not comparable" in text
+    assert "| 1480 of 1484 |" in text and "| 5345 of 5349 |" in text
+    # Questions that were left out for their media were there.
+    left_out = [Broken("tomato", number, "a.mp4", "cut off", "skipped") for number in range(4)]
+    text = Report("runs/vl", "f" * 64, {}, {}, rows, left_out).as_markdown()
+    assert "**1 of 2 rows are" in text and "| 1480 | 4 |" in text
+
+
 def test_broken_media_are_listed_with_reason_and_what_they_count_as(tmp_path):
     broken = [
         Broken("mvbench_action_count", 3, "a|b.mp4", "cut\noff", "wrong"),

@@ -14,6 +14,9 @@ import pytest
 
 from onevision_hf import cli
 
+# Each starts processes that read a whole library first: minutes on a machine that is busy otherwise.
+pytestmark = pytest.mark.timeout(1200)
+PATIENCE = 900  # seconds, for one of them
 REPOSITORY = Path(__file__).parents[2]
 TASKS = "videomme,mlvu_dev,tomato,docvqa_val,chartqa"
 QUESTIONS = 6 + 7 + 3 + 3 + 3
@@ -31,7 +34,7 @@ def run_to_end(command: list[str], cwd: Path) -> None:
         command, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         try:
-            output, _ = process.communicate(timeout=270)
+            output, _ = process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             process.terminate()
             output, _ = process.communicate()
@@ -85,7 +88,7 @@ def test_a_killed_run_goes_on_where_it_was(suite: Any, whole: Path, tmp_path: Pa
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 280
+    deadline = time.monotonic() + PATIENCE
     while len(journalled(out / "answers")) < 4:
         assert started.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
         time.sleep(0.01)

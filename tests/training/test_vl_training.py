@@ -20,13 +20,17 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from vl_tiny import prompt, tiny_config, tiny_model, tiny_processor, user
 from vl_workers import make_config, train
 
+from onevision_hf import OpenVision3Config
 from onevision_hf.clustering.sources import MediaError
 from onevision_hf.commands.chat import _load
+from onevision_hf.conversion.multimodal import make_processor
 from onevision_hf.training.config import ConfigError, load_config
 from onevision_hf.training.conversations import as_messages, open_conversations
 from onevision_hf.training.data import collate
 from onevision_hf.training.optimisation import Optimizers
 from onevision_hf.training.packing import Measurer, measure, pack
+from onevision_hf.training.plan import dry_run, memory
+from onevision_hf.training.vl_plan import some
 from onevision_hf.training.vl_task import PackView, VLTask, unpadded
 
 
@@ -373,6 +377,87 @@ def test_lora_saves_an_adapter_that_reloads(folder, tmp_path):
         torch.testing.assert_close(merged(**inputs).logits, adapted(**inputs).logits, rtol=1e-4, atol=1e-5)
 
 
+# -- the plan --
+
+
+def planned(config, capsys, processes: int = 1) -> str:
+    """What a dry run says; it leaves nothing."""
+    assert dry_run(config, processes) == 0
+    assert not Path(config.out).exists()
+    said = capsys.readouterr().out
+    assert "two steps done" in said
+    return said
+
+
+def test_a_dry_run_plans_the_conversations_and_what_is_trained(folder, tmp_path, capsys):
+    config = make_config(folder, tmp_path / "run", vl={"tower_lr": 0.0, "llm_lr": 0.0}, steps=50)
+    said = planned(config, capsys, processes=2)
+    task = VLTask(config, {})
+    packs = len(task.streams[0].rows.packs)
+    assert f"vl: 24 conversations at {folder / 'asked.json'}" in said
+    assert f"packs: about {packs} of 260 tokens" in said
+    assert "4 packs, 1040 tokens in 1 micro-batch(es)" in said and "steps: 50, 200 packs" in said
+    model = tiny_model("patch_merger")
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (model, model.connector)]
+    # The weights of all; AdamW's two moments and the gradient of the connector alone.
+    found = memory(config, task, sizes[0], 1)
+    assert (found["weights"], found["gradients"], found["moments"]) == (
+        4 * sizes[0], 4 * sizes[1], 8 * sizes[1],
+    )  # fmt: skip
+    assert sum(task.parameters().values()) == sizes[0] and f"{sizes[1] / 1e6:.1f} M of them are" in said
+
+
+def test_the_plan_of_an_adapter_counts_what_a_trainer_holds(folder, tmp_path):
+    config = make_config(folder, tmp_path, vl={"tower_lr": 0.0, "lora_rank": 4})
+    task = VLTask(config, {})
+    planned = task.parameters(), task.trained()
+    task.build()
+    own = list(task.model.parameters())
+    assert sum(planned[0].values()) == sum(p.numel() for p in own)
+    assert planned[1] == sum(p.numel() for p in own if p.requires_grad)
+
+
+def test_a_dry_run_of_a_deep_model_without_data_takes_a_shallow_one(folder, tmp_path, capsys):
+    """On a processor; the plan is of the whole model, behind a tower whose VAE is not there."""
+    vision = OpenVision3Config.tiny(num_hidden_layers=4, vae_name_or_path=str(tmp_path / "absent"))
+    model = tiny_model(vision=vision)
+    model.save_pretrained(tmp_path / "deep")
+    parts = tiny_processor(model.config)
+    colours = ([0.5] * 3, [0.5] * 3)
+    make_processor(model.config, parts.tokenizer, colours=colours).save_pretrained(tmp_path / "deep")
+    absent = {"model": str(tmp_path / "deep"), "source": "absent.json", "token_budget": 4096}
+    config = make_config(folder, tmp_path / "run", vl={**absent, "tower_lr": 0.0, "prompt": "plain"})
+    said = planned(config, capsys)
+    assert "vl: no data (absent.json does not exist); random pictures instead" in said
+    assert "2 of 4 layers of the tower" in said and "random weights, instead" in said
+    assert (
+        f"{sum(p.numel() for p in model.vision_tower.parameters()) / 1e6:.1f} M in the vision tower" in said
+    )
+
+
+def test_a_dry_run_says_what_of_the_source_cannot_be_trained_on(folder, tmp_path, capsys):
+    records = json.loads((folder / "asked.json").read_text())
+    records[0]["image"] = "gone.png"
+    records[1]["conversations"][1]["value"] = "Yes" * 200
+    (tmp_path / "asked.json").write_text(json.dumps(records))
+    changes = {"source": str(tmp_path / "asked.json"), "media_root": str(folder)}
+    said = planned(make_config(folder, tmp_path / "run", vl=changes), capsys)
+    assert "1 of 24 conversations cannot be read" in said
+    assert "1 of 24 are longer than vl.token_budget and will not be trained on" in said
+    elsewhere = [record for record in records if "image" in record]
+    (tmp_path / "asked.json").write_text(json.dumps(elsewhere))
+    changes["media_root"] = str(tmp_path)
+    said = planned(make_config(folder, tmp_path / "run", vl=changes), capsys)
+    assert f"none of {len(elsewhere)} can be read (is vl.media_root right?)" in said
+
+
+def test_a_large_source_is_measured_in_part(folder):
+    rows = open_conversations(str(folder / "asked.json"))
+    part = some(rows, 5)
+    assert [part[n].key for n in range(len(part))] == ["item0", "item5", "item11", "item17", "item23"]
+    assert some(rows, 24) is rows
+
+
 # -- configs --
 
 
@@ -409,14 +494,12 @@ def test_a_config_that_no_run_can_have_says_so(changes, said, tmp_path):
 
 
 def test_a_task_that_cannot_begin_says_so(folder, tmp_path):
-    from onevision_hf.training.plan import dry_run
-
     with pytest.raises(ConfigError, match="is for encoders"):
         VLTask(make_config(folder, tmp_path, validation={"every": 2}), {})
     with pytest.raises(ConfigError, match="put one together with `onevision assemble`"):
         tiny_model().vision_tower.save_pretrained(tmp_path / "encoder")
         VLTask(make_config(folder, tmp_path, vl={"model": str(tmp_path / "encoder")}), {})
-    with pytest.raises(ConfigError, match="a dry run does not plan the task vl"):
-        dry_run(make_config(folder, tmp_path))
+    with pytest.raises(ConfigError, match=r"no model can be read there: `onevision assemble`"):
+        VLTask(make_config(folder, tmp_path, vl={"model": str(tmp_path / "none")}), {})
     with pytest.raises(ConfigError, match="onevision eval"):
         VLTask(make_config(folder, tmp_path), {}).encode({})

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...run_folder import canonical_json, digest_of, write_atomically
 from ...synthetic.workers import in_order
@@ -32,6 +32,7 @@ class Job:
     pool: Pool
     settings: SuiteSettings
     encoder: Encoder | None
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - it cannot be changed
 
     def key(self, cell: Cell) -> dict[str, Any]:
         model = None if cell.reading == "scratch" or self.encoder is None else self.encoder.digest
@@ -93,15 +94,17 @@ def run_cell(job: Job, cell: Cell) -> dict[str, Any]:
     labels = max(len(answers) for answers in families.values())
     torch.manual_seed(cell.seed)
     data, held_out = (build(job.pool, settings, cell, split) for split in ("train", "test"))
+    data, held_out = data.to(job.device), held_out.to(job.device)
     reader: nn.Module
     if cell.reading == "frozen":
         assert job.encoder is not None
         data, held_out = (encode_input(job.encoder, settings, d) for d in (data, held_out))
         width = data.patches.shape[-1]
-        reader = TokenReader(settings.reader, width, len(families), labels)
+        reader = TokenReader(settings.reader, width, len(families), labels).to(job.device)
         train(reader, data, families, settings.probing, cell.seed, _end_with_parent)
     else:
         reader = Reader(settings.reader, len(families), labels, TUBE if cell.input == "dense" else 1)
+        reader.to(job.device)
         train(reader, data, families, settings.training, cell.seed, _end_with_parent)
     camera = job.pool.read("test", "camera")
     accuracy = score(reader, held_out, families, camera)
@@ -110,16 +113,18 @@ def run_cell(job: Job, cell: Cell) -> dict[str, Any]:
         "accuracy": accuracy,
         "seconds": round(time.perf_counter() - began, 1),
         "cpu_seconds": round(time.process_time() - spent, 1),
+        "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "cpu",
     }
     if cell.reading == "scratch" and cell.input == "codec":
         result["interventions"] = {}
         for name, intervene in INTERVENTIONS.items():
-            changed = intervene(held_out, job.pool, settings, np.random.default_rng(cell.seed))
-            result["interventions"][name] = score(reader, changed, families, camera)
+            chance = np.random.default_rng(cell.seed)
+            changed = intervene(held_out.to(torch.device("cpu")), job.pool, settings, chance)
+            result["interventions"][name] = score(reader, changed.to(job.device), families, camera)
     return result
 
 
-def _end_with_parent(step: int, loss: float) -> None:
+def _end_with_parent(step: int, loss: Tensor) -> None:
     """A cell takes minutes: a worker does not go on with it when the run was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():

@@ -56,15 +56,18 @@ def encode_input(encoder: Encoder, settings: SuiteSettings, data: InputData) -> 
 
     Times are carried over to its time grid as its processor does.
     """
+    device = data.positions.device
     model, (mean, std) = _load(encoder.name)
+    model, mean, std = model.to(device), mean.to(device), std.to(device)
     p, grid = model.config.patch_size, model.config.rope_temporal_size
     count = settings.clips.num_frames
     times = torch.arange(count)
     if grid is not None and grid != count:
         times = torch.from_numpy(np.linspace(0, grid - 1, count).astype(np.int64))
+    times = times.to(device)
     tokens = []
     for rows in torch.arange(len(data.labels)).split(BATCH):
-        positions = data.positions[rows].long()
+        positions = data.positions[rows.to(device)].long()
         positions[..., 0] = times[positions[..., 0]]
         patches = data.raw(rows).float().unflatten(-1, (3, data.patch_size, data.patch_size)) / 255
         patches = (patches - mean[:, None, None]) / std[:, None, None]

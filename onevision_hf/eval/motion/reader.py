@@ -55,30 +55,6 @@ class ReaderMLP(nn.Module):
         return self.fc2(relu(self.fc1(x)).square())
 
 
-class Stem(nn.Module):
-    """Patches (..., C * n * p * p) to tokens (..., D), each patch by itself: squares of 4 x 4 pixels, then
-    blocks of 2 x 2 squares, then all of them. What a colour looks like is learned once, not for every place.
-    """
-
-    SQUARE = 4
-
-    def __init__(self, settings: ReaderSettings, tube: int):
-        super().__init__()
-        self.patch_size, self.channels = settings.patch_size, 3 * tube
-        blocks = (settings.patch_size // (2 * self.SQUARE)) ** 2
-        self.square = nn.Linear(self.channels * self.SQUARE**2, settings.stem)
-        self.block = nn.Linear(4 * settings.stem, 2 * settings.stem)
-        self.whole = nn.Linear(blocks * 2 * settings.stem, settings.width)
-
-    def forward(self, patches: Tensor) -> Tensor:
-        *shape, _ = patches.shape
-        n, s = self.patch_size // (2 * self.SQUARE), self.SQUARE
-        # (..., C, n, 2, 4, n, 2, 4) -> (..., n, n, 2, 2, C, 4, 4)
-        parts = patches.reshape(-1, self.channels, n, 2, s, n, 2, s).permute(0, 2, 5, 3, 6, 1, 4, 7)
-        squares = relu(self.square(parts.flatten(-3))).flatten(-3)
-        return self.whole(relu(self.block(squares)).flatten(1)).view(*shape, -1)
-
-
 class ReaderLayer(nn.Module):
     def __init__(self, settings: ReaderSettings):
         super().__init__()
@@ -123,13 +99,14 @@ class Probes(nn.Module):
 
 
 class Reader(nn.Module):
-    """Patches (B, K, C*p*p) and positions (B, K, 3) [t, h, w] -> logits (B, F, L)."""
+    """Patches (B, K, C*p*p), or tubes (B, K, C*tube*p*p), and positions (B, K, 3) [t, h, w] -> logits
+    (B, F, L)."""
 
     table: Tensor
 
     def __init__(self, settings: ReaderSettings, families: int, labels: int, tube: int = 1):
         super().__init__()
-        self.embed = Stem(settings, tube)
+        self.embed = nn.Linear(3 * tube * settings.patch_size**2, settings.width)
         self.layers = nn.ModuleList(ReaderLayer(settings) for _ in range(settings.layers))
         self.probes = Probes(settings.width, settings.heads, settings.expansion, families, labels)
         table = rotary_table(settings.width // settings.heads, settings.patch_size / 8)

@@ -66,11 +66,9 @@ class ClipSettings:
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """Sizes of the reader; `patch_size` in pixels, `stem` channels of its patch embedding, `expansion` of its
-    MLPs."""
+    """Sizes of the reader; `patch_size` in pixels, `expansion` of its MLPs."""
 
     patch_size: int = 16
-    stem: int = 32
     width: int = 128
     layers: int = 2
     heads: int = 2
@@ -79,12 +77,10 @@ class ReaderSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """`steps` updates: batches of `small` clips in the first half; of `large` in the second, in which the
-    rates fall linearly to a tenth."""
+    """`steps` updates of `batch` clips; the rates fall linearly to a tenth in the second half."""
 
     steps: int = 1400
-    small: int = 16
-    large: int = 32
+    batch: int = 32
     muon_rate: float = 0.02
     adam_rate: float = 3e-3
     weight_decay: float = 0.05

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ...run_folder import RunFolder
 from .cells import Job, run_cells
@@ -33,6 +34,7 @@ def run_suite(
     model: str | None = None,
     clips: str | Path | None = None,
     workers: int | None = None,
+    device: str | None = None,
     redo: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
@@ -44,6 +46,7 @@ def run_suite(
         model: a folder or Hub name of a OneVision encoder for the second way of reading; None leaves it out.
         clips: a folder of labelled folders instead of drawn clips; its clips are all used.
         workers: processes, each with one thread; None is one a core.
+        device: where readers are trained: "cpu", "cuda"; None is a GPU where there is one.
         redo: empty a folder that holds other clips, instead of refusing it; finished cells stay.
         say: called with a line of progress.
 
@@ -51,6 +54,9 @@ def run_suite(
         ValueError: the folder holds other clips; too many clips cannot be read; a label without clips.
     """
     work = Path(work)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"torch finds no GPU for the device {device!r}: leave it out, or give cpu")
     encoder = None if model is None else Encoder.open(model)
     source: Drawn | Labelled = Drawn(settings.clips) if clips is None else Labelled.open(Path(clips))
     counts = {"train": settings.train, "test": settings.test}
@@ -72,7 +78,7 @@ def run_suite(
         }
         pool.fill([name for name in PRESETS if name in wanted], workers, say)
         pool.check_labels()
-        job = Job(work, pool, settings, encoder)
+        job = Job(work, pool, settings, encoder, place)
         results = run_cells(job, settings.cells(encoder is not None), workers, say)
         ceilings = ceiling_table(pool, settings)
         return summarise(settings, source.families, results, ceilings) | {

@@ -1,10 +1,10 @@
 """Trains a reader on one input: Muon for its matrices, AdamW for the rest, symmetries of the square.
 
-The loss is the mean cross-entropy of each family's labelled clips, summed over families.
+The loss is the mean cross-entropy over all labels of a batch.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,17 +37,23 @@ class InputData:
     is_tokens: bool = False
     symmetric: bool = True
 
+    def to(self, device: torch.device) -> "InputData":
+        """The same on a device; what cuts its patches goes on doing so where it is."""
+        patches = self.patches.to(device) if isinstance(self.patches, Tensor) else self.patches
+        return replace(self, patches=patches, positions=self.positions.to(device))
+
     def raw(self, rows: Tensor) -> Tensor:
         """(rows, K, values), as they are stored; grey where patches are blank."""
         if self.patches is None:
-            return torch.full(
-                (len(rows), self.positions.shape[1], 3 * self.patch_size**2), GREY, dtype=torch.uint8
-            )
-        return self.patches[rows]
+            shape = len(rows), self.positions.shape[1], 3 * self.patch_size**2
+            return torch.full(shape, GREY, dtype=torch.uint8, device=self.positions.device)
+        if isinstance(self.patches, Tensor):
+            return self.patches[rows.to(self.patches.device)]
+        return self.patches[rows].to(self.positions.device)
 
     def batch(self, rows: Tensor, turn: int = 0) -> tuple[Tensor, Tensor]:
         """Values (rows, K, ...) float32 and positions (rows, K, 3), seen under a symmetry of the square."""
-        values, positions = self.raw(rows), self.positions[rows]
+        values, positions = self.raw(rows), self.positions[rows.to(self.positions.device)]
         if self.is_tokens:
             return values.float(), positions
         values, positions = symmetry.apply(turn, values, positions, self.side, self.patch_size)
@@ -64,10 +70,10 @@ class Muon:
             shapes.setdefault(matrix.shape, []).append(matrix)
         self.groups = list(shapes.values())
         self.momentum = momentum
-        self.buffers = [torch.zeros(len(group), *group[0].shape) for group in self.groups]
+        self.buffers = [torch.zeros_like(torch.stack(group)) for group in self.groups]
 
     @torch.no_grad()
-    def step(self, rate: float, weight_decay: float) -> None:
+    def step(self, rate: Tensor, weight_decay: float) -> None:
         for group, buffer in zip(self.groups, self.buffers, strict=True):
             gradients = torch.stack([p.grad for p in group if p.grad is not None])
             buffer.lerp_(gradients, 1 - self.momentum)
@@ -75,7 +81,7 @@ class Muon:
             rows, columns = update.shape[-2:]
             scale = rate * max(1.0, rows / columns) ** 0.5
             for parameter, change in zip(group, update, strict=True):
-                parameter.mul_(1 - rate * weight_decay).add_(change, alpha=-scale)
+                parameter.mul_(1 - rate * weight_decay).sub_(change * scale)
 
 
 def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
@@ -90,28 +96,88 @@ def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
+class Step:
+    """One update of a reader from a batch, both optimisers included.
+
+    On a GPU it is recorded once and played back: such a small reader waits longer for its kernels to be
+    started than for them to run. The first three run as they are, since libraries set themselves up then.
+    """
+
+    UNRECORDED = 3
+
+    def __init__(self, reader: nn.Module, settings: TrainSettings):
+        matrices = [p for n, p in reader.named_parameters() if p.ndim == 2 and is_inner(n)]
+        chosen = {id(p) for p in matrices}
+        self.reader, self.settings = reader, settings
+        self.others = [p for p in reader.parameters() if id(p) not in chosen]
+        self.muon = Muon(matrices)
+        device = self.others[0].device
+        self.on_gpu = device.type == "cuda"
+        # Tensors, so that a recorded update reads the rates of the step in which it is played back.
+        self.adam_rate, self.muon_rate = torch.zeros((), device=device), torch.zeros((), device=device)
+        self.adam = torch.optim.AdamW(
+            self.others, lr=self.adam_rate, betas=(0.9, 0.98), weight_decay=0.0,
+            fused=True, capturable=self.on_gpu,
+        )  # fmt: skip
+        self.count = 0
+        self.record: tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor] | None = None
+
+    def __call__(self, factor: float, *batch: Tensor) -> Tensor:
+        """The loss of (patches, positions, target), before the update; `factor` is that of both rates."""
+        self.adam_rate.fill_(self.settings.adam_rate * factor)
+        self.muon_rate.fill_(self.settings.muon_rate * factor)
+        self.count += 1
+        if not self.on_gpu:
+            return self.update(*batch)
+        if self.count <= self.UNRECORDED:
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                loss = self.update(*batch)
+            torch.cuda.current_stream().wait_stream(stream)
+            return loss
+        if self.record is None:
+            graph, inputs = torch.cuda.CUDAGraph(), tuple(part.clone() for part in batch)
+            with torch.cuda.graph(graph):
+                loss = self.update(*inputs)
+            self.record = graph, inputs, loss
+        graph, inputs, loss = self.record
+        for place, part in zip(inputs, batch, strict=True):
+            place.copy_(part)
+        graph.replay()
+        return loss
+
+    def update(self, patches: Tensor, positions: Tensor, target: Tensor) -> Tensor:
+        self.reader.zero_grad(set_to_none=True)
+        loss = family_loss(self.reader(patches, positions), target)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.others, 1.0)
+        self.adam.step()
+        self.muon.step(self.muon_rate, self.settings.weight_decay)
+        return loss.detach()
+
+
 def train(
     reader: nn.Module,
     data: InputData,
     families: dict[str, tuple[str, ...]],
     settings: TrainSettings,
     seed: int,
-    report: Callable[[int, float], None] = lambda step, loss: None,
+    report: Callable[[int, Tensor], None] = lambda step, loss: None,
 ) -> None:
-    """Train `reader`, which takes (patches, positions), in place."""
-    matrices = [p for n, p in reader.named_parameters() if p.ndim == 2 and is_inner(n)]
-    chosen = {id(p) for p in matrices}
-    others = [p for p in reader.parameters() if id(p) not in chosen]
-    muon = Muon(matrices)
-    adam = torch.optim.AdamW(others, lr=settings.adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    """Train `reader`, which takes (patches, positions), in place, where it and `data` are.
+
+    `report` is called after each step with its number and its loss, a tensor on that device.
+    """
+    device = data.positions.device
+    update = Step(reader, settings)
     labels = max(len(answers) for answers in families.values())
     tables = symmetry.label_tables(families, labels)
     chance = torch.Generator().manual_seed(seed)
     order = _rows(len(data.labels), chance)
     for step in range(settings.steps):
         share = step / settings.steps
-        size = settings.small if share < 0.5 else settings.large
-        rows = torch.tensor([next(order) for _ in range(size)])
+        rows = torch.tensor([next(order) for _ in range(settings.batch)])
         turn = (
             0
             if data.is_tokens or not data.symmetric
@@ -119,15 +185,8 @@ def train(
         )
         patches, positions = data.batch(rows, turn)
         target = tables[turn].gather(1, data.labels[rows].long().T % (labels + 1)).T
-        loss = family_loss(reader(patches, positions), target)
-        loss.backward()
-        nn.utils.clip_grad_norm_(others, 1.0)
         factor = min(1.0, (step + 1) / 20, 2 * (1 - share) * 0.9 + 0.1)
-        adam.param_groups[0]["lr"] = settings.adam_rate * factor
-        adam.step()
-        muon.step(settings.muon_rate * factor, settings.weight_decay)
-        reader.zero_grad(set_to_none=True)
-        report(step, float(loss.detach()))
+        report(step, update(factor, patches, positions, target.to(device)))
 
 
 def is_inner(name: str) -> bool:
@@ -146,5 +205,6 @@ def _rows(count: int, chance: torch.Generator) -> Iterator[int]:
 
 @torch.no_grad()
 def predict(reader: nn.Module, data: InputData, size: int = 64) -> Tensor:
-    """(n, F, L) logits."""
-    return torch.cat([reader(*data.batch(rows)) for rows in torch.arange(len(data.labels)).split(size)])
+    """(n, F, L) logits, on the CPU."""
+    rows = torch.arange(len(data.labels))
+    return torch.cat([reader(*data.batch(some)).cpu() for some in rows.split(size)])

@@ -1,0 +1,91 @@
+"""Sets of pictures against sets of pictures: Fréchet distance, Inception score, precision and recall.
+
+torch-fidelity's arithmetic on features that were computed once. Shapes: N pictures, F features, L logits.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+NEIGHBOURS = 3  # of precision and recall, as published (arXiv 1904.06991) and in ADM's evaluator
+SPLITS = 10  # of the Inception score
+
+
+class Looked(NamedTuple):
+    """What a network says of N pictures: features (N, F), logits (N, L), on the CPU."""
+
+    features: Tensor
+    logits: Tensor
+
+
+class Gaussian(NamedTuple):
+    """mean (F,), covariance (F, F), float64."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+def look(backbone: nn.Module, pictures: Tensor) -> Looked:
+    """`backbone` (see `backbones.Inception`) over pictures (N, 3, H, W) uint8, where it is."""
+    parameter = next(backbone.parameters(), None)
+    with torch.no_grad():
+        features, logits = backbone(pictures if parameter is None else pictures.to(parameter.device))
+    return Looked(features.float().cpu(), logits.float().cpu())
+
+
+def joined(parts: list[Looked]) -> Looked:
+    return Looked(torch.cat([part.features for part in parts]), torch.cat([part.logits for part in parts]))
+
+
+def gaussian(features: Tensor, what: str) -> Gaussian:
+    """Raises ValueError for fewer than two rows: they have no covariance."""
+    from torch_fidelity.metric_fid import fid_features_to_statistics
+
+    if len(features) < 2:
+        raise ValueError(f"a Fréchet distance needs at least 2 pictures, {what} has {len(features)}")
+    found = fid_features_to_statistics(features.double())
+    return Gaussian(found["mu"], found["sigma"])
+
+
+def frechet_distance(one: Gaussian, other: Gaussian) -> float:
+    """Of two sets' features, FID where they are Inception's (arXiv 1706.08500). Biased upwards for few
+    pictures.
+    """
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+    stats = [{"mu": g.mean, "sigma": g.covariance} for g in (one, other)]
+    return float(fid_statistics_to_metric(*stats, verbose=False)[KEY_METRIC_FID])
+
+
+def inception_score(logits: Tensor, splits: int = SPLITS) -> tuple[float, float]:
+    """(mean, deviation) over `splits` shuffled parts (arXiv 1606.03498). Raises ValueError for fewer
+    pictures.
+    """
+    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
+
+    if len(logits) < splits:
+        raise ValueError(
+            f"an Inception score over {splits} parts needs as many pictures, found {len(logits)}"
+        )
+    found = isc_features_to_metric(logits, splits)
+    return found[KEY_METRIC_ISC_MEAN], found[KEY_METRIC_ISC_STD]
+
+
+def precision_recall(samples: Tensor, reference: Tensor, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
+    """(share of the samples inside the reference's neighbourhoods, the other way about), arXiv 1904.06991.
+
+    Raises ValueError when a set has no more pictures than neighbours.
+    """
+    from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
+    fewest = min(len(samples), len(reference))
+    if fewest <= neighbours:
+        raise ValueError(
+            f"precision and recall over {neighbours} neighbours need more pictures, found {fewest}"
+        )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    given: dict[str, Any] = {"prc_neighborhood": neighbours, "prc_batch_size": 10000, "save_cpu_ram": True}
+    found = prc_features_to_metric(samples.to(device), reference.to(device), **given, verbose=False)
+    return found[KEY_METRIC_PRECISION], found[KEY_METRIC_RECALL]

@@ -1,0 +1,143 @@
+"""How well pictures were generated: their set against a reference set, whoever made them.
+
+    measure_generation(open_pictures("samples.npz"), open_pictures("reference.npz"), load_inception())
+
+| figure | how |
+|---|---|
+| `gfid` | Fréchet distance of Inception's features (arXiv 1706.08500) |
+| `is`, `is_deviation` | Inception score over 10 parts (arXiv 1606.03498), of the samples alone |
+| `precision`, `recall` | 3 neighbours in Inception's features (arXiv 1904.06991) |
+
+A reference .npz that brings `mu` and `sigma`, as ADM's VIRTUAL_imagenet256_labeled.npz, is compared by those
+(they are of the whole training set), and its pictures serve precision and recall. gFID falls with the number
+of samples, so only equal numbers compare: 50,000, the same number of each class, are what is published.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from .backbones import needs
+from .distances import (
+    NEIGHBOURS,
+    SPLITS,
+    Gaussian,
+    Looked,
+    frechet_distance,
+    gaussian,
+    inception_score,
+    joined,
+    look,
+    precision_recall,
+)
+from .pictures import Pictures, as_bytes, grouped, middle, none_left
+from .reconstruction import check_metrics
+
+METRICS = ("gfid", "is", "precision", "recall")
+
+
+def measure_generation(
+    samples: Pictures,
+    reference: Pictures,
+    inception: nn.Module,
+    *,
+    metrics: Sequence[str] = METRICS,
+    size: int | None = None,
+    neighbours: int = NEIGHBOURS,
+    splits: int = SPLITS,
+    batch_size: int = 64,
+    workers: int = 4,
+    step: Callable[[int], None] = lambda count: None,
+) -> dict[str, Any]:
+    """The figures, and how many pictures they are of.
+
+    Args:
+        inception: pictures uint8 -> features, logits. size: bring the central square of every picture of both
+        sets to so many pixels first; without it all must
+            have one size.
+
+    Raises:
+        ValueError: an unknown metric, pictures of several sizes, too few of them, statistics of another
+        network.
+    """
+    metrics = check_metrics(metrics, METRICS)
+    needs("torch_fidelity", "gfid")
+    ours = _looked(samples, inception, size, batch_size, workers, step)
+    figures: dict[str, Any] = {}
+    given = _given_statistics(reference, ours.features.shape[1])
+    theirs = None
+    if {"precision", "recall"} & set(metrics) or ("gfid" in metrics and given is None):
+        theirs = _looked(reference, inception, size, batch_size, workers, step)
+    if "gfid" in metrics:
+        if given is None:
+            assert theirs is not None
+            given = gaussian(theirs.features, reference.name)
+        figures["gfid"] = frechet_distance(gaussian(ours.features, samples.name), given)
+    if "is" in metrics:
+        figures["is"], figures["is_deviation"] = inception_score(ours.logits, splits)
+    if theirs is not None and {"precision", "recall"} & set(metrics):
+        found = precision_recall(ours.features, theirs.features, neighbours)
+        figures |= {
+            name: value for name, value in zip(("precision", "recall"), found, strict=True) if name in metrics
+        }
+    labels = samples.more.get("labels")
+    each = sorted(Counter(labels.tolist()).values()) if labels is not None and labels.ndim == 1 else []
+    return {
+        "figures": figures,
+        "samples": len(ours.features),
+        "reference": len(theirs.features) if theirs is not None else None,
+        "reference_statistics": "mu and sigma of the file" if _has_statistics(reference) else "its pictures",
+        "rejected": [*samples.rejected, *reference.rejected],
+        "samples_of_a_class": [each[0], each[-1]] if each else None,
+    }
+
+
+def _looked(
+    pictures: Pictures,
+    inception: nn.Module,
+    size: int | None,
+    batch_size: int,
+    workers: int,
+    step: Callable[[int], None],
+) -> Looked:
+    parts: list[Looked] = []
+    first: tuple[str, tuple[int, int]] | None = None
+    for batch in grouped(pictures.decoded(workers, depth=2 * batch_size), batch_size):
+        shown = [picture if size is None else middle(picture, size) for _, picture in batch]
+        for (number, _), picture in zip(batch, shown, strict=True):
+            first = first or (pictures.keys[number], picture.size)
+            if picture.size != first[1]:
+                raise ValueError(
+                    f"{pictures.name} holds pictures of several sizes: {first[0]} has {_by(first[1])} "
+                    f"pixels, {pictures.keys[number]} has {_by(picture.size)}: give --size to crop and "
+                    "resize all"
+                )
+        parts.append(look(inception, as_bytes(shown)))
+        step(len(batch))
+    if not parts:
+        raise none_left(pictures)
+    return joined(parts)
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _has_statistics(pictures: Pictures) -> bool:
+    return "mu" in pictures.more and "sigma" in pictures.more
+
+
+def _given_statistics(pictures: Pictures, features: int) -> Gaussian | None:
+    """`mu` and `sigma` of an .npz, where it has them."""
+    if not _has_statistics(pictures):
+        return None
+    mean, covariance = (np.asarray(pictures.more[name], np.float64) for name in ("mu", "sigma"))
+    if mean.shape != (features,) or covariance.shape != (features, features):
+        raise ValueError(
+            f"{pictures.name} has mu {mean.shape} and sigma {covariance.shape}, the network gives "
+            f"{features} features: they were computed with another one"
+        )
+    return Gaussian(mean, covariance)
