@@ -1,4 +1,4 @@
-"""A hook of the docs site: puts the help of every command into reference/commands.md, from the parsers themselves.
+"""A hook of the docs site: puts the help of every command into reference/commands.md, from its parser.
 
 The page has one line, `<!-- help of every command -->`, in its place.
 """

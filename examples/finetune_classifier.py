@@ -3,7 +3,7 @@
     onevision synth clips --out drawn --count 400 --family mover_colour     # or a folder of your own
     python examples/finetune_classifier.py drawn --out out/classifier --epochs 4
 
-A folder has a sub-folder for each class. Every fifth clip of a class is kept to test on. Needs the extra `train`.
+A folder has a sub-folder for each class. Every fifth clip is kept to test on. Needs the extra `train`.
 """
 
 import argparse
@@ -19,7 +19,9 @@ from onevision_hf import OneVisionForVideoClassification, OneVisionVideoProcesso
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clips", type=Path, help="a folder with a sub-folder for each class")
-    parser.add_argument("--model", default=str(onevision_hf.tiny()), help="an encoder (default: onevision-tiny)")
+    parser.add_argument(
+        "--model", default=str(onevision_hf.tiny()), help="an encoder (default: onevision-tiny)"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/classifier"))
     parser.add_argument("--epochs", type=float, default=4)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -32,7 +34,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     labels = sorted(folder.name for folder in args.clips.iterdir() if folder.is_dir())
     rows = [(clip, n) for n, name in enumerate(labels) for clip in sorted((args.clips / name).glob("*.mp4"))]
     if len(labels) < 2 or not rows:
-        raise SystemExit(f"{args.clips}: found {len(labels)} sub-folders with {len(rows)} clips, two classes are needed")
+        raise SystemExit(
+            f"{args.clips}: found {len(labels)} sub-folders with {len(rows)} clips, two classes are needed"
+        )
     test = [row for place, row in enumerate(rows) if place % 5 == 4]
     train = [row for place, row in enumerate(rows) if place % 5 != 4]
 
@@ -66,7 +70,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         data_collator=collate,
         train_dataset=train,
         eval_dataset=test,
-        compute_metrics=lambda told: {"accuracy": float((told.predictions.argmax(-1) == told.label_ids).mean())},
+        compute_metrics=lambda told: {
+            "accuracy": float((told.predictions.argmax(-1) == told.label_ids).mean())
+        },
     )
     trainer.train()
     figures = trainer.evaluate()

@@ -3,8 +3,8 @@
     onevision synth questions --out asked --count 300 --family mover_colour     # or conversations of your own
     python examples/lora_chat.py asked --encoder tiny --llm Qwen/Qwen3-0.6B --out out/lora --steps 200
 
-`asked` is a folder of `onevision synth questions`, a .json or .jsonl in LLaVA's layout, or hf:NAME:SPLIT. The parts are
-assembled, trained by the task `vl`, and put together again into one folder for `onevision chat`. Needs the extra
+`asked` is a folder of `onevision synth questions`, a .json or .jsonl in LLaVA's layout, or hf:NAME:SPLIT. The
+parts are assembled, trained by the task `vl`, and put together again for `onevision chat`. Needs the extra
 `train`. For settings beyond these: `onevision train --config vl_lora`.
 """
 

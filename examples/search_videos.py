@@ -3,8 +3,8 @@
     python examples/search_videos.py index videos index.safetensors
     python examples/search_videos.py find index.safetensors query.mp4 --count 5
 
-`index` encodes every clip of the folder once, those that can be read; `find` encodes the query and compares. Features are
-pooled, standardised over the index, and compared by cosine.
+`index` encodes every clip of the folder once, those that can be read; `find` encodes the query and compares.
+Features are pooled, standardised over the index, and compared by cosine.
 """
 
 import argparse
@@ -28,7 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
     index = actions.add_parser("index", help="encode a folder")
     index.add_argument("folder", type=Path)
     index.add_argument("index", type=Path, help="where the features are written, .safetensors")
-    index.add_argument("--model", default=str(onevision_hf.tiny()), help="an encoder (default: onevision-tiny)")
+    index.add_argument(
+        "--model", default=str(onevision_hf.tiny()), help="an encoder (default: onevision-tiny)"
+    )
     find = actions.add_parser("find", help="the most alike")
     find.add_argument("index", type=Path)
     find.add_argument("clip", type=Path)

@@ -1,16 +1,20 @@
 """The code blocks of README and docs: where they stand, and what a line of shell in them must be.
 
-A Python block runs. A shell line is taken apart and given to the parser of the command that it calls, so an option, a
-config, a key of a config, a target, an extra or a script that does not exist is an error.
+A Python block runs. A shell line is taken apart and given to the parser of the command that it calls, so an
+option, a config, a key of a config, a target, an extra or a script that does not exist is an error.
 """
 
+import argparse
+import importlib.util
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -162,15 +166,29 @@ def _check_lmms_eval(words: list[str]) -> None:
         raise ValueError(f"no argument {', '.join(sorted(given - known))}")
 
 
-def _check_script(script: str, words: list[str]) -> None:
-    import importlib.util
+class _Parsed(Exception):
+    """The words of a script were taken by its parser."""
 
+
+def _check_script(script: str, words: list[str]) -> None:
+    """Run the script up to where its parser has taken the words."""
     if not (ROOT / script).is_file():
         raise ValueError(f"there is no {script}")
     spec = importlib.util.spec_from_file_location("script", ROOT / script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    try:
-        module.build_parser().parse_args(words)
-    except SystemExit as exit:
-        raise ValueError("its parser refuses it (see standard error)") from exit
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(self, args=None, namespace=None):
+        parse(self, args, namespace)
+        raise _Parsed
+
+    stops = mock.patch.object(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    with stops, mock.patch.object(sys, "argv", [script, *words]):
+        try:
+            module.main()
+        except _Parsed:
+            return
+        except SystemExit as exit:
+            raise ValueError("its parser refuses it (see standard error)") from exit
+    raise ValueError("it has no parser")

@@ -1,6 +1,7 @@
 """What the Python blocks of a page find when they run: the files and names that the page takes for granted.
 
-Every page runs in a folder of its own that has clip.mp4, the bundled clip. Blocks of a page run in order, in one scope.
+Every page runs in a folder of its own that has clip.mp4, the bundled clip. Its blocks run in
+order, in one scope.
 """
 
 import shutil

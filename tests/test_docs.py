@@ -1,4 +1,4 @@
-"""What README and docs show is true: Python runs, commands parse, what they print is what is printed, links lead on."""
+"""What README and docs show is true: Python runs, commands parse and print what is shown, links lead on."""
 
 import json
 import re
@@ -42,7 +42,9 @@ def test_python_runs(page, tmp_path, monkeypatch, capsys):
             # Lines keep their numbers in the page, so a failure points there.
             code = compile("\n" * block.line + block.code, str(page), "exec")
             exec(code, scope)
-            shapes = re.findall(r"^print\((\w+)\.last_hidden_state\.shape.*# (\(.*?\))", block.code, re.MULTILINE)
+            shapes = re.findall(
+                r"^print\((\w+)\.last_hidden_state\.shape.*# (\(.*?\))", block.code, re.MULTILINE
+            )
             for name, shape in shapes:
                 assert str(tuple(scope[name].last_hidden_state.shape)) == shape, block
 

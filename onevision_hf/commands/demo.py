@@ -1,4 +1,4 @@
-"""`onevision demo`: a page in the browser; drop a clip, move the budget, see what is kept. Needs the extra `demo`.
+"""`onevision demo`: a page in the browser; drop a clip, see what is kept. Needs the extra `demo`.
 
 onevision demo
 onevision demo --host 0.0.0.0 --port 8000 --no-browser --max-mb 500
@@ -38,4 +38,6 @@ def check_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ValueError(f"port {port} of {host} is taken ({error.strerror}): name another with --port") from error
+            raise ValueError(
+                f"port {port} of {host} is taken ({error.strerror}): name another with --port"
+            ) from error

@@ -65,9 +65,9 @@ def run(args: argparse.Namespace) -> None:
 class Found:
     """What a clip is like.
 
-    path: the clip. directions: how much speaks for each. neighbours: number, likeness, scene and labels of the drawn
-    clips most like it, in order. clips, ways: those clips, and the directions found in them (empty where not one thing
-    moves all the time). count: clips in the bank.
+    path: the clip. directions: how much speaks for each. neighbours: number, likeness, scene and labels of
+    the drawn clips most like it, in order. clips, ways: those clips, and the directions found in them (empty
+    where not one thing moves all the time). count: clips in the bank.
     """
 
     path: Path
@@ -87,7 +87,8 @@ def find_nearest(path: Path, model: str = TINY, count: int = 4) -> Found:
     """The drawn clips of the bank beside `model` that the clip at `path` is most like.
 
     Raises:
-        VideoReadError: the clip cannot be read. ValueError: `count` is more than the bank has. FileNotFoundError: no bank.
+        VideoReadError: the clip cannot be read. ValueError: `count` is more than the bank has.
+        FileNotFoundError: there is no bank.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What the page knows of a clip: read once for a choice of frames and signals, then cut to any budget at once."""
+"""What the page knows of a clip: read once for a choice of frames and signals, cut to any budget at once."""
 
 import time
 from collections.abc import Sequence
@@ -34,8 +34,8 @@ class Asked:
 class Looked:
     """A clip at its sampled frames.
 
-    whole: the selection of all patches. frames: (T, H, W, 3) uint8 as they are shown. seconds: what it took to read the
-    signals, and to decode the frames.
+    whole: the selection of all patches. frames: (T, H, W, 3) uint8 as they are shown. seconds: what it took
+    to read the signals, and to decode the frames.
     """
 
     path: str
@@ -101,8 +101,8 @@ class Kept:
             selection.timestamps,
             selection.picture_types,
             title=Path(clip.path).name,
-            subtitle=f"{report['width']} x {report['height']} · {report['duration']:.1f} s · {report['codec']}\n"
-            f"signal: {selection.signal}",
+            subtitle=f"{report['width']} x {report['height']} · {report['duration']:.1f} s · "
+            f"{report['codec']}\nsignal: {selection.signal}",
             figures=figures,
             signals=clip.signals,
             weights=clip.weights,

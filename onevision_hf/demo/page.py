@@ -38,7 +38,7 @@ ANCHORS: dict[str, str | int] = {
 }
 SUFFIXES = [".mkv", ".ts", ".m2ts", ".mts", ".avi", ".flv", ".wmv", ".mpg", ".mpeg", ".h264", ".hevc", ".ivf"]
 INTRO = """# What a codec sees
-A video file already says what moves and what is new. Keep those patches, drop the rest: move the budget and look."""
+A video file already says what moves and what is new. Keep that, drop the rest: move the budget, and look."""
 
 
 def build_page(examples: Path | None = None) -> "gr.Blocks":
@@ -75,7 +75,10 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
                 selection_file = gr.DownloadButton(visible="hidden", elem_id="ov-selection-file")
                 picture_file = gr.DownloadButton(visible="hidden", elem_id="ov-picture-file")
                 neighbours = gr.Image(
-                    show_label=False, visible=False, elem_id="ov-neighbours", buttons=["download", "fullscreen"]
+                    show_label=False,
+                    visible=False,
+                    elem_id="ov-neighbours",
+                    buttons=["download", "fullscreen"],
                 )
             with gr.Column(elem_id="ov-rest"):
                 preset = gr.Radio(
@@ -83,8 +86,8 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
                     value="auto",
                     label="what counts",
                     elem_id="ov-preset",
-                    info="auto: the best that the codec gives; published: what the published weights were trained "
-                    "with; bits: what each block cost",
+                    info="auto: the best that the codec gives; published: what the published weights "
+                    "were trained with; bits: what each block cost",
                 )
                 signals = gr.CheckboxGroup(
                     SIGNALS,
@@ -94,7 +97,9 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
                     elem_id="ov-signals",
                     info="vectors go with all; residual and bits do not mix with compensated and difference",
                 )
-                anchors = gr.Radio(list(ANCHORS), value="the first frame", label="kept whole", elem_id="ov-anchors")
+                anchors = gr.Radio(
+                    list(ANCHORS), value="the first frame", label="kept whole", elem_id="ov-anchors"
+                )
                 sampling = gr.Radio(
                     SAMPLINGS,
                     value="uniform",
@@ -108,9 +113,18 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
         outputs = [shown, selection_button, picture_button]
         drawn = {"fn": _show, "inputs": asked, "outputs": outputs, "show_progress": "minimal"}
         # The newest position of a slider is what counts; those it passed are dropped.
-        for event in (budget.release, frames.release, anchors.change, sampling.change, signals.change, preset.change):
+        for event in (
+            budget.release,
+            frames.release,
+            anchors.change,
+            sampling.change,
+            signals.change,
+            preset.change,
+        ):
             event(**drawn, trigger_mode="always_last")
-        preset.change(lambda choice: gr.update(visible=choice == OWN), preset, signals, show_progress="hidden")
+        preset.change(
+            lambda choice: gr.update(visible=choice == OWN), preset, signals, show_progress="hidden"
+        )
         clip.change(**drawn).then(_neighbours, clip, neighbours, show_progress="minimal")
         for name, button in buttons.items():
             button.click(lambda name=name: str(clips[name]), None, clip, show_progress="hidden")
@@ -216,9 +230,7 @@ def _example_clips(folder: Path) -> dict[str, Path]:
     return clips
 
 
-def serve(
-    host: str, port: int, max_mb: int, open_browser: bool, ready: Callable[[str], None]
-) -> None:
+def serve(host: str, port: int, max_mb: int, open_browser: bool, ready: Callable[[str], None]) -> None:
     """Serve the page until interrupted; `ready` gets its address.
 
     Raises:

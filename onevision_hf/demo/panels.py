@@ -1,7 +1,7 @@
 """What the page shows of a clip, as HTML: the panels that move, the packets along the time axis, the figures.
 
-The three panels are one video, one below the other, so that they cannot drift apart; player.js cuts it into three
-canvases and moves the playhead.
+The three panels are one video, one below the other, so that they cannot drift apart; player.js cuts it into
+three canvases and moves the playhead.
 """
 
 import base64
@@ -62,8 +62,9 @@ def _panels(kept: Kept) -> str:
     axis = TimeAxis(view, 0, WIDTH)
     moments = [round(axis.middle(t), 1) for t in range(len(view.frames))]
     figures = "".join(
-        f'<figure><figcaption><b>{title}</b> <span>{note}</span></figcaption>'
-        f'<canvas data-panel="{place}" width="{width}" height="{height}" role="img" aria-label="{title}"></canvas></figure>'
+        f"<figure><figcaption><b>{title}</b> <span>{note}</span></figcaption>"
+        f'<canvas data-panel="{place}" width="{width}" height="{height}" role="img" aria-label="{title}">'
+        "</canvas></figure>"
         for place, (_, title, note) in enumerate(PANELS)
     )
     source = "data:video/mp4;base64," + base64.b64encode(content).decode()
@@ -105,7 +106,7 @@ def _axis(view: ClipView) -> str:
         f'<div class="ov-axis"><div class="ov-legend">{_legend(view)}</div>'
         f'<svg viewBox="0 0 {WIDTH} {height}" preserveAspectRatio="none" role="img"'
         ' aria-label="packets of the stream along time">' + "".join(parts) + "</svg>"
-        '<div class="ov-legend"><span>packets, triangles: sampled; below: what is kept (heights are square roots)</span>'
+        '<div class="ov-legend"><span>packets, triangles: sampled; below: what is kept (square roots)</span>'
         '<span><i class="ov-kept"></i>share of each frame</span>'
         '<span><i class="ov-uniform"></i>whole frames instead</span></div></div>'
     )
@@ -124,7 +125,7 @@ def _bars(view: ClipView, axis: TimeAxis) -> Iterator[str]:
             continue
         seen.add(place)
         tall = max(1.0, BARS * float(share[frame]))
-        colour = "rgb{}".format(TYPE_COLOURS[packets.picture_types[frame]]).replace(" ", "")
+        colour = f"rgb{TYPE_COLOURS[packets.picture_types[frame]]}".replace(" ", "")
         yield (
             f'<rect fill="{colour}" x="{start:.1f}" y="{BARS - tall:.1f}"'
             f' width="{max(0.6, 0.85 * (end - start)):.1f}" height="{tall:.1f}"/>'
@@ -133,11 +134,12 @@ def _bars(view: ClipView, axis: TimeAxis) -> Iterator[str]:
 
 def _legend(view: ClipView) -> str:
     assert view.packets is not None
-    types = view.packets.picture_types
+    types = list(view.packets.picture_types)
     return "".join(
-        f'<span data-kind="{kind}"><i style="background:rgb{TYPE_COLOURS[kind]}"></i>{words}: {types.count(kind):,}</span>'
+        f'<span data-kind="{kind}"><i style="background:rgb{TYPE_COLOURS[kind]}"></i>'
+        f"{words}: {types.count(kind):,}</span>"
         for kind, words in KINDS.items()
-        if list(types).count(kind)
+        if kind in types
     )
 
 
@@ -150,14 +152,22 @@ def _figures(kept: Kept) -> str:
     codec_seconds = clip.seconds["signals"] + clip.seconds["frames"]
     touched = int(view.kept.any(axis=(1, 2)).sum())
     rows = [
-        ("tokens", f"{len(selection):,} of {total:,} ({100 * len(selection) / total:.1f} %)", f"{len(seen) * per_frame:,}"),
+        (
+            "tokens",
+            f"{len(selection):,} of {total:,} ({100 * len(selection) / total:.1f} %)",
+            f"{len(seen) * per_frame:,}",
+        ),
         ("frames of which something is seen", f"{touched} of {len(view.frames)}", f"{len(seen)}"),
         (
             "longest time unseen",
             f"{spread(view.timestamps[view.kept.any(axis=(1, 2))]):.2f} s",
             f"{spread(view.timestamps[list(seen)]):.2f} s",
         ),
-        ("share of what happens (energy)", f"{100 * kept.energy_kept:.0f} %", f"{100 * kept.energy_seen:.0f} %"),
+        (
+            "share of what happens (energy)",
+            f"{100 * kept.energy_kept:.0f} %",
+            f"{100 * kept.energy_seen:.0f} %",
+        ),
         ("seconds to read", f"{codec_seconds:.2f} s", f"{clip.seconds_for(seen):.2f} s"),
     ]
     body = "".join(f"<tr><th>{name}</th><td>{ours}</td><td>{theirs}</td></tr>" for name, ours, theirs in rows)
@@ -167,8 +177,9 @@ def _figures(kept: Kept) -> str:
     )
     return (
         f'<p class="ov-clip-line">{html.escape(view.title)} · {report["width"]} x {report["height"]} · '
-        f'{report["duration"]:.1f} s · {html.escape(str(report["codec"]))} · energy: '
+        f"{report['duration']:.1f} s · {html.escape(str(report['codec']))} · energy: "
         f'<b class="ov-signal">{html.escape(selection.signal)}</b></p>'
-        '<table class="ov-figures"><thead><tr><th></th><td>codec patches</td><td>whole frames</td></tr></thead>'
+        '<table class="ov-figures"><thead><tr><th></th><td>codec patches</td><td>whole frames</td></tr>'
+        "</thead>"
         f"<tbody>{body}</tbody></table>" + (f'<ul class="ov-missing">{missing}</ul>' if missing else "")
     )
