@@ -131,13 +131,16 @@ def _check_onevision(words: list[str]) -> None:
     from onevision_hf.eval.probe_config import load_probe_config
     from onevision_hf.training.config import load_config
 
-    if words[-1] == "...":  # the value of an option, or further options
+    open_end = words[-1] == "..."  # the value of an option, or further options
+    if open_end:
         words = [*words[:-1], "x"] if words[-2].startswith("--") else words[:-1]
     try:
         args = _parser(words[0]).parse_args(words)
     except SystemExit as exit:
         if exit.code:
             raise ValueError("its parser refuses it (see standard error)") from exit
+        return
+    if open_end:
         return
     if words[0] == "train":
         load_config(args.config, args.overrides)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ..modeling.signal_energy import SignalSettings
 from ..modeling.video_reader import VideoReader
 from ..view import ClipView, Packets
 
-SIDE = 560  # pixels of the longer side of a frame on the page, about
+SIDE = 448  # pixels of the longer side of a frame on the page, about
 REMEMBERED = 6  # clips, some 40 MB each
 
 
@@ -30,22 +30,22 @@ class Asked:
     sampling: str = "uniform"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Looked:
     """A clip at its sampled frames.
 
     whole: the selection of all patches. frames: (T, H, W, 3) uint8 as they are shown. seconds: what it took
-    to read the signals, and to decode the frames.
+    to read the signals, and to decode the frames. measured: what `seconds_for` found.
     """
 
     path: str
     report: dict[str, Any]
     whole: Selection
     frames: np.ndarray
-    signals: dict[str, np.ndarray | str]
-    weights: dict[str, float]
+    asked: Asked
     packets: Packets
     seconds: dict[str, float]
+    measured: dict[tuple[int, ...], float] = field(default_factory=dict)
 
     def cut(self, keep_ratio: float, anchors: str | int) -> "Kept":
         """Spend a budget. Raises ValueError as `select` does."""
@@ -61,18 +61,22 @@ class Looked:
         )
         return Kept(self, selection)
 
-    @lru_cache(maxsize=32)  # noqa: B019 -- as many as there are budgets, and the clip itself is remembered anyway
+    @cached_property
+    def signals(self) -> tuple[dict[str, np.ndarray | str], dict[str, float]]:
+        """Every signal of the clip, or why there is none, and the weights of those that were asked for."""
+        with VideoReader(self.path) as reader:
+            return read_signals(reader, self.whole, SignalSettings(self.asked.preset, self.asked.signals))
+
     def seconds_for(self, seen: tuple[int, ...]) -> float:
         """What it takes to decode these of the sampled frames and nothing else, as uniform sampling would."""
-        start = time.perf_counter()
-        geometry = self.whole.geometry
-        with VideoReader(self.path) as reader:
-            for frame in reader.frames(self.whole.frame_ids[list(seen)]):
-                frame.rgb(geometry.resized_width, geometry.resized_height)
-        return time.perf_counter() - start
-
-    def __hash__(self) -> int:
-        return id(self)
+        if seen not in self.measured:
+            start = time.perf_counter()
+            geometry = self.whole.geometry
+            with VideoReader(self.path) as reader:
+                for frame in reader.frames(self.whole.frame_ids[list(seen)]):
+                    frame.rgb(geometry.resized_width, geometry.resized_height)
+            self.measured[seen] = time.perf_counter() - start
+        return self.measured[seen]
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,14 @@ class Kept:
             subtitle=f"{report['width']} x {report['height']} · {report['duration']:.1f} s · "
             f"{report['codec']}\nsignal: {selection.signal}",
             figures=figures,
-            signals=clip.signals,
-            weights=clip.weights,
             packets=clip.packets,
         )
+
+    @cached_property
+    def sheet_view(self) -> ClipView:
+        """The same with every signal, for the sheet of `onevision view`; they take as long again to read."""
+        signals, weights = self.clip.signals
+        return replace(self.view, signals=signals, weights=weights)
 
     @property
     def energy_kept(self) -> float:
@@ -163,10 +171,9 @@ def _look(path: str, changed: int, asked: Asked) -> Looked:
             frames.append(shown.place(frame.rgb(shown.resized_width, shown.resized_height)))
         seconds["frames"] = time.perf_counter() - start
     with VideoReader(path) as reader:
-        signals, weights = read_signals(reader, whole, SignalSettings(asked.preset, asked.signals))
         types = stream_types(reader.index, whole)
         packets = Packets(reader.timestamps, reader.index.size, types, whole.frame_ids)
-    return Looked(path, report, whole, np.stack(frames), signals, weights, packets, seconds)
+    return Looked(path, report, whole, np.stack(frames), asked, packets, seconds)
 
 
 def _scaled(geometry: Any, patch_size: int) -> Any:

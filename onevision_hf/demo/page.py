@@ -142,6 +142,7 @@ def launch_settings(max_mb: int = MAX_MB) -> dict[str, Any]:
     """Arguments of `launch` that belong to the page: its looks, and the size of what may be dropped."""
     return {
         "max_file_size": f"{max_mb}mb",
+        "allowed_paths": [str(bundled_clip().parent)],  # an example; the others lie in the temporary folder
         "css": (HERE / "page.css").read_text(encoding="utf-8"),
         "theme": gr.themes.Default(primary_hue="orange", font=["system-ui", "sans-serif"]),
         "footer_links": [],
@@ -211,7 +212,7 @@ def _selection_file(clip: str, *asked: Any) -> str:
 def _picture_file(clip: str, *asked: Any) -> str:
     """The sheet of `onevision view`."""
     path = _file_for(clip, ".png")
-    draw_sheet(_keep(clip, *asked).view).save(path)
+    draw_sheet(_keep(clip, *asked).sheet_view).save(path)
     return str(path)
 
 

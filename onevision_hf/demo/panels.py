@@ -172,14 +172,11 @@ def _figures(kept: Kept) -> str:
     ]
     body = "".join(f"<tr><th>{name}</th><td>{ours}</td><td>{theirs}</td></tr>" for name, ours, theirs in rows)
     report = clip.report
-    missing = "".join(
-        f"<li><b>{html.escape(name)}</b> {html.escape(reason)}</li>" for name, reason in view.missing.items()
-    )
     return (
         f'<p class="ov-clip-line">{html.escape(view.title)} · {report["width"]} x {report["height"]} · '
         f"{report['duration']:.1f} s · {html.escape(str(report['codec']))} · energy: "
         f'<b class="ov-signal">{html.escape(selection.signal)}</b></p>'
         '<table class="ov-figures"><thead><tr><th></th><td>codec patches</td><td>whole frames</td></tr>'
         "</thead>"
-        f"<tbody>{body}</tbody></table>" + (f'<ul class="ov-missing">{missing}</ul>' if missing else "")
+        f"<tbody>{body}</tbody></table>"
     )

@@ -69,14 +69,14 @@ def test_the_page_says_what_is_wrong_without_the_folder_of_the_upload(clip, tmp_
 
     broken = tmp_path / "broken.mp4"
     broken.write_text("no video")
-    rest = ("first", [], "the first frame", "uniform", 8)
-    content, *buttons = _show(str(broken), 12.5, "auto", *rest[1:])
+    rest = ("the first frame", "uniform", 8)
+    content, *buttons = _show(str(broken), 12.5, "auto", [], *rest)
     assert "broken.mp4" in content and str(tmp_path) not in content and not buttons[0]["interactive"]
-    content, *_ = _show(str(clip), 12.5, OWN, [], *rest[2:])
+    content, *_ = _show(str(clip), 12.5, OWN, [], *rest)
     assert "at least one signal" in content
-    content, *_ = _show(str(clip), 12.5, OWN, ["residual", "difference"], *rest[2:])
+    content, *_ = _show(str(clip), 12.5, OWN, ["residual", "difference"], *rest)
     assert 'role="alert"' in content and "difference" in content
-    content, *buttons = _show(str(clip), 12.5, OWN, ["difference"], *rest[2:])
+    content, *buttons = _show(str(clip), 12.5, OWN, ["difference"], *rest)
     assert "<canvas" in content and buttons[0]["interactive"]
 
 
