@@ -111,21 +111,23 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
 
         asked = [clip, budget, preset, signals, anchors, sampling, frames]
         outputs = [shown, selection_button, picture_button]
-        drawn = {"fn": _show, "inputs": asked, "outputs": outputs, "show_progress": "minimal"}
-        # The newest position of a slider is what counts; those it passed are dropped.
-        for event in (
-            budget.release,
-            frames.release,
-            anchors.change,
-            sampling.change,
-            signals.change,
-            preset.change,
-        ):
-            event(**drawn, trigger_mode="always_last")
-        preset.change(
-            lambda choice: gr.update(visible=choice == OWN), preset, signals, show_progress="hidden"
+        # One event for all that is asked, so that an earlier answer never comes after a later one; of the
+        # positions that a slider passed only the last counts.
+        gr.on(
+            [
+                clip.change,
+                budget.release,
+                frames.release,
+                *(choice.change for choice in (preset, signals, anchors, sampling)),
+            ],
+            _show,
+            asked,
+            outputs,
+            show_progress="minimal",
+            trigger_mode="always_last",
         )
-        clip.change(**drawn).then(_neighbours, clip, neighbours, show_progress="minimal")
+        preset.change(lambda name: gr.update(visible=name == OWN), preset, signals, show_progress="hidden")
+        clip.change(_neighbours, clip, neighbours, show_progress="minimal")
         for name, button in buttons.items():
             button.click(lambda name=name: str(clips[name]), None, clip, show_progress="hidden")
         for button, make, file in (

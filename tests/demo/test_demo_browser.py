@@ -161,9 +161,11 @@ def test_signals_anchors_and_sampling_are_obeyed(address, open_page):
     assert "bits" in page.inner_text(".ov-error") and page.locator("#ov-picture").is_disabled()
     page.locator("#ov-signals").get_by_label("bits").click()
     page.locator("#ov-anchors").get_by_label("every 8th frame").click()
-    page.wait_for_function(
-        "() => (document.querySelector('.ov-figures') || {innerText: ''}).innerText.match(/8 of 64/)"
-    )
+    page.wait_for_function("() => document.querySelector('.ov-figures')?.innerText.match(/8 of 64/)")
+    slider = page.locator("#ov-frames input[type=range]")
+    box = slider.bounding_box()
+    slider.click(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    page.wait_for_function("() => document.querySelector('.ov-figures')?.innerText.match(/ of (32|40)/)")
     before = page.get_attribute(".ov-panels", "data-moments")
     page.locator("#ov-sampling").get_by_label("packet_size").click()
     page.wait_for_function(
@@ -196,7 +198,7 @@ def test_a_file_over_the_limit_is_refused_with_the_limit(open_page):
         page = open_page(url)
         drop(page, "giant.mp4", bytes(1_500_000))
         said = page.locator("[data-testid=toast-body]").first.inner_text()
-        assert re.search(r"size", said) and re.search(r"1(\.0)? ?MB|1000000|1048576", said), said
+        assert re.search(r"size", said) and re.search(r"\b1(\.0)? ?MB", said, re.IGNORECASE), said
 
 
 def test_it_fits_a_phone(address, open_page):
