@@ -79,9 +79,9 @@ class ReaderSettings:
 class TrainSettings:
     """`steps` updates of `batch` clips; the rates fall linearly to a tenth in the second half."""
 
-    steps: int = 1400
+    steps: int = 1200
     batch: int = 32
-    muon_rate: float = 0.02
+    muon_rate: float = 0.007
     adam_rate: float = 3e-3
     weight_decay: float = 0.05
 

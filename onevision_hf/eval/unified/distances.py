@@ -73,8 +73,11 @@ def inception_score(logits: Tensor, splits: int = SPLITS) -> tuple[float, float]
     return found[KEY_METRIC_ISC_MEAN], found[KEY_METRIC_ISC_STD]
 
 
-def precision_recall(samples: Tensor, reference: Tensor, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
-    """(share of the samples inside the reference's neighbourhoods, the other way about), arXiv 1904.06991.
+def precision_recall(
+    samples: Tensor, reference: Tensor, neighbours: int = NEIGHBOURS, device: torch.device | str = "cpu"
+) -> tuple[float, float]:
+    """(share of the samples inside the reference's neighbourhoods, the other way about), arXiv 1904.06991;
+    distances are computed on `device`.
 
     Raises ValueError when a set has no more pictures than neighbours.
     """
@@ -85,7 +88,6 @@ def precision_recall(samples: Tensor, reference: Tensor, neighbours: int = NEIGH
         raise ValueError(
             f"precision and recall over {neighbours} neighbours need more pictures, found {fewest}"
         )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     given: dict[str, Any] = {"prc_neighborhood": neighbours, "prc_batch_size": 10000, "save_cpu_ram": True}
     found = prc_features_to_metric(samples.to(device), reference.to(device), **given, verbose=False)
     return found[KEY_METRIC_PRECISION], found[KEY_METRIC_RECALL]

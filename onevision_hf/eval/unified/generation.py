@@ -55,9 +55,9 @@ def measure_generation(
     """The figures, and how many pictures they are of.
 
     Args:
-        inception: pictures uint8 -> features, logits. size: bring the central square of every picture of both
-        sets to so many pixels first; without it all must
-            have one size.
+        inception: pictures uint8 -> features, logits.
+        size: bring the central square of every picture of both sets to so many pixels first; without it all
+            must have one size.
 
     Raises:
         ValueError: an unknown metric, pictures of several sizes, too few of them, statistics of another
@@ -79,7 +79,9 @@ def measure_generation(
     if "is" in metrics:
         figures["is"], figures["is_deviation"] = inception_score(ours.logits, splits)
     if theirs is not None and {"precision", "recall"} & set(metrics):
-        found = precision_recall(ours.features, theirs.features, neighbours)
+        parameter = next(inception.parameters(), None)
+        device = "cpu" if parameter is None else parameter.device
+        found = precision_recall(ours.features, theirs.features, neighbours, device)
         figures |= {
             name: value for name, value in zip(("precision", "recall"), found, strict=True) if name in metrics
         }

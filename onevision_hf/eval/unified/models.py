@@ -85,8 +85,8 @@ def open_model(
     """Load `name`, a folder or Hub id.
 
     Args:
-        vae: a diffusers AutoencoderKL instead of the one that the config names; it is loaded when first
-        needed. size: side in pixels instead of the saved processor's.
+        vae: a diffusers AutoencoderKL instead of the one that the config names, loaded when first needed.
+        size: side in pixels instead of the saved processor's.
 
     Raises:
         ValueError: another kind of model, a size that is no multiple of the model's tokens. OSError: nothing
