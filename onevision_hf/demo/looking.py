@@ -1,7 +1,6 @@
 """What the page knows of a clip: read once for a choice of frames and signals, cut to any budget at once."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -183,6 +182,6 @@ def _scaled(geometry: Any, patch_size: int) -> Any:
     return replace(geometry, patch_size=patch_size, **{name: round(scale * v) for name, v in sizes.items()})
 
 
-def spread(seconds: Sequence[float]) -> float:
+def spread(seconds: np.ndarray) -> float:
     """The longest stretch between moments in a row."""
     return float(np.max(np.diff(seconds))) if len(seconds) > 1 else 0.0
