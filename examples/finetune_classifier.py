@@ -7,9 +7,11 @@ A folder has a sub-folder for each class. Every fifth clip is kept to test on. N
 """
 
 import argparse
+import functools
 from pathlib import Path
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer, TrainingArguments
 
 import onevision_hf
@@ -48,8 +50,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         probe_position=[0, 0, 0],  # the head stands at a place, so it can tell directions
     )
 
+    @functools.cache  # read once: 0.2 MB a clip for onevision-tiny, 5 MB for 2048 patches of 14 pixels
+    def read(clip: Path) -> dict[str, torch.Tensor]:
+        return {name: value[0] for name, value in processor(str(clip), return_tensors="pt").items()}
+
     def collate(batch: list[tuple[Path, int]]) -> dict[str, torch.Tensor]:
-        inputs = processor([str(clip) for clip, _ in batch], return_tensors="pt")
+        clips = [read(clip) for clip, _ in batch]
+        inputs = {name: pad_sequence([clip[name] for clip in clips], batch_first=True) for name in clips[0]}
         return {**inputs, "labels": torch.tensor([n for _, n in batch])}
 
     trainer = Trainer(
@@ -60,7 +67,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             learning_rate=args.lr,
             per_device_train_batch_size=args.batch_size,
             per_device_eval_batch_size=args.batch_size,
-            warmup_ratio=0.1,
+            warmup_steps=10,
             lr_scheduler_type="cosine",
             logging_steps=5,
             save_strategy="no",
