@@ -152,10 +152,10 @@ def main() -> None:
     parser.add_argument("--write", type=Path, nargs="*", default=[], help="pages whose table it replaces")
     args = parser.parse_args()
     start = time.perf_counter()
+    weights = hashlib.sha256((args.model / "model.safetensors").read_bytes()).hexdigest()[:12]
     with tempfile.TemporaryDirectory() as nowhere:
         found = measure(args.folder or Path(nowhere), args.model, args.clips, args.seeds)
     load = os.getloadavg()[0]
-    weights = hashlib.sha256((args.model / "model.safetensors").read_bytes()).hexdigest()[:12]
     text = (
         f"{table(found)}\n\n{args.clips} clips to fit each of {args.seeds} seeds on, {args.clips} others to "
         f"test on; mean ± half the range over the seeds. Weights `{weights}`."
