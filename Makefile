@@ -64,7 +64,21 @@ bench-openvision3: $(STAMP)  ## OpenVision 3: the encoder, its VAE, and what cac
 wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use it there
 	$(BIN)/python tests/check_wheel.py
 
-check: lint test slow test-ray test-oldest test-eval wheel  ## what CI runs
+check: lint test slow test-ray test-oldest test-eval docs wheel  ## what CI runs (test-browser where Chromium is)
+	@if command -v chromium >/dev/null || command -v chromium-browser >/dev/null; then $(MAKE) test-browser; \
+		else echo "NOT RUN: test-browser, for want of Chromium (apt-get install chromium)"; fi
+
+.PHONY: docs test-browser notebooks
+docs: $(STAMP)  ## the site, into build/site; a broken link, anchor or reference fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+test-browser: $(STAMP)  ## the page of `onevision demo` in a headless Chromium (apt-get install chromium)
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+		|| { echo "no Chromium was found: apt-get install chromium"; exit 1; }
+	$(BIN)/python -m pytest -m browser tests/demo
+
+notebooks: $(STAMP)  ## run the notebooks and scripts of examples/ (part of `slow`)
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/test_examples.py
 
 .PHONY: codec-table
 codec-table: $(STAMP)  ## measure which codec gives which signal, into docs/codec-signals.md

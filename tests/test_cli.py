@@ -1,5 +1,7 @@
 """The command `onevision`: what it prints, writes and returns, for good input and for bad."""
 
+import argparse
+import io
 import json
 import re
 import subprocess
@@ -14,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from onevision_hf import OneVisionConfig, OneVisionModel, OneVisionVideoProcessor, bundled_clip, tiny
-from onevision_hf.cli import COMMANDS, build_parser, main
+from onevision_hf.cli import COMMANDS, build_parser, in_red, main, whole_parser
 from onevision_hf.commands.evaluate import EVALUATIONS
 
 
@@ -211,3 +213,67 @@ def test_the_command_needs_no_network_and_runs_as_a_module(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["clips"][0]["path"] == str(bundled_clip())
+
+
+def _every_parser():
+    """(name, parser) of every command and of each of its stages."""
+
+    def inner(parser):
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                yield from action.choices.items()
+
+    for name, parser in inner(whole_parser()):
+        yield name, parser
+        for stage, below in inner(parser):
+            yield f"{name} {stage}", below
+
+
+def test_an_option_is_the_same_thing_in_every_command():
+    kinds = {}
+    for name, parser in _every_parser():
+        for action in parser._actions:
+            for option in action.option_strings:
+                assert option == "-h" or re.fullmatch(r"--[a-z]+(-[a-z]+)*", option), f"{name}: {option}"
+                kinds.setdefault(option, {})[name] = "a switch" if action.nargs == 0 else "a value"
+    # `--json` of two evaluations may also name a file.
+    mixed = {option: found for option, found in kinds.items() if len(set(found.values())) > 1}
+    assert set(mixed) <= {"--json"}
+    words = {"--output", "--output-dir", "--jobs", "--frames", "--patches", "--folder", "--force", "--quiet"}
+    assert not words & set(kinds), "these are --out, --workers, --num-frames, --num-patches, --redo here"
+    for name, parser in _every_parser():
+        for action in parser._actions:
+            if "--json" in action.option_strings:
+                assert action.nargs in (0, "?"), f"{name}: --json alone prints"
+            if "--budget" in action.option_strings:
+                assert "--num-patches" in action.option_strings, name
+
+
+def test_a_shell_completes_commands_and_options(onevision, tmp_path):
+    status, script, err = onevision("--print-completion", "bash")
+    assert status == 0 and err == ""
+    (tmp_path / "onevision.bash").write_text(script)
+    for words, completed in (
+        (["onevision", "ne"], "nearest"),
+        (["onevision", "view", "--num-p"], "--num-patches"),
+        (["onevision", "cluster", "km"], "kmeans"),
+    ):
+        code = (
+            f"source {tmp_path}/onevision.bash; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; "
+            '_shtab_onevision; echo "${COMPREPLY[@]}"'
+        )
+        done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=60)
+        assert done.stdout.split() == [completed], done.stderr
+    assert onevision("--print-completion", "zsh")[1].startswith("#compdef onevision")
+    assert onevision("--print-completion", "fish")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("watched", "no_color", "red"), [(True, "", True), (True, "1", False), (False, "", False)]
+)
+def test_colours_are_for_a_terminal_whose_reader_wants_them(watched, no_color, red, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm")
+    stream = io.StringIO()
+    stream.isatty = lambda: watched
+    assert ("\x1b" in in_red("error", stream)) is red and "error" in in_red("error", stream)

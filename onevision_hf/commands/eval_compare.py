@@ -16,7 +16,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--sampling", default="codec,frames", metavar="A,B", help="the inputs (default: codec,frames)"
     )
     parser.add_argument(
-        "--budget", type=positive, default=2048, metavar="N", help="patches of a video (default: 2048)"
+        "--budget",
+        "--num-patches",
+        dest="budget",
+        type=positive,
+        default=2048,
+        metavar="N",
+        help="patches of a video (default: 2048)",
     )
     parser.add_argument("--json", action="store_true", help="print the comparison as one document of JSON")
 

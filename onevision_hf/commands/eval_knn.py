@@ -18,7 +18,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="ID_OR_FOLDER",
         help="any vision encoder of transformers; `descriptors` are the label-free ones, without weights",
     )
-    parser.add_argument("--json", type=Path, metavar="F", help="write the figures into a file; - prints them")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        nargs="?",
+        const=Path("-"),
+        metavar="F",
+        help="print one JSON document instead of text; with F write it there",
+    )
     parser.add_argument("--picture", type=Path, metavar="F.png", help="draw items with their neighbours")
     parser.add_argument("--cache", type=Path, help="folder of the features (default: under ~/.cache)")
     parser.add_argument("--input", choices=("codec", "frames", "dense"), help="what of a clip is shown")

@@ -8,6 +8,7 @@ The same command goes on where an interrupted one stopped.
 """
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -45,7 +46,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="F.md",
         help="the page (default: %(default)s)",
     )
-    parser.add_argument("--json", type=Path, metavar="F", help="every cell as one JSON document too")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        nargs="?",
+        const=Path("-"),
+        metavar="F",
+        help="print every cell as one JSON document instead of text; with F write it there",
+    )
     parser.add_argument("--redo", action="store_true", help="empty a --work folder that holds other clips")
     parser.add_argument("--device", default=None, help="cpu, cuda, ... (cuda when there is one)")
     parser.add_argument("--workers", type=int, help="processes, one thread each (default: one a core)")
@@ -74,7 +82,11 @@ def run(args: argparse.Namespace) -> None:
         say=say,
     )
     document["profile"] = args.profile
-    written = write(document, settings, args.out, args.json)
+    printed = args.json == Path("-")
+    written = write(document, settings, args.out, None if printed else args.json)
+    if printed:
+        print(json.dumps(document))
+        return
     for goal in document["goals"]:
         found = "not run" if goal["value"] is None else f"{goal['value']:.3g}"
         print(f"{goal['goal']}: {found} (wanted: {goal['wanted']:g})")

@@ -19,7 +19,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", metavar="ID_OR_FOLDER", help="any vision encoder of transformers")
     parser.add_argument("--input", choices=("codec", "frames", "dense"), help="what of a clip is shown")
-    parser.add_argument("--budget", type=int, metavar="N", help="patches of a clip: 512, 1024, 2048, 4096")
+    parser.add_argument(
+        "--budget",
+        "--num-patches",
+        dest="budget",
+        type=int,
+        metavar="N",
+        help="patches of a clip: 512, 1024, 2048, 4096",
+    )
     parser.add_argument(
         "--intervene",
         action="append",

@@ -9,6 +9,7 @@ time and space by a linear map fitted on drawn clips of one moving sprite: for o
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,60 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.out and args.out.suffix != ".png":
+        raise ValueError(f"{args.out}: the picture is written as .png, found '{args.out.suffix}'")
+    found = find_nearest(clip_path(args.clip), args.model, args.count)
+    report: dict[str, Any] = {
+        "clip": args.clip,
+        "model": args.model,
+        "direction": best_of(found.directions),
+        "directions": {name: round(score, 4) for name, score in found.directions.items()},
+        "neighbours": found.neighbours,
+        "out": str(args.out) if args.out else None,
+    }
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        found.sheet(args.clip).save(args.out)
+    if args.json:
+        print(json.dumps(report, indent=2))
+        return
+    print(f"{args.clip}: {say(found.directions)}")
+    for neighbour in found.neighbours:
+        labels = ", ".join(f"{name} {label}" for name, label in neighbour["labels"].items())
+        print(f"  {neighbour['likeness']:.2f}  {neighbour['scene']}: {labels}")
+    if args.out:
+        print(args.out)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a clip is like.
+
+    path: the clip. directions: how much speaks for each. neighbours: number, likeness, scene and labels of
+    the drawn clips most like it, in order. clips, ways: those clips, and the directions found in them (empty
+    where not one thing moves all the time). count: clips in the bank.
+    """
+
+    path: Path
+    directions: dict[str, float]
+    neighbours: list[dict[str, Any]]
+    clips: list[Any]
+    ways: list[dict[str, float]]
+    count: int
+
+    def sheet(self, title: str) -> Any:
+        """A picture of the clip, called `title`, and its neighbours."""
+        drawn = list(zip(self.neighbours, self.clips, self.ways, strict=True))
+        return _sheet(title, self.path, self.directions, drawn, self.count)
+
+
+def find_nearest(path: Path, model: str = TINY, count: int = 4) -> Found:
+    """The drawn clips of the bank beside `model` that the clip at `path` is most like.
+
+    Raises:
+        VideoReadError: the clip cannot be read. ValueError: `count` is more than the bank has.
+        FileNotFoundError: there is no bank.
+    """
     import torch
 
     from onevision_hf.eval.bank import Bank
@@ -42,13 +97,10 @@ def run(args: argparse.Namespace) -> None:
 
     from .encode import load_encoder
 
-    bank = Bank.load(model_folder(args.model))
-    if not 1 <= args.count <= len(bank.pooled):
-        raise ValueError(f"--count is 1 to {len(bank.pooled)}, the clips of the bank; found {args.count}")
-    if args.out and args.out.suffix != ".png":
-        raise ValueError(f"{args.out}: the picture is written as .png, found '{args.out.suffix}'")
-    encoder, processor, _ = load_encoder(args.model)
-    path = clip_path(args.clip)
+    bank = Bank.load(model_folder(model))
+    if not 1 <= count <= len(bank.pooled):
+        raise ValueError(f"--count is 1 to {len(bank.pooled)}, the clips of the bank; found {count}")
+    encoder, processor, _ = load_encoder(model)
 
     def look(clip: str | bytes) -> tuple[Any, dict[str, float]]:
         inputs = processor(clip, return_tensors="pt").to(encoder.device)
@@ -58,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
         return outputs.pooler_output, bank.directions(states, positions)
 
     pooled, directions = look(str(path))
-    found = bank.nearest(pooled, args.count)
+    found = bank.nearest(pooled, count)
     clips = [bank.clip(number) for number, _ in found]
     # Of neighbours in which one thing moves all the time: what is found in them, beside what is true.
     ways = [look(encode(clip.frames))[1] if clip.labels["direction"] else {} for clip in clips]
@@ -66,27 +118,7 @@ def run(args: argparse.Namespace) -> None:
         {"number": number, "likeness": round(cosine, 4), "scene": clip.scene, "labels": _told(clip)}
         for (number, cosine), clip in zip(found, clips, strict=True)
     ]
-    report: dict[str, Any] = {
-        "clip": args.clip,
-        "model": args.model,
-        "direction": best_of(directions),
-        "directions": {name: round(score, 4) for name, score in directions.items()},
-        "neighbours": neighbours,
-        "out": str(args.out) if args.out else None,
-    }
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        drawn = list(zip(neighbours, clips, ways, strict=True))
-        _sheet(args.clip, path, directions, drawn, len(bank.pooled)).save(args.out)
-    if args.json:
-        print(json.dumps(report, indent=2))
-        return
-    print(f"{args.clip}: {say(directions)}")
-    for neighbour in neighbours:
-        labels = ", ".join(f"{name} {label}" for name, label in neighbour["labels"].items())
-        print(f"  {neighbour['likeness']:.2f}  {neighbour['scene']}: {labels}")
-    if args.out:
-        print(args.out)
+    return Found(path, directions, neighbours, clips, ways, len(bank.pooled))
 
 
 def best_of(directions: dict[str, float]) -> str:

@@ -1,0 +1,187 @@
+"""What the page knows of a clip: read once for a choice of frames and signals, cut to any budget at once."""
+
+import time
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..commands.report import describe_clip, readable_bytes
+from ..commands.view import read_signals, stream_types
+from ..modeling.patch_selection import BudgetSettings, Selection, select, select_patches
+from ..modeling.signal_energy import SignalSettings
+from ..modeling.video_reader import VideoReader
+from ..view import ClipView, Packets
+
+SIDE = 448  # pixels of the longer side of a frame on the page, about
+REMEMBERED = 6  # clips, some 40 MB each
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What has to be read anew when it changes; arguments of `select_patches`."""
+
+    num_frames: int = 64
+    preset: str = "auto"
+    signals: tuple[str, ...] | None = None
+    sampling: str = "uniform"
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """A clip at its sampled frames.
+
+    whole: the selection of all patches. frames: (T, H, W, 3) uint8 as they are shown. seconds: what it took
+    to read the signals, and to decode the frames. measured: what `seconds_for` found.
+    """
+
+    path: str
+    report: dict[str, Any]
+    whole: Selection
+    frames: np.ndarray
+    asked: Asked
+    packets: Packets
+    seconds: dict[str, float]
+    measured: dict[tuple[int, ...], float] = field(default_factory=dict)
+
+    def cut(self, keep_ratio: float, anchors: str | int) -> "Kept":
+        """Spend a budget. Raises ValueError as `select` does."""
+        whole = self.whole
+        selection = select(
+            whole.energy,
+            frame_ids=whole.frame_ids,
+            timestamps=whole.timestamps,
+            picture_types=whole.picture_types,
+            signal=whole.signal,
+            geometry=whole.geometry,
+            budget=BudgetSettings(keep_ratio=keep_ratio, anchors=anchors),
+        )
+        return Kept(self, selection)
+
+    @cached_property
+    def signals(self) -> tuple[dict[str, np.ndarray | str], dict[str, float]]:
+        """Every signal of the clip, or why there is none, and the weights of those that were asked for."""
+        with VideoReader(self.path) as reader:
+            return read_signals(reader, self.whole, SignalSettings(self.asked.preset, self.asked.signals))
+
+    def seconds_for(self, seen: tuple[int, ...]) -> float:
+        """What it takes to decode these of the sampled frames and nothing else, as uniform sampling would."""
+        if seen not in self.measured:
+            start = time.perf_counter()
+            geometry = self.whole.geometry
+            with VideoReader(self.path) as reader:
+                for frame in reader.frames(self.whole.frame_ids[list(seen)]):
+                    frame.rgb(geometry.resized_width, geometry.resized_height)
+            self.measured[seen] = time.perf_counter() - start
+        return self.measured[seen]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A clip and the patches of it that a budget buys."""
+
+    clip: Looked
+    selection: Selection
+
+    @cached_property
+    def view(self) -> ClipView:
+        """For the pictures of `onevision_hf.view`, with figures in the header."""
+        clip, selection = self.clip, self.selection
+        kept, patches = len(selection), selection.energy.size
+        figures = [
+            ("frames sampled", f"{len(clip.frames)} of {clip.report['frames']}"),
+            ("patches kept", f"{kept:,} of {patches:,}"),
+            ("share", f"{100 * kept / patches:.1f} %"),
+            ("file", readable_bytes(clip.report["bytes"])),
+        ]
+        report = clip.report
+        return ClipView(
+            clip.frames,
+            selection.energy,
+            selection.positions,
+            selection.timestamps,
+            selection.picture_types,
+            title=Path(clip.path).name,
+            subtitle=f"{report['width']} x {report['height']} · {report['duration']:.1f} s · "
+            f"{report['codec']}\nsignal: {selection.signal}",
+            figures=figures,
+            packets=clip.packets,
+        )
+
+    @cached_property
+    def sheet_view(self) -> ClipView:
+        """The same with every signal, for the sheet of `onevision view`; they take as long again to read."""
+        signals, weights = self.clip.signals
+        return replace(self.view, signals=signals, weights=weights)
+
+    @property
+    def energy_kept(self) -> float:
+        """The share of the clip's energy that lies in the kept patches."""
+        return self._share(self.view.kept)
+
+    @property
+    def energy_seen(self) -> float:
+        """The share that lies in the whole frames which the same budget buys."""
+        seen = np.zeros(self.view.kept.shape, bool)
+        seen[self.view.seen] = True
+        return self._share(seen)
+
+    def _share(self, mask: np.ndarray) -> float:
+        energy = self.selection.energy
+        total = float(energy.sum())
+        return float(energy[mask].sum()) / total if total else 1.0
+
+
+def look(path: str, asked: Asked = Asked()) -> Looked:
+    """Read the clip at `path`; what was read last is remembered.
+
+    Raises:
+        VideoReadError: the file cannot be read as a video. ValueError: signals that do not go together.
+    """
+    return _look(path, Path(path).stat().st_mtime_ns if Path(path).is_file() else 0, asked)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _look(path: str, changed: int, asked: Asked) -> Looked:
+    start = time.perf_counter()
+    # Every frame an anchor: all patches are kept, and no budget has a say yet.
+    whole = select_patches(
+        path,
+        num_frames=asked.num_frames,
+        preset=asked.preset,
+        signals=asked.signals,
+        sampling=asked.sampling,
+        keep_ratio=1.0,
+        anchors=1,
+    )
+    seconds = {"signals": time.perf_counter() - start}
+    with VideoReader(path) as reader:
+        report = describe_clip(Path(path).name, Path(path), reader)
+        seconds["frames"] = 0.0
+        frames = []
+        geometry = whole.geometry
+        side = max(geometry.canvas_height, geometry.canvas_width) // geometry.patch_size
+        patch = max(4, 2 * round(SIDE / side / 2))
+        shown = _scaled(geometry, patch)
+        start = time.perf_counter()
+        for frame in reader.frames(whole.frame_ids):
+            frames.append(shown.place(frame.rgb(shown.resized_width, shown.resized_height)))
+        seconds["frames"] = time.perf_counter() - start
+    with VideoReader(path) as reader:
+        types = stream_types(reader.index, whole)
+        packets = Packets(reader.timestamps, reader.index.size, types, whole.frame_ids)
+    return Looked(path, report, whole, np.stack(frames), asked, packets, seconds)
+
+
+def _scaled(geometry: Any, patch_size: int) -> Any:
+    """The same layout with patches of another size, for frames that are looked at rather than encoded."""
+    scale = patch_size / geometry.patch_size
+    sizes = {name: getattr(geometry, name) for name in ("resized_height", "resized_width", "top", "left")}
+    return replace(geometry, patch_size=patch_size, **{name: round(scale * v) for name, v in sizes.items()})
+
+
+def spread(seconds: np.ndarray) -> float:
+    """The longest stretch between moments in a row."""
+    return float(np.max(np.diff(seconds))) if len(seconds) > 1 else 0.0

@@ -1,0 +1,254 @@
+"""The page: what is asked on the left, the clip on the right, neighbours and downloads below.
+
+    demo = build_page()
+    demo.launch(**launch_settings())
+
+It needs gradio: the extra `demo`.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers.utils import logging
+
+from ..assets import bundled_clip
+from ..modeling.frame_sampling import SAMPLINGS
+from ..modeling.signal_energy import PRESETS, SIGNALS
+from ..modeling.video_reader import VideoReadError
+from ..view import draw_sheet
+from . import panels
+from .looking import Asked, Kept, look
+
+try:
+    import gradio as gr
+except ImportError as error:
+    raise ImportError("the page needs gradio: pip install 'onevision-hf[demo]'") from error
+
+HERE = Path(__file__).parent
+MAX_MB = 200
+OWN = "own choice"
+ANCHORS: dict[str, str | int] = {
+    "the first frame": "first",
+    "all sampled keyframes": "keyframes",
+    "every 16th frame": 16,
+    "every 8th frame": 8,
+}
+SUFFIXES = [".mkv", ".ts", ".m2ts", ".mts", ".avi", ".flv", ".wmv", ".mpg", ".mpeg", ".h264", ".hevc", ".ivf"]
+INTRO = """# What a codec sees
+A video file already says what moves and what is new. Keep that, drop the rest: move the budget, and look."""
+
+
+def build_page(examples: Path | None = None) -> "gr.Blocks":
+    """The page. `examples` is a folder for the drawn example clips (a temporary one by default)."""
+    logging.disable_progress_bar()  # of transformers: weights are loaded for each clip
+    clips = _example_clips(examples or Path(tempfile.mkdtemp(prefix="onevision-examples-")))
+    with gr.Blocks(title="onevision: what a codec sees", analytics_enabled=False) as page:
+        gr.Markdown(INTRO, elem_id="ov-title")
+        # Three parts that page.css lays out: on a phone what is asked first, then the clip, then the rest.
+        with gr.Row(elem_id="ov-layout"):
+            with gr.Column(elem_id="ov-first"):
+                clip = gr.File(
+                    label="A clip: drop it here",
+                    file_types=["video", *SUFFIXES],
+                    elem_id="ov-file",
+                    height=130,
+                )
+                with gr.Row():
+                    buttons = {name: gr.Button(name, size="sm", min_width=80) for name in clips}
+                budget = gr.Slider(1.6, 50, 12.5, step=0.1, label="budget, % of patches", elem_id="ov-budget")
+            with gr.Column(elem_id="ov-clip"):
+                shown = gr.HTML(
+                    panels.empty(),
+                    elem_id="ov-shown",
+                    js_on_load=(HERE / "player.js").read_text(encoding="utf-8"),
+                )
+                with gr.Row():
+                    selection_button = gr.Button(
+                        "Download the selection (.npz)", elem_id="ov-selection", interactive=False, size="md"
+                    )
+                    picture_button = gr.Button(
+                        "Download the picture (.png)", elem_id="ov-picture", interactive=False, size="md"
+                    )
+                selection_file = gr.DownloadButton(visible="hidden", elem_id="ov-selection-file")
+                picture_file = gr.DownloadButton(visible="hidden", elem_id="ov-picture-file")
+                neighbours = gr.Image(
+                    show_label=False,
+                    visible=False,
+                    elem_id="ov-neighbours",
+                    buttons=["download", "fullscreen"],
+                )
+            with gr.Column(elem_id="ov-rest"):
+                preset = gr.Radio(
+                    [*PRESETS, OWN],
+                    value="auto",
+                    label="what counts",
+                    elem_id="ov-preset",
+                    info="auto: the best that the codec gives; published: what the published weights "
+                    "were trained with; bits: what each block cost",
+                )
+                signals = gr.CheckboxGroup(
+                    SIGNALS,
+                    value=["vectors"],
+                    label="signals",
+                    visible=False,
+                    elem_id="ov-signals",
+                    info="vectors go with all; residual and bits do not mix with compensated and difference",
+                )
+                anchors = gr.Radio(
+                    list(ANCHORS), value="the first frame", label="kept whole", elem_id="ov-anchors"
+                )
+                sampling = gr.Radio(
+                    SAMPLINGS,
+                    value="uniform",
+                    label="frames are taken",
+                    elem_id="ov-sampling",
+                    info="packet_size: more of them where the stream has more bytes",
+                )
+                frames = gr.Slider(8, 64, 64, step=8, label="frames sampled", elem_id="ov-frames")
+
+        asked = [clip, budget, preset, signals, anchors, sampling, frames]
+        outputs = [shown, selection_button, picture_button]
+        # One event for all that is asked, so that an earlier answer never comes after a later one; of the
+        # positions that a slider passed only the last counts.
+        gr.on(
+            [
+                clip.change,
+                budget.release,
+                frames.release,
+                *(choice.change for choice in (preset, signals, anchors, sampling)),
+            ],
+            _show,
+            asked,
+            outputs,
+            show_progress="minimal",
+            trigger_mode="always_last",
+        )
+        preset.change(lambda name: gr.update(visible=name == OWN), preset, signals, show_progress="hidden")
+        clip.change(_neighbours, clip, neighbours, show_progress="minimal")
+        for name, button in buttons.items():
+            button.click(lambda name=name: str(clips[name]), None, clip, show_progress="hidden")
+        for button, make, file in (
+            (selection_button, _selection_file, selection_file),
+            (picture_button, _picture_file, picture_file),
+        ):
+            click = f"() => document.querySelector('#{file.elem_id}').click()"
+            button.click(make, asked, file, show_progress="minimal").success(None, None, None, js=click)
+    page.queue(default_concurrency_limit=2)
+    return page
+
+
+def launch_settings(max_mb: int = MAX_MB) -> dict[str, Any]:
+    """Arguments of `launch` that belong to the page: its looks, and the size of what may be dropped."""
+    return {
+        "max_file_size": f"{max_mb}mb",
+        "allowed_paths": [str(bundled_clip().parent)],  # an example; the others lie in the temporary folder
+        "css": (HERE / "page.css").read_text(encoding="utf-8"),
+        "theme": gr.themes.Default(primary_hue="orange", font=["system-ui", "sans-serif"]),
+        "footer_links": [],
+        "quiet": True,
+    }
+
+
+def _keep(
+    clip: str, budget: float, preset: str, signals: list[str], anchors: str, sampling: str, frames: float
+) -> Kept:
+    if preset == OWN and not signals:
+        raise ValueError("choose at least one signal")
+    chosen = tuple(name for name in SIGNALS if name in signals) if preset == OWN else None
+    asked = Asked(int(frames), "auto" if preset == OWN else preset, chosen, sampling)
+    return look(clip, asked).cut(budget / 100, ANCHORS[anchors])
+
+
+def _show(clip: str | None, *asked: Any) -> tuple[str, Any, Any]:
+    """The clip as HTML, or in words why it cannot be shown; downloads where there is something."""
+    ready = False
+    if clip is None:
+        content = panels.empty()
+    else:
+        try:
+            content, ready = panels.show(_keep(clip, *asked)), True
+        except (VideoReadError, ValueError) as error:
+            content = panels.failure(_said(error, clip))
+    return content, gr.update(interactive=ready), gr.update(interactive=ready)
+
+
+def _said(error: Exception, clip: str) -> str:
+    """An error without the folder that the upload was put in."""
+    return " ".join(str(error).split()).replace(f"{Path(clip).parent}/", "")
+
+
+def _neighbours(clip: str | None) -> Any:
+    from ..commands.nearest import find_nearest
+
+    if clip is None:
+        return gr.update(value=None, visible=False)
+    try:
+        sheet = find_nearest(Path(clip)).sheet(Path(clip).name)
+    except VideoReadError:
+        return gr.update(value=None, visible=False)  # said already, where the clip would be
+    return gr.update(value=sheet, visible=True)
+
+
+def _selection_file(clip: str, *asked: Any) -> str:
+    """What `Selection` holds, as arrays."""
+    kept = _keep(clip, *asked)
+    selection = kept.selection
+    path = _file_for(clip, ".npz")
+    np.savez_compressed(
+        path,
+        positions=selection.positions,
+        frame_ids=selection.frame_ids,
+        timestamps=selection.timestamps,
+        scores=selection.scores,
+        energy=selection.energy,
+        picture_types=np.array(selection.picture_types),
+        signal=np.array(selection.signal),
+        patch_size=np.array(selection.geometry.patch_size),
+    )
+    return str(path)
+
+
+def _picture_file(clip: str, *asked: Any) -> str:
+    """The sheet of `onevision view`."""
+    path = _file_for(clip, ".png")
+    draw_sheet(_keep(clip, *asked).sheet_view).save(path)
+    return str(path)
+
+
+def _file_for(clip: str, suffix: str) -> Path:
+    return Path(tempfile.mkdtemp(prefix="onevision-")) / f"{Path(clip).stem}{suffix}"
+
+
+def _example_clips(folder: Path) -> dict[str, Path]:
+    """The bundled clip, and two that are drawn here."""
+    from ..synthetic import draw_clip, encode
+
+    clips = {"valley": bundled_clip()}
+    for name, family in (("a nudge", "nudge_direction"), ("text", "word")):
+        clips[name] = folder / f"{name.replace(' ', '-')}.mp4"
+        clips[name].write_bytes(encode(draw_clip(7, 0, family).frames))
+    return clips
+
+
+def serve(host: str, port: int, max_mb: int, open_browser: bool, ready: Callable[[str], None]) -> None:
+    """Serve the page until interrupted; `ready` gets its address.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    page = build_page()
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        inbrowser=open_browser,
+        prevent_thread_lock=True,
+        **launch_settings(max_mb),
+    )
+    ready(address)
+    try:
+        page.block_thread()
+    finally:
+        page.close(verbose=False)

@@ -1,0 +1,95 @@
+"""What the Python blocks of a page find when they run: the files and names that the page takes for granted.
+
+Every page runs in a folder of its own that has clip.mp4, the bundled clip. Its blocks run in
+order, in one scope.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from vae import tiny_vae
+from vl_tiny import tiny_model, tiny_processor
+
+from onevision_hf import OneVisionConfig, OneVisionModel, bundled_clip
+from onevision_hf.cli import main
+
+FIXTURES = Path(__file__).with_name("fixtures")
+# Names by the number of the block before which they appear.
+Names = dict[int, dict[str, Any]]
+
+
+def prepare(page: str, folder: Path) -> Names:
+    """Lay out the folder of a page and return the names of its blocks."""
+    shutil.copy(bundled_clip(), folder / "clip.mp4")
+    return STAGES.get(page, lambda folder: {})(folder)
+
+
+def _encoder(folder: Path) -> OneVisionModel:
+    torch.manual_seed(0)
+    model = OneVisionModel(OneVisionConfig.tiny()).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def _cluster_loss(folder: Path) -> Names:
+    from onevision_hf.objectives import ClusterDiscriminationLoss
+
+    model = _encoder(folder / "encoder")
+    ClusterDiscriminationLoss(100_000, model.config.hidden_size).save_centers(folder / "centers.safetensors")
+    labels = torch.tensor([[3, 70_000, -100], [99_999, -100, -100]])
+    heads = {name: ClusterDiscriminationLoss(500, 64) for name in ("image", "video")}
+    several = {
+        "losses": heads,
+        "labels": {name: torch.randint(500, (4, 2)) for name in heads},
+        "embeddings": {name: torch.randn(4, 64) for name in heads},
+        "step": 7,
+    }
+    return {0: {"model": model, "images": torch.randn(2, 3, 56, 56), "labels": labels}, 1: several}
+
+
+def _clustering(folder: Path) -> Names:
+    shutil.copytree(FIXTURES / "onevision_tiny" / "object", folder / "out" / "shards" / "image")
+    return {}
+
+
+def _encoder_page(folder: Path) -> Names:
+    _encoder(folder / "folder")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 56, 84, 3), np.uint8)
+    return {1: {"images": list(pixels)}}
+
+
+def _faq(folder: Path) -> Names:
+    _encoder(folder / "published")
+    return {}
+
+
+def _multimodal(folder: Path) -> Names:
+    model = tiny_model()
+    model.save_pretrained(folder / "out" / "vl")
+    tiny_processor(model.config).save_pretrained(folder / "out" / "vl")
+    Image.new("RGB", (56, 84), "teal").save(folder / "picture.png")
+    return {}
+
+
+def _openvision3(folder: Path) -> Names:
+    (folder / "pictures").mkdir()
+    Image.new("RGB", (256, 256), "teal").save(folder / "pictures" / "a.png")
+    tiny_vae().save_pretrained(folder / "vae")
+    words = ["latents", "pictures", "out/latents", "--vae", "vae", "--size", "256", "--json"]
+    assert main(words) == 0
+    return {}
+
+
+STAGES: dict[str, Callable[[Path], Names]] = {
+    "docs/cluster-loss.md": _cluster_loss,
+    "docs/clustering.md": _clustering,
+    "docs/encoder.md": _encoder_page,
+    "docs/faq.md": _faq,
+    "docs/multimodal.md": _multimodal,
+    "docs/openvision3.md": _openvision3,
+}

@@ -1,0 +1,116 @@
+"""What README and docs show is true: Python runs, commands parse and print what is shown, links lead on."""
+
+import json
+import re
+
+import doc_stages
+import pytest
+import torch
+import yaml
+from doc_blocks import PAGES, ROOT, SHELL, blocks, check, commands, outputs
+
+from onevision_hf.cli import main
+
+LANGUAGES = {"python", "text", "json", "yaml", *SHELL}
+SLOW = {"docs/openvision3.md"}  # a VAE, and 86 million random numbers
+PYTHON_PAGES = [
+    pytest.param(page, id=name, marks=[pytest.mark.slow] * (name in SLOW))
+    for page, name in {block.page: str(block.page.relative_to(ROOT)) for block in blocks("python")}.items()
+]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SECONDS = re.compile(r"\d+\.\d+ s(?=\s|$)")
+# Shown with what it prints: run, and compared but for the seconds.
+RUN = {"onevision encode bundled"}
+
+
+def test_readme_is_short():
+    assert README.count("\n") < 200
+
+
+def test_every_block_is_of_a_language_that_is_tested():
+    assert [str(block) for block in blocks() if block.language not in LANGUAGES] == []
+
+
+@pytest.mark.parametrize("page", PYTHON_PAGES)
+def test_python_runs(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = doc_stages.prepare(str(page.relative_to(ROOT)), tmp_path)
+    scope = {"__name__": "__main__"}
+    with torch.random.fork_rng():
+        for number, block in enumerate(block for block in blocks("python") if block.page == page):
+            scope |= names.get(number, {})
+            # Lines keep their numbers in the page, so a failure points there.
+            code = compile("\n" * block.line + block.code, str(page), "exec")
+            exec(code, scope)
+            shapes = re.findall(
+                r"^print\((\w+)\.last_hidden_state\.shape.*# (\(.*?\))", block.code, re.MULTILINE
+            )
+            for name, shape in shapes:
+                assert str(tuple(scope[name].last_hidden_state.shape)) == shape, block
+
+
+@pytest.mark.parametrize("block", blocks(*SHELL), ids=str)
+def test_commands_parse(block):
+    found = list(commands(block))
+    assert found, "a shell block without a command"
+    for words in found:
+        try:
+            check(words)
+        except ValueError as error:
+            pytest.fail(f"{block}: {' '.join(words)}: {error}")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("onevision encode a.mp4 --no-such-option", "parser refuses"),
+        ("onevision train --config cluster_smoke optim.rate=1", "optim.rate"),
+        ("accelerate launch train.py --config no_such_config", "no_such_config"),
+        ("make no-such-target", "no-such-target"),
+        ("pip install '.[no-such-extra]'", "no extra no-such-extra"),
+        ("python examples/no_such_script.py", "no_such_script"),
+        ("rm -rf x", "not a command"),
+    ],
+)
+def test_a_command_that_cannot_work_is_seen(words, says):
+    import shlex
+
+    with pytest.raises(ValueError, match=re.escape(says)):
+        check(shlex.split(words))
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [pair for block in blocks("console") for pair in outputs(block).items() if pair[0] in RUN],
+)
+def test_a_command_prints_what_is_shown(command, shown, capsys):
+    assert main(command.split()[1:]) == 0
+    printed = capsys.readouterr().out
+    assert SECONDS.sub("- s", printed).split() == SECONDS.sub("- s", shown).split()
+
+
+def test_something_is_run():
+    assert set(RUN) <= {command for block in blocks("console") for command in outputs(block)}
+
+
+def test_data_blocks_are_data():
+    for block in blocks("json"):
+        json.loads(block.code)
+    for block in blocks("yaml"):
+        yaml.safe_load(block.code)
+
+
+def _anchors(page):
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\((?!https?://)([^)\s]+)\)", text):
+        target, _, anchor = link.partition("#")
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in _anchors(path), f"{page.name}: {link}"
