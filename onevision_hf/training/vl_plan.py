@@ -43,7 +43,7 @@ def dry_run_vl(config: TrainConfig, processes: int | None = None) -> int:
         if state.is_main_process:
             print(text)
             print("two steps with " + ", ".join(notes), flush=True)
-        trainer = Trainer(small, {NAME: task.streams[0].rows.rows}, max_steps=2)
+        trainer = Trainer(small, {NAME: task.packed.rows}, max_steps=2)
         trainer.save = lambda: Path()  # type: ignore[method-assign]
         status = trainer.fit()
         if state.is_main_process and status == 0:
@@ -68,7 +68,7 @@ def plan(config: TrainConfig, folder: Path) -> tuple[VLTask, list[str]]:
             f"vl.media_root right?); random pictures instead"
         ]
         return VLTask(config, {NAME: drawn_conversations(folder)}), lines
-    packs = len(task.streams[0].rows.packs)
+    packs = len(task.packed.packs)
     lines = [
         f"{NAME}: {total} conversations at {vl.source}; of {len(lengths)}: {known.mean():.0f} tokens on "
         f"average, {known.max()} at most",

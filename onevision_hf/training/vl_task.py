@@ -171,7 +171,8 @@ class VLTask:
         measurer = Measurer(self.processor, vl.prompt == "plain", vl.settings)
         self.lengths = measure(conversations, measurer, Path(config.out) / LENGTHS)
         packs = pack(self.lengths, vl.token_budget, config.seed)
-        packed: Any = PackedRows(conversations, packs)
+        self.packed = PackedRows(conversations, packs)
+        packed: Any = self.packed
         view = PackView(self.processor, vl)
         order = Order(len(packed), config.seed, 0)
         self.streams = [Stream(NAME, packed, view, vl.batch_size, order)]
