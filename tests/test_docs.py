@@ -12,7 +12,7 @@ from doc_blocks import PAGES, ROOT, SHELL, blocks, check, commands, outputs
 from onevision_hf.cli import main
 
 LANGUAGES = {"python", "text", "json", "yaml", *SHELL}
-SLOW = {"docs/openvision3.md"}  # a VAE, and 86 million random numbers
+SLOW = {"docs/openvision3.md", "docs/export.md"}  # a VAE and 86 million random numbers; two graphs
 PYTHON_PAGES = [
     pytest.param(page, id=name, marks=[pytest.mark.slow] * (name in SLOW))
     for page, name in {block.page: str(block.page.relative_to(ROOT)) for block in blocks("python")}.items()
