@@ -64,7 +64,9 @@ bench-openvision3: $(STAMP)  ## OpenVision 3: the encoder, its VAE, and what cac
 wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use it there
 	$(BIN)/python tests/check_wheel.py
 
-check: lint test slow test-oldest test-eval test-browser docs wheel  ## what CI runs
+check: lint test slow test-ray test-oldest test-eval docs wheel  ## what CI runs (test-browser where Chromium is)
+	@if command -v chromium >/dev/null || command -v chromium-browser >/dev/null; then $(MAKE) test-browser; \
+		else echo "NOT RUN: test-browser, for want of Chromium (apt-get install chromium)"; fi
 
 .PHONY: docs test-browser notebooks
 docs: $(STAMP)  ## the site, into build/site; a broken link, anchor or reference fails
@@ -157,3 +159,10 @@ bench-eval: $(STAMP)  ## answering many questions: against a plain loop, waiting
 .PHONY: ablation-unified
 ablation-unified: $(STAMP)  ## unified pre-training: do understanding and generation help one another, with curves
 	$(BIN)/python benchmarks/unified_ablation.py
+
+.PHONY: test-ray bench-scale
+test-ray: $(STAMP)  ## the tests that start a local Ray of two workers
+	$(BIN)/python -m pytest -m ray
+
+bench-scale: $(STAMP)  ## patch shards: clips/s by engine and workers, bytes a clip, how long a training waits
+	$(BIN)/python benchmarks/scale.py

@@ -17,6 +17,7 @@ from transformers import (
 
 from onevision_hf.assets import bundled_clip, tiny
 from onevision_hf.modeling.codec_signals import CodecSignals, read_codec_signals
+from onevision_hf.modeling.codec_stream import CodecStream, StreamEvent, StreamWindow
 from onevision_hf.modeling.configuration_onevision import OneVisionConfig
 from onevision_hf.modeling.configuration_onevision_vl import OneVisionVLConfig
 from onevision_hf.modeling.configuration_openvision3 import OpenVision3Config
@@ -74,6 +75,7 @@ OneVisionVLVideoProcessor.register_for_auto_class()
 
 __all__ = [
     "CodecSignals",
+    "CodecStream",
     "MissingVAEError",
     "OneVisionConfig",
     "OneVisionForVideoClassification",
@@ -89,6 +91,8 @@ __all__ = [
     "OpenVision3ImageProcessor",
     "OpenVision3Model",
     "Selection",
+    "StreamEvent",
+    "StreamWindow",
     "UnifiedForPreTraining",
     "UnifiedPreTrainingConfig",
     "VideoPatches",

@@ -32,6 +32,9 @@ COMMANDS: dict[str, Command] = {
     "cluster": Command(
         "onevision_hf.commands.cluster", "a folder of media -> features -> clusters -> labelled shards"
     ),
+    "patches": Command(
+        "onevision_hf.commands.patches", "a corpus of clips -> shards of selected patches to train from"
+    ),
     "latents": Command("onevision_hf.commands.latents", "cache what OpenVision 3's VAE makes of pictures"),
     "train": Command("onevision_hf.commands.train", "train an encoder from a config (one process)"),
     "plot": Command("onevision_hf.commands.plot", "draw the curves of a training run"),
@@ -48,10 +51,16 @@ COMMANDS: dict[str, Command] = {
     "extract-encoder": Command(
         "onevision_hf.commands.extract_encoder", "the tower of a multimodal model -> an encoder's folder"
     ),
+    "export": Command(
+        "onevision_hf.commands.export", "an encoder as graphs for onnxruntime or torch, without this package"
+    ),
     "export-tokens": Command(
         "onevision_hf.commands.export_tokens", "the tokens of a unified model, for trainers of generators"
     ),
     "push": Command("onevision_hf.commands.push", "publish a folder to a Hub repository"),
+    "doctor": Command(
+        "onevision_hf.commands.doctor", "what is installed and works here, and what to install for the rest"
+    ),
 }
 SHELLS = ("bash", "zsh", "tcsh")
 EPILOG = """begin with

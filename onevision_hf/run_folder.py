@@ -43,13 +43,15 @@ def digest_of(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def atomic_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
+def atomic_files(*paths: Path, owner: str = "") -> Iterator[tuple[Path, ...]]:
     """Temporary names beside `paths`, to be written by the body; on success they are synced and renamed.
 
     The last path is renamed last, so its presence says that the others are there too. When the body raises,
-    nothing appears. A body may leave out any path but the last.
+    nothing appears. A body may leave out any path but the last. Where several processes may write the same
+    file, each is an `owner` with a name of its own.
     """
-    temporary = tuple(path.with_name(f".{path.name}.tmp") for path in paths)
+    mark = f".{owner}" if owner else ""
+    temporary = tuple(path.with_name(f".{path.name}{mark}.tmp") for path in paths)
     try:
         yield temporary
     except Exception:

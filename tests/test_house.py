@@ -21,9 +21,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "view": set(),
     "run_folder": set(),  # standard library only: whatever is written in shards and must survive a kill
     "pretraining": {"modeling", "objectives"},
-    "clustering": {"modeling", "run_folder"},
+    "engines": set(),  # runs tasks somewhere, whatever they do
+    "clustering": {"modeling", "run_folder", "engines"},
+    "patches": {"modeling", "run_folder", "clustering", "engines"},
     "conversion": {"modeling"},
-    "training": {"modeling", "objectives", "pretraining", "synthetic", "clustering", "run_folder"},
+    "training": {"modeling", "objectives", "pretraining", "synthetic", "clustering", "patches", "run_folder"},
     "eval": {"modeling", "pretraining", "synthetic", "training", "clustering", "run_folder", "assets"},
 }
 # These sit on top and may import every room; no room may import them.

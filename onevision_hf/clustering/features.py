@@ -9,8 +9,12 @@ not be decoded is in no shard, but in `rejected.jsonl` with its reason.
 
 import collections
 import concurrent.futures
+import dataclasses
+import functools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,12 +23,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ..run_folder import FinishedRun, RunFolder
+from ..engines import run_tasks
+from ..run_folder import PLAN, FinishedRun, RunFolder, atomic_files, digest_of
 from .items import Item, Kind, Source
 from .matrix import RowFile
 from .media import BROKEN, reason_of
 from .processes import Processes
 from .progress import progress
+from .sources import open_reader
 from .teachers import Teacher
 
 STAGE = "features"
@@ -43,6 +49,10 @@ def extract_features(
     shard_items: int = 4096,
     redo: bool = False,
     processes: Processes | None = None,
+    engine: str = "local",
+    actors: int = 1,
+    address: str | None = None,
+    make_teacher: Callable[[], Teacher] | None = None,
 ) -> dict[str, Any]:
     """Encode every item of `kind` into shards under `out`; a run that was stopped goes on.
 
@@ -50,6 +60,8 @@ def extract_features(
         batch_size: items the teacher takes at once. Not part of the plan: it changes results by rounding
             only.
         workers: threads that decode ahead of the teacher.
+        engine: `local`, this process and its peers of `torchrun`; `ray`, `actors` on the cluster at
+            `address`, each with a teacher of its own from `make_teacher()`, see `engines.run_tasks`.
 
     Returns:
         The summary: `items`, `rejected`, `shards`, `dim`.
@@ -75,16 +87,69 @@ def extract_features(
             return FinishedRun(out, STAGE).summary
         mine = processes.own(missing)
         with progress(f"features ({kind})", sum(len(parts[i]) for i in mine), not processes.main) as step:
-            for index in mine:
-                rows, rejected = _encode(source, parts[index], teacher, batch_size, workers, step)
-                table = _table(rows, run.digest)
-                with run.shard(names[index], f"rejected-{index:05d}.jsonl") as (path, rejected_path):
-                    pq.write_table(
-                        table, path, compression="none", use_dictionary=False, write_statistics=False
+            if engine == "local":
+                for index in mine:
+                    _write_shard(run.path, index, source, parts[index], teacher, batch_size, workers, step)
+            else:
+                if source.reader is None or make_teacher is None or processes.world > 1:
+                    raise ValueError(
+                        f"--engine {engine} takes one driver process, and a source and a teacher that other "
+                        "processes can open"
                     )
-                    rejected_path.write_text(json_lines(rejected))
+                make = functools.partial(
+                    FeatureWorker, str(run.path.resolve()), source.reader, make_teacher, batch_size, workers
+                )
+                # Whole paths: actors may stand in another folder.
+                tasks = [
+                    (index, [dataclasses.replace(i, path=os.path.abspath(i.path)) for i in parts[index]])
+                    for index in mine
+                ]
+                for index in run_tasks(make, tasks, engine=engine, workers=actors, address=address):
+                    step(len(parts[index]))
         processes.finish(lambda: _finish(run, names, len(items)))
         return FinishedRun(out, STAGE).summary
+
+
+class FeatureWorker:
+    """Makes shards of features, each of a task (number, items), with a teacher of its own."""
+
+    def __init__(
+        self,
+        folder: str,
+        reader: Mapping[str, Any],
+        make_teacher: Callable[[], Teacher],
+        batch_size: int,
+        workers: int,
+    ):
+        self.folder, self._read = Path(folder), open_reader(reader)
+        self.teacher, self.batch_size, self.workers = make_teacher(), batch_size, workers
+
+    def __call__(self, task: tuple[int, list[Item]]) -> int:
+        index, items = task
+        source = Source(list(items), self._read)
+        _write_shard(
+            self.folder, index, source, items, self.teacher, self.batch_size, self.workers, lambda count: None
+        )
+        return index
+
+
+def _write_shard(
+    folder: Path,
+    index: int,
+    source: Source,
+    items: Sequence[Item],
+    teacher: Teacher,
+    batch_size: int,
+    workers: int,
+    step: Callable[[int], None],
+) -> None:
+    rows, rejected = _encode(source, items, teacher, batch_size, workers, step)
+    plan = digest_of(json.loads((folder / PLAN).read_text()))
+    files = [folder / f"rejected-{index:05d}.jsonl", folder / f"features-{index:05d}.parquet"]
+    with atomic_files(*files, owner=f"{socket.gethostname()}-{os.getpid()}") as (rejected_path, path):
+        table = _table(rows, plan)
+        pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)
+        rejected_path.write_text(json_lines(rejected))
 
 
 def json_lines(records: Iterable[dict[str, str]]) -> str:
@@ -169,6 +234,8 @@ def _table(rows: list[dict[str, Any]], plan: str) -> pa.Table:
 
 
 def _finish(run: RunFolder, names: list[str], items: int) -> None:
+    for leftover in run.path.glob(".*.tmp"):  # of workers that were killed
+        leftover.unlink(missing_ok=True)
     rejected = "".join((run.path / f"rejected-{i:05d}.jsonl").read_text() for i in range(len(names)))
     run.write("rejected.jsonl", rejected)
     count = rejected.count("\n")

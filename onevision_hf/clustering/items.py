@@ -4,7 +4,7 @@ same."""
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,12 +73,15 @@ class Source:
 
     Attributes:
         items: every picture and video.
+        identity: what tells one source from another beside its listing.
+        reader: how items are read, as JSON: `open_reader` makes a reader of it in another process.
         digest: of the listing; equal digests mean equal files, as far as size and time of change tell.
     """
 
     items: list[Item]
     _read: Callable[[Item], str | bytes]
     identity: Any = None
+    reader: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.items.sort(key=lambda item: item.key)

@@ -204,23 +204,25 @@ class PackedShards:
         """The columns of a row, its media, and its selection as bytes."""
         names = shard_names(self.head, shard, self.layout)
         if self.layout == "parquet":
-            file = _parquet(self.path / names[0], os.getpid())
+            file = open_parquet(self.path / names[0], os.getpid())
             record = file.read_row_group(row // GROUP_ROWS).slice(row % GROUP_ROWS, 1).to_pylist()[0]
             return record, record.pop("media"), record.pop("selection")
-        record = _index(self.path / names[1]).slice(row, 1).to_pylist()[0]
+        record = read_index(self.path / names[1]).slice(row, 1).to_pylist()[0]
         places = [record.pop(name) for name in _PLACES]
         with open(self.path / names[0], "rb") as tar:
-            return record, _read(tar, *places[:2]), _read(tar, *places[2:]) if places[3] >= 0 else None
+            media = read_part(tar, *places[:2])
+            return record, media, read_part(tar, *places[2:]) if places[3] >= 0 else None
 
     def table(self, shard: int) -> pa.Table:
         """Every column of a shard but the media and selections: labels and sizes without reading pictures."""
         names = shard_names(self.head, shard, self.layout)
         if self.layout == "parquet":
             return pq.read_table(self.path / names[0], columns=list(_COLUMNS))
-        return _index(self.path / names[1]).select(list(_COLUMNS))
+        return read_index(self.path / names[1]).select(list(_COLUMNS))
 
 
-def _read(file: io.BufferedReader, offset: int, length: int) -> bytes:
+def read_part(file: io.BufferedReader, offset: int, length: int) -> bytes:
+    """`length` bytes at `offset`. Raises OSError when the file ends early."""
     file.seek(offset)
     content = file.read(length)
     if len(content) != length:
@@ -229,11 +231,12 @@ def _read(file: io.BufferedReader, offset: int, length: int) -> bytes:
 
 
 @functools.lru_cache(maxsize=64)
-def _index(path: Path) -> pa.Table:
+def read_index(path: Path) -> pa.Table:
+    """The table beside a tar; the last ones that were read are kept."""
     return pq.read_table(path)
 
 
 @functools.lru_cache(maxsize=16)
-def _parquet(path: Path, process: int) -> pq.ParquetFile:
+def open_parquet(path: Path, process: int) -> pq.ParquetFile:
     """A footer costs a row's time to read; `process` keeps a forked worker from sharing its parent's file."""
     return pq.ParquetFile(path)

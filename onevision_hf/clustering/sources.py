@@ -21,7 +21,7 @@ import json
 import os
 import tarfile
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,14 @@ def open_source(
     """
     scheme, path = _scheme(str(spec))
     if scheme == "folder":
-        source = Source(_list_folder(path), lambda item: item.path)
+        source = Source(_list_folder(path), _read_file, reader={"scheme": scheme})
     elif scheme == "webdataset":
-        source = Source(_list_tars(path, tags_column), _read_tar_member)
+        source = Source(_list_tars(path, tags_column), _read_tar_member, reader={"scheme": scheme})
     elif scheme == "parquet":
-        column = _ParquetColumn(_files(path, "parquet"), media_column, tags_column)
-        source = Source(column.items(), column.read)
+        files = _files(path, "parquet")
+        column = _media_column(pq.read_schema(files[0]), media_column, str(files[0]))
+        items = _list_parquet(files, column, tags_column)
+        source = Source(items, _ParquetColumn(column).read, reader={"scheme": scheme, "column": column})
     else:
         source = _open_dataset(path, media_column, tags_column)
     if tags_file is not None:
@@ -81,6 +83,24 @@ def open_source(
     if not source.items:
         raise ValueError(f"no pictures or videos in {path}: looked for {_extensions()} as {scheme}")
     return source
+
+
+def open_reader(reader: Mapping[str, Any]) -> Callable[[Item], str | bytes]:
+    """What reads the items of a source, from its `reader`.
+
+    Raises:
+        ValueError: an unknown kind, or a dataset that cannot be opened.
+    """
+    if reader["scheme"] == "folder":
+        return _read_file
+    if reader["scheme"] == "webdataset":
+        return _read_tar_member
+    if reader["scheme"] == "parquet":
+        return _ParquetColumn(reader["column"]).read
+    if reader["scheme"] == "hf":
+        dataset, column, _ = _load_dataset(reader["path"], reader["column"])
+        return _DatasetColumn(dataset, column).read
+    raise ValueError(f"no reader is called {reader['scheme']!r}")
 
 
 def _extensions() -> str:
@@ -198,6 +218,10 @@ def _sample_name(member: str) -> tuple[str, str, str]:
     return folder + slash + stem, dot, extension
 
 
+def _read_file(item: Item) -> str:
+    return item.path
+
+
 def _read_tar_member(item: Item) -> bytes:
     with open(item.path, "rb") as file:
         file.seek(item.place)
@@ -227,46 +251,38 @@ def _media_column(schema: pa.Schema, wanted: str | None, where: str) -> str:
     return candidates[0]
 
 
+def _list_parquet(files: Sequence[Path], column: str, tags_column: str | None) -> list[Item]:
+    root = os.path.commonpath([f.parent for f in files])
+    items = []
+    kind: Kind | None = None
+    for path in files:
+        stat = path.stat()
+        file = pq.ParquetFile(path)
+        tags: list[Any] | None = None
+        if tags_column is not None:
+            if tags_column not in file.schema_arrow.names:
+                raise ValueError(f"{path} has no column {tags_column!r}: {file.schema_arrow.names}")
+            tags = file.read([tags_column])[tags_column].to_pylist()
+        if kind is None and file.metadata.num_rows:
+            content = _content(file.read_row_group(0, [column])[column][0].as_py()) or b""
+            kind = kind_of_extension("x." + format_of(content)) or ("video" if "video" in column else "image")
+        name = os.path.relpath(path, root).replace(os.sep, "/")
+        for row in range(file.metadata.num_rows):
+            found = split_tags(tags[row]) if tags is not None else None
+            item = Item(f"{name}/{row:07d}", kind or "image", str(path), stat.st_size, stat.st_mtime_ns, row)
+            items.append(dataclasses.replace(item, tags=found))
+    return items
+
+
 class _ParquetColumn:
     """The media column of parquet files; a row group stays in memory until another is asked for."""
 
-    def __init__(self, files: Sequence[Path], media_column: str | None, tags_column: str | None):
-        self.files = list(files)
-        self.column = _media_column(pq.read_schema(files[0]), media_column, str(files[0]))
-        self.tags_column = tags_column
-        self._root = os.path.commonpath([f.parent for f in files])
+    def __init__(self, column: str):
+        self.column = column
         self._lock = threading.Lock()
         self._starts: dict[str, list[int]] = {}  # first row of each row group
         self._group: tuple[str, int] | None = None
         self._values: pa.ChunkedArray | None = None
-
-    def items(self) -> list[Item]:
-        items = []
-        kind: Kind | None = None
-        for path in self.files:
-            stat = path.stat()
-            file = pq.ParquetFile(path)
-            tags: list[Any] | None = None
-            if self.tags_column is not None:
-                if self.tags_column not in file.schema_arrow.names:
-                    raise ValueError(f"{path} has no column {self.tags_column!r}: {file.schema_arrow.names}")
-                tags = file.read([self.tags_column])[self.tags_column].to_pylist()
-            if kind is None and file.metadata.num_rows:
-                kind = self._kind(file)
-            name = os.path.relpath(path, self._root).replace(os.sep, "/")
-            for row in range(file.metadata.num_rows):
-                found = split_tags(tags[row]) if tags is not None else None
-                item = Item(
-                    f"{name}/{row:07d}", kind or "image", str(path), stat.st_size, stat.st_mtime_ns, row
-                )
-                items.append(dataclasses.replace(item, tags=found))
-        return items
-
-    def _kind(self, file: pq.ParquetFile) -> Kind:
-        content = _content(file.read_row_group(0, [self.column])[self.column][0].as_py()) or b""
-        return kind_of_extension("x." + format_of(content)) or (
-            "video" if "video" in self.column else "image"
-        )
 
     def read(self, item: Item) -> bytes:
         with self._lock:
@@ -296,7 +312,8 @@ def _content(value: Any) -> bytes | None:
     return value
 
 
-def _open_dataset(spec: str, media_column: str | None, tags_column: str | None) -> Source:
+def _load_dataset(spec: str, media_column: str | None) -> tuple[Any, str, bool]:
+    """(dataset, media column, whether it holds videos)."""
     try:
         import datasets
     except ImportError as error:
@@ -317,11 +334,12 @@ def _open_dataset(spec: str, media_column: str | None, tags_column: str | None) 
         raise ValueError(
             f"{spec} has the media columns {media} of {list(features)}; name one: --media-column"
         )
-    is_video = isinstance(features[column], datasets.Video)
+    return loaded, column, isinstance(features[column], datasets.Video)
+
+
+def _open_dataset(spec: str, media_column: str | None, tags_column: str | None) -> Source:
+    loaded, column, is_video = _load_dataset(spec, media_column)
     tags = loaded[tags_column] if tags_column is not None else None
-    undecoded = loaded.select_columns([column]).cast_column(
-        column, (datasets.Video if is_video else datasets.Image)(decode=False)
-    )
     items = [
         Item(
             f"{row:07d}",
@@ -335,16 +353,36 @@ def _open_dataset(spec: str, media_column: str | None, tags_column: str | None) 
         )
         for row in range(len(loaded))
     ]
-    lock = threading.Lock()
+    return Source(
+        items,
+        _DatasetColumn(loaded, column).read,
+        identity=["hf", loaded._fingerprint, column],
+        reader={
+            "scheme": "hf",
+            "path": os.path.abspath(spec) if os.path.exists(spec) else spec,
+            "column": column,
+        },
+    )
 
-    def read(item: Item) -> bytes:
-        with lock:
-            content = _content(undecoded[item.place][column])
+
+class _DatasetColumn:
+    """The media column of a Hugging Face dataset, not decoded."""
+
+    def __init__(self, dataset: Any, column: str):
+        import datasets
+
+        kind = type(dataset.features[column])
+        decoder = datasets.Video if issubclass(kind, datasets.Video) else datasets.Image
+        self.column = column
+        self._rows = dataset.select_columns([column]).cast_column(column, decoder(decode=False))
+        self._lock = threading.Lock()
+
+    def read(self, item: Item) -> bytes:
+        with self._lock:
+            content = _content(self._rows[item.place][self.column])
         if content is None:
             raise MediaError("the row holds no bytes and its file is gone")
         return content
-
-    return Source(items, read, identity=["hf", loaded._fingerprint, column])
 
 
 def _read_tags_file(path: Path, column: str) -> dict[str, tuple[str, ...]]:

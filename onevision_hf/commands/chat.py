@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     for word in args.media:
         print(talk.show(clip_path(word), settings))
-    print(f"model {stages}", flush=True)
+    print(stages, flush=True)
     for question in args.ask or _typed():
         if args.ask:
             print(f"> {question}")

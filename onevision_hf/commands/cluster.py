@@ -7,6 +7,7 @@ torchrun --nproc_per_node 8 -m onevision_hf.cli cluster kmeans out/image/feature
 """
 
 import argparse
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     features.add_argument("--kind", choices=("image", "video"), help="needed when the source holds both")
     _add_teacher(features)
     _add_rows(features)
+    features.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="this process, or Ray (%(default)s)"
+    )
+    features.add_argument("--ray-address", metavar="HOST:PORT", help="a cluster's; or one is started here")
+    features.add_argument("--actors", type=int, default=1, help="Ray's, a teacher in each (%(default)s)")
 
     dedup = stage("dedup", _dedup, "near-duplicates of features, joined by union-find")
     dedup.add_argument("features", type=Path)
@@ -229,10 +235,12 @@ def _device(args: argparse.Namespace) -> str:
     return args.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _teacher(args: argparse.Namespace) -> Any:
+def _make_teacher(args: argparse.Namespace) -> Callable[[], Any]:
+    """What makes the teacher, here or in another process."""
     from ..clustering.teachers import make_teacher
 
-    return make_teacher(
+    return functools.partial(
+        make_teacher,
         model_folder(args.teacher),
         num_frames=args.num_frames,
         pool=args.pool,
@@ -246,15 +254,20 @@ def _teacher(args: argparse.Namespace) -> Any:
 def _extract(args: argparse.Namespace, source: Any, kind: Any, out: Path) -> dict[str, Any]:
     from ..clustering.features import extract_features
 
+    make = _make_teacher(args)
     return extract_features(
         source,
         out,
-        _teacher(args),
+        make(),
         kind,
         batch_size=args.batch_size,
         workers=args.workers,
         shard_items=args.feature_shard_items,
         redo=args.redo,
+        engine=getattr(args, "engine", "local"),
+        actors=getattr(args, "actors", 1),
+        address=getattr(args, "ray_address", None),
+        make_teacher=make,
     )
 
 

@@ -35,6 +35,7 @@ from .h264_bitstream import (
     split_annex_b,
     split_length_prefixed,
 )
+from .video_demuxer import padded_packet
 
 LONE_CODECS = ("h264", "hevc")
 
@@ -163,7 +164,7 @@ class LoneDecoder:
 
     def _decode_one(self, context: Any, data: bytes) -> LonePicture:
         if self.codec == "hevc":
-            frames = [*context.decode(av.Packet(data)), *context.decode(None)]
+            frames = [*context.decode(padded_packet(data)), *context.decode(None)]
             return self._picture(frames[0] if frames else None, None)
         units = self._slices(data)
         picture = self._pictures.get(slice_parameters_number(units[0])) if units else None
@@ -171,8 +172,8 @@ class LoneDecoder:
             raise UnsupportedStreamError("a packet refers to parameter sets that are not in the header")
         sequence = self._sequences[picture.sequence_number]
         # The target may be output before the grey picture, so both carry a number.
-        head = av.Packet(self._heads[picture.sequence_number])
-        body = av.Packet(b"".join(START_CODE + unit for unit in units))
+        head = padded_packet(self._heads[picture.sequence_number])
+        body = padded_packet(b"".join(START_CODE + unit for unit in units))
         head.pts, body.pts = 0, 1
         frames = [*context.decode(head), *context.decode(body), *context.decode(None)]
         context.flush_buffers()

@@ -240,7 +240,8 @@ class OneVisionPoolingHead(nn.Module):
     def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, L, D) -> (B, D), attending where `mask` (B, L) is True; packed, (L, D) -> (B, D) likewise."""
         if hidden_states.ndim == 3:
-            probes = self.probe.expand(len(hidden_states), -1, -1)
+            # Not len(): that is a plain number, and an exported graph would keep it.
+            probes = self.probe.expand(hidden_states.shape[0], -1, -1)
             mask = None if mask is None else mask[:, None, None]
         else:
             # One row of patches with a probe for each of its items.

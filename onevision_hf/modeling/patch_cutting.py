@@ -22,12 +22,7 @@ def cut_patches(
     """(K, C*p*p) float32, the selected patches rescaled and normalised. Other frames never become RGB."""
     geometry, positions = selection.geometry, selection.positions
     p, channels = geometry.patch_size, 3
-    scale: np.ndarray = np.full(channels, settings["rescale_factor"] if settings["do_rescale"] else 1.0)
-    offset: np.ndarray = np.zeros(channels)
-    if settings["do_normalize"]:
-        mean, std = (np.broadcast_to(settings[name], channels) for name in ("image_mean", "image_std"))
-        scale, offset = scale / std, -mean / std
-    scale, offset = scale.astype(np.float32), offset.astype(np.float32)
+    scale, offset = pixel_scale(settings, channels)
 
     patches = np.empty((len(positions), channels, p * p), np.float32)
     rows_of: dict[int, list[np.ndarray]] = {}
@@ -65,6 +60,17 @@ def cut_patches(
         with ThreadPoolExecutor(len(stretches)) as decoders:
             list(decoders.map(cut_stretch, stretches))
     return patches.reshape(len(positions), -1)
+
+
+def pixel_scale(settings: dict[str, Any], channels: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """(scale, offset), (channels,) float32 each: what a pixel of 0..255 is multiplied with and what is added
+    to make it what the model takes."""
+    scale: np.ndarray = np.full(channels, settings["rescale_factor"] if settings["do_rescale"] else 1.0)
+    offset: np.ndarray = np.zeros(channels)
+    if settings["do_normalize"]:
+        mean, std = (np.broadcast_to(settings[name], channels) for name in ("image_mean", "image_std"))
+        scale, offset = scale / std, -mean / std
+    return scale.astype(np.float32), offset.astype(np.float32)
 
 
 def check_selection(selection: Selection, reader: VideoReader | FrameSequence, patch_size: int) -> None:

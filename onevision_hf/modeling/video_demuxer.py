@@ -40,6 +40,13 @@ class PacketTable:
     shown: np.ndarray
     start: np.ndarray
 
+    @classmethod
+    def of(cls, rows: array) -> "PacketTable":
+        """Of the rows that `packet_row` makes, one behind the other."""
+        columns = np.frombuffer(rows, np.int64).reshape(-1, 6).T
+        times, decode_times, size, keyframe, shown, starts = (column.copy() for column in columns)
+        return cls(times, decode_times, size, keyframe.astype(bool), shown.astype(bool), starts)
+
     def __len__(self) -> int:
         return len(self.pts)
 
@@ -67,6 +74,27 @@ class PacketTable:
             return None
         rank = int(self._by_pts[place])
         return rank if self.size[rank] == packet.size else None
+
+
+def packet_row(packet: av.Packet, hidden: bool = False) -> tuple[int, int, int, int, int, int]:
+    """(pts, dts, size, keyframe, shown, start) of a packet, as in `PacketTable`."""
+    pts = NO_TIME if packet.pts is None else packet.pts
+    dts = NO_TIME if packet.dts is None else packet.dts
+    start = -1 if packet.pos is None else packet.pos
+    return pts, dts, packet.size, packet.is_keyframe, not (hidden or packet.is_discard), start
+
+
+def padded_packet(data: bytes) -> av.Packet:
+    """A packet of one's own, a copy of `data` with zeros behind it.
+
+    Decoders read beyond the end of a packet (FFmpeg's AV_INPUT_BUFFER_PADDING_SIZE). `av.Packet(data)` points
+    to the bytes of Python, behind which lies whatever the process has there; FFmpeg's own allocation is
+    longer than the data, and zero at the end.
+    """
+    packet = av.Packet(len(data))
+    if data:
+        packet.update(data)
+    return packet
 
 
 class Demuxer:
@@ -146,14 +174,9 @@ class Demuxer:
                     self.file.name,
                     f"its index goes in circles: it names over {limit} bytes, the file has {self.file.size}",
                 )
-            hidden = packet.is_discard or (vp8 and not self._is_shown_vp8(bytes(packet)))
-            pts = NO_TIME if packet.pts is None else packet.pts
-            dts = NO_TIME if packet.dts is None else packet.dts
-            start = -1 if packet.pos is None else packet.pos
-            rows.extend((pts, dts, packet.size, packet.is_keyframe, not hidden, start))
-        columns = np.frombuffer(rows, np.int64).reshape(-1, 6).T
-        times, decode_times, size, keyframe, shown, starts = (column.copy() for column in columns)
-        return PacketTable(times, decode_times, size, keyframe.astype(bool), shown.astype(bool), starts)
+            hidden = vp8 and not self._is_shown_vp8(bytes(packet))
+            rows.extend(packet_row(packet, hidden))
+        return PacketTable.of(rows)
 
     def jump(self, rank: int, table: PacketTable) -> bool:
         """Seek to the packet `rank` or a little before it, never back. False: the container cannot, and

@@ -20,7 +20,7 @@ from transformers.video_utils import VideoMetadata
 
 from .frame_geometry import FrameGeometry
 from .frame_sampling import SamplingSettings
-from .frame_sequence import is_encoded, open_video
+from .frame_sequence import FrameSequence, is_encoded, open_video
 from .patch_cutting import check_selection, cut_patches
 from .patch_selection import (
     DEFAULT_KEEP_RATIO,
@@ -32,7 +32,7 @@ from .patch_selection import (
 )
 from .pretrained_settings import read_with_model_settings
 from .signal_energy import SignalSettings
-from .video_reader import VideoReadError
+from .video_reader import VideoReader, VideoReadError
 
 if TYPE_CHECKING:
     # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
@@ -202,7 +202,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
                 f"{type(self).__name__} got unknown arguments {sorted(unknown)}; it takes "
                 f"{', '.join(self.valid_kwargs.__annotations__)}, selection, errors, return_tensors"
             )
-        settings = self._resolve_settings(kwargs)
+        settings = self.resolve_settings(kwargs)
         if errors not in ("raise", "skip"):
             raise ValueError(f'errors must be "raise" or "skip", not {errors!r}')
         clips = _as_list(videos)
@@ -229,8 +229,12 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
             features["selections"] = [result["selection"] for result in results]
         return features
 
-    def _resolve_settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Stored settings, with those of the call on top; a budget of the call replaces the stored one."""
+    def resolve_settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Stored settings, with those of the call on top; a budget of the call replaces the stored one.
+
+        Raises:
+            ValueError: one is out of range.
+        """
         given = {
             name: value for name, value in kwargs.items() if value is not None or name == "rope_temporal_size"
         }
@@ -249,28 +253,40 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
         return settings
 
     def _process(self, clip: Any, selection: Selection | None, settings: dict[str, Any]) -> dict[str, Any]:
-        """One video: select, then cut the patches out of the frames that have some."""
         with open_video(clip) as reader:
-            if selection is None:
-                selection = read_selection(
-                    reader,
-                    frame_layout(reader.height, reader.width, settings),
-                    sampling=settings["SamplingSettings"],
-                    signals=settings["SignalSettings"],
-                    budget=settings["BudgetSettings"],
-                )
-            else:
-                check_selection(selection, reader, settings["patch_size"])
-            patches = cut_patches(reader, selection, settings)
-            metadata = VideoMetadata(
-                total_num_frames=len(reader),
-                fps=reader.fps,
-                width=reader.width,
-                height=reader.height,
-                duration=float(getattr(reader, "duration", "nan")),
-                video_backend="pyav",
-                frames_indices=selection.frame_ids.tolist(),
+            return self.process_reader(reader, settings, selection)
+
+    def process_reader(
+        self,
+        reader: VideoReader | FrameSequence,
+        settings: dict[str, Any],
+        selection: Selection | None = None,
+    ) -> dict[str, Any]:
+        """One open video: select, then cut the patches out of the frames that have some.
+
+        settings: of `resolve_settings`. Returns `patches` (K, C*p*p) float32, `positions` (K, 3) on the
+        model's time grid, `selection`, `metadata`.
+        """
+        if selection is None:
+            selection = read_selection(
+                reader,
+                frame_layout(reader.height, reader.width, settings),
+                sampling=settings["SamplingSettings"],
+                signals=settings["SignalSettings"],
+                budget=settings["BudgetSettings"],
             )
+        else:
+            check_selection(selection, reader, settings["patch_size"])
+        patches = cut_patches(reader, selection, settings)
+        metadata = VideoMetadata(
+            total_num_frames=len(reader),
+            fps=reader.fps,
+            width=reader.width,
+            height=reader.height,
+            duration=float(getattr(reader, "duration", "nan")),
+            video_backend="pyav",
+            frames_indices=selection.frame_ids.tolist(),
+        )
         positions = selection.positions.copy()
         positions[:, 0] = virtual_times(len(selection.frame_ids), settings["rope_temporal_size"])[
             positions[:, 0]

@@ -159,7 +159,7 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
         """
         if isinstance(video, VideoPatches):
             return video
-        settings = self._resolve_settings(kwargs)
+        settings = self.resolve_settings(kwargs)
         with open_video(video) as reader:
             if selection is None:
                 selection = self._select(reader, settings)
@@ -196,7 +196,7 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
         them make a token. Exact for anchors="first" or a number; "keyframes" depends on the stream.
         """
         known = self.valid_kwargs.__annotations__
-        settings = self._resolve_settings({k: v for k, v in (videos_kwargs or {}).items() if k in known})
+        settings = self.resolve_settings({k: v for k, v in (videos_kwargs or {}).items() if k in known})
         geometry = _layout(height, width, settings)
         budget, block = settings["BudgetSettings"], settings["merge_size"] ** 2
         frames = min(num_frames, settings["SamplingSettings"].num_frames)
@@ -213,7 +213,7 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
     # transformers' own processors have it under this name.
     get_num_of_video_patches = get_number_of_video_patches
 
-    def _resolve_settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def resolve_settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         unknown = kwargs.keys() - self.valid_kwargs.__annotations__.keys()
         if unknown:
             raise TypeError(f"{type(self).__name__} got unknown arguments {sorted(unknown)}")
@@ -232,7 +232,7 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
             )
         if kwargs.get("num_frames") is None and self.num_frames is None:
             kwargs = {**kwargs, "num_frames": DEFAULT_FRAMES[mode]}
-        settings = super()._resolve_settings({**kwargs, "video_mode": mode})
+        settings = super().resolve_settings({**kwargs, "video_mode": mode})
         check_positive("whole_frames", settings["whole_frames"])
         if settings["max_pixels"] is not None:
             check_positive("max_pixels", settings["max_pixels"])

@@ -87,6 +87,10 @@ class VideoReader:
             self._pixel_shape = float(stream.sample_aspect_ratio or demuxer.context.sample_aspect_ratio or 1)
             guessed = demuxer.container.format.name == "avi" and self.codec in ("h264", "hevc")
             self._table = demuxer.read_table()
+        self._build_index(guessed)
+
+    def _build_index(self, guessed: bool = False) -> None:
+        """Number the frames of the table. `guessed`: the container tells no time of display."""
         shown = np.flatnonzero(self._table.shown)
         # A stream cut out of a broadcast starts with pictures that cannot be decoded.
         keys = np.flatnonzero(self._table.keyframe)

@@ -17,9 +17,11 @@ from ..modeling.modeling_onevision import OneVisionModel
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..objectives import ClusterDiscriminationLoss, cluster_memory, draw_together
 from ..objectives.cluster_sampling import derive_key
+from ..patches import PatchShards
 from .config import ConfigError, HeadConfig, TrainConfig
 from .data import Stream
 from .order import MODEL, Order
+from .patch_view import PatchView, check_patch_shards
 from .shared import Labels, SharedView
 from .sources import Rows, open_rows
 from .stand_in import RandomRows, as_drawn
@@ -206,13 +208,15 @@ class ClusterTask:
     def view(self, head: HeadConfig) -> ImageView | VideoView:
         if head.kind == "image":
             return ImageView(head)
-        return VideoView(head, self.encoder_config.patch_size, self.encoder_config.rope_temporal_size)
+        return PatchView(head, self.encoder_config.patch_size, self.encoder_config.rope_temporal_size)
 
     def _stream(self, number: int, name: str, head: HeadConfig, rows: Rows | str) -> Stream:
         if head.size % self.stride:
             raise ConfigError(
                 f"cluster.heads.{name}.size is {head.size}, no multiple of the patch, {self.stride}"
             )
+        if isinstance(rows, PatchShards):
+            check_patch_shards(name, head, self.encoder_config.patch_size, rows.settings)
         validation = self.config.validation
         view: Any = as_drawn if isinstance(rows, RandomRows) else self.view(head)
         followers = {n: h for n, h in self.config.cluster.heads.items() if h.clips_of == name}

@@ -11,6 +11,7 @@ step it reads while the next one runs.
 import math
 import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -251,7 +252,14 @@ class Trainer:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Remember the first SIGTERM or SIGINT; the second one does what it always does."""
+        """Remember the first SIGTERM or SIGINT; the second one does what it always does.
+
+        Python gives signals to the main thread alone. In another one, as in Ray Train's workers, they are
+        left to whoever started it.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def remember(number: int, frame: Any) -> None:
             self.signal = number

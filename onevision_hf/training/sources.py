@@ -3,12 +3,14 @@
 | `source` | labels |
 |---|---|
 | folder of `onevision cluster pack` | the packed ones |
+| folder of `onevision patches` | the ones of the corpus; nothing is decoded |
 | folder of pictures or videos | the sub-folder's place in alphabetical order |
 | `hf:FOLDER` (`save_to_disk`), `hf:NAME:SPLIT`, `hf:NAME:CONFIG:SPLIT` | column `labels` (lists), `label` or
 `cls`, or `labels` in a webdataset's json; NAME is of the Hub, or a folder of parquet or tar files |
 | `stream:NAME:SPLIT`, `stream:NAME:CONFIG:SPLIT` | the same; no random access, so no exact resume |
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +21,8 @@ import numpy as np
 
 from ..clustering.shards import PackedShards
 from ..clustering.sources import MediaError, Source, kind_of_extension, open_source
+from ..patches.shards import STAGE as PATCHES
+from ..patches.shards import PatchShards
 from ..run_folder import PLAN
 
 
@@ -62,6 +66,8 @@ def open_rows(spec: str) -> Rows:
         raise FileNotFoundError(f"{spec} does not exist")
     # A folder that `onevision synth` drew has a plan too, and a manifest: it is a folder of media.
     if (path / PLAN).exists() and not (path / "manifest.parquet").exists():
+        if json.loads((path / PLAN).read_text()).get("stage") == PATCHES:
+            return PatchShards(path)
         return PackedShards(path)
     return FolderRows(open_source(f"folder:{path}"), spec)
 

@@ -248,7 +248,7 @@ def test_two_processes_make_the_shards_that_one_makes(media, done, tmp_path):
     ]
     for child in children:
         child.start()
-    assert [codes.get(timeout=40) for _ in children] == [0, 0]
+    assert [codes.get(timeout=240) for _ in children] == [0, 0]
     for child in children:
         child.join(60)
         assert child.exitcode == 0

@@ -14,6 +14,7 @@ TINY = SuiteSettings(
     frozen_inputs=(),
     clips=ClipSettings(num_frames=32, schedule=("nudge_direction",)),
     reader=ReaderSettings(width=32, layers=1, heads=1),
+    mixing=BRIEF,
     training=BRIEF,
     probing=BRIEF,
 )

@@ -36,7 +36,7 @@ def shown_steps(count: int, seed: int) -> InputData:
 def test_the_reader_learns_a_direction_from_positions_alone_and_reads_time_backwards_as_the_other_way():
     torch.manual_seed(0)
     reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2)
-    train(reader, shown_steps(400, 0), WAYS, TrainSettings(steps=250, batch=16), seed=0)
+    train(reader, [shown_steps(400, 0)], WAYS, TrainSettings(steps=250, batch=16), seed=0)
     data = shown_steps(200, 1)
     right = predict(reader, data)[:, 0].argmax(-1) == data.labels[:, 0]
     assert right.float().mean() > 0.9
@@ -51,9 +51,42 @@ def test_training_is_the_same_for_the_same_seed():
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2)
-        train(reader, shown_steps(40, 0), WAYS, TrainSettings(steps=4, batch=8), seed)
+        train(reader, [shown_steps(40, 0)], WAYS, TrainSettings(steps=4, batch=8), seed)
         found.append(predict(reader, shown_steps(8, 1)))
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_a_reader_of_tubes_begins_by_reading_the_mean_of_their_frames():
+    torch.manual_seed(0)
+    settings = ReaderSettings(patch_size=8, width=32, layers=1, heads=1)
+    single = Reader(settings, 1, 2)
+    torch.nn.init.normal_(single.probes.head)
+    tubes = Reader(settings, 1, 2, tube=4).begin_with(single.state_dict(), tube=4)
+    frames, positions = torch.randn(2, 5, 3, 4, 8, 8), torch.randint(8, (2, 5, 3))
+    expected = single(frames.mean(3).flatten(2), positions)
+    assert torch.allclose(tubes(frames.flatten(2), positions), expected, atol=1e-5)
+    again = Reader(settings, 1, 2).begin_with(single.state_dict())
+    assert torch.equal(again(frames.mean(3).flatten(2), positions), expected)
+
+
+def test_inputs_take_turns():
+    asked = []
+
+    class Watched(InputData):
+        def batch(self, rows, turn=0):
+            asked.append(self)
+            return super().batch(rows, turn)
+
+    inputs = []
+    for seed in (0, 1):
+        data = shown_steps(16, seed)
+        inputs.append(Watched(None, data.positions + seed, data.labels, 8, 8, symmetric=False))
+    reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2)
+    before = [parameter.clone() for parameter in reader.parameters()]
+    losses = []
+    train(reader, inputs, WAYS, TrainSettings(steps=4, batch=4), 0, lambda step, loss: losses.append(loss))
+    assert [data is inputs[0] for data in asked] == [True, False, True, False] and len(losses) == 4
+    assert any(not torch.equal(a, b) for a, b in zip(before, reader.parameters(), strict=True))
 
 
 def test_clips_without_a_label_do_not_count():
@@ -61,7 +94,7 @@ def test_clips_without_a_label_do_not_count():
     reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 2, 2)
     data = shown_steps(16, 0)
     data.labels = torch.cat([data.labels, torch.full_like(data.labels, -1)], 1)
-    train(reader, data, WAYS | {"never asked": ("a", "b")}, TrainSettings(steps=3, batch=4), 0)
+    train(reader, [data], WAYS | {"never asked": ("a", "b")}, TrainSettings(steps=3, batch=4), 0)
     assert reader.probes.head[0].abs().sum() > 0 and reader.probes.head[1].abs().sum() == 0
 
 
@@ -135,7 +168,7 @@ def test_updates_that_a_gpu_plays_back_are_those_that_it_would_do(monkeypatch):
         torch.manual_seed(0)
         reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2).cuda()
         data = shown_steps(200, 0).to(torch.device("cuda"))
-        train(reader, data, WAYS, TrainSettings(steps=30, batch=16), seed=0)
+        train(reader, [data], WAYS, TrainSettings(steps=30, batch=16), seed=0)
         found.append(predict(reader, shown_steps(20, 1).to(torch.device("cuda"))))
     assert found[0].abs().max() > 0.1
     assert torch.allclose(*found, rtol=1e-3, atol=1e-3)

@@ -131,6 +131,17 @@ def test_a_run_that_was_interrupted_does_only_the_missing_cells(work, document, 
     assert len(finished["cells"]) == 4
 
 
+def test_cells_of_a_budget_and_a_seed_begin_with_one_reader_that_is_trained_once(work, document, pool):
+    job = cells.Job(work, pool, TINY, None)
+    made = [job.mixed_path(budget, 0) for budget in TINY.budgets]
+    assert all(path.exists() for path in made) and made[0] != made[1]
+    assert job.mixed_path(1.0, 0) == made[0], "dense begins with the smallest"
+    assert job.mixed_path(1 / 16, 1) not in made
+    times = [path.stat().st_mtime_ns for path in made]
+    run_suite(replace(TINY, training=TrainSettings(steps=1, batch=4)), work, workers=1)
+    assert [path.stat().st_mtime_ns for path in made] == times
+
+
 def test_other_training_is_another_result_and_another_size_another_folder(work, document, monkeypatch):
     ran = []
     monkeypatch.setattr(

@@ -1,5 +1,6 @@
 """The signals: exact where they can be, named where they cannot be had, the same on every run."""
 
+import ctypes
 import os
 
 import av
@@ -121,6 +122,32 @@ def test_vectors_of_lone_p_pictures_are_those_of_a_full_decode(plain):
         alone = [picture.vectors for picture in cs.read_lone_pictures(reader, range(10))]
     for one, other in zip(full[1:], alone[1:], strict=True):
         assert np.array_equal(cs.vectors(one, 96, 128), cs.vectors(other, 96, 128), equal_nan=True)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_packets_that_are_decoded_alone_have_zeros_behind_them(codec, tmp_path, monkeypatch):
+    """Decoders read 64 bytes beyond the end of a packet, whatever lies there."""
+    path = write_clip(tmp_path / "clip.mp4", moving_scene(6, 64, 96), codec=codec)
+    behind = []
+
+    class Watched:
+        def __init__(self, context):
+            self.context = context
+
+        def __getattr__(self, name):
+            return getattr(self.context, name)
+
+        def decode(self, packet):
+            if packet is not None:
+                behind.append(ctypes.string_at(packet.buffer_ptr + packet.size, 64))
+            return self.context.decode(packet)
+
+    made = LoneDecoder._context
+    monkeypatch.setattr(LoneDecoder, "_context", lambda decoder, vectors: Watched(made(decoder, vectors)))
+    with VideoReader(path) as reader:
+        packets = [bytes(packet) for packet in av.open(str(path)).demux(video=0) if packet.size]
+        LoneDecoder(reader.codec, reader.extradata).decode(packets)
+    assert len(behind) >= 6 and set(behind) == {bytes(64)}
 
 
 @pytest.mark.parametrize("chroma", [0, 1, 2])

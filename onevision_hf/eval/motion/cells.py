@@ -1,4 +1,8 @@
-"""Runs cells and keeps their results: cells/<input>-<budget>-<seed>-<digest>.json, keyed by all settings."""
+"""Runs cells and keeps what they find, keyed by all settings.
+
+mixed/<budget>-<seed>-<digest>.safetensors: the readers with which cells begin
+cells/<reading>-<input>-<budget>-<seed>-<digest>.json: results
+"""
 
 import json
 import multiprocessing
@@ -11,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ...run_folder import canonical_json, digest_of, write_atomically
@@ -20,7 +25,7 @@ from .inputs import build
 from .interventions import INTERVENTIONS
 from .pool import Pool
 from .reader import Reader, TokenReader
-from .settings import TUBE, Cell, SuiteSettings
+from .settings import MIXTURE, TUBE, Cell, SuiteSettings
 from .training import InputData, predict, train
 
 
@@ -42,6 +47,10 @@ class Job:
         name = f"{cell.reading}-{cell.input}-{cell.budget:g}-{cell.seed}"
         return self.folder / "cells" / f"{name}-{digest_of(self.key(cell))[:12]}.json"
 
+    def mixed_path(self, budget: float, seed: int) -> Path:
+        key = self.settings.mixture_key(budget, seed) | {"source": self.pool.source.identity}
+        return self.folder / "mixed" / f"{key['budget']:g}-{seed}-{digest_of(key)[:12]}.safetensors"
+
     def stored(self, cell: Cell) -> dict[str, Any] | None:
         """The result of a cell that ran with these very settings."""
         path = self.path(cell)
@@ -59,8 +68,14 @@ def run_cells(
     job: Job, cells: Sequence[Cell], workers: int, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """The results of `cells`, of which only those without a stored result are run, `workers` at a time."""
-    (job.folder / "cells").mkdir(parents=True, exist_ok=True)
+    for folder in ("cells", "mixed"):
+        (job.folder / folder).mkdir(parents=True, exist_ok=True)
     missing = [cell for cell in cells if job.stored(cell) is None]
+    of_path = {job.mixed_path(c.budget, c.seed): c for c in missing if c.reading == "scratch"}
+    mixtures = [cell for path, cell in of_path.items() if not path.exists()]
+    mixed = in_order(partial(_mix, job, mixtures), range(len(mixtures)), max(1, min(workers, len(mixtures))))
+    for number, seconds in enumerate(mixed, 1):
+        say(f"{number} of {len(mixtures)} readers of a mixture of inputs, {seconds:.0f} s")
     done = in_order(partial(_run, job, missing), range(len(missing)), max(1, min(workers, len(missing))))
     for number, (cell, result) in enumerate(zip(missing, done, strict=True), 1):
         mean = np.mean([a["all"] for a in result["accuracy"].values() if a["all"] is not None])
@@ -84,6 +99,28 @@ def _run(job: Job, missing: Sequence[Cell], place: int) -> dict[str, Any]:
     return result
 
 
+def _mix(job: Job, mixtures: Sequence[Cell], place: int) -> float:
+    """Train the reader with which `mixtures[place]` begins; returns its seconds."""
+    torch.set_num_threads(1)
+    cell, began = mixtures[place], time.perf_counter()
+    settings, families = job.settings, job.pool.source.families
+    budget = settings.mixture_key(cell.budget, cell.seed)["budget"]
+    torch.manual_seed(cell.seed)
+    inputs = [
+        build(job.pool, settings, Cell("scratch", name, budget, cell.seed), "train").to(job.device)
+        for name in MIXTURE
+    ]
+    reader = Reader(settings.reader, len(families), _labels(families)).to(job.device)
+    train(reader, inputs, families, settings.mixing, cell.seed, _end_with_parent)
+    state = {name: value.cpu().contiguous() for name, value in reader.state_dict().items()}
+    write_atomically(job.mixed_path(cell.budget, cell.seed), save(state))
+    return time.perf_counter() - began
+
+
+def _labels(families: dict[str, tuple[str, ...]]) -> int:
+    return max(len(answers) for answers in families.values())
+
+
 def run_cell(job: Job, cell: Cell) -> dict[str, Any]:
     """Train a reader on one input and ask it about the test clips."""
     began, spent = time.perf_counter(), time.process_time()
@@ -91,7 +128,7 @@ def run_cell(job: Job, cell: Cell) -> dict[str, Any]:
     if cell.reading == "frozen":
         assert job.encoder is not None
         settings = job.encoder.fit(settings)
-    labels = max(len(answers) for answers in families.values())
+    labels = _labels(families)
     torch.manual_seed(cell.seed)
     data, held_out = (build(job.pool, settings, cell, split) for split in ("train", "test"))
     data, held_out = data.to(job.device), held_out.to(job.device)
@@ -101,11 +138,12 @@ def run_cell(job: Job, cell: Cell) -> dict[str, Any]:
         data, held_out = (encode_input(job.encoder, settings, d) for d in (data, held_out))
         width = data.patches.shape[-1]
         reader = TokenReader(settings.reader, width, len(families), labels).to(job.device)
-        train(reader, data, families, settings.probing, cell.seed, _end_with_parent)
+        train(reader, [data], families, settings.probing, cell.seed, _end_with_parent)
     else:
-        reader = Reader(settings.reader, len(families), labels, TUBE if cell.input == "dense" else 1)
-        reader.to(job.device)
-        train(reader, data, families, settings.training, cell.seed, _end_with_parent)
+        tube = TUBE if cell.input == "dense" else 1
+        reader = Reader(settings.reader, len(families), labels, tube)
+        reader.begin_with(load_file(job.mixed_path(cell.budget, cell.seed)), tube).to(job.device)
+        train(reader, [data], families, settings.training, cell.seed, _end_with_parent)
     camera = job.pool.read("test", "camera")
     accuracy = score(reader, held_out, families, camera)
     result: dict[str, Any] = {

@@ -112,6 +112,12 @@ class Reader(nn.Module):
         table = rotary_table(settings.width // settings.heads, settings.patch_size / 8)
         self.register_buffer("table", table, persistent=False)
 
+    def begin_with(self, state: dict[str, Tensor], tube: int = 1) -> "Reader":
+        """The weights of a reader of patches; a tube is then read as the mean of its frames."""
+        weight = state["embed.weight"].unflatten(1, (3, 1, -1)).expand(-1, -1, tube, -1) / tube
+        self.load_state_dict(state | {"embed.weight": weight.flatten(1)})
+        return self
+
     def forward(self, patches: Tensor, positions: Tensor) -> Tensor:
         angles = (positions.float() @ self.table.float())[:, :, None]
         x = self.embed(patches)

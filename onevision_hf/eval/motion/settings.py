@@ -38,6 +38,9 @@ INPUTS = {
     "positions": "the positions of `codec`, every patch blank",
     "dense": "every pixel of every frame, in tubes of four frames",
 }
+# What a reader sees in turns before it is trained on one input alone. Whole frames by themselves teach it to
+# find what moves so slowly that it would stay at chance, whatever they hold.
+MIXTURE = ("codec", "uniform", "difference_all", "positions")
 PRESETS = {"codec": "auto", "codec_published": "published", "codec_bits": "bits"}
 # `difference_few` looks at every so manieth frame; energies are kept for all of these.
 STEPS = (1, 2, 4, 8, 16)
@@ -79,7 +82,7 @@ class ReaderSettings:
 class TrainSettings:
     """`steps` updates of `batch` clips; the rates fall linearly to a tenth in the second half."""
 
-    steps: int = 1200
+    steps: int
     batch: int = 32
     muon_rate: float = 0.007
     adam_rate: float = 3e-3
@@ -112,6 +115,8 @@ class SuiteSettings:
         train, test: clips drawn (a folder brings its own).
         budgets: shares of all patches. inputs: names of `INPUTS`. Those named frozen_ are for reading a
             frozen encoder.
+        mixing: of the reader of each budget and seed, on `MIXTURE`. training: of its copies, each on its
+            input. probing: of the probes on a frozen encoder.
         seeds: of readers; the clips stay the same.
     """
 
@@ -124,7 +129,8 @@ class SuiteSettings:
     frozen_inputs: tuple[str, ...] = ("codec", "uniform")
     clips: ClipSettings = field(default_factory=ClipSettings)
     reader: ReaderSettings = field(default_factory=ReaderSettings)
-    training: TrainSettings = field(default_factory=TrainSettings)
+    mixing: TrainSettings = field(default_factory=lambda: TrainSettings(steps=1600))
+    training: TrainSettings = field(default_factory=lambda: TrainSettings(steps=600))
     probing: TrainSettings = field(default_factory=lambda: TrainSettings(steps=1000))
 
     def __post_init__(self) -> None:
@@ -181,16 +187,25 @@ class SuiteSettings:
 
     def key(self, cell: Cell, **more: Any) -> dict[str, Any]:
         """Everything that a cell's result depends on."""
-        training = self.training if cell.reading == "scratch" else self.probing
+        if cell.reading == "scratch":
+            how = {"training": asdict(self.training), "mixture": self.mixture_key(cell.budget, cell.seed)}
+        else:
+            how = {"training": asdict(self.probing), **self._clips_key()}
+        return {"cell": asdict(cell), "test": self.test, **how, **more}
+
+    def mixture_key(self, budget: float, seed: int) -> dict[str, Any]:
+        """Everything that the reader depends on with which cells of a budget and a seed begin; that of the
+        smallest budget for `dense`."""
         return {
-            "cell": asdict(cell),
-            "train": self.train,
-            "test": self.test,
-            "clips": asdict(self.clips),
-            "reader": asdict(self.reader),
-            "training": asdict(training),
-            **more,
+            "inputs": MIXTURE,
+            "budget": min(self.budgets) if budget == 1 else budget,
+            "seed": seed,
+            "training": asdict(self.mixing),
+            **self._clips_key(),
         }
+
+    def _clips_key(self) -> dict[str, Any]:
+        return {"train": self.train, "clips": asdict(self.clips), "reader": asdict(self.reader)}
 
 
 PROFILES = {

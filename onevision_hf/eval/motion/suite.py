@@ -3,8 +3,8 @@
     from onevision_hf.eval.motion import PROFILES, run_suite
     document = run_suite(PROFILES["small"], "runs/motion")
 
-The folder holds clips/ (pooled), cells/ (a JSON a cell) and can be gone on with after a kill; small and full
-profiles share it.
+The folder holds clips/ (pooled), mixed/ (readers to begin with) and cells/ (a JSON a cell). It can be gone on
+with after a kill; small and full profiles share it.
 """
 
 import os
@@ -23,7 +23,7 @@ from .clips import Drawn
 from .folder import Labelled
 from .frozen import Encoder
 from .pool import Pool
-from .settings import CEILING_FRAMES, PRESETS, SuiteSettings
+from .settings import CEILING_FRAMES, MIXTURE, PRESETS, SuiteSettings
 from .summary import summarise
 
 
@@ -74,7 +74,8 @@ def run_suite(
     with RunFolder(work / "clips", stage="motion clips", settings=plan, sources="", redo=redo) as run:
         pool = Pool(run.path, settings.clips, source, counts)
         wanted = {
-            "codec" if name == "positions" else name for name in settings.inputs + settings.frozen_inputs
+            "codec" if name == "positions" else name
+            for name in settings.inputs + settings.frozen_inputs + MIXTURE
         }
         pool.fill([name for name in PRESETS if name in wanted], workers, say)
         pool.check_labels()

@@ -3,7 +3,7 @@
 The loss is the mean cross-entropy over all labels of a batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -159,23 +159,25 @@ class Step:
 
 def train(
     reader: nn.Module,
-    data: InputData,
+    inputs: Sequence[InputData],
     families: dict[str, tuple[str, ...]],
     settings: TrainSettings,
     seed: int,
     report: Callable[[int, Tensor], None] = lambda step, loss: None,
 ) -> None:
-    """Train `reader`, which takes (patches, positions), in place, where it and `data` are.
+    """Train `reader`, which takes (patches, positions), in place, where it and `inputs` are.
 
-    `report` is called after each step with its number and its loss, a tensor on that device.
+    Several inputs of the same clips, with as many patches, take turns. `report` is called after each step
+    with its number and its loss, a tensor on that device.
     """
-    device = data.positions.device
+    known, device = inputs[0].labels, inputs[0].positions.device
     update = Step(reader, settings)
     labels = max(len(answers) for answers in families.values())
     tables = symmetry.label_tables(families, labels)
     chance = torch.Generator().manual_seed(seed)
-    order = _rows(len(data.labels), chance)
+    order = _rows(len(known), chance)
     for step in range(settings.steps):
+        data = inputs[step % len(inputs)]
         share = step / settings.steps
         rows = torch.tensor([next(order) for _ in range(settings.batch)])
         turn = (
@@ -184,7 +186,7 @@ def train(
             else int(torch.randint(symmetry.COUNT, (), generator=chance))
         )
         patches, positions = data.batch(rows, turn)
-        target = tables[turn].gather(1, data.labels[rows].long().T % (labels + 1)).T
+        target = tables[turn].gather(1, known[rows].long().T % (labels + 1)).T
         factor = min(1.0, (step + 1) / 20, 2 * (1 - share) * 0.9 + 0.1)
         report(step, update(factor, patches, positions, target.to(device)))
 

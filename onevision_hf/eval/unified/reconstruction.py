@@ -135,7 +135,7 @@ def measure_reconstruction(
             reference = gaussian(joined(originals.looked).features, pictures.name)
             found_there = gaussian(joined(own.looked).features, "its reconstructions")
             figures[name]["rfid"] = frechet_distance(reference, found_there)
-    rows = {"original": originals, **{name: kept[name] for name in ("vae", "model") if name in kept}}
+    rows = {"original": originals} | {name: kept[name] for name in ("vae", "model") if name in kept}
     return Reconstruction(
         figures=figures,
         per_picture=records,

@@ -1,0 +1,88 @@
+"""A training from patch shards sees the batches that it would see from the videos, and decodes nothing."""
+
+import numpy as np
+import pytest
+import torch
+from clips import moving_scene, write_clip
+
+from onevision_hf.modeling import video_reader
+from onevision_hf.patches import PatchSettings, PatchShards, extract_patches
+from onevision_hf.training.cluster_task import ClusterTask
+from onevision_hf.training.config import ConfigError, from_dict
+from onevision_hf.training.data import MicroBatches, Share
+from onevision_hf.training.sources import open_rows
+
+HEAD = {"kind": "video", "batch_size": 4, "size": 56, "num_frames": 8, "num_patches": 48}
+CODEC = {"codec": 1.0, "uniform": 0.0, "collage": 0.0}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A folder of videos of two classes, one clip shorter than the budget, and their patch shards."""
+    videos = tmp_path_factory.mktemp("videos")
+    for number, name in enumerate(("a", "b")):
+        (videos / name).mkdir()
+        for clip in range(3):
+            write_clip(videos / name / f"{clip}.mp4", moving_scene(16, 64, 96, seed=5 * number + clip))
+    write_clip(videos / "a" / "short.mp4", moving_scene(2, 64, 96, seed=50))
+    shards = tmp_path_factory.mktemp("shards") / "patches"
+    settings = PatchSettings(num_frames=8, size=56, num_patches=48)
+    extract_patches(str(videos), shards, settings, shard_items=3, workers=0)
+    return str(videos), str(shards)
+
+
+def task(source, **head):
+    config = {"steps": 4, "model": {"size": "tiny"}, "cluster": {"heads": {"v": HEAD | CODEC | head}}}
+    config["cluster"]["heads"]["v"]["source"] = source
+    return ClusterTask(from_dict(config), {})
+
+
+def test_the_batches_are_those_of_the_videos_to_the_bit(folders, monkeypatch):
+    videos, shards = folders
+    by_video = MicroBatches(task(videos).streams, Share(seed=3))
+    expected = [by_video[k] for k in range(4)]
+
+    def decode(*args, **kwargs):
+        raise AssertionError("a video was opened")
+
+    by_shard = MicroBatches(task(shards).streams, Share(seed=3))
+    monkeypatch.setattr(video_reader.VideoReader, "__init__", decode)
+    for k in range(4):
+        found = by_shard[k]
+        assert found.keys == expected[k].keys and not found.broken
+        assert found.inputs["v"].keys() == expected[k].inputs["v"].keys()
+        for name, tensor in expected[k].inputs["v"].items():
+            assert torch.equal(found.inputs["v"][name], tensor), name
+
+
+def test_a_source_of_patch_shards_is_opened_by_its_plan(folders):
+    rows = open_rows(folders[1])
+    assert isinstance(rows, PatchShards) and len(rows) == 7 and rows.classes == 2
+    assert task(folders[1]).classes("v") == 2
+
+
+@pytest.mark.parametrize(
+    ("head", "says"),
+    [
+        ({"codec": 0.5, "uniform": 0.5}, "codec is 0.5.*no whole frames"),
+        ({"num_frames": 16}, "num_frames 8 instead of 16"),
+        ({"num_patches": 60, "size": 84}, "size 56 instead of 84, num_patches 48 instead of 60"),
+        ({"kind": "image"}, "kind is 'image', but its source holds patches of videos"),
+    ],
+)
+def test_shards_that_do_not_fit_the_head_are_refused(folders, head, says):
+    with pytest.raises(ConfigError, match=says):
+        task(folders[1], **head)
+
+
+def test_a_damaged_shard_is_a_broken_row(folders, tmp_path):
+    import shutil
+
+    copy = tmp_path / "patches"
+    shutil.copytree(folders[1], copy)
+    tar = copy / "patches-00000.tar"
+    tar.write_bytes(tar.read_bytes()[:3000])
+    batch = MicroBatches(task(str(copy)).streams, Share(seed=3))[0]
+    assert batch.samples == 4
+    assert all("ends early" in record["reason"] for record in batch.broken)
+    assert np.isfinite(batch.inputs["v"]["pixel_values_videos"].numpy()).all()
