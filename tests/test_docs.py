@@ -97,7 +97,7 @@ def test_data_blocks_are_data():
     for block in blocks("json"):
         json.loads(block.code)
     for block in blocks("yaml"):
-        yaml.safe_load(block.code)
+        list(yaml.safe_load_all(block.code))
 
 
 def _anchors(page):

@@ -63,6 +63,7 @@ def test_a_file_name_cannot_write_into_the_page(clip, tmp_path):
     assert "<script>" not in panels.failure("<script>")
 
 
+@pytest.mark.slow
 def test_the_page_says_what_is_wrong_without_the_folder_of_the_upload(clip, tmp_path):
     pytest.importorskip("gradio")
     from onevision_hf.demo.page import OWN, _show

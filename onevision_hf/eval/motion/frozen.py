@@ -58,7 +58,8 @@ def encode_input(encoder: Encoder, settings: SuiteSettings, data: InputData) -> 
     """
     device = data.positions.device
     model, (mean, std) = _load(encoder.name)
-    model, mean, std = model.to(device), mean.to(device), std.to(device)
+    torch.nn.Module.to(model, device)
+    mean, std = mean.to(device), std.to(device)
     p, grid = model.config.patch_size, model.config.rope_temporal_size
     count = settings.clips.num_frames
     times = torch.arange(count)

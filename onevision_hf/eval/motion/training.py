@@ -70,7 +70,7 @@ class Muon:
             shapes.setdefault(matrix.shape, []).append(matrix)
         self.groups = list(shapes.values())
         self.momentum = momentum
-        self.buffers = [torch.zeros_like(torch.stack(group)) for group in self.groups]
+        self.buffers = [group[0].new_zeros(len(group), *group[0].shape) for group in self.groups]
 
     @torch.no_grad()
     def step(self, rate: Tensor, weight_decay: float) -> None:
