@@ -169,6 +169,25 @@ class RunFolder:
     def write(self, name: str, content: str | bytes) -> None:
         write_atomically(self.path / name, content)
 
+    def gather_rejected(self, shards: int, total: int, noun: str) -> int:
+        """Join what each of the `shards` rejected (rejected-00000.jsonl, ...) into rejected.jsonl; how many
+        lines that has.
+
+        Raises:
+            ValueError: all of the `total` things, called `noun`, were rejected.
+        """
+        parts = (self.path / f"rejected-{index:05d}.jsonl" for index in range(shards))
+        rejected = "".join(part.read_text(encoding="utf-8") for part in parts)
+        self.write("rejected.jsonl", rejected)
+        count = rejected.count("\n")
+        if count == total:
+            first = json.loads(rejected.splitlines()[0])
+            raise ValueError(
+                f"none of the {total} {noun} could be used; the first: {first['key']}: {first['reason']} "
+                f"(all are in {self.path / 'rejected.jsonl'})"
+            )
+        return count
+
     @property
     def finished(self) -> bool:
         return _finished(self.path, self.digest)

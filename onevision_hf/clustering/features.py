@@ -172,6 +172,39 @@ def ahead(do: Callable[[T], R], things: Iterable[T], workers: int, depth: int) -
                 future.cancel()
 
 
+def decoded_batches(
+    prepare: Callable[[Item], R],
+    items: Sequence[Item],
+    batch_size: int,
+    workers: int,
+    step: Callable[[int], None],
+    rejected: list[dict[str, str]],
+) -> Iterator[list[tuple[Item, R]]]:
+    """(item, what `prepare` makes of it) in batches, in order; prepared ahead in `workers` threads.
+
+    Broken media go to `rejected` with their reason; `step` is told of every item.
+    """
+
+    def attempt(item: Item) -> tuple[Item, list[R], str]:
+        try:
+            return item, [prepare(item)], ""
+        except BROKEN as error:
+            return item, [], reason_of(error)
+
+    batch: list[tuple[Item, R]] = []
+    for item, made, reason in ahead(attempt, items, workers, depth=2 * max(batch_size, workers)):
+        step(1)
+        if not made:
+            rejected.append({"key": item.key, "reason": reason})
+            continue
+        batch.append((item, made[0]))
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
 def _encode(
     source: Source,
     items: Sequence[Item],
@@ -183,36 +216,18 @@ def _encode(
     """Rows of one shard, and what was rejected. Batches are those of the shard, so a rerun makes the same
     ones."""
 
-    def decode(item: Item) -> tuple[Item, Any, str | None]:
-        try:
-            return item, teacher.prepare(source.open(item), item.kind), None
-        except BROKEN as error:
-            return item, None, reason_of(error)
+    def prepare(item: Item) -> Any:
+        return teacher.prepare(source.open(item), item.kind)
 
     rows: list[dict[str, Any]] = []
     rejected: list[dict[str, str]] = []
-    batch: list[tuple[Item, Any]] = []
-
-    def flush() -> None:
-        if not batch:
-            return
+    for batch in decoded_batches(prepare, items, batch_size, workers, step, rejected):
         features = teacher.encode([prepared for _, prepared in batch])
         for (item, _), feature in zip(batch, features, strict=True):
             if not bool(torch.isfinite(feature).all()) or float(feature.norm()) < 0.5:
                 rejected.append({"key": item.key, "reason": "its feature is not finite, or zero"})
             else:
                 rows.append({"item": item, "feature": feature.half().numpy()})
-        batch.clear()
-
-    for item, prepared, reason in ahead(decode, items, workers, depth=2 * max(batch_size, workers)):
-        step(1)
-        if reason is not None:
-            rejected.append({"key": item.key, "reason": reason})
-            continue
-        batch.append((item, prepared))
-        if len(batch) == batch_size:
-            flush()
-    flush()
     return rows, rejected
 
 
@@ -236,15 +251,7 @@ def _table(rows: list[dict[str, Any]], plan: str) -> pa.Table:
 def _finish(run: RunFolder, names: list[str], items: int) -> None:
     for leftover in run.path.glob(".*.tmp"):  # of workers that were killed
         leftover.unlink(missing_ok=True)
-    rejected = "".join((run.path / f"rejected-{i:05d}.jsonl").read_text() for i in range(len(names)))
-    run.write("rejected.jsonl", rejected)
-    count = rejected.count("\n")
-    if count == items:
-        first = json.loads(rejected.splitlines()[0])
-        raise ValueError(
-            f"none of the {items} items could be used; the first: {first['key']}: {first['reason']} "
-            f"(all are in {run.path / 'rejected.jsonl'})"
-        )
+    count = run.gather_rejected(len(names), items, "items")
     rows, dim = [], 1
     for name in names:
         schema = pq.read_schema(run.path / name)

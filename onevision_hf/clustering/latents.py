@@ -23,8 +23,8 @@ from ..modeling.configuration_openvision3 import OpenVision3Config
 from ..modeling.image_processing_openvision3 import OpenVision3ImageProcessor
 from ..modeling.vae_openvision3 import check_vae, encode_pixels, vae_stride
 from ..run_folder import FinishedRun, RunFolder, digest_of
-from .features import ahead, json_lines
-from .media import BROKEN, open_picture, reason_of
+from .features import decoded_batches, json_lines
+from .media import open_picture
 from .progress import progress
 from .sources import Item, Source
 
@@ -87,18 +87,11 @@ def cache_latents(
         keys: list[str] = []
         rows: list[torch.Tensor] = []
         rejected: list[dict[str, str]] = []
-        batch: list[tuple[Item, torch.Tensor]] = []
 
-        def decode(item: Item) -> tuple[Item, torch.Tensor | None, str]:
-            try:
-                picture = open_picture(source.open(item))
-                return item, processor(picture, return_tensors="pt").pixel_values[0], ""
-            except BROKEN as error:
-                return item, None, reason_of(error)
+        def prepare(item: Item) -> torch.Tensor:
+            return processor(open_picture(source.open(item)), return_tensors="pt").pixel_values[0]
 
-        def flush() -> None:
-            if not batch:
-                return
+        for batch in decoded_batches(prepare, part, batch_size, workers, step, rejected):
             pixels = torch.stack([pixels for _, pixels in batch]).to(parameter.device)
             found = encode_pixels(vae, pixels, config).to(DTYPES[dtype]).cpu()
             for (item, _), latents in zip(batch, found, strict=True):
@@ -107,17 +100,6 @@ def cache_latents(
                     rows.append(latents)
                 else:
                     rejected.append({"key": item.key, "reason": f"its latents are not finite in {dtype}"})
-            batch.clear()
-
-        for item, pixels, reason in ahead(decode, part, workers, depth=2 * max(batch_size, workers)):
-            step(1)
-            if pixels is None:
-                rejected.append({"key": item.key, "reason": reason})
-                continue
-            batch.append((item, pixels))
-            if len(batch) == batch_size:
-                flush()
-        flush()
         return keys, torch.stack(rows) if rows else torch.empty(0, *shape, dtype=DTYPES[dtype]), rejected
 
     with RunFolder(out, stage=STAGE, settings=settings, sources=source.digest, redo=redo) as run:
@@ -132,15 +114,7 @@ def cache_latents(
                     save_file({"latents": latents}, path, metadata={"plan": run.digest})
                     keys_path.write_text(json.dumps(keys, ensure_ascii=False))
                     rejected_path.write_text(json_lines(rejected))
-        said = "".join((run.path / f"rejected-{i:05d}.jsonl").read_text() for i in range(len(parts)))
-        run.write("rejected.jsonl", said)
-        count = said.count("\n")
-        if count == len(items):
-            first = json.loads(said.splitlines()[0])
-            raise ValueError(
-                f"none of the {count} pictures could be used; the first: {first['key']}: {first['reason']} "
-                f"(all are in {run.path / 'rejected.jsonl'})"
-            )
+        count = run.gather_rejected(len(parts), len(items), "pictures")
         numbers = [len(json.loads((run.path / f"keys-{i:05d}.json").read_text())) for i in range(len(parts))]
         return run.finish(
             {

@@ -210,17 +210,7 @@ def _sha256(content: str | bytes) -> str:
 
 
 def _finish(run: RunFolder, names: list[str], total: int) -> None:
-    rejected = "".join(
-        (run.path / f"rejected-{index:05d}.jsonl").read_text(encoding="utf-8") for index in range(len(names))
-    )
-    run.write("rejected.jsonl", rejected)
-    count = rejected.count("\n")
-    if count == total:
-        first = json.loads(rejected.splitlines()[0])
-        raise ValueError(
-            f"none of the {total} clips could be used; the first: {first['key']}: {first['reason']} "
-            f"(all are in {run.path / 'rejected.jsonl'})"
-        )
+    count = run.gather_rejected(len(names), total, "clips")
     rows, patches = [], 0
     for name in names:
         kept = pq.read_table(run.path / name, columns=["num_patches"])["num_patches"].to_numpy()

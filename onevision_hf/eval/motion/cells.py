@@ -26,7 +26,7 @@ from .interventions import INTERVENTIONS
 from .pool import Pool
 from .reader import Reader, TokenReader
 from .settings import MIXTURE, TUBE, Cell, SuiteSettings
-from .training import InputData, predict, train
+from .training import InputData, most_labels, predict, train
 
 
 @dataclass(frozen=True)
@@ -110,15 +110,11 @@ def _mix(job: Job, mixtures: Sequence[Cell], place: int) -> float:
         build(job.pool, settings, Cell("scratch", name, budget, cell.seed), "train").to(job.device)
         for name in MIXTURE
     ]
-    reader = Reader(settings.reader, len(families), _labels(families)).to(job.device)
+    reader = Reader(settings.reader, len(families), most_labels(families)).to(job.device)
     train(reader, inputs, families, settings.mixing, cell.seed, _end_with_parent)
     state = {name: value.cpu().contiguous() for name, value in reader.state_dict().items()}
     write_atomically(job.mixed_path(cell.budget, cell.seed), save(state))
     return time.perf_counter() - began
-
-
-def _labels(families: dict[str, tuple[str, ...]]) -> int:
-    return max(len(answers) for answers in families.values())
 
 
 def run_cell(job: Job, cell: Cell) -> dict[str, Any]:
@@ -128,7 +124,7 @@ def run_cell(job: Job, cell: Cell) -> dict[str, Any]:
     if cell.reading == "frozen":
         assert job.encoder is not None
         settings = job.encoder.fit(settings)
-    labels = _labels(families)
+    labels = most_labels(families)
     torch.manual_seed(cell.seed)
     data, held_out = (build(job.pool, settings, cell, split) for split in ("train", "test"))
     data, held_out = data.to(job.device), held_out.to(job.device)

@@ -172,7 +172,7 @@ def train(
     """
     known, device = inputs[0].labels, inputs[0].positions.device
     update = Step(reader, settings)
-    labels = max(len(answers) for answers in families.values())
+    labels = most_labels(families)
     tables = symmetry.label_tables(families, labels)
     chance = torch.Generator().manual_seed(seed)
     order = _rows(len(known), chance)
@@ -189,6 +189,11 @@ def train(
         target = tables[turn].gather(1, known[rows].long().T % (labels + 1)).T
         factor = min(1.0, (step + 1) / 20, 2 * (1 - share) * 0.9 + 0.1)
         report(step, update(factor, patches, positions, target.to(device)))
+
+
+def most_labels(families: dict[str, tuple[str, ...]]) -> int:
+    """Of the families: how many answers the one with most has."""
+    return max(len(answers) for answers in families.values())
 
 
 def is_inner(name: str) -> bool:

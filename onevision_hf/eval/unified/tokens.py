@@ -29,10 +29,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...clustering.features import ahead, json_lines
+from ...clustering.features import decoded_batches, json_lines
 from ...clustering.items import Item, Source
-from ...clustering.latents import DTYPES, digest_of_weights
-from ...clustering.media import BROKEN, open_picture, reason_of
+from ...clustering.latents import DTYPES, digest_of_weights, shard_name
+from ...clustering.media import open_picture
 from ...clustering.progress import progress
 from ...modeling.configuration_openvision3 import OpenVision3Config
 from ...run_folder import FinishedRun, RunFolder
@@ -98,17 +98,11 @@ def export_tokens(
         rows: list[Tensor] = []
         flipped: list[Tensor] = []
         rejected: list[dict[str, str]] = []
-        batch: list[tuple[Item, Any]] = []
 
-        def decode(item: Item) -> tuple[Item, Any, str]:
-            try:
-                return item, open_picture(source.open(item)), ""
-            except BROKEN as error:
-                return item, None, reason_of(error)
+        def prepare(item: Item) -> Any:
+            return open_picture(source.open(item))
 
-        def flush() -> None:
-            if not batch:
-                return
+        for batch in decoded_batches(prepare, part, batch_size, workers, step, rejected):
             pixels = opened.pixels([picture for _, picture in batch])
             found = tokens_of(pixels)
             mirrored = tokens_of(pixels.flip(-1)) if mirror else found
@@ -120,17 +114,6 @@ def export_tokens(
                     flipped.append(other)
                 else:
                     rejected.append({"key": item.key, "reason": f"its tokens are not finite in {dtype}"})
-            batch.clear()
-
-        for item, picture, reason in ahead(decode, part, workers, depth=2 * max(batch_size, workers)):
-            step(1)
-            if picture is None:
-                rejected.append({"key": item.key, "reason": reason})
-                continue
-            batch.append((item, picture))
-            if len(batch) == batch_size:
-                flush()
-        flush()
         if not rows:
             return keys, {"labels": torch.zeros(0, dtype=torch.int64)}, rejected
         tensors = {"latents": torch.stack(rows), "labels": torch.tensor(labels)}
@@ -140,7 +123,7 @@ def export_tokens(
 
     with RunFolder(out, stage=STAGE, settings=settings, sources=source.digest, redo=redo) as run:
         parts = [items[i : i + shard_items] for i in range(0, len(items), shard_items)]
-        names = [_shard_name(i) for i in range(len(parts))]
+        names = [shard_name(i) for i in range(len(parts))]
         missing = run.missing(names)
         with progress("tokens", sum(len(parts[i]) for i in missing)) as step:
             for index in missing:
@@ -151,15 +134,7 @@ def export_tokens(
                     keys_path.write_text(json.dumps(keys, ensure_ascii=False))
                     rejected_path.write_text(json_lines(rejected))
                     moments_path.write_bytes(_npz(**_moments(tensors)))
-        said = "".join((run.path / f"rejected-{i:05d}.jsonl").read_text() for i in range(len(parts)))
-        run.write("rejected.jsonl", said)
-        count = said.count("\n")
-        if count == len(items):
-            first = json.loads(said.splitlines()[0])
-            raise ValueError(
-                f"none of the {count} pictures could be used; the first: {first['key']}: {first['reason']} "
-                f"(all are in {run.path / 'rejected.jsonl'})"
-            )
+        count = run.gather_rejected(len(parts), len(items), "pictures")
         total, mean, var = _merged([run.path / f"moments-{i:05d}.npz" for i in range(len(parts))])
         run.write(STAT, _saved({"mean": mean.float(), "var": var.float()}))
         # Of a channel over all positions: the mean of the variances and the variance of the means.
@@ -208,16 +183,12 @@ class TokenShards:
         self.mean, self.var = stat["mean"], stat["var"]
         found: dict[str, list[Tensor]] = {"latents": [], "latents_flip": [], "labels": []}
         for index in range(run.summary["shards"]):
-            with safe_open(run.path / _shard_name(index), "pt") as file:
+            with safe_open(run.path / shard_name(index), "pt") as file:
                 for name in file.keys():  # noqa: SIM118 - safetensors' file is no mapping
                     found[name].append(file.get_tensor(name))
         labels = torch.cat(found["labels"])
         self.latents = torch.cat(found["latents"] + found["latents_flip"])
         self.labels = labels.repeat(len(self.latents) // max(1, len(labels)))
-
-
-def _shard_name(index: int) -> str:
-    return f"latents-{index:05d}.safetensors"
 
 
 def _moments(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
