@@ -37,6 +37,7 @@ VECTOR_CODECS = (
 # A difference of this many grey levels or less is coding noise.
 DEAD_ZONE = 2
 CAMERA_MODELS = ("none", "median", "similarity", "affine")
+FITTED = 64  # vectors at least, for models of more than a shift
 READABLE = ("vectors", "residual", "bits")
 
 
@@ -100,7 +101,7 @@ def vectors(
     return inner
 
 
-def remove_camera_motion(field: np.ndarray, model: str = "median") -> np.ndarray:
+def remove_camera_motion(field: np.ndarray, model: str = "similarity") -> np.ndarray:
     """Subtract what the camera did from a motion field (rows, columns, 2); NaN stays NaN.
 
     model: "none"; "median", one shift for the picture; "similarity" (shift, zoom, turn) and "affine", fitted
@@ -112,35 +113,47 @@ def remove_camera_motion(field: np.ndarray, model: str = "median") -> np.ndarray
     present = ~np.isnan(field[..., 0])
     if model == "none" or not present.any():
         return field
-    if model == "median":
-        # An axis at a time, which numpy sorts several times quicker than pairs.
-        return field - np.array([np.median(field[..., axis][present]) for axis in (0, 1)], np.float32)
-    known = field[present].astype(np.float64)
+    known = field[present]
     # Too few vectors for four or six parameters: a shift is all that they tell.
-    if len(known) < 64:
-        return field - np.median(known, axis=0).astype(np.float32)
+    if model == "median" or len(known) < FITTED:
+        # An axis at a time, which numpy sorts several times quicker than pairs.
+        return field - np.array([np.median(known[:, axis]) for axis in (0, 1)], np.float32)
+    fit = _fit_similarity if model == "similarity" else _fit_affine
     rows, columns = field.shape[:2]
-    y, x = np.mgrid[:rows, :columns].astype(np.float64)
-    # One unit for both axes, else a turn would not stay a turn on a picture that is not square.
-    y, x = ((axis - axis.mean()) / max(rows, columns) for axis in (y, x))
-    one, zero = np.ones_like(x), np.zeros_like(x)
-    if model == "similarity":
-        horizontal, vertical = np.stack([one, zero, x, -y], -1), np.stack([zero, one, y, x], -1)
-    else:
-        horizontal = np.stack([one, x, y, zero, zero, zero], -1)
-        vertical = np.stack([zero, zero, zero, one, x, y], -1)
-    design = np.stack([horizontal, vertical], -2)  # (rows, columns, 2, parameters)
-    points = design[present]
-    chosen = np.arange(len(known))
-    for _ in range(3):
-        system = points[chosen].reshape(-1, points.shape[-1])
-        parameters = np.linalg.lstsq(system, known[chosen].reshape(-1), rcond=None)[0]
-        misfit = np.abs(known - points @ parameters).sum(-1)
-        chosen = np.argsort(misfit, kind="stable")[: max(64, int(0.7 * len(known)))]
-    return (field - design @ parameters).astype(np.float32)
+    y, x = np.arange(rows) - (rows - 1) / 2, np.arange(columns) - (columns - 1) / 2
+    places = x + 1j * y[:, None]
+    points, motion = places[present], known.astype(np.float64).view(np.complex128)[:, 0]
+    best: slice | np.ndarray = slice(None)
+    count = max(FITTED, int(0.7 * len(known)))
+    for turn in range(3):
+        camera = fit(points[best], motion[best])
+        if turn < 2:
+            misfit = np.abs(motion - camera(points))
+            best = np.argpartition(misfit, count - 1)[:count]
+    moved = np.ascontiguousarray(camera(places)).view(np.float64).reshape(field.shape)
+    return (field - moved).astype(np.float32)
 
 
-def vector_energy(field: np.ndarray, camera: str = "median") -> np.ndarray:
+# Places and motions as x + iy: a zoom and a turn together are then one factor.
+_Motion = Callable[[np.ndarray], np.ndarray]
+
+
+def _fit_similarity(points: np.ndarray, motion: np.ndarray) -> _Motion:
+    middle, shift = points.mean(), motion.mean()
+    away = points - middle
+    factor = np.vdot(away, motion) / max(np.vdot(away, away).real, 1e-9)
+    return lambda places: shift + factor * (places - middle)
+
+
+def _fit_affine(points: np.ndarray, motion: np.ndarray) -> _Motion:
+    def design(places: np.ndarray) -> np.ndarray:
+        return np.stack([np.ones_like(places), places, places.conj()], -1)
+
+    parameters = np.linalg.lstsq(design(points), motion, rcond=None)[0]
+    return lambda places: design(places) @ parameters
+
+
+def vector_energy(field: np.ndarray, camera: str = "similarity") -> np.ndarray:
     """How much each block moves by itself: (rows, columns, 2) -> (rows, columns) float32, pixels; 0 where
     NaN."""
     field = np.nan_to_num(remove_camera_motion(field, camera))

@@ -288,7 +288,7 @@ def select_patches(
     signals: Sequence[str] | None = None,
     weights: Sequence[float] | None = None,
     normalize: str | None = None,
-    camera: str = "median",
+    camera: str | None = None,
     anchors: str | int = "first",
     time_buckets: int = 1,
     merge_size: int = 1,

@@ -51,20 +51,21 @@ class SignalSettings:
     percentile in
     the picture ("frame": every picture has its say) or over the clip ("clip": pictures in which more happens
     get
-    more). camera: the camera model that is removed from the vectors.
+    more). camera: the camera model that is removed from the vectors, one of `CAMERA_MODELS`; by default
+    a similarity, and for `published` the median.
     """
 
     preset: str = "auto"
     signals: tuple[str, ...] | None = None
     weights: tuple[float, ...] | None = None
     normalize: str | None = None
-    camera: str = "median"
+    camera: str | None = None
 
     def __post_init__(self) -> None:
         for name, value, choices in (
             ("preset", self.preset, PRESETS),
             ("normalize", self.normalize, (None, *NORMALIZE)),
-            ("camera", self.camera, CAMERA_MODELS),
+            ("camera", self.camera, (None, *CAMERA_MODELS)),
         ):
             if value not in choices:
                 raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(map(str, choices))}")
@@ -78,6 +79,10 @@ class SignalSettings:
             len(self.weights) != len(self.signals) or any(not weight >= 0 for weight in self.weights)
         ):
             raise ValueError(f"weights must be {len(self.signals)} numbers >= 0, not {self.weights!r}")
+
+    @property
+    def camera_model(self) -> str:
+        return self.camera or ("median" if self.preset == "published" else "similarity")
 
     @property
     def pairs(self) -> list[tuple[str, float]]:
@@ -145,7 +150,7 @@ def signal_maps(
     names = [name for name, _ in chosen.pairs]
     if isinstance(reader, VideoReader) and reader.codec in LONE_CODECS and {"residual", "bits"} & set(names):
         try:
-            pictures = _lone_signals(reader, frame_ids, names, chosen.camera)
+            pictures = _lone_signals(reader, frame_ids, names, chosen.camera_model)
         except UnsupportedStreamError as error:
             if settings.signals is not None:
                 raise ValueError(f"{reader.name} gives no exact residual: {error}") from error
@@ -319,10 +324,10 @@ def _decoded_signals(
             if "vectors" in names and settings.preset == "published":
                 # As the published grids do, blocks without a past reference count as standing still.
                 field = np.nan_to_num(vectors(records, *luma.shape, whole_pixels=True))
-                signals.maps["vectors"] = vector_energy(field, settings.camera)
+                signals.maps["vectors"] = vector_energy(field, settings.camera_model)
             elif "vectors" in names:
                 height, width = luma.shape
-                signals.maps["vectors"] = _own_motion(records, height, width, settings.camera)
+                signals.maps["vectors"] = _own_motion(records, height, width, settings.camera_model)
             if "compensated" in names:
                 signals.maps["compensated"] = compensated(luma, records, past, future)
         found[frame.frame_id] = signals

@@ -117,7 +117,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
     signals = None
     weights = None
     normalize = None  # type: ignore[assignment]  # of the energy; the backend's method of that name is not used here
-    camera = "median"
+    camera = None
     anchors = "first"
     time_buckets = 1
     merge_size = 1

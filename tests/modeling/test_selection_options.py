@@ -99,8 +99,8 @@ def test_what_cannot_be_is_an_error_that_says_what_can(clips, codec, wrong, matc
 
 
 def test_over_the_clip_busy_pictures_get_more_than_over_the_picture(clips):
-    frame = select_patches(clips["h264"], **SMALL, normalize="frame").energy[1:].mean((1, 2))
-    clip = select_patches(clips["h264"], **SMALL, normalize="clip").energy[1:].mean((1, 2))
+    frame = select_patches(clips["h264"], **SMALL, camera="median", normalize="frame").energy[1:].mean((1, 2))
+    clip = select_patches(clips["h264"], **SMALL, camera="median", normalize="clip").energy[1:].mean((1, 2))
     assert clip.std() / clip.mean() > frame.std() / frame.mean()
 
 
