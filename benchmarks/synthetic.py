@@ -51,12 +51,12 @@ def rate(count: int, workers: int) -> tuple[float, float]:
         return watch.rate, count / (time.perf_counter() - start)
 
 
-def kept_of_events(family: str, background: str, count: int = 8) -> float:
+def kept_of_events(family: str, background: str, sweeps: int = 1, count: int = 8, **signals: Any) -> float:
     """Of the patches in which an event is seen, the share that 256 selected ones of 4096 hold."""
     shares = []
     for index in range(count):
-        clip = draw_clip(0, index, family, ClipSettings(background=background))
-        selection = select_patches(encode(clip.frames), size=64, patch_size=8, num_patches=256)
+        clip = draw_clip(0, index, family, ClipSettings(background=background, sweeps=sweeps))
+        selection = select_patches(encode(clip.frames), size=64, patch_size=8, num_patches=256, **signals)
         kept, shown = np.zeros((2, 64, 8, 8), bool)
         kept[tuple(selection.positions.T)] = True
         for event in clip.truth.events:
@@ -66,6 +66,30 @@ def kept_of_events(family: str, background: str, count: int = 8) -> float:
                 shown[t] |= pixels >= 16
         shares.append((kept & shown).sum() / shown.sum())
     return float(np.mean(shares))
+
+
+def print_cameras() -> None:
+    """What a moving camera does to the selection, by how it is taken off the vectors."""
+    ways: dict[str, dict[str, Any]] = {
+        "similarity": {},
+        "median": {"camera": "median"},
+        "none": {"camera": "none"},
+        "difference of all frames": {"signals": ("difference",), "normalize": "clip"},
+    }
+    print("\nshare of event patches kept under a moving camera, mean of fly and nudge")
+    print(f"| camera | {' | '.join(ways)} |\n|---|{'---|' * len(ways)}")
+    for background, sweeps in (("pan", 1), ("zoom", 1), ("pan", 4), ("zoom", 4), ("shake", 1)):
+        shares = [
+            np.mean(
+                [
+                    kept_of_events(f, background, sweeps, 24, **way)
+                    for f in ("brief_direction", "nudge_direction")
+                ]
+            )
+            for way in ways.values()
+        ]
+        name = background if sweeps == 1 else f"{background}, {sweeps} sweeps"
+        print(f"| {name} | {' | '.join(f'{share:.2f}' for share in shares)} |")
 
 
 def milliseconds(do: Callable[[int], Any], count: int) -> float:
@@ -111,6 +135,7 @@ def main() -> None:
     for background in BACKGROUNDS:
         shares = [f"{kept_of_events(family, background):.2f}" for family in families.values()]
         print(f"| {background} | {' | '.join(shares)} |")
+    print_cameras()
 
 
 if __name__ == "__main__":

@@ -52,6 +52,9 @@ def _configure_kind(parser: argparse.ArgumentParser, kind: str) -> None:
     else:
         parser.add_argument("--num-frames", type=int, default=64, help="frames of a clip (default: 64)")
         parser.add_argument("--background", metavar="NAME", help=f"always this: {', '.join(BACKGROUNDS)}")
+        parser.add_argument(
+            "--sweeps", type=int, default=1, help="how often a pan or zoom goes its way (default: 1)"
+        )
         parser.add_argument("--codec", default="h264", help=f"{', '.join(CODECS)} (default: h264)")
         parser.add_argument("--gop", type=int, default=32, help="frames between keyframes (default: 32)")
         parser.add_argument(
@@ -96,6 +99,6 @@ def _job(args: argparse.Namespace) -> Job:
         args.kind,
         args.seed,
         args.family,
-        clip=ClipSettings(args.num_frames, side, side, args.background),
+        clip=ClipSettings(args.num_frames, side, side, args.background, args.sweeps),
         encoding=EncodingSettings(args.codec, args.gop, args.bframes, args.quality),
     )

@@ -31,6 +31,7 @@ class ClipSettings:
         num_frames: at least 32.
         height, width: pixels, even, 32 to 1024.
         background: one of `BACKGROUNDS`, or None for a mixture in which half of the clips have camera motion.
+        sweeps: how often a pan or a zoom goes its way, there and back in turns: the more, the faster.
 
     Raises:
         ValueError: a value out of these ranges.
@@ -40,11 +41,17 @@ class ClipSettings:
     height: int = 64
     width: int = 64
     background: str | None = None
+    sweeps: int = 1
 
     def __post_init__(self) -> None:
         if self.num_frames < MIN_FRAMES:
             raise ValueError(f"a clip has at least {MIN_FRAMES} frames, found num_frames={self.num_frames}")
         check_size(self.height, self.width)
+        if not 1 <= self.sweeps <= self.num_frames // 4:
+            raise ValueError(
+                f"a camera makes 1 to {self.num_frames // 4} sweeps in {self.num_frames} frames, "
+                f"found sweeps={self.sweeps}"
+            )
         if self.background is not None and self.background not in BACKGROUNDS:
             raise ValueError(
                 f"no background is called {self.background!r}; choose one of {', '.join(BACKGROUNDS)}"
@@ -113,7 +120,7 @@ def draw_clip(
         background = stage.labels["background"] = "noise"
     SCENES[scene][0](stage)
 
-    camera = make_camera(dice, background, settings.num_frames, unit)
+    camera = make_camera(dice, background, settings.num_frames, unit, settings.sweeps)
     margin = -(-9 * unit // SUB) + 2  # a pan goes eight units to a side, a shake one
     world = make_ground(
         dice, stage.labels["ground"], settings.height + 2 * margin, settings.width + 2 * margin, unit

@@ -42,13 +42,15 @@ class Camera:
         return (self.zoom * lengths + ZOOM_ONE // 2) // ZOOM_ONE
 
 
-def make_camera(dice: Dice, background: str, num_frames: int, unit: int) -> Camera:
+def make_camera(dice: Dice, background: str, num_frames: int, unit: int, sweeps: int = 1) -> Camera:
     """A camera that pans, zooms or shakes, a light that flickers, a sensor that is noisy, or none of these.
 
-    `unit` is a 64th of the picture in sixteenths of a pixel: a pan covers 16 units, a shake is one unit.
+    `unit` is a 64th of the picture in sixteenths of a pixel: a pan covers 16 units, a shake is one unit. A
+    pan or a zoom goes its way `sweeps` times, there and back in turns.
     """
-    t = np.arange(num_frames)
     last = max(num_frames - 1, 1)
+    sweep, t = np.divmod(sweeps * np.arange(num_frames), last)
+    t = np.where(sweep % 2, last - t, t)
     camera = Camera(
         np.zeros((num_frames, 2), np.int64), np.full(num_frames, ZOOM_ONE), np.full(num_frames, GAIN_ONE)
     )

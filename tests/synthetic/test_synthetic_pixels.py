@@ -77,9 +77,9 @@ def test_masks_hold_the_colour_of_their_sprite():
     assert sprite["texture"] in TEXTURES
 
 
-@pytest.mark.parametrize("background", ["static", "pan", "shake"])
-def test_velocity_carries_a_mask_from_frame_to_frame(background):
-    clip = draw_clip(7, 4, "brief_direction", ClipSettings(background=background))
+@pytest.mark.parametrize(("background", "sweeps"), [("static", 1), ("pan", 1), ("pan", 4), ("shake", 1)])
+def test_velocity_carries_a_mask_from_frame_to_frame(background, sweeps):
+    clip = draw_clip(7, 4, "brief_direction", ClipSettings(background=background, sweeps=sweeps))
     (event,) = clip.truth.events
     middle = (clip.truth.boxes[event.sprite, :, :2] + clip.truth.boxes[event.sprite, :, 2:]) / 2
     drawn = np.diff(middle[event.start : event.end], axis=0)
@@ -101,6 +101,17 @@ def test_the_camera_says_where_the_ground_went():
         inside[:3] = inside[-3:] = False
         inside[:, :3] = inside[:, -3:] = False
         assert np.abs(clip.frames[t].astype(int) - moved)[inside].mean() < 3, "noise alone is left"
+
+
+def test_a_camera_of_several_sweeps_goes_the_same_way_there_and_back():
+    once, often = (
+        draw_clip(0, 0, "orbit", ClipSettings(background="pan", sweeps=sweeps)).truth.camera[:, 1:]
+        for sweeps in (1, 3)
+    )
+    assert np.array_equal(often[[0, -1]], once[[0, -1]]) and np.array_equal(often[21], once[-1])
+    assert np.array_equal(often[42], once[0])
+    steps = np.linalg.norm(np.diff(often, axis=0), axis=1)
+    assert np.allclose(steps, 3 * 16 / 63, atol=0.1), "as fast all the time"
 
 
 def test_a_zoom_makes_things_larger_by_its_factor():
@@ -136,6 +147,7 @@ def test_words_are_told_apart_and_only_letters_and_digits_are_lettered():
         ({"height": 31}, "31 x 64"),
         ({"width": 30}, "64 x 30"),
         ({"width": 4096}, "64 x 4096"),
+        ({"sweeps": 17}, "1 to 16 sweeps in 64 frames"),
         ({"background": "fog"}, "'fog'.*static"),
     ],
 )
