@@ -11,7 +11,7 @@ from onevision_hf.cli import main
 from onevision_hf.eval import motion
 from onevision_hf.eval.motion.figure import draw
 from onevision_hf.eval.motion.report import into_page, page
-from onevision_hf.eval.motion.settings import FAMILIES, MOTION, SuiteSettings
+from onevision_hf.eval.motion.settings import FAMILIES, MOTION, VIEWS, SuiteSettings
 from onevision_hf.eval.motion.summary import Results, goals
 from onevision_hf.synthetic import CLIP_FAMILIES
 
@@ -27,14 +27,14 @@ def made_up(scores: dict[str, float], ceiling: float = 0.5) -> Results:
         for budget in (1.0,) if name == "dense" else SETTINGS.budgets:
             for seed in SETTINGS.seeds:
                 value = score + 0.01 * seed
-                accuracy = {f: {"all": value, "still": value, "moving": value, "asked": 9} for f in FAMILIES}
+                accuracy = {f: dict.fromkeys(VIEWS, value) | {"asked": 9} for f in FAMILIES}
                 cell = {"reading": "scratch", "input": name, "budget": budget, "seed": seed}
                 found.append(
-                    {"settings": {"cell": cell}, "accuracy": accuracy, "seconds": 1, "cpu_seconds": 60}
+                    {"settings": {"cell": cell}, "accuracy": accuracy, "seconds": 1, "cpu_seconds": 60, "device": "cpu"}
                 )
                 if name == "codec":
                     found[-1]["interventions"] = {"mirror_time": accuracy}
-    views = dict.fromkeys(("all", "still", "moving"), ceiling)
+    views = dict.fromkeys(VIEWS, ceiling)
     return Results(LABELS, found, {f"{b:g}": dict.fromkeys(FAMILIES, views) for b in SETTINGS.budgets})
 
 
@@ -67,6 +67,8 @@ def test_the_page_prints_chance_ceiling_and_positions_in_every_table():
             in table
         )
         assert "0.805 ± 0.007" in table
+        for what in (", still camera", ", moving camera", ", pan", ", zoom", ", shake"):
+            assert f"| **mean, motion{what}** |" in table
     assert "mirror time" in tables[2]
 
 
@@ -101,6 +103,37 @@ def test_the_command_writes_page_figure_and_json(tmp_path, tiny_profile, capsys)
     assert page_path.read_text().startswith("# Mine\n") and "images/motion.png" in page_path.read_text()
     assert Image.open(tmp_path / "docs" / "images" / "motion.png").width > 400
     assert "wanted: 0.1" in capsys.readouterr().out or not document["goals"]
+
+
+def test_options_replace_what_the_profile_says(tmp_path, monkeypatch):
+    asked = []
+
+    def watched(settings, work, **more):
+        asked.append(settings)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(motion, "run_suite", watched)
+    words = "eval motion --model none --seeds 2 --steps 70 30 --inputs codec,uniform --profile full"
+    assert main(words.split()) == 1
+    (found,) = asked
+    assert (found.seeds, found.inputs) == ((0, 1), ("codec", "uniform"))
+    assert (found.mixing.steps, found.training.steps) == (70, 30)
+    full = motion.PROFILES["full"]
+    assert (found.budgets, found.mixing.batch) == (full.budgets, full.mixing.batch)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--seeds 0", "--seeds is at least 1, found 0"),
+        ("--steps 0 5", "--steps are at least 1, found 0 and 5"),
+        ("--inputs codec,frames", "no input is called 'frames'; choose one of codec, "),
+    ],
+)
+def test_options_out_of_range_are_refused(tmp_path, words, said, capsys):
+    work = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "x.md")]
+    assert main(["eval", "motion", "--model", "none", *words.split(), *work]) == 1
+    assert said in capsys.readouterr().err
 
 
 def test_bad_options_end_with_one_line(tmp_path, tiny_profile, capsys):

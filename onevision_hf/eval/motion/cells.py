@@ -19,13 +19,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ...run_folder import canonical_json, digest_of, write_atomically
-from ...synthetic.workers import in_order
+from ...synthetic.workers import as_they_end
+from .clips import in_view
 from .frozen import Encoder, encode_input
 from .inputs import build
 from .interventions import INTERVENTIONS
 from .pool import Pool
 from .reader import Reader, TokenReader
-from .settings import MIXTURE, TUBE, Cell, SuiteSettings
+from .settings import MIXTURE, TUBE, VIEWS, Cell, SuiteSettings
 from .training import InputData, most_labels, predict, train
 
 
@@ -73,15 +74,26 @@ def run_cells(
     missing = [cell for cell in cells if job.stored(cell) is None]
     of_path = {job.mixed_path(c.budget, c.seed): c for c in missing if c.reading == "scratch"}
     mixtures = [cell for path, cell in of_path.items() if not path.exists()]
-    mixed = in_order(partial(_mix, job, mixtures), range(len(mixtures)), max(1, min(workers, len(mixtures))))
-    for number, seconds in enumerate(mixed, 1):
-        say(f"{number} of {len(mixtures)} readers of a mixture of inputs, {seconds:.0f} s")
-    done = in_order(partial(_run, job, missing), range(len(missing)), max(1, min(workers, len(missing))))
-    for number, (cell, result) in enumerate(zip(missing, done, strict=True), 1):
-        mean = np.mean([a["all"] for a in result["accuracy"].values() if a["all"] is not None])
+    count = len(mixtures) + len(missing)
+
+    def is_ready(task: int) -> bool:
+        cell = (mixtures + missing)[task]
+        is_mixture = task < len(mixtures)
+        return is_mixture or cell.reading == "frozen" or job.mixed_path(cell.budget, cell.seed).exists()
+
+    mixed = ran = 0
+    work = partial(_work, job, mixtures, missing)
+    for task, found in as_they_end(work, count, max(1, min(workers, count)), is_ready):
+        if task < len(mixtures):
+            mixed += 1
+            say(f"{mixed} of {len(mixtures)} readers of a mixture of inputs, {found['seconds']:.0f} s")
+            continue
+        ran += 1
+        cell = missing[task - len(mixtures)]
+        mean = np.mean([a["all"] for a in found["accuracy"].values() if a["all"] is not None])
         say(
-            f"{number} of {len(missing)} cells: {cell.reading} {cell.input} {100 * cell.budget:.3g} % "
-            f"seed {cell.seed}, {mean:.3f} over all families, {result['seconds']:.0f} s"
+            f"{ran} of {len(missing)} cells: {cell.reading} {cell.input} {100 * cell.budget:.3g} % "
+            f"seed {cell.seed}, {mean:.3f} over all families, {found['seconds']:.0f} s"
         )
     results = []
     for cell in cells:
@@ -91,18 +103,20 @@ def run_cells(
     return results
 
 
-def _run(job: Job, missing: Sequence[Cell], place: int) -> dict[str, Any]:
+def _work(job: Job, mixtures: Sequence[Cell], missing: Sequence[Cell], task: int) -> dict[str, Any]:
+    """Train the reader that `mixtures[task]` begins with, or after those, run `missing[task - ...]`."""
     torch.set_num_threads(1)
-    cell = missing[place]
+    if task < len(mixtures):
+        return {"seconds": _mix(job, mixtures[task])}
+    cell = missing[task - len(mixtures)]
     result = run_cell(job, cell)
     write_atomically(job.path(cell), canonical_json(result))
     return result
 
 
-def _mix(job: Job, mixtures: Sequence[Cell], place: int) -> float:
-    """Train the reader with which `mixtures[place]` begins; returns its seconds."""
-    torch.set_num_threads(1)
-    cell, began = mixtures[place], time.perf_counter()
+def _mix(job: Job, cell: Cell) -> float:
+    """Train the reader with which a cell begins; returns its seconds."""
+    began = time.perf_counter()
     settings, families = job.settings, job.pool.source.families
     budget = settings.mixture_key(cell.budget, cell.seed)["budget"]
     torch.manual_seed(cell.seed)
@@ -168,8 +182,8 @@ def _end_with_parent(step: int, loss: Tensor) -> None:
 def score(
     reader: nn.Module, data: InputData, families: dict[str, tuple[str, ...]], camera: np.ndarray
 ) -> dict[str, dict[str, float | int | None]]:
-    """For each family the share of right answers: of all clips, of those with a still and with a moving
-    camera, and how many were asked. None where none was."""
+    """For each family the share of right answers in each of `VIEWS`, None where no clip was asked, and how
+    many were asked."""
     logits = predict(reader, data)
     found: dict[str, dict[str, float | int | None]] = {}
     for row, (name, answers) in enumerate(families.items()):
@@ -177,9 +191,7 @@ def score(
         right = logits[:, row, : len(answers)].argmax(-1).numpy() == target
         asked = target >= 0
         found[name] = {
-            "all": _mean(right[asked]),
-            "still": _mean(right[asked & ~camera]),
-            "moving": _mean(right[asked & camera]),
+            **{view: _mean(right[asked & in_view(camera, view)]) for view in VIEWS},
             "asked": int(asked.sum()),
         }
     return found

@@ -13,7 +13,7 @@ from ...synthetic.encoding import encode, encoder_version
 from ...synthetic.families import CAMERA_MOTIONS, CLIP_FAMILIES
 from ...synthetic.folder import DRAWING
 from .ceilings import posterior
-from .settings import BACKGROUNDS, CEILING_FRAMES, FAMILIES, ClipSettings
+from .settings import BACKGROUNDS, CEILING_FRAMES, FAMILIES, STILL, ClipSettings
 
 NO_LABEL = -1
 
@@ -27,13 +27,13 @@ class Item:
         labels: for each family the number of its label, or -1.
         ceilings: (families, `CEILING_FRAMES`), what an observer of so many whole frames knows; NaN where
             nothing is asked or nothing is known of it.
-        camera: whether the camera moves.
+        camera: what the camera does, `still` or one of `CAMERA_MOTIONS`; "" where it is not known.
     """
 
     file: bytes | Path
     labels: list[int]
     ceilings: np.ndarray
-    camera: bool
+    camera: str
 
 
 class Source(Protocol):
@@ -74,7 +74,9 @@ class Drawn:
         test = split == "test"
         settings = self.settings
         family, index, background = asked(number, settings.schedule)
-        size = synthetic.ClipSettings(settings.num_frames, settings.size, settings.size, background)
+        size = synthetic.ClipSettings(
+            settings.num_frames, settings.size, settings.size, background, settings.sweeps
+        )
         clip = draw_clip(settings.seed + test, index, family, size)
         labels = [_number(clip, name) for name in self.families]
         ceilings = np.full((len(labels), len(CEILING_FRAMES)), np.nan, np.float32)
@@ -83,7 +85,9 @@ class Drawn:
             for row, name in enumerate(self.families):
                 if labels[row] != NO_LABEL:
                     ceilings[row, place] = posterior(name, clip, seen).max()
-        return Item(encode(clip.frames), labels, ceilings, clip.labels["background"] in CAMERA_MOTIONS)
+        drawn = str(clip.labels["background"])
+        camera = drawn if drawn in CAMERA_MOTIONS else STILL
+        return Item(encode(clip.frames), labels, ceilings, camera)
 
 
 def asked(number: int, schedule: Sequence[str]) -> tuple[str, int, str]:
@@ -100,6 +104,13 @@ def asked(number: int, schedule: Sequence[str]) -> tuple[str, int, str]:
 def _number(clip: Clip, family: str) -> int:
     label = clip.labels[family]
     return NO_LABEL if label is None else CLIP_FAMILIES[family].labels.index(label)
+
+
+def in_view(camera: np.ndarray, view: str) -> np.ndarray:
+    """(n,) bool: which clips one of `VIEWS` counts, by what their cameras do."""
+    if view == "all":
+        return np.ones(len(camera), bool)
+    return np.isin(camera, CAMERA_MOTIONS if view == "moving" else (view,))
 
 
 def uniform_frames(num_frames: int, count: int) -> Sequence[int]:

@@ -68,4 +68,4 @@ class Labelled:
 
     def item(self, split: str, number: int) -> Item:
         path, label = self.clips[split][number]
-        return Item(path, [label], np.full((1, len(CEILING_FRAMES)), np.nan, np.float32), False)
+        return Item(path, [label], np.full((1, len(CEILING_FRAMES)), np.nan, np.float32), "")

@@ -25,6 +25,11 @@ class Encoder:
     name: str
     digest: str
 
+    @property
+    def title(self) -> str:
+        """What it is called in reports: the last part of a folder, a whole name of the Hub."""
+        return Path(self.name).resolve().name if Path(self.name).is_dir() else self.name
+
     @classmethod
     def open(cls, name: str) -> "Encoder":
         """Raises OSError or ValueError when there is no such encoder."""

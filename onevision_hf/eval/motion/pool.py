@@ -92,7 +92,7 @@ class Pool:
             "sizes": np.array([len(file) for file in files], np.int64),
             "labels": np.array([item.labels for item, _, _ in rows], np.int16).reshape(-1, families),
             "ceilings": np.array([item.ceilings for item, _, _ in rows], np.float32),
-            "camera": np.array([item.camera for item, _, _ in rows], bool),
+            "camera": np.array([item.camera for item, _, _ in rows], str),
             "rejected": np.array(json.dumps(rejected)),
         }
         grid = side // self.settings.cell

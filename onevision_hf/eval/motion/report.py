@@ -10,8 +10,8 @@ import numpy as np
 
 from ...run_folder import write_atomically
 from .figure import draw
-from .settings import PRESETS, SuiteSettings
-from .summary import VIEWS, Results
+from .settings import PRESETS, VIEWS, SuiteSettings
+from .summary import Results
 
 BEGIN, END = "<!-- results of `onevision eval motion` -->", "<!-- end of results -->"
 HEADINGS = {
@@ -82,9 +82,12 @@ def into_page(text: str, results: str) -> str:
 def _heading(document: dict[str, Any], settings: SuiteSettings) -> str:
     clips, cells = document["clips"], document["cells"]
     spent = sum(cell["cpu_seconds"] for cell in cells)
+    devices = " and ".join(sorted({cell["device"] for cell in cells}))
     text = (
         f"{clips['train']} clips to train on, {clips['test']} to test with; {len(cells)} cells, "
-        f"{spent / 60:.0f} minutes of one core in all; seeds {', '.join(map(str, settings.seeds))}."
+        f"{spent / 60:.0f} minutes of one core in all (device: {devices}); readers trained for "
+        f"{settings.mixing.steps} + {settings.training.steps} steps; "
+        f"seeds {', '.join(map(str, settings.seeds))}."
     )
     if clips["rejected"]:
         text += f" {len(clips['rejected'])} clips could not be read and were left out."
@@ -122,7 +125,8 @@ def _budget_table(results: Results, settings: SuiteSettings, budget: float) -> s
         for family in families:
             rows.append(_row(results, family, budget, (family,), "all", names))
         for view in VIEWS if group == "motion" else ("all",):
-            title = f"**mean, {group}**" if view == "all" else f"**mean, {group}, {view} camera**"
+            what = {"all": "", "still": ", still camera", "moving": ", moving camera"}.get(view, f", {view}")
+            title = f"**mean, {group}{what}**"
             rows.append(_row(results, title, budget, families, view, names))
     return "\n\n".join([*lines, _table(header, rows)])
 

@@ -19,11 +19,11 @@ import torch
 
 from ...run_folder import RunFolder
 from .cells import Job, run_cells
-from .clips import Drawn
+from .clips import Drawn, in_view
 from .folder import Labelled
 from .frozen import Encoder
 from .pool import Pool
-from .settings import CEILING_FRAMES, MIXTURE, PRESETS, SuiteSettings
+from .settings import CEILING_FRAMES, MIXTURE, PRESETS, VIEWS, SuiteSettings
 from .summary import summarise
 
 
@@ -73,36 +73,30 @@ def run_suite(
     plan = {"clips": asdict(settings.clips), "source": source.identity}
     with RunFolder(work / "clips", stage="motion clips", settings=plan, sources="", redo=redo) as run:
         pool = Pool(run.path, settings.clips, source, counts)
-        wanted = {
-            "codec" if name == "positions" else name
-            for name in settings.inputs + settings.frozen_inputs + MIXTURE
-        }
+        job = Job(work, pool, settings, encoder, place)
+        cells = settings.cells(encoder is not None)
+        missing = [cell for cell in cells if job.stored(cell) is None]
+        wanted = {cell.input for cell in missing} | set(MIXTURE if missing else ())
         pool.fill([name for name in PRESETS if name in wanted], workers, say)
         pool.check_labels()
-        job = Job(work, pool, settings, encoder, place)
-        results = run_cells(job, settings.cells(encoder is not None), workers, say)
+        results = run_cells(job, cells, workers, say)
         ceilings = ceiling_table(pool, settings)
         return summarise(settings, source.families, results, ceilings) | {
             "clips": pool.counts | {"rejected": pool.rejected()},
-            "model": None if encoder is None else encoder.name,
+            "model": None if encoder is None else encoder.title,
             "seconds": round(time.perf_counter() - began, 1),
         }
 
 
 def ceiling_table(pool: Pool, settings: SuiteSettings) -> dict[str, dict[str, dict[str, float | None]]]:
-    """By budget and family: what an observer of the uniform frames could score, over all test clips, those
-    with a still and those with a moving camera."""
+    """By budget and family: what an observer of the uniform frames could score, in each of `VIEWS`."""
     known, camera = pool.read("test", "ceilings"), pool.read("test", "camera")
     table: dict[str, dict[str, dict[str, float | None]]] = {}
     for budget in settings.budgets:
         frames = settings.frames(budget)
         place = CEILING_FRAMES.index(frames) if frames in CEILING_FRAMES else 0
         table[f"{budget:g}"] = {
-            name: {
-                "all": _mean(known[:, row, place]),
-                "still": _mean(known[~camera, row, place]),
-                "moving": _mean(known[camera, row, place]),
-            }
+            name: {view: _mean(known[in_view(camera, view), row, place]) for view in VIEWS}
             for row, name in enumerate(pool.source.families)
         }
     return table

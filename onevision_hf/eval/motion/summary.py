@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from .settings import FAMILIES, INPUTS, MOTION, NEED_PIXELS, SUSTAINED, SuiteSettings
+from .settings import FAMILIES, INPUTS, MOTION, NEED_PIXELS, SUSTAINED, VIEWS, SuiteSettings
 
 GROUPS = {
     "motion": MOTION,
     "sustained": SUSTAINED,
     "other": tuple(name for name in FAMILIES if name not in MOTION + SUSTAINED),
 }
-VIEWS = ("all", "still", "moving")
 GOAL_BUDGET = 1 / 16
 MARGIN = 0.10
 

@@ -57,7 +57,7 @@ class InputData:
         if self.is_tokens:
             return values.float(), positions
         values, positions = symmetry.apply(turn, values, positions, self.side, self.patch_size)
-        return (values.float() - GREY) / 64, positions
+        return values.float().sub_(GREY).div_(64), positions
 
 
 class Muon:
