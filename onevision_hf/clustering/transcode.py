@@ -11,7 +11,7 @@ from fractions import Fraction
 import av
 from av.video.frame import PictureType
 
-from ..modeling.decoded_frame import DecodedFrame, turn
+from ..modeling.decoded_frame import DecodedFrame, converted, turn
 from ..modeling.video_reader import VideoReader
 
 CRF, PRESET = 23, "fast"
@@ -58,8 +58,10 @@ def transcode(content: str | bytes, gop: int) -> bytes:
 def _displayed(frame: DecodedFrame, width: int, height: int) -> av.VideoFrame:
     """The picture as displayed, yuv420p; one that is stored upright never goes through RGB."""
     if frame.rotation == 0:
-        return frame.av_frame.reformat(width, height, "yuv420p")
+        return converted(frame.av_frame, width=width, height=height, format="yuv420p")
     turned = frame.rotation % 180 != 0
-    stored = frame.av_frame.reformat(*((height, width) if turned else (width, height)), "rgb24")
+    if turned:
+        width, height = height, width
+    stored = converted(frame.av_frame, width=width, height=height, format="rgb24")
     upright = av.VideoFrame.from_ndarray(turn(stored.to_ndarray(), frame.rotation), "rgb24")
-    return upright.reformat(format="yuv420p")
+    return converted(upright, format="yuv420p")

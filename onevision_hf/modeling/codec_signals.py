@@ -38,6 +38,7 @@ VECTOR_CODECS = (
 DEAD_ZONE = 2
 CAMERA_MODELS = ("none", "median", "similarity", "affine")
 FITTED = 64  # vectors at least, for models of more than a shift
+MOST_FITTED = 2048  # of more vectors so many, evenly taken, tell as much
 READABLE = ("vectors", "residual", "bits")
 
 
@@ -122,9 +123,10 @@ def remove_camera_motion(field: np.ndarray, model: str = "similarity") -> np.nda
     rows, columns = field.shape[:2]
     y, x = np.arange(rows) - (rows - 1) / 2, np.arange(columns) - (columns - 1) / 2
     places = x + 1j * y[:, None]
-    points, motion = places[present], known.astype(np.float64).view(np.complex128)[:, 0]
+    step = max(1, len(known) // MOST_FITTED)
+    points, motion = places[present][::step], known[::step].astype(np.float64).view(np.complex128)[:, 0]
     best: slice | np.ndarray = slice(None)
-    count = max(FITTED, int(0.7 * len(known)))
+    count = max(FITTED, int(0.7 * len(points)))
     for turn in range(3):
         camera = fit(points[best], motion[best])
         if turn < 2:

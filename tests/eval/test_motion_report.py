@@ -30,7 +30,13 @@ def made_up(scores: dict[str, float], ceiling: float = 0.5) -> Results:
                 accuracy = {f: dict.fromkeys(VIEWS, value) | {"asked": 9} for f in FAMILIES}
                 cell = {"reading": "scratch", "input": name, "budget": budget, "seed": seed}
                 found.append(
-                    {"settings": {"cell": cell}, "accuracy": accuracy, "seconds": 1, "cpu_seconds": 60, "device": "cpu"}
+                    {
+                        "settings": {"cell": cell},
+                        "accuracy": accuracy,
+                        "seconds": 1,
+                        "cpu_seconds": 60,
+                        "device": "cpu",
+                    }
                 )
                 if name == "codec":
                     found[-1]["interventions"] = {"mirror_time": accuracy}

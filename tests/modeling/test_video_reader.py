@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from onevision_hf import VideoReader
 from onevision_hf.modeling import video_demuxer, video_reader
 from onevision_hf.modeling.codec_signals import VECTOR_CODECS
+from onevision_hf.modeling.decoded_frame import converted
 
 # Data that fail in one way or another with every PyAV are reported by exceptions, not by these lines.
 av.logging.set_level(av.logging.PANIC)
@@ -288,6 +289,29 @@ def test_luma_is_the_brightness_in_8_bits(name, zoo, plain):
     plane = plane.reshape(expected.height, -1)[:, : expected.width]
     assert frame.luma.dtype == np.uint8
     assert np.array_equal(frame.luma, plane >> 2 if deep else plane)
+
+
+@given(
+    asked=st.lists(
+        st.tuples(
+            st.integers(0, 5),
+            st.integers(1, 90),
+            st.integers(1, 90),
+            st.sampled_from(["gbrp", "rgb24", "gray"]),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_kept_for_the_next_conversion_changes_none(asked, plain):
+    """Sizes and formats in any order, against a conversion that is set up for one frame alone."""
+    frames = plain("h264-bframes.mp4")[:3] + plain("h264-10-bit.mkv")[:3]
+    for number, width, height, form in asked:
+        to = {"width": width, "height": height, "format": form, "interpolation": "BICUBIC"}
+        assert np.array_equal(
+            converted(frames[number], **to).to_ndarray(), frames[number].reformat(**to).to_ndarray()
+        )
 
 
 def test_one_of_two_streams_is_read_and_sound_is_left_alone(zoo):
