@@ -65,9 +65,11 @@ def test_the_page_prints_chance_ceiling_and_positions_in_every_table():
     text = page(document, SETTINGS, "images/x.png")
     tables = [part for part in text.split("\n\n") if part.startswith("| family")]
     assert len(tables) == 4
-    for table in tables[:2]:
+    for table in tables:
         header = [cell.strip() for cell in table.splitlines()[0].strip("| ").split("|")]
         assert header[:4] == ["family", "chance", "ceiling of uniform", "positions only"]
+        assert len({row.count("|") for row in table.splitlines()}) == 1
+    for table in tables[:2]:
         assert (
             f"| **mean, motion** | {sum(1 / len(LABELS[f]) for f in MOTION) / len(MOTION):.3f} | 0.500 |"
             in table

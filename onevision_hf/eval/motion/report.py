@@ -132,11 +132,17 @@ def _budget_table(results: Results, settings: SuiteSettings, budget: float) -> s
 
 
 def _row(
-    results: Results, title: str, budget: float, families: Iterable[str], view: str, names: Sequence[str]
+    results: Results,
+    title: str,
+    budget: float,
+    families: Iterable[str],
+    view: str,
+    names: Sequence[str],
+    reading: str = "scratch",
 ) -> list[str]:
     families = tuple(families)
     ceiling = results.ceiling(budget, families, view)
-    cells = [_spread(results.seeds(name, budget, families, view)) for name in names]
+    cells = [_spread(results.seeds(name, budget, families, view, reading)) for name in names]
     return [title, f"{results.chance(families):.3f}", "" if ceiling is None else f"{ceiling:.3f}", *cells]
 
 
@@ -158,8 +164,9 @@ def _interventions(results: Results, interventions: dict[str, list[dict]], budge
             for name in names:
                 values = [[accuracy[f]["all"] for f in some] for accuracy in interventions[name]]
                 cells.append(_spread([float(np.mean(v)) for v in values if None not in v]))
-            rows.append([title, f"{results.chance(some):.3f}", *cells])
-    header = ["family", "chance", *(name.replace("_", " ") for name in names)]
+            rows.append([*_row(results, title, budget, some, "all", ("positions",)), *cells])
+    header = ["family", "chance", "ceiling of uniform", HEADINGS["positions"]]
+    header += [name.replace("_", " ") for name in names]
     return f"### Interventions on the codec's input, {100 * budget:.3g} %\n\n" + _table(header, rows)
 
 
@@ -171,11 +178,7 @@ def _frozen(results: Results, budget: float, model: str | None) -> str | None:
     rows = []
     for group, families in results.groups().items():
         for title, some in [*((f, (f,)) for f in families), (f"**mean, {group}**", families)]:
-            ceiling = results.ceiling(budget, some)
-            cells = [_spread(results.seeds(n, budget, some, "all", "frozen")) for n in names]
-            rows.append(
-                [title, f"{results.chance(some):.3f}", "" if ceiling is None else f"{ceiling:.3f}", *cells]
-            )
+            rows.append(_row(results, title, budget, some, "all", names, "frozen"))
     header = ["family", "chance", "ceiling of uniform", *(HEADINGS[n] for n in names)]
     return f"### A probe on the tokens of `{model}`, frozen, {100 * budget:.3g} %\n\n" + _table(header, rows)
 

@@ -132,7 +132,7 @@ class SuiteSettings:
     seeds: tuple[int, ...] = (0,)
     inputs: tuple[str, ...] = tuple(name for name in INPUTS if name != "codec_bits")
     frozen_budgets: tuple[float, ...] = (1 / 16,)
-    frozen_inputs: tuple[str, ...] = ("codec", "uniform")
+    frozen_inputs: tuple[str, ...] = ("codec", "uniform", "positions")
     clips: ClipSettings = field(default_factory=ClipSettings)
     reader: ReaderSettings = field(default_factory=ReaderSettings)
     mixing: TrainSettings = field(default_factory=lambda: TrainSettings(steps=1600))
