@@ -46,7 +46,7 @@ def write(
     write_atomically(out, into_page(text, page(document, settings, f"images/{figure.name}")))
     if json_path is None:
         return [out, figure]
-    write_atomically(json_path, json.dumps(document, indent=1) + "\n")
+    write_atomically(json_path, json.dumps(document) + "\n")
     return [out, figure, json_path]
 
 
