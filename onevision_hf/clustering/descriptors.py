@@ -22,7 +22,7 @@ from ..modeling.decoded_frame import DecodedFrame, turn
 from ..modeling.frame_geometry import FrameGeometry
 from ..modeling.frame_sampling import sample_frame_ids
 from ..modeling.patch_selection import top_patches
-from ..modeling.signal_energy import frame_energies
+from ..modeling.signal_energy import SignalSettings, frame_energies
 from ..modeling.video_reader import VideoReader
 from .items import MediaError
 
@@ -39,6 +39,7 @@ SPEED_EDGES = (0.005, 0.02, 0.06)
 KEPT_SHARE = 0.05  # of the clip's patches: what `object` looks at
 LOOKS = 32  # frames of a clip whose colours are looked at, at most
 WINDOW = 24  # pixels a side around what moves
+SIGNALS = SignalSettings(camera="median")  # those of the clusters that onevision-tiny was trained on
 TRAVEL_CELL = 8  # pixels a side of the grid on which energy travels
 TRAVEL_TIMES = (1 / 16, 1 / 8, 1 / 4, 3 / 8)  # of the clip
 TRAVEL_REACH = 2  # cells
@@ -103,7 +104,7 @@ def _moving_objects(reader: VideoReader, frame_ids: np.ndarray) -> np.ndarray:
     """(280,): colours of the clip, colours that its kept patches have more of, edge directions in those, and
     the mean silhouette of what has those colours."""
     geometry = FrameGeometry.fit(reader.height, reader.width, SIDE, CELL)
-    energy, _, _ = frame_energies(reader, frame_ids, geometry)
+    energy, _, _ = frame_energies(reader, frame_ids, geometry, SIGNALS)
     kept = np.zeros(energy.shape, np.float32)
     budget = max(1, round(KEPT_SHARE * energy.size))
     positions = top_patches(energy, budget, anchors=())

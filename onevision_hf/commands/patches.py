@@ -31,6 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--preset", choices=("auto", "published", "bits"), default="auto", help="what counts (%(default)s)"
     )
     parser.add_argument(
+        "--camera",
+        choices=("none", "median", "similarity", "affine"),
+        help="what is taken off the vectors (the preset's)",
+    )
+    parser.add_argument(
         "--whole-frame", action="store_true", help="not the middle square, which training takes"
     )
     parser.add_argument(
@@ -69,6 +74,7 @@ def run(args: argparse.Namespace) -> None:
         num_patches=args.num_patches,
         keep_ratio=args.keep_ratio,
         preset=args.preset,
+        camera=args.camera,
         crop=not args.whole_frame,
     )
     summary = extract_patches(

@@ -20,7 +20,7 @@ class PatchSettings:
 
     num_frames, size, patch_size: as in the processor. crop: the middle square of `size`, as in training;
     otherwise the whole frame. num_patches (2048 if neither is given) or keep_ratio: the budget; a clip that
-    has fewer patches gives all. preset, anchors: see `OneVisionVideoProcessor`.
+    has fewer patches gives all. preset, camera, anchors: see `OneVisionVideoProcessor`.
 
     Raises:
         ValueError: one is out of range.
@@ -32,6 +32,7 @@ class PatchSettings:
     num_patches: int | None = None
     keep_ratio: float | None = None
     preset: str = "auto"
+    camera: str | None = None
     anchors: str | int = "first"
     crop: bool = True
 
@@ -43,7 +44,7 @@ class PatchSettings:
             object.__setattr__(self, "num_patches", 2048)
         if self.crop and self.size % self.patch_size:
             raise ValueError(f"size {self.size} is no multiple of the patch size {self.patch_size}")
-        self.processor.resolve_settings({})  # checks preset and anchors
+        self.processor.resolve_settings({})  # checks preset, camera and anchors
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "PatchSettings":
@@ -64,6 +65,7 @@ class PatchSettings:
             crop_size=side if self.crop else None,
             patch_size=self.patch_size,
             preset=self.preset,
+            camera=self.camera,
             anchors=self.anchors,
             rope_temporal_size=None,
             do_rescale=False,

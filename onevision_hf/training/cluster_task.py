@@ -202,6 +202,7 @@ class ClusterTask:
             num_frames=head.num_frames,
             num_patches=head.num_patches,
             patch_size=self.encoder_config.patch_size,
+            camera=head.camera,
             rope_temporal_size=self.encoder_config.rope_temporal_size,
         ).save_pretrained(folder)
 

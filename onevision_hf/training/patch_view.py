@@ -47,7 +47,7 @@ def check_patch_shards(name: str, head: HeadConfig, patch_size: int, found: Patc
             f"{at}.codec is {head.codec:g}: patch shards hold what the codec selects and no whole frames, so "
             "only codec=1, uniform=0, collage=0 can be read from them; a second head may read the videos"
         )
-    expected = PatchSettings(head.num_frames, head.size, patch_size, head.num_patches)
+    expected = PatchSettings(head.num_frames, head.size, patch_size, head.num_patches, camera=head.camera)
     wrong = [
         f"{field} {theirs!r} instead of {ours!r}"
         for field, ours in expected.to_dict().items()

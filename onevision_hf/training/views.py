@@ -85,6 +85,7 @@ class VideoView:
             do_center_crop=True,
             crop_size=side,
             patch_size=patch_size,
+            camera=head.camera,
             rope_temporal_size=temporal_size,
         )
         # A clip whose frames are too few for the budget keeps all of its patches, so budgets differ by clip.
