@@ -5,6 +5,7 @@ import pytest
 import torch
 from clips import moving_scene, write_clip
 
+from onevision_hf import OneVisionModel, OneVisionVideoProcessor
 from onevision_hf.modeling import video_reader
 from onevision_hf.patches import PatchSettings, PatchShards, extract_patches
 from onevision_hf.training.cluster_task import ClusterTask
@@ -67,12 +68,24 @@ def test_a_source_of_patch_shards_is_opened_by_its_plan(folders):
         ({"codec": 0.5, "uniform": 0.5}, "codec is 0.5.*no whole frames"),
         ({"num_frames": 16}, "num_frames 8 instead of 16"),
         ({"num_patches": 60, "size": 84}, "size 56 instead of 84, num_patches 48 instead of 60"),
+        ({"camera": "median"}, "camera None instead of 'median'"),
         ({"kind": "image"}, "kind is 'image', but its source holds patches of videos"),
     ],
 )
 def test_shards_that_do_not_fit_the_head_are_refused(folders, head, says):
     with pytest.raises(ConfigError, match=says):
         task(folders[1], **head)
+
+
+def test_the_camera_of_a_head_is_in_its_batches_and_in_what_it_saves(folders, tmp_path):
+    kept = []
+    for camera in (None, "none"):
+        its = task(folders[0], camera=camera)
+        kept.append(MicroBatches(its.streams, Share(seed=3))[0].inputs["v"]["patch_positions"])
+        weights = OneVisionModel(its.encoder_config).state_dict()
+        its.export(tmp_path / str(camera), {f"encoder.{name}": value for name, value in weights.items()})
+        assert OneVisionVideoProcessor.from_pretrained(tmp_path / str(camera)).camera == camera
+    assert not torch.equal(*kept), "the scene pans"
 
 
 def test_a_damaged_shard_is_a_broken_row(folders, tmp_path):
