@@ -75,7 +75,7 @@ def test_its_nearest_neighbours_have_the_colour_of_the_mover(tiny):
     grid = torch.nn.functional.normalize((grid - grid.mean(0)) / (grid.std(0) + 1e-4), dim=1)
     near = (grid @ grid.T).fill_diagonal_(-2).argmax(1)
     hits = [clips[i].labels["mover_colour"] == clips[j].labels["mover_colour"] for i, j in enumerate(near)]
-    assert np.mean(hits) > 0.5  # chance 0.25
+    assert np.mean(hits) > 0.6  # chance 0.25
 
 
 def test_the_bank_finds_a_clip_of_its_own_and_reads_directions(tiny):

@@ -59,8 +59,7 @@ def _displayed(frame: DecodedFrame, width: int, height: int) -> av.VideoFrame:
     """The picture as displayed, yuv420p; one that is stored upright never goes through RGB."""
     if frame.rotation == 0:
         return converted(frame.av_frame, width=width, height=height, format="yuv420p")
-    turned = frame.rotation % 180 != 0
-    if turned:
+    if frame.rotation % 180:
         width, height = height, width
     stored = converted(frame.av_frame, width=width, height=height, format="rgb24")
     upright = av.VideoFrame.from_ndarray(turn(stored.to_ndarray(), frame.rotation), "rgb24")

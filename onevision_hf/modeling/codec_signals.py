@@ -125,13 +125,11 @@ def remove_camera_motion(field: np.ndarray, model: str = "similarity") -> np.nda
     places = x + 1j * y[:, None]
     step = max(1, len(known) // MOST_FITTED)
     points, motion = places[present][::step], known[::step].astype(np.float64).view(np.complex128)[:, 0]
-    best: slice | np.ndarray = slice(None)
     count = max(FITTED, int(0.7 * len(points)))
-    for turn in range(3):
+    camera = fit(points, motion)
+    for _ in range(2):
+        best = np.argpartition(np.abs(motion - camera(points)), count - 1)[:count]
         camera = fit(points[best], motion[best])
-        if turn < 2:
-            misfit = np.abs(motion - camera(points))
-            best = np.argpartition(misfit, count - 1)[:count]
     moved = np.ascontiguousarray(camera(places)).view(np.float64).reshape(field.shape)
     return (field - moved).astype(np.float32)
 

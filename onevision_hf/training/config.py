@@ -57,7 +57,8 @@ class HeadConfig:
     mirror: bool = False  # turn half of the pictures left to right
     num_frames: int = 64  # sampled of a video
     num_patches: int = 2048  # kept of a video
-    camera: str | None = None  # what is taken off the vectors (see SignalSettings); None: a similarity
+    # what is taken off the vectors (see SignalSettings); None: a similarity
+    camera: Literal["none", "median", "similarity", "affine"] | None = None
     visible: float = 1.0  # share of a video's kept patches that a step sees, drawn anew; validation sees all
     cache: str = ""  # a folder for the patches kept in mode codec (K*C*p*p bytes a clip); empty: none
     codec: float = 0.5  # shares of the video modes; they add up to 1

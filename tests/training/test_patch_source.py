@@ -69,6 +69,7 @@ def test_a_source_of_patch_shards_is_opened_by_its_plan(folders):
         ({"num_frames": 16}, "num_frames 8 instead of 16"),
         ({"num_patches": 60, "size": 84}, "size 56 instead of 84, num_patches 48 instead of 60"),
         ({"camera": "median"}, "camera None instead of 'median'"),
+        ({"camera": "mean"}, "camera is 'mean', expected one of none, median"),
         ({"kind": "image"}, "kind is 'image', but its source holds patches of videos"),
     ],
 )

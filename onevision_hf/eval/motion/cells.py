@@ -64,51 +64,51 @@ class Job:
             )
         return found
 
+    def results(self, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+        """Those of cells that have all run."""
+        found = []
+        for cell in cells:
+            stored = self.stored(cell)
+            assert stored is not None
+            found.append(stored)
+        return found
 
-def run_cells(
-    job: Job, cells: Sequence[Cell], workers: int, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """The results of `cells`, of which only those without a stored result are run, `workers` at a time."""
+
+def run_cells(job: Job, missing: Sequence[Cell], workers: int, say: Callable[[str], None]) -> None:
+    """Run cells, `workers` at a time, each as soon as the reader is there with which it begins."""
     for folder in ("cells", "mixed"):
         (job.folder / folder).mkdir(parents=True, exist_ok=True)
-    missing = [cell for cell in cells if job.stored(cell) is None]
-    of_path = {job.mixed_path(c.budget, c.seed): c for c in missing if c.reading == "scratch"}
-    mixtures = [cell for path, cell in of_path.items() if not path.exists()]
-    count = len(mixtures) + len(missing)
+    begins = {c: job.mixed_path(c.budget, c.seed) for c in missing if c.reading == "scratch"}
+    mixtures = {path: cell for cell, path in begins.items() if not path.exists()}
+    tasks = [(cell, True) for cell in mixtures.values()] + [(cell, False) for cell in missing]
 
     def is_ready(task: int) -> bool:
-        cell = (mixtures + missing)[task]
-        is_mixture = task < len(mixtures)
-        return is_mixture or cell.reading == "frozen" or job.mixed_path(cell.budget, cell.seed).exists()
+        cell, mixes = tasks[task]
+        return mixes or cell not in begins or begins[cell].exists()
 
     mixed = ran = 0
-    work = partial(_work, job, mixtures, missing)
-    for task, found in as_they_end(work, count, max(1, min(workers, count)), is_ready):
-        if task < len(mixtures):
+    for task, found in as_they_end(
+        partial(_work, job, tasks), len(tasks), max(1, min(workers, len(tasks))), is_ready
+    ):
+        cell, mixes = tasks[task]
+        if mixes:
             mixed += 1
             say(f"{mixed} of {len(mixtures)} readers of a mixture of inputs, {found['seconds']:.0f} s")
             continue
         ran += 1
-        cell = missing[task - len(mixtures)]
         mean = np.mean([a["all"] for a in found["accuracy"].values() if a["all"] is not None])
         say(
             f"{ran} of {len(missing)} cells: {cell.reading} {cell.input} {100 * cell.budget:.3g} % "
             f"seed {cell.seed}, {mean:.3f} over all families, {found['seconds']:.0f} s"
         )
-    results = []
-    for cell in cells:
-        stored = job.stored(cell)
-        assert stored is not None
-        results.append(stored)
-    return results
 
 
-def _work(job: Job, mixtures: Sequence[Cell], missing: Sequence[Cell], task: int) -> dict[str, Any]:
-    """Train the reader that `mixtures[task]` begins with, or after those, run `missing[task - ...]`."""
+def _work(job: Job, tasks: Sequence[tuple[Cell, bool]], task: int) -> dict[str, Any]:
+    """Train the reader with which the cell of a task begins, or run the cell."""
     torch.set_num_threads(1)
-    if task < len(mixtures):
-        return {"seconds": _mix(job, mixtures[task])}
-    cell = missing[task - len(mixtures)]
+    cell, mixes = tasks[task]
+    if mixes:
+        return {"seconds": _mix(job, cell)}
     result = run_cell(job, cell)
     write_atomically(job.path(cell), canonical_json(result))
     return result

@@ -183,12 +183,13 @@ class SuiteSettings:
         seeds, then what takes longest, then the others: a run that is stopped early has the most telling
         ones, and none waits long for its last."""
         found: list[Cell] = []
-        for budget in sorted(self.budgets, key=lambda b: (b != 1 / 16, b != 1 / 8, b)):
+        order = sorted(self.budgets, key=lambda b: (b != 1 / 16, b != 1 / 8, b))
+        for budget in order:
             for seed in self.seeds:
                 found += [Cell("scratch", n, budget, seed) for n in self.inputs if n != "dense"]
             if with_model and budget in self.frozen_budgets:
                 found += [Cell("frozen", n, budget, s) for s in self.seeds for n in self.frozen_inputs]
-            if "dense" in self.inputs and not any(cell.input == "dense" for cell in found):
+            if budget == order[0] and "dense" in self.inputs:
                 found += [Cell("scratch", "dense", 1.0, seed) for seed in self.seeds]
         return found
 

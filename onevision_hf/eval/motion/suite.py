@@ -79,9 +79,9 @@ def run_suite(
         wanted = {cell.input for cell in missing} | set(MIXTURE if missing else ())
         pool.fill([name for name in PRESETS if name in wanted], workers, say)
         pool.check_labels()
-        results = run_cells(job, cells, workers, say)
+        run_cells(job, missing, workers, say)
         ceilings = ceiling_table(pool, settings)
-        return summarise(settings, source.families, results, ceilings) | {
+        return summarise(settings, source.families, job.results(cells), ceilings) | {
             "clips": pool.counts | {"rejected": pool.rejected()},
             "model": None if encoder is None else encoder.title,
             "seconds": round(time.perf_counter() - began, 1),
