@@ -25,11 +25,11 @@ from torch.nn.functional import normalize
 
 from onevision_hf.clustering.assign import assign_labels
 from onevision_hf.clustering.features import extract_features
-from onevision_hf.clustering.items import Item, Source
 from onevision_hf.clustering.kmeans import find_centers, load_centers
-from onevision_hf.clustering.shards import PackedRow, PackedShards, shard_names, write_shard
 from onevision_hf.clustering.spherical import State, lloyd, nearest, random_start
-from onevision_hf.run_folder import RunFolder
+from onevision_hf.data.items import Item, Source
+from onevision_hf.data.media_shards import PackedRow, PackedShards, shard_names, write_shard
+from onevision_hf.jobs.run_folder import RunFolder
 
 DIM = 256
 

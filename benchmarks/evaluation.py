@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 from onevision_hf import OneVisionConfig, OneVisionVLConfig, OneVisionVLForConditionalGeneration
-from onevision_hf.eval.answering import Answering
-from onevision_hf.eval.answering_settings import Settings
-from onevision_hf.eval.questions import Question
+from onevision_hf.eval.lmms.answering import Answering
+from onevision_hf.eval.lmms.questions import Question
+from onevision_hf.eval.lmms.settings import Settings
 from onevision_hf.synthetic import ClipSettings, ask_clip, encode
 
 QUESTIONS = 3

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from onevision_hf import bundled_clip
-from onevision_hf.clustering.items import Item
-from onevision_hf.patches import PatchSettings, extract_patches
+from onevision_hf.data.items import Item
+from onevision_hf.data.patch_extraction import extract_patches
+from onevision_hf.data.patch_settings import PatchSettings
 from onevision_hf.training.config import from_dict
 from onevision_hf.training.loop import Trainer
 from onevision_hf.training.report import read_lines

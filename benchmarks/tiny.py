@@ -21,8 +21,8 @@ from torch import Tensor
 
 import onevision_hf
 from onevision_hf import OneVisionModel, OneVisionVideoProcessor
-from onevision_hf.clustering.patch_cache import PatchCache
-from onevision_hf.clustering.readout import grid_means
+from onevision_hf.data.patch_cache import PatchCache
+from onevision_hf.modeling.grid_pooling import grid_means
 from onevision_hf.synthetic import CLIP_FAMILIES, Job, produce, read_manifest
 from onevision_hf.training.neighbours import neighbour_accuracy
 

@@ -20,17 +20,17 @@ from pathlib import Path
 import torch
 
 from onevision_hf import bundled_clip
+from onevision_hf.data.labelled import Row
 from onevision_hf.objectives import draw_together
 from onevision_hf.training import checkpoint
 from onevision_hf.training.config import HeadConfig, from_dict
-from onevision_hf.training.data import MicroBatches, Share, Stream, open_loader
+from onevision_hf.training.dry_run.dummy_data import RandomRows, as_drawn
+from onevision_hf.training.loader import MicroBatches, Share, Stream, open_loader
 from onevision_hf.training.loop import Trainer
 from onevision_hf.training.optimisation import Optimizers
-from onevision_hf.training.order import Order
 from onevision_hf.training.report import Report, read_lines
-from onevision_hf.training.sources import Row
-from onevision_hf.training.stand_in import RandomRows, as_drawn
-from onevision_hf.training.views import VideoView
+from onevision_hf.training.sampler import Order
+from onevision_hf.training.transforms import VideoView
 
 SIZES = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6}
 REPEATS = 30

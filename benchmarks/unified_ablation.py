@@ -25,9 +25,9 @@ from train_vae import fit, make_vae, measure, read
 
 from onevision_hf import OpenVision3Config, UnifiedForPreTraining, UnifiedPreTrainingConfig
 from onevision_hf.commands.plot import draw
+from onevision_hf.data.captions import open_pairs
 from onevision_hf.pretraining.tokenizer import CaptionTokenizer, load_tokenizer
 from onevision_hf.synthetic.images import ImageSettings, draw_image
-from onevision_hf.training.pairs import open_pairs
 
 ARMS = {
     "joint": {},

@@ -17,7 +17,6 @@ from transformers import (
 
 from onevision_hf.assets import bundled_clip, tiny
 from onevision_hf.modeling.codec_signals import CodecSignals, read_codec_signals
-from onevision_hf.modeling.codec_stream import CodecStream, StreamEvent, StreamWindow
 from onevision_hf.modeling.configuration_onevision import OneVisionConfig
 from onevision_hf.modeling.configuration_onevision_vl import OneVisionVLConfig
 from onevision_hf.modeling.configuration_openvision3 import OpenVision3Config
@@ -34,6 +33,7 @@ from onevision_hf.modeling.video_processing_onevision import OneVisionVideoProce
 from onevision_hf.modeling.video_processing_onevision_vl import OneVisionVLVideoProcessor, VideoPatches
 from onevision_hf.modeling.video_reader import VideoReader, VideoReadError
 from onevision_hf.pretraining import UnifiedForPreTraining, UnifiedPreTrainingConfig
+from onevision_hf.streaming.codec_stream import CodecStream, StreamEvent, StreamWindow
 
 __version__ = "0.1.0"
 

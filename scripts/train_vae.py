@@ -21,7 +21,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from onevision_hf.clustering.sources import open_source
+from onevision_hf.data.sources import open_source
 
 
 def make_vae(width: int = 16) -> AutoencoderKL:

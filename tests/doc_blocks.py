@@ -128,7 +128,7 @@ def _check_requirement(word: str) -> None:
 
 
 def _check_onevision(words: list[str]) -> None:
-    from onevision_hf.eval.probe_config import load_probe_config
+    from onevision_hf.eval.probes.config import load_probe_config
     from onevision_hf.training.config import load_config
 
     open_end = words[-1] == "..."  # the value of an option, or further options
@@ -158,7 +158,7 @@ def _parser(command: str):
 def _check_lmms_eval(words: list[str]) -> None:
     from dataclasses import fields
 
-    from onevision_hf.eval.answering_settings import Settings
+    from onevision_hf.eval.lmms.settings import Settings
 
     known = {field.name for field in fields(Settings)}
     options = dict(zip(words[::2], words[1::2], strict=False))

@@ -13,8 +13,8 @@ from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor
 
 import onevision_hf
 from onevision_hf import OneVisionModel, bundled_clip
-from onevision_hf.clustering.readout import grid_means
 from onevision_hf.eval.bank import DIRECTIONS, Bank
+from onevision_hf.modeling.grid_pooling import grid_means
 from onevision_hf.synthetic import draw_clip, encode
 
 ROOT = Path(__file__).parents[1]

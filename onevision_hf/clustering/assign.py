@@ -26,14 +26,14 @@ import torch
 from safetensors import safe_open
 from torch.nn.functional import normalize
 
-from ..run_folder import FinishedRun, RunFolder, digest_of
+from ..jobs.processes import Processes
+from ..jobs.progress import progress
+from ..jobs.run_folder import FinishedRun, RunFolder, digest_of
 from .dedup import dropped_rows
 from .features import FeatureShards
 from .kmeans import CENTERS
 from .kmeans import STAGE as KMEANS
 from .matrix import BLOCK_ROWS
-from .processes import Processes
-from .progress import progress
 
 STAGE = "assign"
 VOCABULARY = "vocabulary.parquet"

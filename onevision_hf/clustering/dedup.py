@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import torch
 from torch.nn.functional import normalize
 
-from ..run_folder import FinishedRun, RunFolder
+from ..jobs.processes import Processes
+from ..jobs.progress import progress
+from ..jobs.run_folder import FinishedRun, RunFolder
 from .features import FeatureShards
 from .matrix import RowFile, Rows, blocks, group_rows, span, take
-from .processes import Processes
-from .progress import progress
 from .spherical import State, lloyd, random_start
 
 STAGE = "dedup"

@@ -17,6 +17,7 @@ import math
 
 import numpy as np
 
+from ..data.items import MediaError
 from ..modeling.codec_signals import vectors
 from ..modeling.decoded_frame import DecodedFrame, turn
 from ..modeling.frame_geometry import FrameGeometry
@@ -24,7 +25,6 @@ from ..modeling.frame_sampling import sample_frame_ids
 from ..modeling.patch_selection import top_patches
 from ..modeling.signal_energy import SignalSettings, frame_energies
 from ..modeling.video_reader import VideoReader
-from .items import MediaError
 
 PARTS = ("object", "motion")
 SIDE = 64  # the shorter side that pictures and frames are brought to

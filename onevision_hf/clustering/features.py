@@ -7,14 +7,12 @@ Shard `features-00000.parquet` has the columns `key`, `kind`, `path`, `size`, `m
 not be decoded is in no shard, but in `rejected.jsonl` with its reason.
 """
 
-import collections
-import concurrent.futures
 import dataclasses
 import functools
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,15 +21,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ..engines import run_tasks
-from ..run_folder import PLAN, FinishedRun, RunFolder, atomic_files, digest_of
-from .items import Item, Kind, Source
+from ..data.decoding import decoded_batches
+from ..data.items import Item, Kind, Source
+from ..data.sources import open_reader
+from ..jobs.engines import run_tasks
+from ..jobs.processes import Processes
+from ..jobs.progress import progress
+from ..jobs.run_folder import PLAN, FinishedRun, RunFolder, atomic_files, digest_of, json_lines
+from .extractors import Teacher
 from .matrix import RowFile
-from .media import BROKEN, reason_of
-from .processes import Processes
-from .progress import progress
-from .sources import open_reader
-from .teachers import Teacher
 
 STAGE = "features"
 T = TypeVar("T")
@@ -150,59 +148,6 @@ def _write_shard(
         table = _table(rows, plan)
         pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)
         rejected_path.write_text(json_lines(rejected))
-
-
-def json_lines(records: Iterable[dict[str, str]]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-
-
-def ahead(do: Callable[[T], R], things: Iterable[T], workers: int, depth: int) -> Iterator[R]:
-    """`map(do, things)` in threads, in order, at most `depth` results ahead of the reader."""
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        waiting: collections.deque[concurrent.futures.Future[R]] = collections.deque()
-        try:
-            for thing in things:
-                waiting.append(pool.submit(do, thing))
-                if len(waiting) > depth:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def decoded_batches(
-    prepare: Callable[[Item], R],
-    items: Sequence[Item],
-    batch_size: int,
-    workers: int,
-    step: Callable[[int], None],
-    rejected: list[dict[str, str]],
-) -> Iterator[list[tuple[Item, R]]]:
-    """(item, what `prepare` makes of it) in batches, in order; prepared ahead in `workers` threads.
-
-    Broken media go to `rejected` with their reason; `step` is told of every item.
-    """
-
-    def attempt(item: Item) -> tuple[Item, list[R], str]:
-        try:
-            return item, [prepare(item)], ""
-        except BROKEN as error:
-            return item, [], reason_of(error)
-
-    batch: list[tuple[Item, R]] = []
-    for item, made, reason in ahead(attempt, items, workers, depth=2 * max(batch_size, workers)):
-        step(1)
-        if not made:
-            rejected.append({"key": item.key, "reason": reason})
-            continue
-        batch.append((item, made[0]))
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _encode(

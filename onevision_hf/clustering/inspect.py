@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from ..run_folder import canonical_json, write_atomically
+from ..data.items import Source
+from ..jobs.run_folder import canonical_json, write_atomically
 from .assign import CenterFile, LabelShards
 from .dedup import DROPPED, dropped_rows
 from .features import FeatureShards
-from .items import Source
 from .pictures import Row, sheet, size_histogram, tile
 
 # All pairs of more centers than this take minutes; beyond, the pairs of so many evenly chosen ones are shown.

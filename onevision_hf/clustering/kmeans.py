@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file, save
 from torch.nn.functional import normalize
 
-from ..run_folder import FinishedRun, RunFolder, canonical_json, digest_of
+from ..jobs.processes import Processes
+from ..jobs.progress import progress
+from ..jobs.run_folder import FinishedRun, RunFolder, canonical_json, digest_of
 from .dedup import dropped_rows
 from .features import FeatureShards
 from .matrix import RowFile, blocks, group_rows
-from .processes import Processes
-from .progress import progress
 from .spherical import State, lloyd, nearest, random_start, share_out
 
 STAGE = "kmeans"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .processes import Processes
+from ..jobs.processes import Processes
 
 BLOCK_ROWS = 4096
 

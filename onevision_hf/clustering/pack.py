@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from ..data.items import Item, MediaError, Source, format_of
+from ..data.media import BROKEN, picture_size, reason_of
+from ..data.media_shards import FORMATS, STAGE, PackedRow, shard_names, write_shard
+from ..data.transcode import CRF, PRESET, transcode
+from ..jobs.prefetch import ahead
+from ..jobs.processes import Processes
+from ..jobs.progress import progress
+from ..jobs.run_folder import FinishedRun, RunFolder, digest_of, json_lines
 from ..modeling.patch_selection import select_patches
 from ..modeling.video_reader import VideoReader
-from ..run_folder import FinishedRun, RunFolder, digest_of
 from .assign import LabelShards
-from .features import ahead, json_lines
-from .items import Item, MediaError, Source, format_of
-from .media import BROKEN, picture_size, reason_of
-from .processes import Processes
-from .progress import progress
-from .shards import FORMATS, STAGE, PackedRow, shard_names, write_shard
-from .transcode import CRF, PRESET, transcode
 
 
 def pack(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ..data.items import Item, Source
+from ..data.media import BROKEN, open_picture, read_frames, segment_centers
 from ..modeling.video_reader import VideoReader
-from .items import Item, Source
-from .media import BROKEN, open_picture, read_frames, segment_centers
 
 TILE = 120
 GAP = 6

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from ..jobs.processes import Processes
 from .matrix import Rows, blocks, take, width_of
-from .processes import Processes
 
 CENTER_BLOCK = 4096
 # How far the two halves of a split cluster stand apart, relative: as in faiss (EPS of its Clustering.cpp).

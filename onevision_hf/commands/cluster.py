@@ -203,7 +203,7 @@ def _pairs(text: str) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..clustering.processes import launched
+    from ..jobs.processes import launched
 
     with launched() as processes:
         summary = args.do(args)
@@ -222,7 +222,7 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
 
 
 def _source(args: argparse.Namespace) -> Any:
-    from ..clustering.sources import open_source
+    from ..data.sources import open_source
 
     return open_source(
         args.source, media_column=args.media_column, tags_column=args.tags_column, tags_file=args.tags_file
@@ -237,7 +237,7 @@ def _device(args: argparse.Namespace) -> str:
 
 def _make_teacher(args: argparse.Namespace) -> Callable[[], Any]:
     """What makes the teacher, here or in another process."""
-    from ..clustering.teachers import make_teacher
+    from ..clustering.extractors import make_teacher
 
     return functools.partial(
         make_teacher,
@@ -402,7 +402,7 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
     quickly."""
     from ..clustering.features import FeatureShards
     from ..clustering.inspect import inspect
-    from ..clustering.processes import Processes
+    from ..jobs.processes import Processes
 
     processes = Processes.current()
     source = _source(args)

@@ -28,9 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..eval.answering_settings import SAMPLINGS
-    from ..eval.suite import select
-    from ..eval.suite_compare import as_markdown, compare
+    from ..eval.lmms.compare import as_markdown, compare
+    from ..eval.lmms.settings import SAMPLINGS
+    from ..eval.lmms.suite import select
 
     samplings = [name.strip() for name in args.sampling.split(",") if name.strip()]
     unknown = [name for name in samplings if name not in SAMPLINGS]

@@ -32,13 +32,13 @@ def run(args: argparse.Namespace) -> None:
     check_common(args)
     if args.size is not None and args.size < 1:
         raise ValueError(f"--size must be at least 1, found {args.size}")
-    from ..clustering.progress import progress
     from ..eval.unified.backbones import load_inception
-    from ..eval.unified.beside import notes, published_json, published_lines
     from ..eval.unified.generation import METRICS, measure_generation
     from ..eval.unified.models import pick_device
     from ..eval.unified.pictures import open_pictures
     from ..eval.unified.reconstruction import check_metrics
+    from ..eval.unified.reference_tables import notes, published_json, published_lines
+    from ..jobs.progress import progress
 
     metrics = check_metrics(metrics_of(args), METRICS)
     inception = load_inception(args.inception, metrics[0]).to(pick_device(args.device))

@@ -37,8 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from ..eval.knn import readout
-    from ..run_folder import canonical_json, write_atomically
+    from ..eval.probes.knn import readout
+    from ..jobs.run_folder import canonical_json, write_atomically
 
     found = readout(
         args.folder,

@@ -23,8 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..eval.suite import select
-    from ..eval.suite_data import describe, fetch, hub_size, inspect
+    from ..eval.lmms.data import describe, fetch, hub_size, inspect
+    from ..eval.lmms.suite import select
 
     benchmarks = select(args.tasks)
     failed: dict[str, str] = {}

@@ -14,8 +14,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         required=True,
-        help="a name in onevision_hf/eval/configs (ssv2, diving48, perception_test, charades_ego, epic_verb, "
-        "epic_noun, k400, hmdb51, drawn), or a YAML file",
+        help="a name in onevision_hf/eval/probes/configs (ssv2, diving48, perception_test, "
+        "charades_ego, epic_verb, epic_noun, k400, hmdb51, drawn), or a YAML file",
     )
     parser.add_argument("--model", metavar="ID_OR_FOLDER", help="any vision encoder of transformers")
     parser.add_argument("--input", choices=("codec", "frames", "dense"), help="what of a clip is shown")
@@ -41,8 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..eval.probe_config import load_probe_config
-    from ..eval.probe_run import run_probe
+    from ..eval.probes.config import load_probe_config
+    from ..eval.probes.run import run_probe
     from ..training.loop import TrainingError, close
 
     given = {"model": args.model, "input.kind": args.input, "input.num_patches": args.budget}

@@ -31,14 +31,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     check_common(args)
-    from ..clustering.features import json_lines
-    from ..clustering.progress import progress
     from ..eval.unified.backbones import load_inception, load_lpips_metric
-    from ..eval.unified.beside import notes, published_json, published_lines
     from ..eval.unified.models import open_model
     from ..eval.unified.pictures import open_pictures
     from ..eval.unified.reconstruction import METRICS, check_metrics, grid_picture, measure_reconstruction
-    from ..run_folder import write_atomically
+    from ..eval.unified.reference_tables import notes, published_json, published_lines
+    from ..jobs.progress import progress
+    from ..jobs.run_folder import json_lines, write_atomically
 
     metrics = check_metrics(metrics_of(args), METRICS)
     # What may be missing is looked for before anything is computed.

@@ -30,10 +30,10 @@ def run(args: argparse.Namespace) -> None:
     check_common(args)
     if args.caption is not None and args.caption < 0:
         raise ValueError(f"--caption counts from 0, found {args.caption}")
-    from ..clustering.progress import progress
+    from ..data.captions import open_pairs
     from ..eval.unified.models import open_model
     from ..eval.unified.retrieval import AT, measure_retrieval
-    from ..training.pairs import open_pairs
+    from ..jobs.progress import progress
 
     pairs = open_pairs(args.source, args.image_column, args.caption_column)
     opened = open_model(args.model, device=args.device, vae=args.vae, size=args.size)

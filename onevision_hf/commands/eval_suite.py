@@ -35,8 +35,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..eval.suite import select
-    from ..eval.suite_run import SuiteJob, run_suite
+    from ..eval.lmms.run import SuiteJob, run_suite
+    from ..eval.lmms.suite import select
 
     chosen = ("sampling", "num_frames", "num_patches", "keep_ratio", "preset", "max_pixels")
     arguments = model_arguments(args) | {

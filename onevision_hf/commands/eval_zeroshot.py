@@ -25,9 +25,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     check_common(args)
-    from ..clustering.progress import progress
     from ..eval.unified.models import open_model
     from ..eval.unified.zeroshot import TEMPLATES, check_templates, measure_zeroshot, open_classes
+    from ..jobs.progress import progress
 
     chosen = args.templates or (None if args.template else "photo")
     if chosen is not None and chosen not in TEMPLATES:

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     for name in ("batch_size", "workers", "shard_items"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, found {getattr(args, name)}")
-    from onevision_hf.clustering.sources import open_source
+    from onevision_hf.data.sources import open_source
     from onevision_hf.eval.unified.models import open_model
     from onevision_hf.eval.unified.tokens import export_tokens
 

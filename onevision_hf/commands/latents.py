@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from onevision_hf import OpenVision3Config
-    from onevision_hf.clustering.latents import cache_latents
-    from onevision_hf.clustering.sources import open_source
+    from onevision_hf.data.latents import cache_latents
+    from onevision_hf.data.sources import open_source
     from onevision_hf.modeling.vae_openvision3 import load_vae
 
     for name in ("size", "batch_size", "workers", "shard_items"):

@@ -65,7 +65,8 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from onevision_hf.patches import PatchSettings, extract_patches
+    from onevision_hf.data.patch_extraction import extract_patches
+    from onevision_hf.data.patch_settings import PatchSettings
 
     settings = PatchSettings(
         num_frames=args.num_frames,

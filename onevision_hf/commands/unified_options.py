@@ -49,7 +49,7 @@ def metrics_of(args: argparse.Namespace) -> tuple[str, ...]:
 
 def finish(args: argparse.Namespace, report: dict[str, Any], lines: list[str]) -> None:
     """Write figures.json into --out, and print the report or the lines."""
-    from ..run_folder import canonical_json, write_atomically
+    from ..jobs.run_folder import canonical_json, write_atomically
 
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)

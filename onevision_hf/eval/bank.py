@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from ..clustering.readout import grid_means
+from ..modeling.grid_pooling import grid_means
 from ..modeling.modeling_onevision import OneVisionModel
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..synthetic import CLIP_FAMILIES, Clip, draw_clip, encode

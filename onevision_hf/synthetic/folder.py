@@ -18,13 +18,13 @@ from typing import Any, Literal, get_args
 import PIL
 from PIL import Image
 
+from ..jobs.workers import in_order
 from .clips import ClipSettings, wanted_label
 from .encoding import EncodingSettings, encode, encoder_version
 from .families import CLIP_FAMILIES, IMAGE_FAMILIES, Family, named_family
 from .images import ImageSettings, draw_image, image_labels
 from .manifest import NAME, ManifestWriter, schema, truth_row
 from .questions import QUESTIONS_PER_CLIP, ask_clip
-from .workers import in_order
 
 Kind = Literal["clips", "images", "questions"]
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]

@@ -31,8 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from .config import load_config
+    from .dry_run.plan import dry_run
     from .loop import Trainer, close
-    from .plan import dry_run
 
     config = load_config(args.config, args.overrides)
     # One process is the ordinary case on a laptop; accelerate would warn about what is fine there.

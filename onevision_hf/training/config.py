@@ -20,8 +20,8 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from .unified_config import PAIRS, UnifiedConfig, check_unified
-from .vl_config import VLConfig, check_vl
+from .tasks.unified_config import PAIRS, UnifiedConfig, check_unified
+from .tasks.vl_config import VLConfig, check_vl
 
 T = TypeVar("T")
 

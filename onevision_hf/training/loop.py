@@ -26,17 +26,17 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
+from ..data.labelled import Rows
 from ..modeling.patch_inputs import trusted_values
 from ..objectives.cluster_sampling import derive_key
 from . import checkpoint
 from .config import TrainConfig, total_steps
-from .data import Batch, Share, open_loader
 from .export import export
+from .loader import Batch, Share, open_loader
 from .optimisation import Average, Optimizers, distribute, learning_rate_factor
-from .order import DROPOUT
 from .report import Report, available_trackers
-from .sources import Rows
-from .tasks import make_task
+from .sampler import DROPOUT
+from .tasks.task import make_task
 from .validation import Validation
 
 _CHECK_BROKEN_FROM = 100  # samples

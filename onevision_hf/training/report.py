@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 
 from .config import ConfigError, TrainConfig
-from .data import Batch
+from .loader import Batch
 
 LOG, VALIDATION = "log.jsonl", "validation.jsonl"
 

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ..clustering.media import BROKEN
+from ..data.labelled import open_rows
+from ..data.media import BROKEN
 from .config import ConfigError, TrainConfig
-from .data import collate
+from .loader import collate
 from .neighbours import neighbour_accuracy
-from .order import HELD_OUT, Permutation
-from .sources import open_rows
+from .sampler import HELD_OUT, Permutation
 
 _BLOCK = 16  # samples encoded at once, whatever the number of processes: the same products, the same bits
 

@@ -22,12 +22,12 @@ from torch.nn.functional import normalize
 from onevision_hf import tiny
 from onevision_hf.cli import main
 from onevision_hf.clustering.assign import CenterFile
+from onevision_hf.clustering.extractors import make_teacher
 from onevision_hf.clustering.features import FeatureShards
 from onevision_hf.clustering.inspect import closest_pairs
 from onevision_hf.clustering.pictures import size_histogram
-from onevision_hf.clustering.shards import PackedShards
-from onevision_hf.clustering.sources import open_source
-from onevision_hf.clustering.teachers import make_teacher
+from onevision_hf.data.media_shards import PackedShards
+from onevision_hf.data.sources import open_source
 
 OPTIONS = ["--teacher", "descriptors", "--num-frames", "8", "--iterations", "4", "--workers", "2"]
 RUN = [*OPTIONS, "--clusters", "12", "--feature-shard-items", "9", "--shard-items", "9"]

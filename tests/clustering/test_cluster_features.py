@@ -11,11 +11,12 @@ from drawn import MOVES, as_bytes, clip, draw_pictures, picture
 from torch.nn.functional import normalize
 
 from onevision_hf.clustering.descriptors import describe_video
-from onevision_hf.clustering.features import FeatureShards, ahead, extract_features
-from onevision_hf.clustering.items import MediaError
-from onevision_hf.clustering.media import open_picture, picture_size, segment_centers
-from onevision_hf.clustering.sources import open_source
-from onevision_hf.clustering.teachers import make_teacher
+from onevision_hf.clustering.extractors import make_teacher
+from onevision_hf.clustering.features import FeatureShards, extract_features
+from onevision_hf.data.items import MediaError
+from onevision_hf.data.media import open_picture, picture_size, segment_centers
+from onevision_hf.data.sources import open_source
+from onevision_hf.jobs.prefetch import ahead
 from onevision_hf.modeling.video_reader import VideoReader
 
 

@@ -7,9 +7,9 @@ from drawn import as_bytes, clip, picture
 from torch.nn.functional import normalize
 
 from onevision_hf import OneVisionConfig, OneVisionModel, OneVisionVideoProcessor
-from onevision_hf.clustering.patch_cache import PatchCache
-from onevision_hf.clustering.readout import grid_means
-from onevision_hf.clustering.teachers import EncoderTeacher, ModelTeacher, make_teacher
+from onevision_hf.clustering.extractors import EncoderTeacher, ModelTeacher, make_teacher
+from onevision_hf.data.patch_cache import PatchCache
+from onevision_hf.modeling.grid_pooling import grid_means
 
 SIZES = {"image_size": 64, "patch_size": 16}
 

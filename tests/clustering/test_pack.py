@@ -11,13 +11,13 @@ import pytest
 from drawn import as_bytes, clip, draw_clips, draw_pictures, picture
 
 from onevision_hf.clustering.assign import LabelShards, assign_labels, assign_tags
+from onevision_hf.clustering.extractors import make_teacher
 from onevision_hf.clustering.features import extract_features
 from onevision_hf.clustering.kmeans import find_centers
 from onevision_hf.clustering.pack import pack
-from onevision_hf.clustering.shards import PackedShards
-from onevision_hf.clustering.sources import open_source
-from onevision_hf.clustering.teachers import make_teacher
-from onevision_hf.clustering.transcode import transcode
+from onevision_hf.data.media_shards import PackedShards
+from onevision_hf.data.sources import open_source
+from onevision_hf.data.transcode import transcode
 from onevision_hf.modeling.patch_selection import select_patches
 from onevision_hf.modeling.video_reader import VideoReader
 

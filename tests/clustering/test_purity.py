@@ -12,7 +12,7 @@ from onevision_hf.clustering.assign import assign_labels
 from onevision_hf.clustering.features import extract_features
 from onevision_hf.clustering.kmeans import find_centers
 from onevision_hf.clustering.purity import cluster_purity
-from onevision_hf.clustering.sources import open_source
+from onevision_hf.data.sources import open_source
 from onevision_hf.synthetic import Job, produce, read_manifest
 
 COLOURS = ("red", "green", "blue", "yellow")

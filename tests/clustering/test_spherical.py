@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from onevision_hf.clustering.matrix import RowFile, blocks, group_rows
-from onevision_hf.clustering.processes import Processes
 from onevision_hf.clustering.spherical import State, lloyd, nearest, random_start, share_out
+from onevision_hf.jobs.processes import Processes
 
 
 def rows_around(centers=12, each=40, dim=16, spread=0.25, seed=0):

@@ -59,7 +59,7 @@ SETTINGS = {
 
 def make_config(model, train, out, **changes):
     """A small probe; keys with a point reach into the sections."""
-    from onevision_hf.eval.probe_config import ProbeConfig, _check
+    from onevision_hf.eval.probes.config import ProbeConfig, _check
     from onevision_hf.training.config import build
 
     values = {k: dict(v) if isinstance(v, dict) else v for k, v in SETTINGS.items()}

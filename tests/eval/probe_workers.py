@@ -16,7 +16,7 @@ def work(rank, size, port, config):
             "MASTER_PORT": str(port),
         }  # fmt: skip
     os.environ["ACCELERATE_USE_CPU"] = "true"
-    from onevision_hf.eval.probe_run import run_probe
+    from onevision_hf.eval.probes.run import run_probe
     from onevision_hf.training.loop import close
 
     status, result = run_probe(config)
@@ -28,7 +28,7 @@ def work(rank, size, port, config):
 def start(config, size=1):
     """Processes that are running; the caller joins or kills them."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["onevision_hf.eval.probe_run", "probe_workers"])
+    context.set_forkserver_preload(["onevision_hf.eval.probes.run", "probe_workers"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

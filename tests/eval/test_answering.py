@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from vl_tiny import prompt, tiny_model, tiny_processor, user
 
-from onevision_hf.eval.answering import Answering
-from onevision_hf.eval.answering_settings import Settings
-from onevision_hf.eval.batching import pack
-from onevision_hf.eval.encoded_media import EncodedMedia
-from onevision_hf.eval.questions import Answer, BrokenMediaError, Question
+from onevision_hf.eval.lmms.answering import Answering
+from onevision_hf.eval.lmms.batching import pack
+from onevision_hf.eval.lmms.encoded_media import EncodedMedia
+from onevision_hf.eval.lmms.questions import Answer, BrokenMediaError, Question
+from onevision_hf.eval.lmms.settings import Settings
 
 SHORT = {"max_new_tokens": 4, "do_sample": False}
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from unified_tiny import SIDE, save_model, save_pictures
 
 from onevision_hf.cli import main
-from onevision_hf.clustering.sources import open_source
+from onevision_hf.data.sources import open_source
 from onevision_hf.eval.unified.models import open_model
 from onevision_hf.eval.unified.tokens import TokenShards, export_tokens
 from onevision_hf.training.config import load_config

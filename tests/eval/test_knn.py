@@ -52,7 +52,7 @@ def test_clips_and_pictures_that_differ_are_told_apart(made, capsys):
 
 
 def test_features_are_encoded_once_and_other_settings_are_refused(made, monkeypatch, capsys):
-    from onevision_hf.eval import knn as module
+    from onevision_hf.eval.probes import knn as module
 
     knn(made, made / "clips")
 

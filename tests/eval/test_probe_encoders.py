@@ -24,9 +24,9 @@ from transformers import (
     VJEPA2Model,
 )
 
-from onevision_hf.eval.encoders import load_encoder, sines
-from onevision_hf.eval.probe_config import InputConfig, ProbeConfig
-from onevision_hf.eval.probe_run import view_settings
+from onevision_hf.eval.probes.config import InputConfig, ProbeConfig
+from onevision_hf.eval.probes.encoders import load_encoder, sines
+from onevision_hf.eval.probes.run import view_settings
 from onevision_hf.modeling.patch_inputs import cut_patches, grid_positions
 from onevision_hf.training.config import ConfigError
 

@@ -11,8 +11,8 @@ import pytest
 from probe_clips import FRAMES, PATCH, SIDE, draw
 
 from onevision_hf import OneVisionVideoProcessor
-from onevision_hf.eval.clip_view import ClipView, ViewSettings, stretch_frames
-from onevision_hf.eval.colours import jitter
+from onevision_hf.eval.probes.clip_transform import ClipView, ViewSettings, stretch_frames
+from onevision_hf.eval.probes.color_jitter import jitter
 from onevision_hf.training.config import ConfigError
 
 GRID = (SIDE // PATCH) ** 2

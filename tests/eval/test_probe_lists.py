@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from probe_clips import write_list
 
-from onevision_hf.eval.clip_lists import check_clips, open_clips, read_entries
-from onevision_hf.eval.probe_config import CONFIGS, ClipsConfig, load_probe_config
-from onevision_hf.eval.splits import TEST_FOLD, fold_numbers
+from onevision_hf.eval.probes.clip_lists import check_clips, open_clips, read_entries
+from onevision_hf.eval.probes.config import CONFIGS, ClipsConfig, load_probe_config
+from onevision_hf.eval.probes.splits import TEST_FOLD, fold_numbers
 from onevision_hf.training.config import ConfigError
 
 

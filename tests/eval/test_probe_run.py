@@ -20,11 +20,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
 from onevision_hf.cli import main
-from onevision_hf.eval import probe_run
-from onevision_hf.eval.confusion import confusion_counts, draw_confusion
-from onevision_hf.eval.feature_cache import FeatureCache
-from onevision_hf.eval.probe_run import run_probe
-from onevision_hf.eval.probe_test import figures
+from onevision_hf.eval.probes import run as probe_run
+from onevision_hf.eval.probes.confusion import confusion_counts, draw_confusion
+from onevision_hf.eval.probes.feature_cache import FeatureCache
+from onevision_hf.eval.probes.run import run_probe
+from onevision_hf.eval.probes.testing import figures
 from onevision_hf.training.config import ConfigError
 from onevision_hf.training.loop import TrainingError
 
@@ -271,7 +271,7 @@ def test_the_launcher_starts_two_processes_that_are_one_probe(made, tmp_path):
 
 
 def test_a_cache_is_written_to_by_one_job_at_a_time(tmp_path):
-    from onevision_hf.clustering.processes import Processes
+    from onevision_hf.jobs.processes import Processes
 
     busy = pytest.raises(ValueError, match="being written by another process")
     with FeatureCache(tmp_path, {"a": 1}, Processes()), busy:

@@ -7,8 +7,8 @@ import pyarrow.parquet
 import pytest
 
 from onevision_hf import cli
-from onevision_hf.eval.suite import select
-from onevision_hf.eval.suite_data import inspect
+from onevision_hf.eval.lmms.data import inspect
+from onevision_hf.eval.lmms.suite import select
 
 
 def write_table(path, rows):

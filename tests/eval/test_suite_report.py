@@ -5,9 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from onevision_hf.eval.suite import select
-from onevision_hf.eval.suite_report import Broken, Report, write_report
-from onevision_hf.eval.suite_results import Row, metric_of, read_rows
+from onevision_hf.eval.lmms.report import Broken, Report, write_report
+from onevision_hf.eval.lmms.results import Row, metric_of, read_rows
+from onevision_hf.eval.lmms.suite import select
 
 
 def report_of(names="all16", figure=50.0, **changes):

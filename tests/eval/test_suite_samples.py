@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from onevision_hf.eval.suite import row_of
-from onevision_hf.eval.suite_compare import arguments_of, as_markdown, compare
-from onevision_hf.eval.suite_samples import difference, read_scores
+from onevision_hf.eval.lmms.compare import arguments_of, as_markdown, compare
+from onevision_hf.eval.lmms.samples import difference, read_scores
+from onevision_hf.eval.lmms.suite import row_of
 
 
 def samples(values, metric="videomme_perception_score", **more):
@@ -100,7 +100,7 @@ def test_one_input_is_no_comparison(tmp_path):
 
 
 def test_the_table_prints_differences_with_their_intervals():
-    from onevision_hf.eval.suite_compare import Compared
+    from onevision_hf.eval.lmms.compare import Compared
 
     row = Compared(
         row_of("mvbench"), {"codec": 52.0, "frames": 50.0}, {"codec": 600.0, "frames": 598.5}, 40,

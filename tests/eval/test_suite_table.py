@@ -6,8 +6,8 @@ from importlib.util import find_spec
 import pytest
 
 from onevision_hf import cli
-from onevision_hf.eval.suite import IMAGE, OPENVISION3, PUBLISHED, SUITES, VIDEO, row_of, select
-from onevision_hf.eval.suite_published import suite_table
+from onevision_hf.eval.lmms.published import suite_table
+from onevision_hf.eval.lmms.suite import IMAGE, OPENVISION3, PUBLISHED, SUITES, VIDEO, row_of, select
 
 
 def test_all16_is_seven_video_and_nine_image_rows_in_the_papers_order():

@@ -11,10 +11,10 @@ from unified_tiny import SIDE, RandomFeatures, read_json, save_pictures
 
 from onevision_hf.cli import main
 from onevision_hf.eval.unified.backbones import MissingBackboneError, load_inception
-from onevision_hf.eval.unified.beside import TABLES, notes, published_lines
 from onevision_hf.eval.unified.distances import gaussian, inception_score, precision_recall
 from onevision_hf.eval.unified.generation import measure_generation
 from onevision_hf.eval.unified.pictures import middle, open_pictures
+from onevision_hf.eval.unified.reference_tables import TABLES, notes, published_lines
 
 METRICS = ("gfid", "precision", "recall")
 

@@ -12,10 +12,10 @@ from torch.nn.functional import normalize
 from unified_tiny import read_json, save_model, save_pictures
 
 from onevision_hf.cli import main
+from onevision_hf.data.captions import PairRow
 from onevision_hf.eval.unified.models import open_model
 from onevision_hf.eval.unified.retrieval import _chance, measure_retrieval, ranks
 from onevision_hf.eval.unified.zeroshot import class_features, class_names, measure_zeroshot, open_classes
-from onevision_hf.training.pairs import PairRow
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 

@@ -6,7 +6,7 @@ from typing import Any
 from lmms_eval.api.model import lmms
 from ocrbench_v2_rows import ROWS
 
-from onevision_hf.eval.suite import row_of
+from onevision_hf.eval.lmms.suite import row_of
 
 LETTERS = "ABCDE"
 

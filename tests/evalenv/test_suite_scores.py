@@ -10,9 +10,9 @@ import pytest
 from ocrbench_v2_rows import ROWS
 from stand_ins import StandIn, right, wrong
 
-from onevision_hf.eval.suite import SUITES, Benchmark
-from onevision_hf.eval.suite_results import read_rows, subtasks
-from onevision_hf.eval.suite_samples import read_scores
+from onevision_hf.eval.lmms.results import read_rows, subtasks
+from onevision_hf.eval.lmms.samples import read_scores
+from onevision_hf.eval.lmms.suite import SUITES, Benchmark
 
 ALL = (*SUITES["all16"], *SUITES["openvision3"])
 

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from onevision_hf.cli import main
+from onevision_hf.jobs.workers import as_they_end, in_order
 from onevision_hf.synthetic import (
     CLIP_FAMILIES,
     ClipSettings,
@@ -29,7 +30,6 @@ from onevision_hf.synthetic import (
     unpack_masks,
 )
 from onevision_hf.synthetic.preview import event_frames
-from onevision_hf.synthetic.workers import as_they_end, in_order
 
 SMALL = ("--size", "32", "--num-frames", "32")
 SETTINGS = ClipSettings(num_frames=32, height=32, width=32)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onevision_hf.training.data import MicroBatches, Share, Stream, open_loader
-from onevision_hf.training.order import Order, Permutation, own_share
+from onevision_hf.training.loader import MicroBatches, Share, Stream, open_loader
+from onevision_hf.training.sampler import Order, Permutation, own_share
 
 
 @given(size=st.integers(1, 3000), key=st.integers(0, 2**40))

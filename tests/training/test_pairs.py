@@ -14,21 +14,21 @@ import unified_workers as workers
 from PIL import Image
 from vae import ShuffleVAE
 
-from onevision_hf.clustering.items import MediaError
-from onevision_hf.clustering.latents import cache_latents
-from onevision_hf.clustering.sources import open_source
+from onevision_hf.data.captions import PairRow, WithLatents, open_pairs
+from onevision_hf.data.items import MediaError
+from onevision_hf.data.latents import cache_latents
+from onevision_hf.data.sources import open_source
 from onevision_hf.modeling.configuration_openvision3 import OpenVision3Config
 from onevision_hf.pretraining import MissingLPIPSError
 from onevision_hf.pretraining.tokenizer import CaptionTokenizer, load_tokenizer
 from onevision_hf.synthetic.folder import Job, produce
 from onevision_hf.synthetic.images import ImageSettings
 from onevision_hf.training.config import ConfigError
-from onevision_hf.training.data import Stream
-from onevision_hf.training.order import Order
-from onevision_hf.training.pair_view import Needs, PairView
-from onevision_hf.training.pairs import PairRow, WithLatents, open_pairs
-from onevision_hf.training.tasks import make_task
-from onevision_hf.training.unified_config import PairsConfig
+from onevision_hf.training.loader import Stream
+from onevision_hf.training.sampler import Order
+from onevision_hf.training.tasks.pair_transform import Needs, PairView
+from onevision_hf.training.tasks.task import make_task
+from onevision_hf.training.tasks.unified_config import PairsConfig
 
 CAPTIONS = [["a red disc", "red"], ["a blue cross"], ["one", "two", "three"]]
 ALL = Needs(pixels=True, latents=False, texts=True, caption=True)
@@ -236,7 +236,7 @@ def cached(drawn, tmp_path_factory):
 
 
 def test_cached_latents_come_with_the_pixels_that_they_were_made_of(drawn, cached):
-    from onevision_hf.clustering.latents import LatentShards
+    from onevision_hf.data.latents import LatentShards
     from onevision_hf.modeling.vae_openvision3 import encode_pixels
 
     rows = WithLatents(open_pairs(str(drawn)), LatentShards(cached))

@@ -6,12 +6,14 @@ import torch
 from clips import moving_scene, write_clip
 
 from onevision_hf import OneVisionModel, OneVisionVideoProcessor
+from onevision_hf.data.labelled import open_rows
+from onevision_hf.data.patch_extraction import extract_patches
+from onevision_hf.data.patch_settings import PatchSettings
+from onevision_hf.data.patch_shards import PatchShards
 from onevision_hf.modeling import video_reader
-from onevision_hf.patches import PatchSettings, PatchShards, extract_patches
-from onevision_hf.training.cluster_task import ClusterTask
 from onevision_hf.training.config import ConfigError, from_dict
-from onevision_hf.training.data import MicroBatches, Share
-from onevision_hf.training.sources import open_rows
+from onevision_hf.training.loader import MicroBatches, Share
+from onevision_hf.training.tasks.cluster import ClusterTask
 
 HEAD = {"kind": "video", "batch_size": 4, "size": 56, "num_frames": 8, "num_patches": 48}
 CODEC = {"codec": 1.0, "uniform": 0.0, "collage": 0.0}

@@ -9,17 +9,17 @@ import torch
 import training_workers as workers
 
 from onevision_hf.clustering.assign import assign_labels
+from onevision_hf.clustering.extractors import make_teacher
 from onevision_hf.clustering.features import extract_features
 from onevision_hf.clustering.kmeans import find_centers
 from onevision_hf.clustering.pack import pack
-from onevision_hf.clustering.readout import grid_means
-from onevision_hf.clustering.shards import PackedShards
-from onevision_hf.clustering.sources import open_source
-from onevision_hf.clustering.teachers import make_teacher
+from onevision_hf.data.media_shards import PackedShards
+from onevision_hf.data.sources import open_source
+from onevision_hf.modeling.grid_pooling import grid_means
 from onevision_hf.training.config import ConfigError, HeadConfig, from_dict
-from onevision_hf.training.data import MicroBatches, Share
+from onevision_hf.training.loader import MicroBatches, Share
 from onevision_hf.training.loop import Trainer
-from onevision_hf.training.shared import Labels, SharedView
+from onevision_hf.training.tasks.shared_heads import Labels, SharedView
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "clustering"))
 import drawn

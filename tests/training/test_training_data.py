@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onevision_hf.clustering.shards import PackedRow
+from onevision_hf.data.labelled import ArrowRows, FolderRows, Row, StreamRows, as_row, open_rows
+from onevision_hf.data.media_shards import PackedRow
 from onevision_hf.modeling.patch_selection import select_patches
 from onevision_hf.training.config import HeadConfig
-from onevision_hf.training.sources import ArrowRows, FolderRows, Row, StreamRows, as_row, open_rows
-from onevision_hf.training.views import ImageView, VideoView, pad_labels
+from onevision_hf.training.transforms import ImageView, VideoView, pad_labels
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "clustering"))
 import drawn
@@ -67,7 +67,7 @@ def test_a_saved_dataset_is_read_at_random(pictures, tmp_path):
 
 def test_a_streamed_dataset_gives_every_row_once_an_epoch_over_all_parts(pictures, monkeypatch):
     stream = dataset(pictures).to_iterable_dataset(num_shards=2)
-    monkeypatch.setattr("onevision_hf.training.sources.open_dataset", lambda spec, streaming: stream)
+    monkeypatch.setattr("onevision_hf.data.labelled.open_dataset", lambda spec, streaming: stream)
     found = []
     for part in range(2):
         rows = iter(StreamRows("any:train", seed=1, rank=part, size=2))

@@ -15,9 +15,9 @@ from transformers import AutoModel, AutoVideoProcessor
 from onevision_hf.cli import main as onevision
 from onevision_hf.training.__main__ import main as module
 from onevision_hf.training.config import ModelConfig
+from onevision_hf.training.dry_run.dummy_data import RandomRows
 from onevision_hf.training.loop import Trainer
 from onevision_hf.training.report import read_lines
-from onevision_hf.training.stand_in import RandomRows
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_dry_run_prints_the_plan_says_that_there_is_no_data_and_keeps_nothing(
 
 
 def test_memory_of_the_plan_is_what_a_trainer_holds(tmp_path):
-    from onevision_hf.training.plan import memory
+    from onevision_hf.training.dry_run.plan import memory
 
     config = workers.make_config(tmp_path)
     trainer = Trainer(config, workers.make_rows(config))

@@ -6,9 +6,9 @@ import torch
 import training_workers as workers
 from training_workers import STEPS, STOP
 
-from onevision_hf.training.data import MicroBatches, Share, Stream, open_loader
-from onevision_hf.training.order import Order
-from onevision_hf.training.sources import Row
+from onevision_hf.data.labelled import Row
+from onevision_hf.training.loader import MicroBatches, Share, Stream, open_loader
+from onevision_hf.training.sampler import Order
 
 pytestmark = pytest.mark.timeout(1500)  # a busy machine must not fail a test
 

@@ -12,18 +12,18 @@ import torch
 import training_workers as workers
 
 from onevision_hf.clustering.assign import assign_labels, assign_tags
+from onevision_hf.clustering.extractors import make_teacher
 from onevision_hf.clustering.features import extract_features
 from onevision_hf.clustering.kmeans import find_centers
 from onevision_hf.clustering.pack import pack
-from onevision_hf.clustering.sources import open_source
-from onevision_hf.clustering.teachers import make_teacher
+from onevision_hf.data.labelled import StreamRows, open_rows
+from onevision_hf.data.sources import open_source
 from onevision_hf.training.config import HeadConfig, from_dict
-from onevision_hf.training.data import MicroBatches, Share, Stream, open_loader
+from onevision_hf.training.loader import MicroBatches, Share, Stream, open_loader
 from onevision_hf.training.loop import Trainer
-from onevision_hf.training.order import Order
 from onevision_hf.training.report import read_lines
-from onevision_hf.training.sources import StreamRows, open_rows
-from onevision_hf.training.views import ImageView, VideoView
+from onevision_hf.training.sampler import Order
+from onevision_hf.training.transforms import ImageView, VideoView
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "clustering"))
 import drawn

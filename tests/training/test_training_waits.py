@@ -10,7 +10,7 @@ import training_workers as workers
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from onevision_hf.training.data import MicroBatches, Share
+from onevision_hf.training.loader import MicroBatches, Share
 from onevision_hf.training.loop import Trainer
 
 CLASSES, BATCH = 1000, 6

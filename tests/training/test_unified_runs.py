@@ -9,12 +9,12 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoModelForPreTraining, AutoTokenizer
 
 from onevision_hf import OneVisionModel, OpenVision3Config, OpenVision3Model, UnifiedForPreTraining
-from onevision_hf.training import unified_task
 from onevision_hf.training.__main__ import main as module
 from onevision_hf.training.config import ConfigError, load_config
 from onevision_hf.training.loop import Trainer
 from onevision_hf.training.report import read_lines
-from onevision_hf.training.tasks import make_task
+from onevision_hf.training.tasks import unified as unified_task
+from onevision_hf.training.tasks.task import make_task
 
 
 class PixelDistance(nn.Module):

@@ -21,17 +21,17 @@ from vl_tiny import prompt, tiny_config, tiny_model, tiny_processor, user
 from vl_workers import make_config, train
 
 from onevision_hf import OpenVision3Config
-from onevision_hf.clustering.sources import MediaError
 from onevision_hf.commands.chat import _load
 from onevision_hf.conversion.multimodal import make_processor
+from onevision_hf.data.conversations import as_messages, open_conversations
+from onevision_hf.data.sources import MediaError
 from onevision_hf.training.config import ConfigError, load_config
-from onevision_hf.training.conversations import as_messages, open_conversations
-from onevision_hf.training.data import collate
+from onevision_hf.training.dry_run.plan import dry_run, memory
+from onevision_hf.training.dry_run.vl import some
+from onevision_hf.training.loader import collate
 from onevision_hf.training.optimisation import Optimizers
-from onevision_hf.training.packing import Measurer, measure, pack
-from onevision_hf.training.plan import dry_run, memory
-from onevision_hf.training.vl_plan import some
-from onevision_hf.training.vl_task import PackView, VLTask, unpadded
+from onevision_hf.training.tasks.packing import Measurer, measure, pack
+from onevision_hf.training.tasks.vl import PackView, VLTask, unpadded
 
 
 @pytest.fixture(scope="module")

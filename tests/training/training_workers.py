@@ -45,7 +45,7 @@ def make_config(out, **changes):
 
 
 def make_rows(config, rows=90):
-    from onevision_hf.training.stand_in import RandomRows
+    from onevision_hf.training.dry_run.dummy_data import RandomRows
 
     return {name: RandomRows(head, head.classes, 14, rows) for name, head in config.cluster.heads.items()}
 
@@ -195,7 +195,7 @@ def context():
     found = multiprocessing.get_context("forkserver")
     # Imported once, for all processes of all tests.
     found.set_forkserver_preload(
-        ["onevision_hf.training.loop", "onevision_hf.training.cluster_task", "training_workers"]
+        ["onevision_hf.training.loop", "onevision_hf.training.tasks.cluster", "training_workers"]
     )
     return found
 

@@ -40,8 +40,8 @@ JOINT["model"]["overrides"].pop("projection_dim")
 @functools.cache
 def drawn(count=24):
     """Images with captions."""
+    from onevision_hf.data.captions import PairRow
     from onevision_hf.synthetic.images import ImageSettings, draw_image
-    from onevision_hf.training.pairs import PairRow
 
     settings = ImageSettings(height=32, width=32)
     images = [draw_image(0, index, settings=settings) for index in range(count)]
@@ -87,7 +87,7 @@ def make_task_encoder():
 
 
 def make_rows(config):
-    from onevision_hf.training.stand_in import RandomRows
+    from onevision_hf.training.dry_run.dummy_data import RandomRows
 
     rows = {name: RandomRows(head, head.classes, 16, 30) for name, head in config.cluster.heads.items()}
     return rows | {"pairs": drawn()}

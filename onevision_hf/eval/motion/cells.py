@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ...run_folder import canonical_json, digest_of, write_atomically
-from ...synthetic.workers import as_they_end
+from ...jobs.run_folder import canonical_json, digest_of, write_atomically
+from ...jobs.workers import as_they_end
 from .clips import in_view
 from .frozen import Encoder, encode_input
 from .inputs import build

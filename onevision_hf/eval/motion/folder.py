@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...clustering.items import VIDEO_EXTENSIONS
-from ...run_folder import digest_of
+from ...data.items import VIDEO_EXTENSIONS
+from ...jobs.run_folder import digest_of
 from .clips import Item
 from .settings import CEILING_FRAMES
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...jobs.run_folder import digest_of
 from ...modeling.modeling_onevision import OneVisionModel
 from ...modeling.video_processing_onevision import OneVisionVideoProcessor
-from ...run_folder import digest_of
 from .settings import SuiteSettings
 from .training import InputData
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from ...jobs.run_folder import atomic_files
+from ...jobs.workers import in_order
 from ...modeling.codec_signals import DEAD_ZONE, absolute_difference
 from ...modeling.frame_geometry import FrameGeometry
 from ...modeling.frame_sampling import sample_frame_ids
 from ...modeling.signal_energy import SignalSettings, frame_energies
 from ...modeling.video_reader import VideoReader, VideoReadError
-from ...run_folder import atomic_files
-from ...synthetic.workers import in_order
 from .clips import NO_LABEL, Item, Source
 from .settings import PRESETS, STEPS, ClipSettings
 

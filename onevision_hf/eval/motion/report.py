@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...run_folder import write_atomically
+from ...jobs.run_folder import write_atomically
 from .figure import draw
 from .settings import PRESETS, VIEWS, SuiteSettings
 from .summary import Results

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...run_folder import RunFolder
+from ...jobs.run_folder import RunFolder
 from .cells import Job, run_cells
 from .clips import Drawn, in_view
 from .folder import Labelled

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...clustering.features import ahead
-from ...clustering.media import BROKEN, open_picture, reason_of
-from ...clustering.sources import open_source
+from ...data.media import BROKEN, open_picture, reason_of
+from ...data.sources import open_source
+from ...jobs.prefetch import ahead
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ...clustering.media import open_picture
+from ...data.media import open_picture
 from .models import OpenedModel
 from .pictures import Pictures, grouped, none_left
 

@@ -29,13 +29,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...clustering.features import decoded_batches, json_lines
-from ...clustering.items import Item, Source
-from ...clustering.latents import DTYPES, digest_of_weights, shard_name
-from ...clustering.media import open_picture
-from ...clustering.progress import progress
+from ...data.decoding import decoded_batches
+from ...data.items import Item, Source
+from ...data.latents import DTYPES, digest_of_weights, shard_name
+from ...data.media import open_picture
+from ...jobs.progress import progress
+from ...jobs.run_folder import FinishedRun, RunFolder, json_lines
 from ...modeling.configuration_openvision3 import OpenVision3Config
-from ...run_folder import FinishedRun, RunFolder
 from .models import OpenedModel
 
 STAGE = "export-tokens"

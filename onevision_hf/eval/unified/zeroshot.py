@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ...clustering.media import open_picture
-from ...clustering.sources import open_source
+from ...data.media import open_picture
+from ...data.sources import open_source
 from .models import OpenedModel
 from .pictures import Pictures, grouped, none_left
 from .tokens import classes_of

@@ -1,0 +1,1 @@
+"""Media and samples: items, sources, shards, captions, conversations, caches. Knows no trainer."""

@@ -1,0 +1,267 @@
+"""Where images with captions come from: anything whose rows can be read in any order.
+
+| `source` | captions |
+|---|---|
+| tars (webdataset): a .tar, or a folder of them | members `.txt`, or fields of `.json` |
+| parquet: a file, or a folder of them | a column of texts, or of lists of texts |
+| `hf:FOLDER` (`save_to_disk`), `hf:NAME:SPLIT`, `hf:NAME:CONFIG:SPLIT` | the same |
+| a folder that `onevision synth images` drew | those of its manifest |
+
+Keys are those of `onevision latents` on the same source, so cached latents find their rows.
+"""
+
+import json
+import os
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..synthetic.manifest import NAME as MANIFEST
+from ..synthetic.manifest import read_manifest
+from .labelled import open_dataset
+from .latents import LatentShards
+from .sources import IMAGE_EXTENSIONS, MediaError
+
+CAPTION_COLUMNS = ("captions", "caption", "text", "txt")
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """An image and what is said of it, which may be nothing; `latents` (C, h, w) where they are cached."""
+
+    key: str
+    media: Any  # path, bytes, or PIL image
+    captions: tuple[str, ...]
+    latents: Tensor | None = None
+
+
+def open_pairs(spec: str, image_column: str = "", caption_columns: Sequence[str] = ()) -> Any:
+    """Rows (`data.Rows`) of images with captions.
+
+    Raises:
+        FileNotFoundError: nothing is there. ValueError: it holds no images with captions, or the columns that
+        were named are not there; the message says what is.
+    """
+    if not spec:
+        raise FileNotFoundError("no source is named")
+    if spec.startswith("hf:"):
+        return ArrowPairs(open_dataset(spec[3:], streaming=False), spec, image_column, caption_columns)
+    kind, _, named = spec.partition(":")
+    kind, named = (kind, named) if kind in ("webdataset", "parquet", "synth") else ("", spec)
+    path = Path(named)
+    if not path.exists():
+        raise FileNotFoundError(f"{named} does not exist")
+    if kind in ("", "synth") and (path / MANIFEST).is_file() and _is_drawn(path):
+        return DrawnPairs(path)
+    tars, tables = (_files(path, extension) for extension in ("tar", "parquet"))
+    if kind in ("", "webdataset") and tars:
+        return TarPairs(path, tars, caption_columns)
+    if kind in ("", "parquet") and tables:
+        import datasets
+
+        table = datasets.Dataset.from_parquet([str(file) for file in tables])
+        return ArrowPairs(table, spec, image_column, caption_columns, _parquet_keys(path, tables))
+    raise ValueError(
+        f"{spec} holds no images with captions: looked for .tar, .parquet and the manifest of "
+        "`onevision synth images`"
+    )
+
+
+def _is_drawn(path: Path) -> bool:
+    import pyarrow.parquet as pq
+
+    return (pq.read_schema(path / MANIFEST).metadata or {}).get(b"kind") == b"images"
+
+
+def _files(path: Path, extension: str) -> list[Path]:
+    if path.is_file():
+        return [path] if path.suffix == f".{extension}" else []
+    return sorted(f for f in path.rglob(f"*.{extension}") if not f.name.startswith("."))
+
+
+def _parquet_keys(path: Path, files: Sequence[Path]) -> list[str]:
+    import pyarrow.parquet as pq
+
+    root = os.path.commonpath([file.parent for file in files])
+    return [
+        f"{os.path.relpath(file, root).replace(os.sep, '/')}/{row:07d}"
+        for file in files
+        for row in range(pq.read_metadata(file).num_rows)
+    ]
+
+
+def as_captions(value: Any) -> tuple[str, ...]:
+    """A text, or a list of them, or nothing."""
+    return (
+        ()
+        if value is None
+        else (value,)
+        if isinstance(value, str)
+        else tuple(v for v in value if v is not None)
+    )
+
+
+class ArrowPairs:
+    """A `datasets.Dataset` with a column of images and one or several of captions."""
+
+    classes = None
+
+    def __init__(
+        self,
+        dataset: Any,
+        spec: str,
+        image_column: str,
+        caption_columns: Sequence[str],
+        keys: Sequence[str] | None = None,
+    ):
+        import datasets
+
+        features = dataset.features
+        images = [image_column] if image_column else [n for n, f in features.items() if _holds_images(f)]
+        captions = list(caption_columns) or [name for name in CAPTION_COLUMNS if name in features][:1]
+        lacking = [name for name in (*images, *captions) if name not in features]
+        if len(images) != 1 or not captions or lacking:
+            raise ValueError(
+                f"{spec}: pairs are a column of images and columns of captions; it has {list(features)}"
+                f"{', not ' + ', '.join(lacking) if lacking else ''}: name them with "
+                "unified.pairs.image_column and caption_columns"
+            )
+        (self._image,), self._captions, self._keys = images, captions, keys
+        self._dataset = dataset.select_columns([self._image, *captions])
+        if isinstance(features[self._image], datasets.Image):
+            self._dataset = self._dataset.cast_column(self._image, datasets.Image(decode=False))
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> PairRow:
+        record = self._dataset[int(index)]
+        content = record[self._image]
+        if isinstance(content, dict):
+            content = content.get("bytes") or content.get("path")
+        if content is None:
+            raise MediaError("the row holds no bytes and no path")
+        captions = tuple(c for name in self._captions for c in as_captions(record[name]))
+        return PairRow(self._keys[index] if self._keys else f"{index:07d}", content, captions)
+
+
+def _holds_images(feature: Any) -> bool:
+    import datasets
+
+    if isinstance(feature, dict):
+        return "bytes" in feature
+    return isinstance(feature, datasets.Image) or "binary" in str(getattr(feature, "dtype", ""))
+
+
+class TarPairs:
+    """Webdataset tars: members of one name up to the first dot are one sample."""
+
+    classes = None
+
+    def __init__(self, path: Path, files: Sequence[Path], caption_columns: Sequence[str]):
+        self._columns = tuple(caption_columns)
+        self._samples: list[tuple[str, str, dict[str, tuple[int, int]], tuple[int, int]]] = []
+        for file in files:
+            name = file.name if path.is_file() else file.relative_to(path).as_posix()
+            members: dict[str, dict[str, tuple[int, int]]] = {}
+            images: list[tuple[str, str]] = []
+            try:
+                with tarfile.open(file, "r:") as tar:
+                    for member in tar:
+                        folder, slash, last = member.name.rpartition("/")
+                        stem, _, extension = last.partition(".")
+                        if member.isfile():
+                            sample = folder + slash + stem
+                            place = (member.offset_data, member.size)
+                            members.setdefault(sample, {})[extension.lower()] = place
+                            if extension.lower().rpartition(".")[2] in IMAGE_EXTENSIONS:
+                                images.append((member.name, sample))
+            except tarfile.TarError as error:
+                raise ValueError(f"{file} is not a readable tar of samples: {error}") from error
+            for member_name, sample in images:
+                extension = member_name.rpartition("/")[2].partition(".")[2].lower()
+                place = members[sample][extension]
+                self._samples.append((f"{name}/{member_name}", str(file), members[sample], place))
+        if not self._samples:
+            raise ValueError(f"{path}: its tars hold no pictures")
+        self._samples.sort(key=lambda sample: sample[0])
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> PairRow:
+        key, file, members, place = self._samples[index]
+        with open(file, "rb") as opened:
+
+            def read(extension: str) -> bytes:
+                offset, length = members[extension]
+                opened.seek(offset)
+                content = opened.read(length)
+                if len(content) != length:
+                    raise MediaError(f"{file} ends inside this sample: {len(content)} of {length} bytes")
+                return content
+
+            image = next(extension for extension, at in members.items() if at == place)
+            return PairRow(key, read(image), self._said(members, read))
+
+    def _said(self, members: dict[str, tuple[int, int]], read: Any) -> tuple[str, ...]:
+        fields: dict[str, Any] = {}
+        if "json" in members and (not self._columns or any(c not in members for c in self._columns)):
+            try:
+                fields = json.loads(read("json"))
+            except ValueError as error:
+                raise MediaError(f"its .json cannot be read: {error}") from error
+        if self._columns:
+            columns = self._columns
+        else:
+            columns = next(((c,) for c in CAPTION_COLUMNS if c in members or c in fields), ())  # type: ignore[assignment]
+        captions: list[str] = []
+        for column in columns:
+            if column in members:
+                captions.append(read(column).decode("utf-8", "replace"))
+            else:
+                captions += as_captions(fields.get(column))
+        return tuple(captions)
+
+
+class DrawnPairs:
+    """The images of a folder that `onevision synth images` drew."""
+
+    classes = None
+
+    def __init__(self, path: Path):
+        table = read_manifest(path)
+        self._folder = path
+        self._paths = table["path"].to_pylist()
+        self._captions = table["captions"].to_pylist()
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> PairRow:
+        name = self._paths[index]
+        return PairRow(os.path.normpath(name), str(self._folder / name), tuple(self._captions[index]))
+
+
+class WithLatents:
+    """Rows with the latents that `onevision latents` made of the same source."""
+
+    classes = None
+
+    def __init__(self, rows: Any, shards: LatentShards):
+        self._rows, self._shards = rows, shards
+        self._numbers = {key: number for number, key in enumerate(shards.keys)}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> PairRow:
+        row = self._rows[index]
+        number = self._numbers.get(row.key)
+        if number is None:
+            raise MediaError(f"no cached latents in {self._shards.path}")
+        return replace(row, latents=self._shards[number])

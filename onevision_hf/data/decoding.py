@@ -1,0 +1,43 @@
+"""Media prepared ahead of whoever takes them in batches; broken ones are set apart with their reason."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from ..jobs.prefetch import ahead
+from .items import Item
+from .media import BROKEN, reason_of
+
+R = TypeVar("R")
+
+
+def decoded_batches(
+    prepare: Callable[[Item], R],
+    items: Sequence[Item],
+    batch_size: int,
+    workers: int,
+    step: Callable[[int], None],
+    rejected: list[dict[str, str]],
+) -> Iterator[list[tuple[Item, R]]]:
+    """(item, what `prepare` makes of it) in batches, in order; prepared ahead in `workers` threads.
+
+    Broken media go to `rejected` with their reason; `step` is told of every item.
+    """
+
+    def attempt(item: Item) -> tuple[Item, list[R], str]:
+        try:
+            return item, [prepare(item)], ""
+        except BROKEN as error:
+            return item, [], reason_of(error)
+
+    batch: list[tuple[Item, R]] = []
+    for item, made, reason in ahead(attempt, items, workers, depth=2 * max(batch_size, workers)):
+        step(1)
+        if not made:
+            rejected.append({"key": item.key, "reason": reason})
+            continue
+        batch.append((item, made[0]))
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

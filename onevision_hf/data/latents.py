@@ -1,0 +1,174 @@
+"""Pictures -> the latents that OpenVision 3 reads, once for all epochs: the VAE is frozen and costs most of
+a step.
+
+    onevision latents pictures/ out/latents --vae /folder/of/the/vae --size 256
+
+Shard `latents-00000.safetensors` holds `latents` (rows, C, h, w), `keys-00000.json` the key of each row.
+What could not be decoded is in no shard, but in `rejected.jsonl` with its reason. `LatentShards` reads any
+row alone.
+"""
+
+import bisect
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ..jobs.progress import progress
+from ..jobs.run_folder import FinishedRun, RunFolder, digest_of, json_lines
+from ..modeling.configuration_openvision3 import OpenVision3Config
+from ..modeling.image_processing_openvision3 import OpenVision3ImageProcessor
+from ..modeling.vae_openvision3 import check_vae, encode_pixels, vae_stride
+from .decoding import decoded_batches
+from .media import open_picture
+from .sources import Item, Source
+
+STAGE = "latents"
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def cache_latents(
+    source: Source,
+    out: str | Path,
+    vae: Any,
+    config: OpenVision3Config,
+    *,
+    size: int = 256,
+    dtype: str = "float16",
+    batch_size: int = 8,
+    workers: int = 2,
+    shard_items: int = 1024,
+    redo: bool = False,
+) -> dict[str, Any]:
+    """Encode every picture of `source`, resized and cropped to `size`, into shards; a run that was stopped
+    goes on.
+
+    The latents are `latent_scaling * (posterior mean - latent_shift)` with `config`'s numbers, computed in
+    the dtype that `vae` has and stored as `dtype`. The weights of the VAE are part of the plan: a folder
+    that was made with others is refused, or begun anew with `redo`.
+
+    Args:
+        batch_size: pictures that the VAE takes at once; changes results by rounding only.
+        workers: threads that decode ahead of the VAE.
+
+    Returns:
+        The summary: `items`, `rejected`, `shards`, `rows` (of each shard), `shape` (C, h, w).
+
+    Raises:
+        ValueError: there are no pictures, none could be decoded, a size that is not a multiple of 16, another
+        dtype, a VAE with other channels, or `out` was made from something else.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+    check_vae(vae, config)
+    crop = {"height": size, "width": size}
+    processor = OpenVision3ImageProcessor(size={"shortest_edge": size}, crop_size=crop)
+    items = [item for item in source.items if item.kind == "image"]
+    if not items:
+        raise ValueError(f"the source has {len(source.items)} items, but no pictures")
+    parameter = next(vae.parameters())
+    settings = {
+        "size": size,
+        "dtype": dtype,
+        "precision": str(parameter.dtype).removeprefix("torch."),
+        "latent_scaling": config.latent_scaling,
+        "latent_shift": config.latent_shift,
+        "vae": digest_of_weights(vae),
+        "shard_items": shard_items,
+    }
+    shape = (config.latent_channels, size // vae_stride(vae), size // vae_stride(vae))
+
+    def encode(part: Sequence[Item], step: Callable[[int], None]) -> tuple[list, torch.Tensor, list]:
+        keys: list[str] = []
+        rows: list[torch.Tensor] = []
+        rejected: list[dict[str, str]] = []
+
+        def prepare(item: Item) -> torch.Tensor:
+            return processor(open_picture(source.open(item)), return_tensors="pt").pixel_values[0]
+
+        for batch in decoded_batches(prepare, part, batch_size, workers, step, rejected):
+            pixels = torch.stack([pixels for _, pixels in batch]).to(parameter.device)
+            found = encode_pixels(vae, pixels, config).to(DTYPES[dtype]).cpu()
+            for (item, _), latents in zip(batch, found, strict=True):
+                if latents.isfinite().all():
+                    keys.append(item.key)
+                    rows.append(latents)
+                else:
+                    rejected.append({"key": item.key, "reason": f"its latents are not finite in {dtype}"})
+        return keys, torch.stack(rows) if rows else torch.empty(0, *shape, dtype=DTYPES[dtype]), rejected
+
+    with RunFolder(out, stage=STAGE, settings=settings, sources=source.digest, redo=redo) as run:
+        parts = [items[i : i + shard_items] for i in range(0, len(items), shard_items)]
+        names = [shard_name(i) for i in range(len(parts))]
+        missing = run.missing(names)
+        with progress("latents", sum(len(parts[i]) for i in missing)) as step:
+            for index in missing:
+                keys, latents, rejected = encode(parts[index], step)
+                beside = (f"keys-{index:05d}.json", f"rejected-{index:05d}.jsonl")
+                with run.shard(names[index], *beside) as (path, keys_path, rejected_path):
+                    save_file({"latents": latents}, path, metadata={"plan": run.digest})
+                    keys_path.write_text(json.dumps(keys, ensure_ascii=False))
+                    rejected_path.write_text(json_lines(rejected))
+        count = run.gather_rejected(len(parts), len(items), "pictures")
+        numbers = [len(json.loads((run.path / f"keys-{i:05d}.json").read_text())) for i in range(len(parts))]
+        return run.finish(
+            {
+                "items": sum(numbers),
+                "rejected": count,
+                "shards": len(parts),
+                "rows": numbers,
+                "shape": list(shape),
+            }
+        )
+
+
+def shard_name(index: int) -> str:
+    return f"latents-{index:05d}.safetensors"
+
+
+def digest_of_weights(module: torch.nn.Module) -> str:
+    """Of every tensor's name, dtype and bytes: equal for the same weights, wherever they lie."""
+
+    def parts() -> Any:
+        for name, tensor in sorted(module.state_dict().items()):
+            yield [name, str(tensor.dtype)]
+            yield tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
+
+    return digest_of(parts())
+
+
+class LatentShards:
+    """The rows of a finished latents folder, by number; no file is kept open, so workers may share an object.
+
+    Attributes: `keys` (of each row), `shape` (C, h, w), `settings` (size, dtype, scaling, shift, ...).
+
+    Raises:
+        ValueError: the folder is not a finished run of `onevision latents`.
+    """
+
+    def __init__(self, path: str | Path):
+        run = FinishedRun(path, STAGE)
+        self.path, self.settings = run.path, run.settings
+        self.shape: tuple[int, ...] = tuple(run.summary["shape"])
+        self._starts = list(itertools.accumulate(run.summary["rows"], initial=0))
+        self.keys: list[str] = [
+            key
+            for index in range(run.summary["shards"])
+            for key in json.loads((run.path / f"keys-{index:05d}.json").read_text())
+        ]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        """Row `number`, (C, h, w), in the stored dtype. Raises IndexError."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"row {number} of {len(self)} in {self.path}")
+        shard = bisect.bisect_right(self._starts, number) - 1
+        with safe_open(self.path / shard_name(shard), "pt") as file:
+            return file.get_slice("latents")[number - self._starts[shard]]

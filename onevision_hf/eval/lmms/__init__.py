@@ -1,0 +1,1 @@
+"""The 16 multimodal benchmarks, lmms-eval style: from requests to answers to a report."""

@@ -1,0 +1,194 @@
+"""Questions made ready for the model ahead of it, in threads: media read and cut, prompts as tokens.
+
+    for ready in Reader(processor, {"num_patches": 2048}).read(questions):
+        ...                                 # in the order of the questions; a broken one as `Failed`
+
+A clip that several questions in a row ask about is read once, and its patches are freed after the last of
+them.
+"""
+
+import copy
+import hashlib
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...modeling.video_reader import VideoReadError
+from .questions import BrokenMediaError, Question, conversation_of, media_in
+
+IMAGE, VIDEO = "image", "video"
+# Of media that were read and not asked for yet.
+MOST_BYTES = 1 << 30
+
+
+@dataclass(eq=False)
+class Medium:
+    """An image or a video as patches (N, C*p*p) and positions (N, 3); one `key`, the same features."""
+
+    kind: str
+    key: str
+    patches: Tensor
+    positions: Tensor
+
+
+@dataclass(eq=False)
+class Ready:
+    """A question as the model takes it: `ids` (L,) with a token for every feature, `media` in their order,
+    `continuation` (M,) where a loss is asked for."""
+
+    question: Question
+    ids: Tensor
+    media: list[Medium]
+    continuation: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        return len(self.ids) + (0 if self.continuation is None else len(self.continuation))
+
+
+@dataclass
+class Failed:
+    """A question whose media are broken."""
+
+    question: Question
+    error: BrokenMediaError
+
+
+class Reader:
+    """Reads ahead of whoever iterates.
+
+    Args:
+        processor: an `OneVisionVLProcessor`.
+        of_media: its settings.
+        workers: threads that read media; another one writes prompts.
+        ahead: media that may be read or being read before they are asked for.
+
+    Attributes: `waited`, seconds in which the next question was not ready yet; `read_media`, how many were
+    read.
+    """
+
+    def __init__(self, processor: Any, of_media: Mapping[str, Any], workers: int = 2, ahead: int = 8):
+        self.processor, self.of_media = processor, dict(of_media)
+        self.workers, self.ahead = workers, max(ahead, workers)
+        self.waited = 0.0
+        self.read_media = self._read_bytes = 0
+
+    def read(self, questions: Sequence[Question]) -> Iterator[Ready | Failed]:
+        """Raises what is no fault of the media, such as a prompt longer than the context."""
+        left = Counter(path for question in questions for path in question.videos)
+        clips: dict[str, Future] = {}
+        waiting: deque[tuple[Question, Future]] = deque()
+        upcoming = iter(questions)
+        readers = ThreadPoolExecutor(self.workers, "read-media")
+        # Prompts about clips wait for these, so they must not take the readers' threads.
+        writer = ThreadPoolExecutor(1, "write-prompts")
+        try:
+            while True:
+                while self._room(len(clips) + sum(not question.videos for question, _ in waiting)):
+                    question = next(upcoming, None)
+                    if question is None:
+                        break
+                    for path in question.videos:
+                        if path not in clips:
+                            clips[path] = readers.submit(self._video, path)
+                    pool = writer if question.videos else readers
+                    known = {path: clips[path] for path in question.videos}
+                    waiting.append((question, pool.submit(self._prepare, question, known)))
+                if not waiting:
+                    return
+                question, future = waiting.popleft()
+                began = time.perf_counter()
+                result = future.result()
+                self.waited += time.perf_counter() - began
+                yield result
+                for path in question.videos:
+                    left[path] -= 1
+                    if not left[path]:
+                        clips.pop(path, None)
+        finally:
+            readers.shutdown(cancel_futures=True)
+            writer.shutdown(cancel_futures=True)
+
+    def _room(self, underway: int) -> bool:
+        """Whether one more medium may be begun: by number, and by what those before it weighed."""
+        if underway < self.workers:
+            return True
+        mean = self._read_bytes / self.read_media if self.read_media else 0
+        return underway < self.ahead and underway * mean < MOST_BYTES
+
+    def _prepare(self, question: Question, clips: Mapping[str, Future]) -> Ready | Failed:
+        try:
+            messages = conversation_of(question)
+            videos = [
+                clips[video].result() if isinstance(video, str) and video in clips else self._video(video)
+                for kind, video in media_in(messages)
+                if kind == VIDEO
+            ]
+            images = [image for kind, image in media_in(messages) if kind == IMAGE]
+            return self._tokens(question, messages, images, videos)
+        except BrokenMediaError as error:
+            return Failed(question, error)
+        except VideoReadError as error:
+            return Failed(question, BrokenMediaError(str(error.path), error.reason))
+        except OSError as error:
+            return Failed(question, BrokenMediaError(str(error.filename or ""), str(error)))
+
+    def _tokens(self, question: Question, messages: Any, images: list[Any], videos: list[Any]) -> Ready:
+        prompt = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        # The prompt needs to know how long a clip is, not its pixels.
+        stand_ins = [_without_pixels(clip) for clip, _ in videos]
+        found = self.processor(
+            text=[prompt], images=images or None, videos=stand_ins or None, **self.of_media
+        )
+        media = [medium for _, medium in videos]
+        if images:
+            self.read_media += len(images)
+            bounds = found["image_cu_seqlens"].tolist()
+            for number, image in enumerate(images):
+                rows = slice(bounds[number], bounds[number + 1])
+                patches, positions = found["pixel_values"][rows], found["image_patch_positions"][rows]
+                self._read_bytes += patches.nbytes
+                media.append(Medium(IMAGE, _image_key(image), patches, positions))
+        continuation = None
+        if question.continuation is not None:
+            given = self.processor.tokenizer(question.continuation, add_special_tokens=False)
+            continuation = torch.tensor(given["input_ids"])
+        return Ready(question, found["input_ids"][0], media, continuation)
+
+    def _video(self, video: Any) -> tuple[Any, Medium]:
+        """A clip as `VideoPatches` and as what the model takes (the same memory)."""
+        clip = self.processor.read_video(video, **self.of_media)
+        patches, positions = torch.from_numpy(clip.patches), torch.from_numpy(clip.positions)
+        self.read_media += 1
+        self._read_bytes += patches.nbytes
+        return clip, Medium(VIDEO, _video_key(video), patches, positions)
+
+
+def _without_pixels(clip: Any) -> Any:
+    light = copy.copy(clip)
+    light.patches = clip.patches[:, :0]
+    return light
+
+
+def _video_key(video: Any) -> str:
+    """A file as it is now; decoded frames are nobody else's."""
+    if isinstance(video, str | os.PathLike):
+        facts = os.stat(video)
+        return f"{os.path.abspath(video)} {facts.st_size} {facts.st_mtime_ns}"
+    return f"frames {id(video)} {time.monotonic_ns()}"
+
+
+def _image_key(image: Any) -> str:
+    """By content: several questions often show the same picture, each in its own row of the data set."""
+    if isinstance(image, Image.Image):
+        content = hashlib.sha256(image.tobytes()).hexdigest()
+        return f"image {image.mode} {image.size} {content}"
+    return f"image {id(image)} {time.monotonic_ns()}"

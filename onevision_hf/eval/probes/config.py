@@ -1,0 +1,130 @@
+"""What a probe is asked to do: one YAML file of `eval/configs`, any field of which `key=value` overrides.
+
+    config = load_probe_config("ssv2", ["model=FOLDER", "data.train=train.csv", "data.test=val.csv"])
+
+The machinery is that of `training.config`; the comments of the fields are the reference in docs/probes.md.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from ...training.config import ConfigError, OptimConfig, build, read_values
+from .clip_transform import INTERVENTIONS
+
+CONFIGS = files("onevision_hf.eval.probes") / "configs"
+# Fields that may change from one call to the next: none of them changes what a seed's head becomes.
+_FREE = (
+    "out", "seeds", "intervene", "cache", "workers", "max_broken", "log_every", "save_every", "device",
+    "timeout", "data.max_missing",
+)  # fmt: skip
+
+
+@dataclass
+class ClipsConfig:
+    train: str = ""  # a CSV of `path,label`, or a folder with a sub-folder for each class
+    test: str = ""  # likewise; empty: every fourth clip of each class of `train` is kept for it
+    root: str = ""  # the folder that the paths of a CSV start from; empty: where the CSV lies
+    classes: int = 0  # 0: as many as there are
+    names: str = ""  # a text file with the name of a class in each line
+    absent: int = 0  # so many classes may lack a training clip
+    max_missing: float = 0.01  # share of listed clips that are not there, above which nothing starts
+
+
+@dataclass
+class InputConfig:
+    kind: Literal["codec", "frames", "dense"] = "codec"  # other encoders than OneVision take `frames`
+    num_patches: int = 2048  # of a clip; frames: as many whole frames as that makes
+    num_frames: int = 64  # sampled of a clip (codec, dense)
+    size: int = 0  # pixels, side of a frame's middle square; 0: the encoder's, OneVision's at most 224
+    augment: bool = True  # frames and colours of training clips vary, as published; not with a cache
+
+
+@dataclass
+class ProbeHeadConfig:
+    position: list[float] | None = None  # where the probe stands, [t, h, w]; none is the published head
+    label_smoothing: float = 0.1
+
+
+@dataclass
+class ProbeConfig:
+    dataset: str = ""  # a column of the published tables
+    model: str = ""  # a folder, or a repository of the Hub: any vision encoder of transformers
+    out: str = ""  # folder of the runs; empty: runs/probe-NAME
+    data: ClipsConfig = field(default_factory=ClipsConfig)
+    input: InputConfig = field(default_factory=InputConfig)
+    head: ProbeHeadConfig = field(default_factory=ProbeHeadConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    epochs: int = 10
+    batch_size: int = 32  # over all processes
+    seeds: list[int] = field(default_factory=lambda: [1])
+    mean_average_precision: bool = False  # besides top-1; clips of one path are one clip with all labels
+    intervene: list[str] = field(default_factory=list)  # after training: replace, foreign, shuffle
+    cache: str = ""  # folder of features, encoded once in float16; empty: encode in every epoch
+    workers: int = 2  # decoding processes beside each process
+    max_broken: float = 0.01  # share of clips that cannot be read, above which the run stops
+    log_every: int = 10  # steps between lines of log.jsonl
+    save_every: int = 1000  # steps between checkpoints; also after every epoch
+    device: Literal["auto", "cpu"] = "auto"
+    timeout: int = 600  # seconds after which a process that does not answer ends the run
+
+    def plan(self) -> dict[str, Any]:
+        """The fields that make a run what it is."""
+        values = dataclasses.asdict(self)
+        for name in _FREE:
+            *path, last = name.split(".")
+            inner = values
+            for part in path:
+                inner = inner[part]
+            del inner[last]
+        # Cached features know no augmentation, whatever the field says.
+        values["input"]["augment"] = self.augments
+        return values
+
+    @property
+    def augments(self) -> bool:
+        return self.input.augment and not self.cache
+
+
+def load_probe_config(name: str, overrides: Sequence[str] = ()) -> ProbeConfig:
+    """Read `configs/NAME.yaml` or the file NAME, apply overrides, check every field.
+
+    Raises ConfigError with the nearest key that exists, or what was expected.
+    """
+    config = build(ProbeConfig, read_values(name, overrides, CONFIGS))
+    config.out = config.out or f"runs/probe-{Path(name).stem}"
+    _check(config)
+    return config
+
+
+def _check(config: ProbeConfig) -> None:
+    def require(holds: bool, name: str, value: Any, expected: str) -> None:
+        if not holds:
+            raise ConfigError(f"{name} is {value!r}, expected {expected}")
+
+    require(bool(config.model), "model", config.model, "a folder or a repository: give --model")
+    require(
+        bool(config.data.train), "data.train", config.data.train,
+        "a CSV of path,label or a folder with a sub-folder for each class (data.train=...)",
+    )  # fmt: skip
+    for name in ("epochs", "batch_size", "log_every", "save_every", "timeout"):
+        require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
+    for name in ("num_patches", "num_frames"):
+        require(getattr(config.input, name) >= 1, f"input.{name}", getattr(config.input, name), "at least 1")
+    for name, share in (("max_broken", config.max_broken), ("data.max_missing", config.data.max_missing)):
+        require(0 <= share <= 1, name, share, "a share from 0 to 1")
+    require(bool(config.seeds) and len(set(config.seeds)) == len(config.seeds), "seeds", config.seeds,
+            "a list of different numbers")  # fmt: skip
+    position = config.head.position
+    require(position is None or len(position) == 3, "head.position", position, "[t, h, w]")
+    smoothing = config.head.label_smoothing
+    require(0 <= smoothing < 1, "head.label_smoothing", smoothing, "from 0 to below 1")
+    for name in config.intervene:
+        require(name in INTERVENTIONS, "intervene", name, f"one of {', '.join(INTERVENTIONS)}")
+    codec = config.input.kind == "codec"
+    require(codec or not config.intervene, "intervene", config.intervene, "nothing unless input.kind=codec")
+    require(config.optim.accumulation == 1, "optim.accumulation", config.optim.accumulation, "1 for a probe")
+    require(config.optim.ema == 0, "optim.ema", config.optim.ema, "0 for a probe")

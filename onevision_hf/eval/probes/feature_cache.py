@@ -1,0 +1,144 @@
+"""Tokens of clips, encoded once: float16, a file a clip, named by what the clip is.
+
+    with FeatureCache(folder, settings, processes) as cache:
+        rows, broken = cache.fill(rows, view, encoder)
+
+The folder knows its settings (the encoder's weights, and everything that cuts a clip): with others it is
+refused. A clip that has changed has another name. Files are written aside and renamed, so a job that was
+killed goes on.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ...data.labelled import Row
+from ...data.media import BROKEN, reason_of
+from ...jobs.prefetch import ahead
+from ...jobs.processes import Processes
+from ...jobs.progress import progress
+from ...jobs.run_folder import RunFolder, atomic_files, digest_of
+from ...training.config import ConfigError
+from ...training.loader import collate
+from ...training.transforms import Sample
+from .clip_lists import ClipRows
+from .clip_transform import ClipView
+from .encoders import FrozenEncoder
+
+STAGE = "probe-features"
+_AT_ONCE, _THREADS = 8, 2
+
+
+class FeatureCache:
+    """One folder of features, open for this job.
+
+    Raises ConfigError when it holds features of other settings, ValueError when another job writes to it.
+    """
+
+    def __init__(self, folder: str | Path, settings: Mapping[str, Any], processes: Processes):
+        self.folder, self.processes = Path(folder), processes
+        with processes.main_first():
+            try:
+                self._run = RunFolder(
+                    folder, stage=STAGE, settings=settings, sources="named by file", rank=processes.rank
+                )
+            except ValueError as error:
+                if "made from something else" not in str(error):
+                    raise
+                difference = str(error).partition(". Choose")[0]
+                raise ConfigError(
+                    f"the cache {difference}. Name another folder with cache=..., or delete this one"
+                ) from error
+
+    def __enter__(self) -> "FeatureCache":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run.close()
+
+    def fill(
+        self, rows: ClipRows, view: ClipView, encoder: FrozenEncoder, title: str = "features"
+    ) -> tuple["CachedRows", list[dict[str, str]]]:
+        """Encode what is missing, each process a share; the rows that can be read, and records of those that
+        cannot."""
+        files = [self.folder / f"{digest_of(rows.stamp(i))[:32]}.safetensors" for i in range(len(rows))]
+        missing = [i for i in range(len(rows)) if not files[i].exists()]
+        mine = self.processes.own(missing)
+        broken: dict[int, str] = {}
+
+        def decode(index: int) -> tuple[int, Sample | None, str]:
+            try:
+                return index, view(rows[index], None, index), ""
+            except BROKEN as error:
+                return index, None, reason_of(error)
+
+        batch: list[tuple[int, Sample]] = []
+        with progress(title, len(mine), not self.processes.main) as step:
+            for index, sample, reason in ahead(decode, mine, _THREADS, depth=2 * _AT_ONCE):
+                step(1)
+                if sample is None:
+                    broken[index] = reason
+                    continue
+                batch.append((index, sample))
+                if len(batch) == _AT_ONCE:
+                    _encode(batch, files, encoder)
+            _encode(batch, files, encoder)
+        everyone = self.processes.gather(broken)
+        reasons = {index: reason for part in everyone for index, reason in part.items()}
+        whole = [i for i in range(len(rows)) if i not in reasons]
+        records = [{"key": rows.keys[i], "reason": reasons[i]} for i in sorted(reasons)]
+        return CachedRows(rows, whole, files), records
+
+
+def _encode(batch: list[tuple[int, Sample]], files: list[Path], encoder: FrozenEncoder) -> None:
+    """Write the tokens of some clips, and empty the batch."""
+    if not batch:
+        return
+    device = next(encoder.parameters()).device
+    inputs = {name: tensor.to(device) for name, tensor in collate([sample for _, sample in batch]).items()}
+    tokens = encoder(
+        inputs["pixel_values_videos"], inputs["patch_positions"], inputs.get("pixel_attention_mask")
+    )
+    for place, (index, _) in enumerate(batch):
+        real = slice(None) if tokens.mask is None else tokens.mask[place]
+        content = {
+            "tokens": tokens.states[place][real].half().cpu().contiguous(),
+            "patch_positions": tokens.positions[place][real].short().cpu().contiguous(),
+        }
+        with atomic_files(files[index]) as (path,):
+            save_file(content, path)
+    batch.clear()
+
+
+class CachedRows:
+    """Rows whose media are files of tokens (see `training.sources.Rows`)."""
+
+    def __init__(self, rows: ClipRows, numbers: list[int], files: list[Path]):
+        self.keys = [rows.keys[i] for i in numbers]
+        self.labels = rows.labels[numbers]
+        self.classes = rows.classes
+        self._files = [str(files[i]) for i in numbers]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> Row:
+        return Row(self.keys[index], "tokens", self._files[index], self.labels[index : index + 1])
+
+
+class CachedView:
+    """`tokens` (L, D) float16, `patch_positions` (L, 3) int64, `labels` (1,): the same at any time."""
+
+    def __call__(self, row: Row, rng: np.random.Generator | None, position: int) -> Sample:
+        with safe_open(row.media, "pt") as file:
+            tokens, positions = file.get_tensor("tokens"), file.get_tensor("patch_positions")
+        return {
+            "tokens": tokens.numpy(),
+            "patch_positions": positions.to(torch.int64).numpy(),
+            "labels": np.asarray(row.labels, np.int64),
+        }

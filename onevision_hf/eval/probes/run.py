@@ -1,0 +1,200 @@
+"""A probe from its config to its report: clips, encoder, perhaps a cache, one run of the trainer a seed.
+
+    result = run_probe(load_probe_config("drawn", ["model=FOLDER", "data.train=drawn/direction"]))
+
+out/
+  plan.json                 what the folder is of; another probe is refused
+  seed-N/                   a run of the trainer: checkpoints, log.jsonl, validation.jsonl (a line an epoch)
+  seed-N/result.json        last and best epoch, interventions
+  seed-N/model              `AutoModelForVideoClassification`, the head of the last epoch
+  result.json, report.md, confusion.png
+out.missing.jsonl           listed clips that are not there
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from accelerate import PartialState
+
+from ...jobs.processes import Processes
+from ...jobs.run_folder import RunFolder, canonical_json, digest_of, json_lines, write_atomically
+from ...training.config import ConfigError, from_dict
+from ...training.loop import Trainer, TrainingError
+from ...training.report import VALIDATION, Report, read_lines
+from .clip_lists import ProbeClips, check_clips, open_clips
+from .clip_transform import ClipView, ViewSettings
+from .config import ProbeConfig
+from .encoders import FrozenEncoder, load_encoder
+from .feature_cache import CachedView, FeatureCache
+from .report import RESULT, write_report
+from .task import ProbeData, ProbeTask
+from .testing import BEST, ProbeTest, figures, predict
+
+STAGE = "probe"
+
+
+class ProbeRun(Trainer):
+    """The trainer over one seed: tests and saves after each epoch."""
+
+    def __init__(self, config: ProbeConfig, seed: int, encoder: FrozenEncoder, data: ProbeData):
+        self.probe = config
+        rows, batch = len(data.train), config.batch_size
+        # Epochs follow one another without a gap: a batch may end one and begin the next.
+        self.ends = [-(-rows * epoch // batch) for epoch in range(1, config.epochs + 1)]
+        training = from_dict(
+            {
+                "task": "probe", "out": str(seed_folder(config, seed)), "seed": seed,
+                "steps": self.ends[-1], "optim": asdict(config.optim), "workers": config.workers,
+                "max_broken": config.max_broken, "log_every": config.log_every, "keep": 1,
+                "save_every": config.save_every, "trackers": [], "device": config.device,
+                "timeout": config.timeout,
+            }
+        )  # fmt: skip
+        super().__init__(training, task=ProbeTask(config, seed, encoder, data))
+        encoder.to(self.device)
+        self.test = ProbeTest(config, self.task, self.ends, self.out, self.device)
+
+    def validation(self) -> ProbeTest:
+        return self.test
+
+    def saves(self) -> bool:
+        return super().saves() or self.step in self.ends
+
+    def finish(self, report: Report) -> None:
+        """Interventions on the heads of the last and of the best epoch, the model, and what came of it."""
+        lines = read_lines(self.out / VALIDATION)
+        best = max(lines, key=lambda line: (line["accuracy"], -line["epoch"]))
+        changed = {name: self._intervened(name) for name in self.probe.intervene}
+        if self.rank == 0:
+            result = {
+                "seed": self.config.seed, "last": lines[-1], "best": best, "epochs": lines,
+                "interventions": changed, "processes": self.size, "broken_test": self.test.broken,
+                "trained_clips": self.samples, "broken_train": self.broken,
+            }  # fmt: skip
+            aside, target = self.out / ".model.partial", self.out / "model"
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            self.task.export(aside, {})
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(aside, target)
+            write_atomically(self.out / RESULT, canonical_json(result))
+        if self.size > 1:
+            dist.barrier()
+
+    def _intervened(self, name: str) -> dict[str, dict[str, float]]:
+        """Figures of both heads on changed test clips."""
+        data, head = self.task.data, self.task.model.head
+        view = ClipView(data.settings, intervene=name, rows=data.test_clips)
+        last = {key: value.clone() for key, value in head.state_dict().items()}
+        found = {"last": self._figures(view)}
+        self.task.load_head(self.out / BEST)
+        found["best"] = self._figures(view)
+        head.load_state_dict(last)
+        return found
+
+    def _figures(self, view: ClipView) -> dict[str, float]:
+        rows = self.task.data.test_clips
+        numbers, logits, _ = predict(self.task, rows, view, self.probe, self.device)
+        keys = [rows.keys[i] for i in numbers]
+        return figures(logits, rows.labels[numbers], keys, self.probe.mean_average_precision)
+
+
+def run_probe(config: ProbeConfig) -> tuple[int, dict[str, Any]]:
+    """Run every seed that is not finished and write the report. Gives the status for the shell (128 + the
+    signal that stopped it) and what `result.json` holds.
+
+    Raises:
+        ConfigError, FileNotFoundError: lists, budget, cache or folder do not fit. TrainingError: too many
+        clips are broken.
+    """
+    state = PartialState(cpu=config.device == "cpu", timeout=timedelta(seconds=config.timeout))
+    processes, out = Processes.current(), Path(config.out)
+    clips = open_clips(config.data)
+    missing_file = out.with_name(f"{out.name}.missing.jsonl")
+    if processes.main and clips.missing:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(missing_file, json_lines(clips.missing))
+    check_clips(clips, config.data, missing_file)
+    encoder = load_encoder(config.model, state.device)
+    settings = view_settings(config, encoder)
+    settings.check()
+    plan = {"encoder": encoder.identity, "view": asdict(settings), **config.plan()}
+    sources = digest_of([clips.train.digest(), clips.test.digest(), *clips.names])
+    with processes.main_first():
+        folder = RunFolder(out, stage=STAGE, settings=plan, sources=sources, rank=processes.rank)
+    with folder:
+        data, broken = _data(config, settings, clips, encoder, processes)
+        for seed in config.seeds:
+            if _finished(config, seed):
+                continue
+            status = ProbeRun(config, seed, encoder, data).fit()
+            if status:
+                return status, {}
+        if processes.main:
+            write_report(config, settings, clips, broken)
+        processes.barrier()
+        return 0, json.loads((out / RESULT).read_text())
+
+
+def seed_folder(config: ProbeConfig, seed: int) -> Path:
+    return Path(config.out) / f"seed-{seed}"
+
+
+def view_settings(config: ProbeConfig, encoder: FrozenEncoder) -> ViewSettings:
+    """How clips are cut for this encoder. Raises ConfigError for an input that it does not take."""
+    kind = config.input.kind
+    if kind not in encoder.kinds:
+        raise ConfigError(
+            f"input.kind is {kind!r}, but {config.model} sees whole frames only: input.kind=frames gives it "
+            "as many as the patch budget makes"
+        )
+    return ViewSettings(
+        kind,
+        config.input.num_patches,
+        config.input.num_frames,
+        config.input.size or encoder.size,
+        encoder.patch_size,
+        encoder.temporal_size,
+        encoder.image_mean,
+        encoder.image_std,
+    )
+
+
+def _data(
+    config: ProbeConfig,
+    settings: ViewSettings,
+    clips: ProbeClips,
+    encoder: FrozenEncoder,
+    processes: Processes,
+) -> tuple[ProbeData, list[dict[str, str]]]:
+    """What is trained and tested on: clips, or their cached tokens and the clips that gave none."""
+    if not config.cache:
+        train_view = ClipView(settings, augment=config.augments)
+        return ProbeData(clips, clips.train, clips.test, train_view, ClipView(settings), settings), []
+    view = ClipView(settings)
+    with FeatureCache(config.cache, {"encoder": encoder.identity, **asdict(settings)}, processes) as cache:
+        train, broken_train = cache.fill(clips.train, view, encoder, "features (train)")
+        test, broken_test = cache.fill(clips.test, view, encoder, "features (test)")
+    broken = [*broken_train, *broken_test]
+    total = len(clips.train) + len(clips.test)
+    if len(broken) > config.max_broken * total or not (len(train) and len(test)):
+        named = "; ".join(f"{record['key']}: {record['reason']}" for record in broken[:3])
+        raise TrainingError(
+            f"{len(broken)} of {total} clips cannot be read, more than max_broken = {config.max_broken:g}: "
+            f"{named}"
+        )
+    return ProbeData(clips, train, test, CachedView(), CachedView(), settings), broken
+
+
+def _finished(config: ProbeConfig, seed: int) -> bool:
+    """Whether a seed has all that is asked of it."""
+    path = seed_folder(config, seed) / RESULT
+    if not path.exists():
+        return False
+    return set(config.intervene) <= json.loads(path.read_text())["interventions"].keys()

@@ -1,0 +1,161 @@
+"""The probe as a task of the trainer: a frozen encoder that no checkpoint holds, and a head that learns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ...data.labelled import Rows
+from ...modeling.configuration_onevision import OneVisionConfig
+from ...modeling.modeling_onevision_classification import (
+    OneVisionAttentiveHead,
+    OneVisionForVideoClassification,
+)
+from ...modeling.video_processing_onevision import OneVisionVideoProcessor
+from ...training.loader import Stream, View
+from ...training.sampler import Order
+from ...training.tasks.task import Inputs
+from .clip_lists import ClipRows, ProbeClips
+from .clip_transform import ViewSettings
+from .config import ProbeConfig
+from .encoders import FrozenEncoder, OneVisionTokens, Tokens
+from .feature_cache import CachedRows
+
+STREAM = "probe"
+
+
+class ProbeModel(nn.Module):
+    """(B, C) logits of a batch: of its clips, or of tokens that were encoded before.
+
+    The encoder is no submodule: DDP, optimizers and checkpoints see the head alone.
+    """
+
+    def __init__(self, encoder: FrozenEncoder, head: OneVisionAttentiveHead):
+        super().__init__()
+        self._frozen = (encoder,)
+        self.head = head
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        batch = inputs[STREAM]
+        mask = batch.get("pixel_attention_mask")
+        if "tokens" in batch:
+            tokens = Tokens(batch["tokens"].float(), batch["patch_positions"], mask)
+        else:
+            tokens = self._frozen[0](batch["pixel_values_videos"], batch["patch_positions"], mask)
+        return self.head(tokens.states, tokens.positions, tokens.mask)
+
+
+@dataclass
+class ProbeData:
+    """Rows to train and to test on, and how each is shown; the clips that they are of, and how those are
+    cut."""
+
+    clips: ProbeClips
+    train: Rows
+    test: ClipRows | CachedRows
+    train_view: View
+    test_view: View
+    settings: ViewSettings
+
+    @property
+    def names(self) -> list[str]:
+        return self.clips.names
+
+    @property
+    def test_clips(self) -> ClipRows:
+        return self.clips.test
+
+
+class ProbeTask:
+    """See `training.tasks.Task`."""
+
+    def __init__(self, config: ProbeConfig, seed: int, encoder: FrozenEncoder, data: ProbeData):
+        self.config, self.encoder, self.data, self.seed = config, encoder, data, seed
+        order = Order(len(data.train), seed, stream=0)
+        self.streams = [Stream(STREAM, data.train, data.train_view, config.batch_size, order)]
+        self.sharded: dict[str, Any] = {}
+        self.weights = {STREAM: 1.0}
+
+    def build(self) -> None:
+        """A new head; the same on any number of processes."""
+        torch.manual_seed(self.seed)
+        head = OneVisionAttentiveHead(
+            self.encoder.hidden_size,
+            len(self.data.names),
+            self.config.head.position,
+            self.encoder.rope_theta,
+        )
+        head.reset_parameters()
+        self.model = ProbeModel(self.encoder, head)
+
+    def prepare(self, inputs: Inputs, key: int) -> Tensor:
+        return inputs[STREAM]["labels"][:, 0]
+
+    def losses(self, outputs: Tensor, prepared: Tensor) -> dict[str, Tensor]:
+        smoothing = self.config.head.label_smoothing
+        own = cross_entropy(outputs.float(), prepared, label_smoothing=smoothing, reduction="sum")
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            return {STREAM: own / len(prepared)}
+        over_all = torch.stack([own.detach(), own.new_tensor(float(len(prepared)))])
+        dist.all_reduce(over_all)
+        total, count = over_all
+        # The value is the mean over all samples; the gradient makes up for DDP's division.
+        scaled = own * dist.get_world_size() / count
+        return {STREAM: scaled + (total / count - scaled).detach()}
+
+    def metrics(self) -> dict[str, Tensor]:
+        return {}
+
+    def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.model({STREAM: inputs})
+
+    def memory(self, processes: int) -> dict[str, int]:
+        return {}
+
+    def export(self, folder: Path, state: Mapping[str, Tensor]) -> None:
+        """Write what `AutoModelForVideoClassification` loads, or over another encoder the head's weights."""
+        if isinstance(self.encoder, OneVisionTokens):
+            save_classifier(self.encoder, self.data.names, self.config, self.model.head, folder)
+        else:
+            save_file(self.model.head.state_dict(), folder / "head.safetensors")
+
+    def load_head(self, path: Path) -> None:
+        self.model.head.load_state_dict(load_file(path, device=str(self.model.head.probe.device)))
+
+
+def save_classifier(
+    encoder: OneVisionTokens,
+    names: list[str],
+    config: ProbeConfig,
+    head: OneVisionAttentiveHead,
+    folder: Path,
+) -> None:
+    """The encoder and the head as one `OneVisionForVideoClassification`, with the processor beside it."""
+    values = encoder.model.config.to_dict() | {
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: number for number, name in enumerate(names)},
+        "probe_position": config.head.position,
+        "label_smoothing": config.head.label_smoothing,
+    }
+    model = OneVisionForVideoClassification(OneVisionConfig.from_dict(values))
+    state = {f"onevision_encoder.{name}": value for name, value in encoder.model.state_dict().items()}
+    state |= {f"classifier.{name}": value for name, value in head.state_dict().items()}
+    model.load_state_dict({name: state[name] for name in model.state_dict()})
+    model.save_pretrained(folder)
+    budget = {"num_patches": config.input.num_patches} if config.input.kind == "codec" else {}
+    OneVisionVideoProcessor(
+        size={"shortest_edge": config.input.size or encoder.size},
+        do_center_crop=True,
+        num_frames=config.input.num_frames,
+        patch_size=encoder.patch_size,
+        rope_temporal_size=encoder.temporal_size,
+        image_mean=encoder.image_mean,
+        image_std=encoder.image_std,
+        **budget,
+    ).save_pretrained(folder)

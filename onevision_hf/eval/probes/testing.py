@@ -1,0 +1,168 @@
+"""The test set of a probe, after every epoch: each process a share of blocks, the figures the same on all.
+
+    predictions-last.npz, predictions-best.npz    rows, labels, predicted (the classes)
+    best.safetensors                              the head of the best epoch so far
+
+Published is the best epoch *on the test set*; both are kept, and both are reported.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch.utils.data import DataLoader, Dataset
+
+from ...data.media import BROKEN, reason_of
+from ...jobs.processes import Processes
+from ...jobs.run_folder import atomic_files
+from ...training.loader import View, collate, worker_settings
+from ...training.loop import TrainingError
+from ...training.report import VALIDATION, Report, read_lines
+from .config import ProbeConfig
+from .task import STREAM, ProbeTask
+
+_BLOCK = 8  # clips at once, whatever the number of processes: the same products, the same bits
+BEST = "best.safetensors"
+
+
+class TestBlocks(Dataset):
+    """`dataset[block]` -> numbers of the rows that can be read, their inputs (None without any), and records
+    of those that cannot."""
+
+    __test__ = False  # no test of pytest's
+
+    def __init__(self, rows: Any, view: View):
+        self.rows, self.view = rows, view
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // _BLOCK)
+
+    def __getitem__(self, block: int) -> tuple[list[int], Any, list[dict[str, str]]]:
+        numbers, samples, broken = [], [], []
+        for number in range(block * _BLOCK, min((block + 1) * _BLOCK, len(self.rows))):
+            try:
+                samples.append(self.view(self.rows[number], None, number))
+                numbers.append(number)
+            except BROKEN as error:
+                broken.append({"key": self.rows.keys[number], "reason": reason_of(error)})
+        return numbers, collate(samples) if samples else None, broken
+
+
+@torch.no_grad()
+def predict(
+    task: ProbeTask, rows: Any, view: View, config: ProbeConfig, device: torch.device
+) -> tuple[np.ndarray, np.ndarray, list[dict[str, str]]]:
+    """Numbers (N,) of the rows that could be read, in order, their logits (N, C) float32, and records of the
+    others; the same on every process.
+
+    Raises TrainingError when more than `max_broken` cannot be read.
+    """
+    processes = Processes.current()
+    blocks = TestBlocks(rows, view)
+    own = range(processes.rank, len(blocks), processes.world)
+    loader: Iterable[Any] = DataLoader(
+        blocks, batch_size=None, sampler=own, **worker_settings(config.workers)
+    )
+    model = task.model.eval()
+    low = config.optim.precision == "bfloat16"
+    parts: list[tuple[list[int], np.ndarray]] = []
+    broken: list[dict[str, str]] = []
+    for numbers, inputs, records in loader:
+        broken += records
+        if numbers:
+            moved = {name: tensor.to(device) for name, tensor in inputs.items()}
+            with torch.autocast(device.type, torch.bfloat16, enabled=low):
+                logits = model({STREAM: moved})
+            parts.append((numbers, logits.float().cpu().numpy()))
+    model.train()
+    everyone = processes.gather((parts, broken))
+    found = sorted((part for own_parts, _ in everyone for part in own_parts), key=lambda part: part[0])
+    broken = sorted((r for _, records in everyone for r in records), key=lambda record: record["key"])
+    if len(broken) > config.max_broken * len(rows) or not found:
+        named = "; ".join(f"{record['key']}: {record['reason']}" for record in broken[:3])
+        raise TrainingError(
+            f"{len(broken)} of {len(rows)} test clips cannot be read, more than max_broken = "
+            f"{config.max_broken:g}: {named}"
+        )
+    rows_read = np.concatenate([np.asarray(numbers, np.int64) for numbers, _ in found])
+    return rows_read, np.concatenate([logits for _, logits in found]), broken
+
+
+def figures(logits: np.ndarray, labels: np.ndarray, keys: list[str], precision: bool) -> dict[str, float]:
+    """Shares: `accuracy` (top-1), `top5`, `class_accuracy` (mean over the classes that occur), and with
+    `precision` the `mean_average_precision`."""
+    order = np.argsort(-logits, axis=1, kind="stable")
+    hits = order[:, 0] == labels
+    present = np.unique(labels)
+    found = {
+        "accuracy": float(hits.mean()),
+        "top5": float((order[:, :5] == labels[:, None]).any(1).mean()),
+        "class_accuracy": float(np.mean([hits[labels == label].mean() for label in present])),
+    }
+    if precision:
+        found["mean_average_precision"] = mean_average_precision(logits, labels, keys)
+    return found
+
+
+def mean_average_precision(logits: np.ndarray, labels: np.ndarray, keys: list[str]) -> float:
+    """Mean over the classes that occur of the average precision of the clips' scores for it.
+
+    Rows of one key are one clip that has all of their labels: a list with one label a line loses nothing.
+    """
+    from sklearn.metrics import average_precision_score
+
+    clips = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    places = np.array([clips[key] for key in keys])
+    truth = np.zeros((len(clips), logits.shape[1]), bool)
+    truth[places, labels] = True
+    scores = np.zeros(truth.shape)
+    scores[places] = torch.from_numpy(logits).double().softmax(1).numpy()
+    occurring = truth.any(0)
+    return float(average_precision_score(truth[:, occurring], scores[:, occurring], average="macro"))
+
+
+class ProbeTest:
+    """The trainer's validation: due after each epoch."""
+
+    def __init__(
+        self, config: ProbeConfig, task: ProbeTask, ends: list[int], out: Path, device: torch.device
+    ):
+        self.config, self.task, self.ends, self.out, self.device = config, task, ends, out, device
+        self.broken: list[dict[str, str]] = []
+
+    def due(self, step: int, total: int) -> bool:
+        return step in self.ends
+
+    def report(self, report: Report, step: int) -> None:
+        data = self.task.data
+        rows = data.test
+        numbers, logits, self.broken = predict(self.task, rows, data.test_view, self.config, self.device)
+        labels = rows.labels[numbers]
+        keys = [rows.keys[i] for i in numbers]
+        values = figures(logits, labels, keys, self.config.mean_average_precision)
+        epoch = self.ends.index(step) + 1
+        before = [line["accuracy"] for line in read_lines(self.out / VALIDATION) if line["step"] < step]
+        if report.main:
+            names = ["last"]
+            if values["accuracy"] > max(before, default=-1.0):
+                names.append("best")
+                head = {
+                    k: v.detach().cpu().contiguous() for k, v in self.task.model.head.state_dict().items()
+                }
+                with atomic_files(self.out / BEST) as (path,):
+                    save_file(head, path, metadata={"epoch": str(epoch)})
+            for name in names:
+                write_predictions(self.out / f"predictions-{name}.npz", numbers, labels, logits.argmax(1))
+        accuracy = values.pop("accuracy")
+        report.validated(step, accuracy, said=f"epoch {epoch}: top-1", epoch=epoch, **values)
+
+
+def write_predictions(path: Path, rows: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> None:
+    with atomic_files(path) as (aside,), open(aside, "wb") as file:
+        np.savez(file, rows=rows, labels=labels, predicted=predicted)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+"""What must survive a kill: run folders, journal, process pool, ranks. Knows no media and no model."""

@@ -1,0 +1,260 @@
+"""A folder that a job fills with shards, and can go on filling after it was killed at any point.
+
+`plan.json` says what the folder is made of: the stage, its settings, and a digest of its sources. A shard is
+written under another name, synced to the disk and renamed, so a file under its own name is always whole. A
+job started again with the same plan does the shards that are missing; with another plan it stops and says
+what differs, or, asked to (`redo=True`), empties the folder and begins anew. `summary.json` is written last.
+
+    with RunFolder("out", stage="features", settings={"size": 224}, sources=digest_of(paths)) as run:
+        for index in run.missing([f"part-{i:05d}.parquet" for i in range(12)]):
+            with run.shard(f"part-{index:05d}.parquet") as path:
+                write(path)
+        run.finish({"items": 1200})
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PLAN, SUMMARY = "plan.json", "summary.json"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON text that is the same for the same value, whatever the order of its keys."""
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+
+
+def digest_of(value: Any) -> str:
+    """Hexadecimal SHA-256 of a JSON value, of bytes, or of an iterable of such (fed one by one)."""
+    digest = hashlib.sha256()
+    if isinstance(value, bytes):
+        digest.update(value)
+    elif isinstance(value, str | Mapping | int | float | bool | None):
+        digest.update(canonical_json(value).encode())
+    else:
+        for part in value:
+            digest.update(part if isinstance(part, bytes) else canonical_json(part).encode())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_files(*paths: Path, owner: str = "") -> Iterator[tuple[Path, ...]]:
+    """Temporary names beside `paths`, to be written by the body; on success they are synced and renamed.
+
+    The last path is renamed last, so its presence says that the others are there too. When the body raises,
+    nothing appears. A body may leave out any path but the last. Where several processes may write the same
+    file, each is an `owner` with a name of its own.
+    """
+    mark = f".{owner}" if owner else ""
+    temporary = tuple(path.with_name(f".{path.name}{mark}.tmp") for path in paths)
+    try:
+        yield temporary
+    except Exception:
+        for path in temporary:
+            path.unlink(missing_ok=True)
+        raise
+    written = [(t, p) for t, p in zip(temporary, paths, strict=True) if t.exists() or p == paths[-1]]
+    for path, _ in written:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    for path, final in written:
+        os.replace(path, final)
+    folder = os.open(paths[-1].parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    with atomic_files(path) as (temporary,):
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+class RunFolder:
+    """One stage's folder, open for writing by one job at a time.
+
+    Args:
+        path: the folder; made if needed. One that holds files of nobody's plan is refused.
+        stage: the name of the stage; a folder of another stage is refused.
+        settings: every argument that changes the result, as JSON values.
+        sources: a digest of what is read (names, sizes, times, or the plan of the stage before).
+        redo: empty a folder that was made with another plan, instead of refusing it.
+        rank: of several processes that fill one folder together, which this is; rank 0 must open it first.
+
+    Raises:
+        ValueError: the folder was made with another plan, or is being written by another job.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        stage: str,
+        settings: Mapping[str, Any],
+        sources: str,
+        redo: bool = False,
+        rank: int = 0,
+    ):
+        self.path = Path(path)
+        # Through JSON and back, so that a tuple equals the list that it is read as.
+        self.plan = json.loads(canonical_json({"stage": stage, "settings": settings, "sources": sources}))
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / f".lock-{rank}", "w")  # noqa: SIM115 - held until close()
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise ValueError(
+                f"{self.path} is being written by another process; wait for it or stop it"
+            ) from None
+        try:
+            self._settle(redo)
+            if rank == 0:
+                for leftover in self.path.glob(".*.tmp"):
+                    leftover.unlink(missing_ok=True)
+        except BaseException:
+            self.close()
+            raise
+
+    def _settle(self, redo: bool) -> None:
+        """Match the folder to the plan: continue, begin, empty it, or refuse."""
+        plan_path = self.path / PLAN
+        if plan_path.exists():
+            found = json.loads(plan_path.read_text())
+            if found == self.plan:
+                return
+            # A job that was killed while it emptied the folder left {"emptying": true}.
+            if not found.get("emptying"):
+                if not redo:
+                    raise ValueError(
+                        f"{self.path} was made from something else: {_difference(found, self.plan)}. "
+                        "Choose another folder, or pass --redo to make this one again"
+                    )
+                write_atomically(plan_path, canonical_json({"emptying": True}))
+            for file in self.path.iterdir():
+                if file.is_file() and file.name != PLAN and not file.name.startswith(".lock-"):
+                    file.unlink()
+        else:
+            strangers = [f.name for f in self.path.iterdir() if not f.name.startswith(".")]
+            if strangers:
+                raise ValueError(
+                    f"{self.path} holds {len(strangers)} files ({min(strangers)}, ...) but no {PLAN}: "
+                    "no run made it; choose an empty folder"
+                )
+        write_atomically(plan_path, canonical_json(self.plan))
+
+    @property
+    def digest(self) -> str:
+        """Of the plan: what a later stage names as its source."""
+        return digest_of(self.plan)
+
+    def missing(self, names: Sequence[str]) -> list[int]:
+        """Indices of the shards that are not there yet."""
+        return [i for i, name in enumerate(names) if not (self.path / name).exists()]
+
+    @contextlib.contextmanager
+    def shard(self, name: str, *beside: str) -> Iterator[Any]:
+        """Path(s) to write a shard to; `beside` are further files that appear just before it.
+
+        Yields one path, or a tuple (shard, *beside)."""
+        with atomic_files(*(self.path / n for n in (*beside, name))) as paths:
+            yield paths[0] if not beside else (paths[-1], *paths[:-1])
+
+    def write(self, name: str, content: str | bytes) -> None:
+        write_atomically(self.path / name, content)
+
+    def gather_rejected(self, shards: int, total: int, noun: str) -> int:
+        """Join what each of the `shards` rejected (rejected-00000.jsonl, ...) into rejected.jsonl; how many
+        lines that has.
+
+        Raises:
+            ValueError: all of the `total` things, called `noun`, were rejected.
+        """
+        parts = (self.path / f"rejected-{index:05d}.jsonl" for index in range(shards))
+        rejected = "".join(part.read_text(encoding="utf-8") for part in parts)
+        self.write("rejected.jsonl", rejected)
+        count = rejected.count("\n")
+        if count == total:
+            first = json.loads(rejected.splitlines()[0])
+            raise ValueError(
+                f"none of the {total} {noun} could be used; the first: {first['key']}: {first['reason']} "
+                f"(all are in {self.path / 'rejected.jsonl'})"
+            )
+        return count
+
+    @property
+    def finished(self) -> bool:
+        return _finished(self.path, self.digest)
+
+    def finish(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """Say that every shard is there. `summary` must depend on the plan only: no times, no rates."""
+        content = {"plan": self.digest, **summary}
+        self.write(SUMMARY, canonical_json(content))
+        return content
+
+    def close(self) -> None:
+        self._lock.close()
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class FinishedRun:
+    """A folder that a stage has finished, opened for reading.
+
+    Attributes: `path`, `plan`, `settings`, `summary`, and `digest`, which names it as the source of a later
+    stage.
+
+    Raises:
+        ValueError: the folder is not of this stage, or the stage has not finished.
+    """
+
+    def __init__(self, path: str | Path, stage: str | Iterable[str]):
+        self.path = Path(path)
+        stages = [stage] if isinstance(stage, str) else list(stage)
+        plan_path = self.path / PLAN
+        if not plan_path.exists():
+            raise ValueError(f"{self.path} holds no {PLAN}: expected a folder made by {' or '.join(stages)}")
+        self.plan: dict[str, Any] = json.loads(plan_path.read_text())
+        if self.plan.get("stage") not in stages:
+            raise ValueError(
+                f"{self.path} was made by {self.plan.get('stage')!r}, "
+                f"expected {' or '.join(map(repr, stages))}"
+            )
+        self.settings: dict[str, Any] = self.plan["settings"]
+        self.digest = digest_of(self.plan)
+        if not _finished(self.path, self.digest):
+            raise ValueError(f"{self.path} is not finished: run {self.plan['stage']!r} again, it will go on")
+        self.summary: dict[str, Any] = json.loads((self.path / SUMMARY).read_text())
+
+
+def _finished(folder: Path, digest: str) -> bool:
+    path = folder / SUMMARY
+    return path.exists() and json.loads(path.read_text()).get("plan") == digest
+
+
+def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    if found.get("stage") != wanted["stage"]:
+        return f"it holds the stage {found.get('stage')!r}, not {wanted['stage']!r}"
+    old, new = found.get("settings", {}), wanted["settings"]
+    changed = [
+        f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+    if found.get("sources") != wanted["sources"]:
+        changed.append("the sources have changed (a file added, removed, or written again)")
+    return "; ".join(changed)
+
+
+def json_lines(records: Iterable[dict[str, str]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

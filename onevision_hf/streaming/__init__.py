@@ -1,0 +1,1 @@
+"""Live sources: packets as they arrive, and windows of patches over them."""

@@ -1,0 +1,424 @@
+"""Codec patchification of a live stream: packets in, windows of selected patches out.
+
+    with CodecStream("tcp://127.0.0.1:5000", window=2.0, num_frames=16) as stream:
+        for item in stream:
+            if isinstance(item, StreamWindow):
+                outputs = model(**item.inputs)
+            else:
+                print(item)             # a `StreamEvent`: stalled, damaged, changed, cut, ended...
+
+A window is what the processor makes of a file between the same times, to the bit:
+`processor(file, start=window.start, end=window.end)`.
+
+Memory is bounded: the packets of a window and of the GOP before it are held, `max_bytes` at most, and as many
+again wait to be looked at; whoever reads too slowly holds up the source. A window comes when the first packet
+has come that is decoded at its end or later: that is one picture after its last one, or, where pictures are
+re-ordered, two to five (with two B pictures in a row); plus the time to select and cut. `StreamWindow.delay`
+and `seconds` say how much that was.
+"""
+
+import dataclasses
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from transformers.image_processing_utils import BatchFeature
+
+from ..modeling.frame_sampling import SamplingSettings
+from ..modeling.patch_selection import Selection
+from ..modeling.video_processing_onevision import OneVisionVideoProcessor, frame_layout
+from ..modeling.video_reader import MAX_PIXELS, VideoReadError
+from .packet_reader import HeldPacket, PacketReader, StreamHead
+from .packet_source import PacketSource, StreamEnd, picture_format
+
+MAX_BYTES = 64 << 20
+# Pictures that may be shown before one that was decoded earlier, in H.264 and HEVC at most.
+MAX_REORDER = 16
+EPSILON = 1e-6  # seconds: times are quotients of integers
+# Seconds by which decoding times may jump forward between two packets before time counts as broken.
+MAX_GAP = 10.0
+
+EVENTS = {
+    "stalled": "nothing has come for `stall_after` seconds; the stream is still waited for",
+    "damaged": "packets or a window that cannot be decoded; the stream goes on",
+    "changed": "the pictures have another format from here on; times and frames count anew",
+    "jumped": "the times jump, back or far ahead; times and frames count anew from the next keyframe",
+    "overrun": "`max_bytes` of packets without a whole window; they are let go, times and frames count anew",
+    "cut": "the source failed or was silent for `give_up_after` seconds; nothing comes after this",
+    "ended": "the source ended; nothing comes after this",
+}
+
+
+@dataclass(frozen=True)
+class StreamEvent:
+    """What happened instead of a window. `kind` is one of `EVENTS`; `segment` as in `StreamWindow`."""
+
+    kind: str
+    reason: str
+    segment: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.reason}"
+
+
+@dataclass(frozen=True, eq=False)
+class StreamWindow:
+    """The selected patches of a stretch of a stream.
+
+    inputs: `pixel_values_videos` (1, K, C*p*p), `patch_positions` (1, K, 3), `pixel_attention_mask` (1, K).
+    selection: as of a file; `frame_ids` and `timestamps` count from the first picture of the segment.
+    start, end: seconds of the first and the last picture in the window, from the first of the segment.
+    segment: how often the stream changed its format, jumped or overran before.
+    delay: seconds of the stream from the window's last picture to the newest one that had come by then.
+    seconds: that selecting and cutting took.
+    """
+
+    inputs: BatchFeature
+    selection: Selection
+    start: float
+    end: float
+    segment: int
+    delay: float
+    seconds: float
+
+
+class CodecStream:
+    """Windows of selected patches of a live source.
+
+    Args:
+        source: any URL or path that FFmpeg opens, a binary file object (a pipe, a socket's), or an iterator
+            of PyAV packets of one video stream. Read once, from where it stands.
+        processor: how frames are sampled, selected and cut, see `OneVisionVideoProcessor`; the default one
+            if left out. `settings` are its arguments for this stream.
+        window: seconds of a window. stride: seconds between the beginnings of two, `window` by default;
+            smaller ones overlap.
+        stall_after, give_up_after: seconds of silence until the event `stalled`, and until `cut`.
+        max_bytes: of packets that are held, at most. max_pixels: larger pictures are refused.
+        options: of FFmpeg's demuxer and protocol, such as {"rtsp_transport": "tcp"}.
+
+    Iterating gives `StreamWindow` and `StreamEvent`; `cut` and `ended` are the last. A last window may be
+    shorter than the others, and one that has fewer patches than `num_patches` gives all.
+
+    Raises:
+        VideoReadError: (at the first step) the source cannot be opened, or holds no video.
+        ValueError: an argument is out of range. TypeError: no such source.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | Any | Iterable[av.Packet],
+        processor: OneVisionVideoProcessor | None = None,
+        *,
+        window: float = 2.0,
+        stride: float | None = None,
+        stall_after: float = 2.0,
+        give_up_after: float = 30.0,
+        max_bytes: int = MAX_BYTES,
+        max_pixels: int = MAX_PIXELS,
+        options: dict[str, str] | None = None,
+        **settings: Any,
+    ):
+        self.processor = processor or OneVisionVideoProcessor()
+        self.window, self.stride = window, window if stride is None else stride
+        named = {"window": window, "stride": self.stride, "stall_after": stall_after}
+        for name, value in (named | {"give_up_after": give_up_after, "max_bytes": max_bytes}).items():
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be a positive number, not {value!r}")
+        self.stall_after, self.give_up_after = stall_after, give_up_after
+        self.max_bytes, self.max_pixels = max_bytes, max_pixels
+        unknown = settings.keys() - OneVisionVideoProcessor.valid_kwargs.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"CodecStream and its processor have no arguments {sorted(unknown)}")
+        self._settings = self.processor.resolve_settings(settings)
+        sampling = self._settings["SamplingSettings"]
+        if sampling.timestamps is not None or sampling.start is not None or sampling.end is not None:
+            raise ValueError(
+                "timestamps, start and end are a file's: a stream is cut by `window` and `stride`"
+            )
+        self._source = PacketSource(source, options or {}, max_bytes, give_up_after)
+        self._head: StreamHead | None = None
+        self._segment: _Segment | None = None
+        self._segments = 0
+        self._format: bytes | str | None = None
+        self._last_dts: int | None = None
+        self._in_damage = False
+
+    def __enter__(self) -> "CodecStream":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading. A read that blocks ends when its source does, or after `give_up_after` seconds."""
+        self._source.close()
+
+    @property
+    def held_bytes(self) -> int:
+        """Of packets, in windows and waiting."""
+        return self._source.held_bytes + (self._segment.bytes if self._segment else 0)
+
+    def __iter__(self) -> Iterator[StreamWindow | StreamEvent]:
+        self._source.start()
+        try:
+            yield from self._items()
+        finally:  # also where the reader stops before the end: the source's thread would wait for room
+            self.close()
+
+    def _items(self) -> Iterator[StreamWindow | StreamEvent]:
+        heard, stalled = time.monotonic(), False
+        while True:
+            silent = time.monotonic() - heard
+            wait = (
+                self.give_up_after - silent if stalled else min(self.stall_after, self.give_up_after) - silent
+            )
+            message = self._source.get(max(wait, 0.0))
+            if message is None:
+                silent = time.monotonic() - heard
+                if silent >= self.give_up_after:
+                    yield from self._flush()
+                    yield self._event("cut", f"nothing has come for {silent:.1f} s")
+                    return
+                if not stalled and silent >= self.stall_after:
+                    stalled = True
+                    yield self._event("stalled", f"nothing has come for {silent:.1f} s")
+                continue
+            heard, stalled = time.monotonic(), False
+            if isinstance(message, StreamEnd):
+                yield from self._flush()
+                yield self._event(message.kind, message.reason)
+                return
+            if isinstance(message, StreamHead):
+                if self._segment is not None:
+                    yield from self._restart("changed", f"packets of another stream, {message.codec}")
+                self._head, self._format = message, None
+                continue
+            yield from self._take(message)
+
+    # -- packets --
+
+    def _take(self, packet: av.Packet) -> Iterator[StreamWindow | StreamEvent]:
+        """One more packet, and what it brings."""
+        assert self._head is not None
+        if packet.is_corrupt and not self._in_damage:
+            yield self._event("damaged", f"a packet at {_seconds(packet)} is incomplete")
+        self._in_damage = bool(packet.is_corrupt)
+        if self._jumps(packet):
+            yield from self._restart(
+                "jumped", f"from {self._last_dts} to {packet.dts} of 1/{_rate(packet)} s"
+            )
+        self._last_dts = packet.dts if packet.dts is not None else self._last_dts
+        if packet.is_keyframe:
+            yield from self._look_at(packet)
+        if self._segment is None:
+            return
+        if self._segment.bytes + packet.size > self.max_bytes:
+            held, seconds = self._segment.bytes, self._segment.span
+            reason = f"{held} bytes over {seconds:.1f} s are held and {packet.size} come"
+            yield from self._restart("overrun", f"{reason}, max_bytes={self.max_bytes}")
+            if not packet.is_keyframe or packet.size > self.max_bytes:
+                return
+            yield from self._look_at(packet)
+        self._segment.add(packet)
+        while (due := self._segment.due(self.window, self.stride)) is not None:
+            yield from self._give(due)
+
+    def _jumps(self, packet: av.Packet) -> bool:
+        if self._last_dts is None or packet.dts is None or self._head is None:
+            return False
+        step = (packet.dts - self._last_dts) * self._head.time_base
+        return step < 0 or step > max(MAX_GAP, self.window, self.give_up_after)
+
+    def _look_at(self, keyframe: av.Packet) -> Iterator[StreamWindow | StreamEvent]:
+        """Begin a segment, the first one or one of another format."""
+        assert self._head is not None
+        if keyframe.pts is None:
+            reason = "its packets carry no times: a stream needs a container that has them, such as MPEG-TS"
+            if self._segment is None and not self._segments:
+                raise VideoReadError(self._head.name, reason)
+            yield self._event("damaged", reason)
+            return
+        found = picture_format(self._head, keyframe, self.max_pixels)
+        if found is not None and self._format not in (None, found):
+            if isinstance(found, bytes):
+                self._head = dataclasses.replace(self._head, extradata=found)
+                reason = "other parameter sets"
+            else:
+                reason = f"pictures of {found} instead of {self._format!s}"
+            reason += f" from {_seconds(keyframe)} on"
+            if self._segment is not None:
+                yield from self._restart("changed", reason)
+            else:
+                yield self._event("changed", reason)
+        if found is not None:
+            self._format = found
+        if self._segment is None:
+            self._segment = _Segment(self._head, keyframe.pts)
+
+    def _restart(self, kind: str, reason: str) -> Iterator[StreamWindow | StreamEvent]:
+        """Give what is there, tell why, and begin a new segment at the next keyframe."""
+        if kind != "overrun":
+            yield from self._flush()
+        yield self._event(kind, reason)
+        self._segment, self._last_dts = None, None
+        self._segments += 1
+
+    # -- windows --
+
+    def _flush(self) -> Iterator[StreamWindow | StreamEvent]:
+        """The windows that were begun when the stream ended or changed."""
+        segment = self._segment
+        while segment is not None and (due := segment.rest(self.window, self.stride)) is not None:
+            yield from self._give(due)
+
+    def _give(self, due: tuple[float, float]) -> Iterator[StreamWindow | StreamEvent]:
+        """The window between two times, if it has pictures and they can be decoded."""
+        assert self._segment is not None
+        segment, began = self._segment, time.perf_counter()
+        begin, finish = due
+        reader: PacketReader | None = None
+        try:
+            found_reader = PacketReader(
+                segment.head, segment.packets, origin=segment.origin, max_pixels=self.max_pixels
+            )
+            if not found_reader.told_times:
+                raise VideoReadError(found_reader.name, "its pictures' times are not distinct")
+            reader = found_reader
+            times = reader.timestamps
+            inside = np.flatnonzero((times >= begin - EPSILON) & (times < finish - EPSILON))
+            if len(inside):
+                first, last = float(times[inside[0]]), float(times[inside[-1]])
+                found = self.processor.process_reader(reader, self._bounded(reader, first, last, len(inside)))
+                seconds = time.perf_counter() - began
+                yield self._window(found, segment, first, last, finish, seconds)
+        except VideoReadError as error:
+            yield self._event("damaged", f"no window from {begin:g} to {finish:g} s: {error.reason}")
+        segment.advance(reader, begin + self.stride)
+
+    def _bounded(self, reader: PacketReader, first: float, last: float, count: int) -> dict[str, Any]:
+        """The settings of a window; a short one may have fewer patches than are asked for."""
+        settings = dict(self._settings)
+        sampling = settings["SamplingSettings"]
+        if count == 1:
+            sampling = SamplingSettings(timestamps=(first,))
+        else:
+            sampling = dataclasses.replace(sampling, start=first, end=last)
+        settings["SamplingSettings"], budget = sampling, settings["BudgetSettings"]
+        if budget.num_patches is not None and sampling.fps is None:
+            layout = frame_layout(reader.height, reader.width, settings)
+            there = min(count, sampling.num_frames) * layout.patches_per_frame
+            budget = dataclasses.replace(budget, num_patches=min(budget.num_patches, there))
+        settings["BudgetSettings"] = budget
+        return settings
+
+    def _window(
+        self,
+        found: dict[str, Any],
+        segment: "_Segment",
+        first: float,
+        last: float,
+        finish: float,
+        seconds: float,
+    ) -> StreamWindow:
+        selection: Selection = found["selection"]
+        selection = dataclasses.replace(selection, frame_ids=selection.frame_ids + segment.first_frame)
+        count = len(found["positions"])
+        inputs = BatchFeature(
+            {
+                "pixel_values_videos": torch.from_numpy(found["patches"])[None],
+                "patch_positions": torch.from_numpy(found["positions"])[None],
+                "pixel_attention_mask": torch.ones((1, count), dtype=torch.bool),
+            }
+        )
+        delay = max(0.0, segment.latest - last)
+        return StreamWindow(inputs, selection, first, last, self._segments, delay, seconds)
+
+    def _event(self, kind: str, reason: str) -> StreamEvent:
+        assert kind in EVENTS
+        return StreamEvent(kind, " ".join(reason.split()), self._segments)
+
+
+class _Segment:
+    """Packets of one format whose times go on: those of the window that is waited for, and before them back
+    to the keyframe from which the picture before the window can be decoded (a signal may compare with it)."""
+
+    def __init__(self, head: StreamHead, origin: int):
+        self.head, self.origin = head, origin
+        self.packets: list[HeldPacket] = []
+        self.bytes = 0
+        self.first_frame = 0  # number of the first picture that is held
+        self.begin = 0.0  # of the window that is waited for, in seconds from the origin
+        self._recent: deque[int] = deque(maxlen=MAX_REORDER + 1)
+
+    def add(self, packet: av.Packet) -> None:
+        if packet.pts is None and packet.dts is None:
+            return
+        held = HeldPacket(packet, self.head.codec)
+        self.packets.append(held)
+        self.bytes += held.size
+        self._recent.append(held.pts)
+
+    def _seconds(self, pts: int) -> float:
+        return (pts - self.origin) * self.head.time_base
+
+    @property
+    def newest(self) -> float:
+        """Seconds up to which all pictures are known to be here."""
+        last = self.packets[-1]
+        if last.dts is not None:
+            return self._seconds(last.dts)
+        # Without decoding times: no picture is shown before one that came so many pictures earlier.
+        return self._seconds(min(self._recent)) if len(self._recent) > MAX_REORDER else -np.inf
+
+    @property
+    def latest(self) -> float:
+        """When the newest picture that has come is shown."""
+        return self._seconds(max(self._recent))
+
+    @property
+    def span(self) -> float:
+        first, last = (self.packets[0], self.packets[-1]) if self.packets else (None, None)
+        return self._seconds(last.pts) - self._seconds(first.pts) if first and last else 0.0
+
+    def due(self, window: float, stride: float) -> tuple[float, float] | None:
+        """(begin, end) of the next window, if all its pictures are here."""
+        end = self.begin + window
+        return (self.begin, end) if self.newest >= end - EPSILON else None
+
+    def rest(self, window: float, stride: float) -> tuple[float, float] | None:
+        """(begin, end) of the next window, if a picture of it is here."""
+        latest = max((self._seconds(held.pts) for held in self.packets), default=-np.inf)
+        return (self.begin, self.begin + window) if latest >= self.begin - EPSILON else None
+
+    def advance(self, reader: PacketReader | None, begin: float) -> None:
+        """Wait for the window from `begin` on; let go of what it does not need."""
+        self.begin = begin
+        if reader is None:
+            return
+        times = reader.timestamps
+        before = np.flatnonzero(times < begin - EPSILON)
+        if not len(before):
+            return
+        needed = int(reader.index.pts[before[-1]])
+        entries = [
+            place for place, held in enumerate(self.packets) if held.is_keyframe and held.pts <= needed
+        ]
+        if entries and entries[-1]:
+            entry = entries[-1]
+            self.first_frame += int((reader.index.pts < self.packets[entry].pts).sum())
+            self.bytes -= sum(held.size for held in self.packets[:entry])
+            del self.packets[:entry]
+
+
+def _seconds(packet: av.Packet) -> str:
+    return "an unknown time" if packet.pts is None else f"{float(packet.pts * (packet.time_base or 1)):.3f} s"
+
+
+def _rate(packet: av.Packet) -> int:
+    return packet.time_base.denominator if packet.time_base else 1

@@ -1,0 +1,154 @@
+"""A stretch of a stream's packets, held in memory, behind the interface of `VideoReader`.
+
+A file and a stream give the same packets, so what is selected of a stretch of them can only be the same if
+the same code does it: `PacketReader` is a `VideoReader` whose demuxer reads a list.
+"""
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import av
+import numpy as np
+from av.codec.context import Flags2
+
+from ..modeling.video_demuxer import NO_TIME, Demuxer, PacketTable, packet_row, padded_packet
+from ..modeling.video_reader import VideoReader
+from ..modeling.video_source import reporting
+
+
+@dataclass(frozen=True)
+class StreamHead:
+    """What is known of a stream beside its packets.
+
+    name: for messages. codec: FFmpeg's name (h264, hevc...). decoder: the decoder's. extradata: the codec's
+    header. time_base: seconds of a unit of time. rate: mean frames a second, 0 where nobody knows.
+    pixel_shape: width of a pixel over its height. rotation: degrees counter-clockwise from stored to
+    displayed.
+    """
+
+    name: str
+    codec: str
+    decoder: str
+    extradata: bytes
+    time_base: float
+    rate: float = 0.0
+    pixel_shape: float = 1.0
+    rotation: int = 0
+
+
+class HeldPacket:
+    """A copy of a packet, and the row that `packet_row` made of it (decoding writes over its times)."""
+
+    def __init__(self, packet: av.Packet, codec: str):
+        content = bytes(packet)
+        self.row = packet_row(packet, codec == "vp8" and not content[0] >> 4 & 1)
+        self.packet = padded_packet(content)
+
+    @property
+    def pts(self) -> int:
+        return self.row[0]
+
+    @property
+    def dts(self) -> int | None:
+        return None if self.row[1] == NO_TIME else self.row[1]
+
+    @property
+    def size(self) -> int:
+        return self.row[2]
+
+    @property
+    def is_keyframe(self) -> bool:
+        return bool(self.row[3])
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Stands where a `VideoReader` has its file."""
+
+    name: str
+    is_shared = False
+
+
+class HeldPackets(Demuxer):
+    """A demuxer of packets that are in memory, with a decoder of its own."""
+
+    def __init__(
+        self, head: StreamHead, packets: Sequence[HeldPacket], max_pixels: int, motion_vectors: bool = False
+    ):
+        self.file: Any = _Held(head.name)
+        self.max_pixels = max_pixels
+        self.position = 0
+        self.context = new_decoder(head, max_pixels)
+        if motion_vectors:
+            self.context.flags2 |= Flags2.export_mvs
+        self._packets = iter([held.packet for held in packets])
+
+    def close(self) -> None:
+        self._packets = iter(())
+
+
+def new_decoder(head: StreamHead, max_pixels: int) -> Any:
+    """A decoder that has seen nothing of its stream."""
+    context: Any = av.CodecContext.create(head.decoder, "r")
+    context.extradata = head.extradata
+    context.thread_type = "SLICE"
+    context.options = {"max_pixels": str(max_pixels)}
+    if head.codec == "h264":
+        # A container's decoder has seen how far pictures are re-ordered. This one has not, and would drop
+        # what comes too late; when strict it waits as long as the stream's level allows.
+        context.options |= {"strict": "strict"}
+    return context
+
+
+class PacketReader(VideoReader):
+    """Frames of packets that begin with a keyframe, in the order of decoding.
+
+    Args:
+        head: of their stream.
+        packets: each with data and a time.
+        origin: the time (pts) from which `timestamps` count; the first frame's by default.
+
+    Raises:
+        VideoReadError: none of them can be shown, or frames are too large.
+    """
+
+    def __init__(
+        self, head: StreamHead, packets: Sequence[HeldPacket], *, origin: int | None = None, max_pixels: int
+    ):
+        self.max_pixels = max_pixels
+        self._head, self._held = head, list(packets)
+        self._file: Any = _Held(head.name)
+        self.name, self.codec, self.extradata = head.name, head.codec, head.extradata
+        self._time_base, self._average_rate = head.time_base, head.rate
+        self._pixel_shape = head.pixel_shape
+        rows = array("q")
+        for held in self._held:
+            rows.extend(held.row)
+        self._table = PacketTable.of(rows)
+        with reporting(self.name):
+            self._build_index()
+        self.origin = int(self.index.pts[0]) if origin is None else origin
+
+    @property
+    def rotation(self) -> int:
+        return self._head.rotation
+
+    @cached_property
+    def timestamps(self) -> np.ndarray:
+        return (self.index.pts - self.origin) * self._time_base
+
+    @property
+    def fps(self) -> float:
+        span = float(self.timestamps[-1] - self.timestamps[0])
+        return (len(self) - 1) / span if span > 0 else self._average_rate
+
+    @property
+    def told_times(self) -> bool:
+        """Whether the frames' times are those of the packets, and not made up from their order."""
+        return self._time_base == self._head.time_base
+
+    def _demux(self, motion_vectors: bool = False) -> Demuxer:
+        return HeldPackets(self._head, self._held, self.max_pixels, motion_vectors)

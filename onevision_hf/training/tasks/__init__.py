@@ -1,0 +1,1 @@
+"""A training task each: its config, its samples, its losses, its memory plan, its exporter."""

@@ -1,0 +1,335 @@
+"""The multimodal model learns to answer: conversations in packs, a loss on the answers alone.
+
+The published recipe: `llava_next/scripts/pretrain_ov_encoder.sh` and `sft_ov_encoder.sh` of
+EvolvingLMMs-Lab/OneVision-Encoder: the connector first, then all parts with a lower rate for the tower.
+
+Shapes: L tokens of a pack, sum N patches of its images (or videos), C*p*p values of a patch.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoProcessor
+
+from ...data.conversations import open_conversations
+from ...data.labelled import Rows
+from ...data.sources import MediaError
+from ...modeling.configuration_onevision_vl import OneVisionVLConfig
+from ...modeling.modeling_onevision_vl import OneVisionVLForConditionalGeneration
+from ...modeling.processing_onevision_vl import NOT_LEARNED
+from ...objectives.cluster_sampling import derive_key
+from ...objectives.collectives import Processes
+from ..config import ConfigError, TrainConfig
+from ..loader import Stream
+from ..sampler import MODEL, Order
+from ..transforms import Sample
+from .packing import Measurer, measure, pack
+from .task import Inputs, Stack
+
+NAME = "vl"
+PARTS = {"vision_tower": "tower_lr", "connector": "connector_lr", "language_model": "llm_lr"}
+KINDS = {"image": "pixel_values", "video": "pixel_values_videos"}
+LENGTHS = "lengths.npz"
+
+
+class PackedRows:
+    """Packs of conversations by number."""
+
+    classes: int | None = None
+
+    def __init__(self, rows: Any, packs: list[np.ndarray]):
+        self.rows, self.packs = rows, packs
+
+    def __len__(self) -> int:
+        return len(self.packs)
+
+    def __getitem__(self, index: int) -> "Pack":
+        return Pack(self.rows, self.packs[int(index)])
+
+
+class Pack:
+    """Conversations that share a row of the batch; read when a view asks."""
+
+    def __init__(self, rows: Any, numbers: np.ndarray):
+        self.rows, self.numbers = rows, numbers
+        self.key = "+".join(str(number) for number in numbers.tolist())
+
+
+class PackView:
+    """One pack as arrays: `input_ids`, `labels`, `position_ids` (L,), which start anew with every
+    conversation, and of each kind of media the patches, positions and lengths of the items.
+
+    `sizes` counts what each array holds of this pack, since a batch of packs is padded.
+    """
+
+    def __init__(self, processor: Any, vl: Any):
+        self.processor, self.vl = processor, vl
+
+    def __call__(self, row: Pack, rng: np.random.Generator | None, position: int) -> Sample:
+        read = [self._read(row.rows[int(number)]) for number in row.numbers]
+        ids = torch.cat([one["input_ids"] for one in read])
+        if len(ids) > self.vl.token_budget:
+            raise MediaError(
+                f"{len(ids)} tokens, more than vl.token_budget = {self.vl.token_budget}: raise it, or lower "
+                "num_frames, num_patches, keep_ratio or max_pixels in vl.settings"
+            )
+        sample: Sample = {
+            "input_ids": ids.numpy(),
+            "labels": torch.cat([one["labels"] for one in read]).numpy(),
+            "position_ids": torch.cat([torch.arange(len(one["input_ids"])) for one in read]).numpy(),
+        }
+        sizes = [len(ids)]
+        values = 3 * self.processor.image_processor.patch_size**2
+        for kind, pixels in KINDS.items():
+            own = [one for one in read if pixels in one]
+            patches = [one[pixels] for one in own] or [torch.zeros(0, values)]
+            positions = [one[f"{kind}_patch_positions"] for one in own] or [torch.zeros(0, 3).long()]
+            counts = [one[f"{kind}_cu_seqlens"].diff() for one in own] or [torch.zeros(0)]
+            sample[pixels] = torch.cat(patches).numpy()
+            sample[f"{kind}_patch_positions"] = torch.cat(positions).numpy()
+            sample[f"{kind}_counts"] = torch.cat(counts).long().numpy()
+            sizes += [len(sample[pixels]), len(sample[f"{kind}_counts"])]
+        return {**sample, "sizes": np.array(sizes, np.int64)}
+
+    def _read(self, conversation: Any) -> dict[str, Tensor]:
+        try:
+            return self.processor.encode_dialogue(
+                conversation.messages, plain=self.vl.prompt == "plain", **self.vl.settings
+            )
+        except ValueError as error:
+            if hasattr(error, "path"):  # VideoReadError names its file
+                raise
+            raise MediaError(f"{conversation.key}: {error}") from error
+
+
+class VLLearner(nn.Module):
+    """The model over packs: the summed loss of the answers, in one call for DDP and FSDP."""
+
+    def __init__(self, vl: nn.Module, trains_media: bool):
+        super().__init__()
+        self.vl: Any = vl
+        self.trains_media = trains_media
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Loss (), in float32, summed over the tokens that are learned."""
+        text, media = unpadded(inputs[NAME])
+        labels = text["labels"]
+        # Position i says what comes at i + 1; the first token of a conversation is nobody's answer.
+        asked = (labels[1:] != NOT_LEARNED).nonzero()[:, 0]
+        logits = self.vl(
+            input_ids=text["input_ids"][None],
+            position_ids=text["position_ids"][None],
+            use_cache=False,
+            logits_to_keep=asked,
+            **media,
+        ).logits[0]
+        loss = nn.functional.cross_entropy(logits.float(), labels[1:][asked], reduction="sum")
+        return loss if media or not self.trains_media else loss + self._nothing(labels.device)
+
+    def _nothing(self, device: torch.device) -> Tensor:
+        """Zero, with a gradient (of zero) for every weight that sees media: a process whose packs hold words
+        alone would otherwise keep the others waiting."""
+        model: Any = self.vl.get_base_model() if hasattr(self.vl, "get_base_model") else self.vl
+        if any(p.requires_grad for p in model.vision_tower.parameters()):
+            picture = smallest_picture(model.config, device)
+            seen = model.get_image_features(*picture).pooler_output[0]
+        else:
+            width = model.config.vision_config.hidden_size
+            seen = model.connector(torch.zeros(model.connector.block, width, device=device))
+        return (seen * 0).sum()
+
+
+class VLTask:
+    """See `tasks.Task`."""
+
+    auto_class = "AutoModelForImageTextToText"
+    units = ("packs", "tokens")
+
+    def __init__(self, config: TrainConfig, rows: Mapping[str, Rows]):
+        vl = config.vl
+        if config.validation.every:
+            raise ConfigError("validation.every is for encoders: a multimodal model has `onevision eval`")
+        self.config, self.vl = config, vl
+        try:
+            self.model_config: Any = AutoConfig.from_pretrained(vl.model)
+        except OSError as error:
+            raise ConfigError(
+                f"vl.model is {vl.model!r}, and no model can be read there: `onevision assemble` puts one "
+                f"together ({error})"
+            ) from error
+        if not isinstance(self.model_config, OneVisionVLConfig):
+            raise ConfigError(
+                f"vl.model is a {self.model_config.model_type}, expected {OneVisionVLConfig.model_type}: "
+                "put one together with `onevision assemble`"
+            )
+        self.processor: Any = AutoProcessor.from_pretrained(vl.model)
+        conversations = rows.get(NAME) or open_conversations(vl.source, vl.media_root)
+        measurer = Measurer(self.processor, vl.prompt == "plain", vl.settings)
+        self.lengths = measure(conversations, measurer, Path(config.out) / LENGTHS)
+        packs = pack(self.lengths, vl.token_budget, config.seed)
+        self.packed = PackedRows(conversations, packs)
+        packed: Any = self.packed
+        view = PackView(self.processor, vl)
+        order = Order(len(packed), config.seed, 0)
+        self.streams = [Stream(NAME, packed, view, vl.batch_size, order)]
+        self.weights = {NAME: 1.0}
+        self.learning_rates = {part: getattr(vl, rate) for part, rate in PARTS.items()}
+        self.sharded: dict[str, Any] = {}
+        self._last: dict[str, Tensor] = {}
+
+    def build(self) -> None:
+        """Load the model; the same new weights (of LoRA) on any number of processes."""
+        torch.manual_seed(derive_key(MODEL, self.config.seed) % 2**63)
+        # Float32 whatever the file holds: bfloat16 weights would swallow most small updates.
+        model = OneVisionVLForConditionalGeneration.from_pretrained(self.vl.model, dtype=torch.float32)
+        self.generation_config = model.generation_config
+        self._freeze(model)
+        if self.learning_rates["vision_tower"] > 0:
+            freeze_unread(model)
+        if self.config.optim.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        learner: nn.Module = model
+        if self.vl.lora_rank:
+            learner = with_adapter(model, self.vl)
+        trained = max(self.vl.tower_lr, self.vl.connector_lr) > 0
+        self.model = VLLearner(learner, trains_media=trained)
+
+    def _freeze(self, model: nn.Module) -> None:
+        for part, rate in self.learning_rates.items():
+            getattr(model, part).requires_grad_(rate > 0)
+
+    def prepare(self, inputs: Inputs, key: int) -> Tensor:
+        """How many tokens all processes learn in this micro-batch, ()."""
+        tensors = inputs[NAME]
+        real = torch.arange(tensors["labels"].shape[1], device=tensors["labels"].device)
+        mask = (real < tensors["sizes"][:, :1]) & (tensors["labels"] != NOT_LEARNED)
+        return Processes.of(None).all_reduce_(mask.sum().float())
+
+    def losses(self, outputs: Tensor, prepared: Tensor) -> dict[str, Tensor]:
+        processes = Processes.of(None)
+        mean = processes.all_reduce_(outputs.detach().clone()) / prepared
+        self._last = {"tokens_learned": prepared}
+        # The value is the mean of all processes, the gradient that of this one's part of it.
+        return {NAME: mean + (outputs - outputs.detach()) * processes.size / prepared}
+
+    def metrics(self) -> dict[str, Tensor]:
+        return {f"{NAME}/{name}": value for name, value in self._last.items()}
+
+    def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        raise ConfigError("a multimodal model is not validated by neighbours: use `onevision eval`")
+
+    def memory(self, processes: int) -> dict[str, int]:
+        return {}
+
+    def parameters(self) -> dict[str, int]:
+        return self._count(trained=False)
+
+    def trained(self) -> int:
+        """How many have a gradient, the layers of the tower that no feature depends on among them."""
+        return sum(self._count(trained=True).values())
+
+    def _count(self, trained: bool) -> dict[str, int]:
+        """Of each part, and of the adapter with its copy of the connector."""
+        with torch.device("meta"):
+            outline: nn.Module = OneVisionVLForConditionalGeneration(self.model_config)
+            self._freeze(outline)
+            if self.vl.lora_rank:
+                outline = with_adapter(outline, self.vl)
+        found = dict.fromkeys([*PARTS, *(["adapter"] if self.vl.lora_rank else [])], 0)
+        for name, parameter in outline.named_parameters():
+            added = ".lora_" in name or ".modules_to_save." in name
+            part = "adapter" if added else name.removeprefix("base_model.model.").partition(".")[0]
+            found[part] += parameter.numel() if parameter.requires_grad or not trained else 0
+        return found
+
+    def stacks(self) -> list[Stack]:
+        """The language model's layers, and the tower's where they keep anything for a backward pass."""
+        text, tower = self.model_config.text_config, self.model_config.vision_config
+        tokens, layers = self.vl.token_budget, layers_of(tower)
+        found = [Stack(NAME, self.vl.batch_size, tokens, text.hidden_size, layers_of(text))]
+        if self.vl.tower_lr:
+            patches = tokens * self.model_config.merge_size**2
+            found.append(Stack(NAME, self.vl.batch_size, patches, tower.hidden_size, layers))
+        return found
+
+    def export(self, folder: Path, state: Mapping[str, Tensor]) -> None:
+        tensors = {key.removeprefix("vl."): value for key, value in state.items()}
+        if self.vl.lora_rank:
+            adapted: Any = self.model.vl
+            adapted.save_pretrained(folder, state_dict=tensors)
+        else:
+            with torch.device("meta"):
+                model = OneVisionVLForConditionalGeneration(self.model_config)
+            model.generation_config = self.generation_config
+            model.save_pretrained(folder, state_dict=tensors)
+        self.processor.save_pretrained(folder)
+
+
+def layers_of(config: Any) -> int:
+    return getattr(config, "num_hidden_layers", None) or config.depth  # Qwen's tower has another name for it
+
+
+def unpadded(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The packs of a batch one after another: text (sum L,), and what the model takes of media."""
+    sizes = tensors["sizes"].tolist()
+
+    def joined(name: str, column: int) -> Tensor:
+        return torch.cat([row[: size[column]] for row, size in zip(tensors[name], sizes, strict=True)])
+
+    text = {name: joined(name, 0) for name in ("input_ids", "labels", "position_ids")}
+    media: dict[str, Tensor] = {}
+    for number, (kind, pixels) in enumerate(KINDS.items()):
+        if not any(size[1 + 2 * number] for size in sizes):
+            continue
+        counts = joined(f"{kind}_counts", 2 + 2 * number)
+        media[pixels] = joined(pixels, 1 + 2 * number)
+        media[f"{kind}_patch_positions"] = joined(f"{kind}_patch_positions", 1 + 2 * number)
+        media[f"{kind}_cu_seqlens"] = nn.functional.pad(counts.cumsum(0), (1, 0)).int()
+    return text, media
+
+
+def freeze_unread(model: OneVisionVLForConditionalGeneration) -> None:
+    """Take out of the training what no feature depends on: the layers after the one that is read, heads.
+
+    Otherwise processes would wait for gradients that never come. Found by one backward pass.
+    """
+    found: Any = model.get_image_features(*smallest_picture(model.config, torch.device("cpu")))
+    found.pooler_output[0].sum().backward()
+    for parameter in model.vision_tower.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+    model.zero_grad()
+
+
+def smallest_picture(config: OneVisionVLConfig, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """What `get_image_features` takes of one black picture of one block of patches."""
+    side = max(config.merge_size, getattr(config.vision_config, "spatial_merge_size", 1))
+    places = [(0, h, w) for h in range(side) for w in range(side)]
+    return (
+        torch.zeros(side**2, 3 * config.vision_patch_size**2, device=device),
+        torch.tensor(places, device=device),
+        torch.tensor([0, side**2], dtype=torch.int32, device=device),
+    )
+
+
+def with_adapter(model: nn.Module, vl: Any) -> nn.Module:
+    """Low-rank matrices beside the language model's own, through peft; the connector is kept whole."""
+    from peft import LoraConfig, get_peft_model
+
+    trained = vl.connector_lr > 0
+    config = LoraConfig(
+        r=vl.lora_rank,
+        lora_alpha=vl.lora_alpha,
+        lora_dropout=vl.lora_dropout,
+        target_modules=vl.lora_target,
+        modules_to_save=["connector"] if trained else None,
+    )
+    adapted: Any = get_peft_model(model, config)  # type: ignore[arg-type]
+    adapted.peft_config["default"].base_model_name_or_path = vl.model
+    return adapted
+
+
+__all__ = ["VLTask"]
