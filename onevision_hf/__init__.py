@@ -29,6 +29,7 @@ from onevision_hf.modeling.modeling_onevision_vl import OneVisionVLForConditiona
 from onevision_hf.modeling.modeling_openvision3 import MissingVAEError, OpenVision3Model
 from onevision_hf.modeling.patch_selection import Selection, select_patches
 from onevision_hf.modeling.processing_onevision_vl import OneVisionVLProcessor
+from onevision_hf.modeling.video_pipeline import refuse_old_pipeline
 from onevision_hf.modeling.video_processing_onevision import OneVisionVideoProcessor
 from onevision_hf.modeling.video_processing_onevision_vl import OneVisionVLVideoProcessor, VideoPatches
 from onevision_hf.modeling.video_reader import VideoReader, VideoReadError
@@ -42,6 +43,7 @@ AutoModel.register(OneVisionConfig, OneVisionModel)
 AutoModelForVideoClassification.register(OneVisionConfig, OneVisionForVideoClassification)
 AutoImageProcessor.register(OneVisionConfig, image_processor_classes={"torchvision": OneVisionImageProcessor})
 AutoVideoProcessor.register(OneVisionConfig, OneVisionVideoProcessor)
+refuse_old_pipeline(OneVisionConfig.model_type)
 AutoConfig.register(OpenVision3Config.model_type, OpenVision3Config)
 AutoModel.register(OpenVision3Config, OpenVision3Model)
 AutoImageProcessor.register(

@@ -15,7 +15,13 @@ from PIL import Image
 from vae import tiny_vae
 from vl_tiny import tiny_model, tiny_processor
 
-from onevision_hf import OneVisionConfig, OneVisionModel, bundled_clip
+from onevision_hf import (
+    OneVisionConfig,
+    OneVisionForVideoClassification,
+    OneVisionModel,
+    OneVisionVideoProcessor,
+    bundled_clip,
+)
 from onevision_hf.cli import main
 
 FIXTURES = Path(__file__).with_name("fixtures")
@@ -60,6 +66,10 @@ def _clustering(folder: Path) -> Names:
 def _encoder_page(folder: Path) -> Names:
     _encoder(folder / "folder")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 56, 84, 3), np.uint8)
+    torch.manual_seed(0)
+    config = OneVisionConfig.tiny(id2label={0: "left", 1: "right"})
+    OneVisionForVideoClassification(config).save_pretrained(folder / "classifier")
+    OneVisionVideoProcessor(size=56, num_frames=8).save_pretrained(folder / "classifier")
     return {1: {"images": list(pixels)}}
 
 

@@ -17,7 +17,7 @@ from transformers.configuration_utils import PreTrainedConfig
 ROTARY_SPLIT = (4, 6, 6)
 HEAD_SIZE_STEP = 2 * sum(ROTARY_SPLIT)
 # Fields of the classifier alone, which the configuration of a published encoder does not have.
-_CLASSIFIER_DEFAULTS = {"probe_position": None, "label_smoothing": 0.0}
+_CLASSIFIER_DEFAULTS = {"probe_position": None, "label_smoothing": 0.0, "num_frames": None}
 
 
 @strict
@@ -51,6 +51,8 @@ class OneVisionConfig(PreTrainedConfig):
             from there. `None` is the published head, which does not.
         label_smoothing (`float`, defaults to 0.0): share of the target that the loss of
             [`OneVisionForVideoClassification`] spreads over all classes.
+        num_frames (`int` or `None`, defaults to `None`): frames that transformers' video classification
+            pipeline asks the video processor for; `None` is the processor's own. Nothing else reads it.
 
     Raises the library's strict dataclass errors for a wrong type, a head size that cannot be split, a patch
     size that does not divide `image_size`, an unknown norm or a size that is not positive.
@@ -75,6 +77,7 @@ class OneVisionConfig(PreTrainedConfig):
     use_head: bool = True
     probe_position: list[int | float] | tuple[int | float, ...] | None = None
     label_smoothing: float | int = 0.0
+    num_frames: int | None = None
 
     def save_pretrained(self, save_directory: str | PathLike, *args: Any, **kwargs: Any) -> Any:
         """Write `config.json`; its `auto_map` names no code that stayed behind where the configuration came
@@ -104,8 +107,13 @@ class OneVisionConfig(PreTrainedConfig):
             "num_hidden_layers",
             "num_attention_heads",
             "num_channels",
+            "image_size",
+            "patch_size",
+            "rope_theta",
+            "rope_temporal_size",
+            "num_frames",
         )
-        for name in (*names, "image_size", "patch_size", "rope_theta", "rope_temporal_size"):
+        for name in names:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive, got {value}")

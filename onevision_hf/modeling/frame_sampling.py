@@ -23,6 +23,7 @@ class SamplingSettings:
     fps: a rate instead of a number. timestamps: seconds instead, of which each shows the frame that is on
     screen.
     start, end: seconds between which frames are taken.
+    do_sample_frames: False takes every frame instead, between `start` and `end` where they are set.
     """
 
     num_frames: int = 64
@@ -31,6 +32,7 @@ class SamplingSettings:
     timestamps: tuple[float, ...] | None = None
     start: float | None = None
     end: float | None = None
+    do_sample_frames: bool = True
 
     def __post_init__(self) -> None:
         count = self.num_frames
@@ -48,6 +50,12 @@ class SamplingSettings:
             raise ValueError(f"sampling={self.sampling!r} does not go with fps or timestamps")
         if self.start is not None and self.end is not None and not self.start < self.end:
             raise ValueError(f"start={self.start} is not before end={self.end}")
+        if not isinstance(self.do_sample_frames, bool):
+            raise ValueError(f"do_sample_frames must be True or False, not {self.do_sample_frames!r}")
+
+    def num_sampled(self, num_available: int) -> int:
+        """How many of `num_available` frames are taken, where no times are asked for."""
+        return min(num_available, self.num_frames) if self.do_sample_frames else num_available
 
     @property
     def needs_times(self) -> bool:
@@ -67,6 +75,8 @@ def sample_frames(reader: VideoReader | FrameSequence, settings: SamplingSetting
     if settings.timestamps is not None:
         return _at_times(reader, settings.timestamps)
     first, last = _range(reader, settings)
+    if not settings.do_sample_frames:
+        return np.arange(first, last + 1)
     if settings.fps is not None:
         begin, finish = float(reader.timestamps[first]), float(reader.timestamps[last])
         times = begin + np.arange(int((finish - begin) * settings.fps + 1e-6) + 1) / settings.fps

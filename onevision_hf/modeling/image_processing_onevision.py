@@ -20,6 +20,7 @@ from transformers.processing_utils import ImagesKwargs
 from .frame_geometry import FrameGeometry
 from .patch_inputs import cut_patches, grid_positions
 from .pretrained_settings import read_with_model_settings
+from .video_pipeline import TASK, no_image_processor
 
 if TYPE_CHECKING:
     # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
@@ -75,7 +76,13 @@ class OneVisionImageProcessor(TorchvisionBackend):
     def get_image_processor_dict(
         cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Settings of the folder; the patch size is that of the model beside them."""
+        """Settings of the folder; the patch size is that of the model beside them.
+
+        Raises:
+            ImportError: transformers' pipeline asks for the processor to classify videos with.
+        """
+        if kwargs.get("_from_pipeline") == TASK:
+            raise no_image_processor()
         return read_with_model_settings(
             super().get_image_processor_dict, pretrained_model_name_or_path, ("patch_size",), **kwargs
         )

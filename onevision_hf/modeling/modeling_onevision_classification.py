@@ -199,16 +199,22 @@ class OneVisionForVideoClassification(OneVisionPreTrainedModel):
         Classify images, dense videos, or selected patches, padded or packed.
 
         Args:
-            labels (`torch.LongTensor` of shape (B,), *optional*): classes; -100 is left out of the loss.
+            labels (`torch.Tensor`, *optional*): of the kind that `config.problem_type` names, C labels:
+                `"single_label_classification"`, (B,) integers, -100 is left out of the loss;
+                `"multi_label_classification"`, (B, C) from 0 to 1; `"regression"`, (B, C), or (B,) for one
+                label.
 
         The others are those of [`OneVisionModel.forward`].
 
         Returns:
-            `logits` (B, C), and with labels the `loss`: cross-entropy with `config.label_smoothing`, the mean
-            over the batch.
+            `logits` (B, C), and with labels the `loss`, a mean over the batch: cross-entropy with
+            `config.label_smoothing`, binary cross-entropy over all labels, or the mean squared error. Where
+            `config.problem_type` is `None`, the first labels set it, as in transformers' own models: C = 1 is
+            a regression, integers are classes, floats and bools several labels.
 
         Raises:
-            ValueError: for inputs that do not fit together or the model.
+            ValueError: for inputs that do not fit together or the model, or labels that do not fit the
+                problem.
         """
         patches, positions, mask, cu_seqlens = prepare_patches(
             self.config,
@@ -233,12 +239,54 @@ class OneVisionForVideoClassification(OneVisionPreTrainedModel):
         logits = self.classifier(states, positions.to(states.device), mask)
         loss = None
         if labels is not None:
-            loss = nn.functional.cross_entropy(
-                logits.float(), labels.to(logits.device), label_smoothing=self.config.label_smoothing
-            )
+            loss = classification_loss(self.config, logits.float(), labels.to(logits.device))
         return ImageClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
+
+
+def classification_loss(config: OneVisionConfig, logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss of `config.problem_type`, which is set by the labels where it is None.
+
+    Args:
+        logits: (B, C) float32.
+        labels: see [`OneVisionForVideoClassification.forward`].
+
+    Raises:
+        ValueError: shape or type of the labels are of another problem, or `config.label_smoothing` is.
+    """
+    integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    problem = config.problem_type
+    if problem is None and logits.shape[1] == 1:
+        problem = "regression"
+    elif problem is None:
+        problem = "single_label_classification" if integers else "multi_label_classification"
+    found = f"found labels of shape {tuple(labels.shape)} and {labels.dtype} for {logits.shape[1]} labels"
+    if config.label_smoothing and problem != "single_label_classification":
+        raise ValueError(
+            f"label_smoothing {config.label_smoothing} is of one class a clip, not {problem}: {found}"
+        )
+    if problem == "single_label_classification":
+        if labels.shape != logits.shape[:1] or not integers:
+            raise ValueError(
+                f"{problem} takes one integer a clip, ({len(logits)},), {found}; problem_type="
+                "'multi_label_classification' or 'regression' takes others"
+            )
+        loss = nn.functional.cross_entropy(logits, labels.long(), label_smoothing=config.label_smoothing)
+    elif problem == "multi_label_classification":
+        if labels.shape != logits.shape or labels.is_complex():
+            raise ValueError(
+                f"{problem} takes a number from 0 to 1 a clip and label, {tuple(logits.shape)}, {found}"
+            )
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    else:
+        one = logits.shape[1] == 1 and labels.shape == logits.shape[:1]
+        if not (one or labels.shape == logits.shape) or labels.is_complex() or labels.dtype == torch.bool:
+            raise ValueError(f"{problem} takes a number a clip and label, {tuple(logits.shape)}, {found}")
+        loss = nn.functional.mse_loss(logits, labels.reshape(logits.shape).to(logits.dtype))
+    if config.problem_type is None:
+        config.problem_type = problem
+    return loss
 
 
 __all__ = ["OneVisionForVideoClassification"]

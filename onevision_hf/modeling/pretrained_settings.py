@@ -1,6 +1,7 @@
 """Settings of a processor from a checkpoint folder: its own file, and what only the model's `config.json`
 knows."""
 
+import warnings
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -26,13 +27,15 @@ def read_with_model_settings(
     read: Callable[..., tuple[dict[str, Any], dict[str, Any]]],
     folder: str | PathLike,
     names: tuple[str, ...],
+    weaker: tuple[str, ...] = (),
     **kwargs: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `read(folder, **kwargs)` gives, with the settings `names` taken from the model's `config.json`.
 
     `read` is a `get_..._processor_dict` of transformers. Where the folder has no processor file but the
     configuration of a OneVision encoder (at the top or as `vision_config`), the settings are those of the
-    model alone.
+    model alone. The settings `weaker` are taken from there only where the processor's file has none: where
+    both have one, the processor keeps its own and warns.
 
     Raises:
         OSError: the folder has neither, as transformers says it.
@@ -46,6 +49,14 @@ def read_with_model_settings(
             raise
         settings = {}
         unused = {name: value for name, value in kwargs.items() if name not in hub and name[0] != "_"}
+    for name in weaker:
+        if name in model and settings.setdefault(name, model[name]) != model[name]:
+            warnings.warn(
+                f"{folder}: config.json says {name}={model[name]}, the processor's file {settings[name]}. "
+                "The processor keeps its own; a pipeline of transformers asks for that of config.json. "
+                "Take it out of config.json to have one number.",
+                stacklevel=2,
+            )
     return {**settings, **{name: model[name] for name in names if name in model}}, unused
 
 

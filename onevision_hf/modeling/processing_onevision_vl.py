@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from .pretrained_settings import read_with_model_settings  # noqa: F401
     from .signal_energy import SignalSettings  # noqa: F401
     from .video_demuxer import Demuxer  # noqa: F401
+    from .video_pipeline import no_image_processor  # noqa: F401
     from .video_processing_onevision import OneVisionVideoProcessor  # noqa: F401
     from .video_source import VideoFile  # noqa: F401
 
@@ -359,7 +360,6 @@ class OneVisionVLProcessor(ProcessorMixin):
     def _split(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Settings of the text, of images and of videos; one that both kinds of media have goes to both."""
         flat = dict(kwargs)
-        flat.pop("do_sample_frames", None)  # transformers adds it beside num_frames
         nested = [flat.pop(f"{kind}_kwargs", None) or {} for kind in ("text", "images", "videos")]
         known: list[Any] = [
             TEXT_SETTINGS,

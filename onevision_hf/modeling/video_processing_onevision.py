@@ -46,12 +46,15 @@ if TYPE_CHECKING:
     from .video_source import VideoFile  # noqa: F401
 
 BUDGETS = ("num_patches", "keep_ratio")
+# What says which frames are sampled, and has no meaning where every frame is taken.
+SAMPLED_BY = ("num_frames", "sampling", "fps", "timestamps")
 
 
 class OneVisionVideoProcessorKwargs(TypedDict, total=False):
     """Arguments of `OneVisionVideoProcessor`, in the constructor, in `from_pretrained` and at the call.
 
     num_frames (`int`, default 64): frames sampled uniformly; a shorter clip gives all it has.
+    do_sample_frames (`bool`, default `True`): `False` takes every frame of a file or of a decoded clip.
     size (`int` or `dict`, default 224): the shorter side in pixels, both sides then resized to the nearest
         multiple of the patch (no crop); or {"height": h, "width": w}, multiples of the patch.
     do_center_crop (`bool`, default `False`), crop_size (`int` or `dict`, default `size`): the middle only.
@@ -68,6 +71,7 @@ class OneVisionVideoProcessorKwargs(TypedDict, total=False):
     """
 
     num_frames: int | None
+    do_sample_frames: bool | None
     size: Any
     crop_size: Any
     do_resize: bool | None
@@ -105,6 +109,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
     model_input_names = ["pixel_values_videos", "patch_positions", "pixel_attention_mask"]
 
     num_frames = 64
+    do_sample_frames = True
     size = {"shortest_edge": 224}
     crop_size = None
     default_to_square = False
@@ -151,6 +156,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
             super().get_video_processor_dict,
             pretrained_model_name_or_path,
             ("patch_size", "rope_temporal_size"),
+            ("num_frames",),
             **kwargs,
         )
         if "image_processor_type" in settings:
@@ -244,6 +250,13 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
             if name in given:
                 settings[BUDGETS[1 - BUDGETS.index(name)]] = None
         check_budget(settings["num_patches"], settings["keep_ratio"])
+        if settings["do_sample_frames"] is False:
+            if asked := [name for name in SAMPLED_BY if name in given]:
+                raise ValueError(
+                    f"do_sample_frames=False takes every frame, so {asked[0]} does not go with it: "
+                    "leave it out, or pass do_sample_frames=True"
+                )
+            settings |= dict.fromkeys(SAMPLED_BY)  # those that are stored are of no use now
         check_positive("patch_size", settings["patch_size"])
         for group in (SamplingSettings, SignalSettings, BudgetSettings):
             settings[group.__name__] = _group(group, settings)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .pretrained_settings import read_with_model_settings  # noqa: F401
     from .signal_energy import SignalSettings  # noqa: F401
     from .video_demuxer import Demuxer  # noqa: F401
+    from .video_pipeline import no_image_processor  # noqa: F401
     from .video_source import VideoFile  # noqa: F401
 
 # Mode -> frames sampled when nobody says how many: the published 64 of a selection, 8 of whole frames.
@@ -199,7 +200,7 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
         settings = self.resolve_settings({k: v for k, v in (videos_kwargs or {}).items() if k in known})
         geometry = _layout(height, width, settings)
         budget, block = settings["BudgetSettings"], settings["merge_size"] ** 2
-        frames = min(num_frames, settings["SamplingSettings"].num_frames)
+        frames = settings["SamplingSettings"].num_sampled(num_frames)
         if settings["video_mode"] == "frames":
             return frames * geometry.patches_per_frame
         if settings["video_mode"] == "both":
@@ -230,7 +231,10 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
             raise ValueError(
                 f"video_mode='frames' keeps whole frames, so {given[0]} does not go with it: give num_frames"
             )
-        if kwargs.get("num_frames") is None and self.num_frames is None:
+        sampled = kwargs.get("do_sample_frames")
+        if sampled is None:
+            sampled = self.do_sample_frames
+        if sampled and kwargs.get("num_frames") is None and self.num_frames is None:
             kwargs = {**kwargs, "num_frames": DEFAULT_FRAMES[mode]}
         settings = super().resolve_settings({**kwargs, "video_mode": mode})
         check_positive("whole_frames", settings["whole_frames"])

@@ -312,7 +312,7 @@ class CodecStream:
         settings["SamplingSettings"], budget = sampling, settings["BudgetSettings"]
         if budget.num_patches is not None and sampling.fps is None:
             layout = frame_layout(reader.height, reader.width, settings)
-            there = min(count, sampling.num_frames) * layout.patches_per_frame
+            there = sampling.num_sampled(count) * layout.patches_per_frame
             budget = dataclasses.replace(budget, num_patches=min(budget.num_patches, there))
         settings["BudgetSettings"] = budget
         return settings

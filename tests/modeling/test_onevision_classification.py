@@ -11,9 +11,13 @@ import pytest
 import torch
 from torch import nn
 from transformers import AutoModelForVideoClassification, Trainer, TrainingArguments
+from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 from onevision_hf import OneVisionConfig, OneVisionForVideoClassification, OneVisionModel
-from onevision_hf.modeling.modeling_onevision_classification import OneVisionAttentiveHead
+from onevision_hf.modeling.modeling_onevision_classification import (
+    OneVisionAttentiveHead,
+    classification_loss,
+)
 from onevision_hf.modeling.patch_inputs import cut_patches, grid_positions
 
 NAMES = {0: "left", 1: "right", 2: "up"}
@@ -119,6 +123,110 @@ def test_the_loss_smooths_labels_and_leaves_out_what_has_none(videos):
     torch.testing.assert_close(outputs.loss, expected)
     alone = model(videos[:1], labels=labels[:1]).loss
     torch.testing.assert_close(model(videos, labels=torch.tensor([2, -100])).loss, alone)
+
+
+LOGITS = torch.tensor([[0.5, -1.0, 2.0], [1.5, 0.25, -3.0]])
+CLASSES, SEVERAL = torch.tensor([2, 0]), torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.25]])
+NUMBERS = torch.tensor([[0.1, 2.0, -1.0], [4.0, 0.0, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("problem", "labels", "expected"),
+    [
+        ("single_label_classification", CLASSES, nn.CrossEntropyLoss()(LOGITS, CLASSES)),
+        ("single_label_classification", CLASSES.int(), nn.CrossEntropyLoss()(LOGITS, CLASSES)),
+        ("multi_label_classification", SEVERAL, nn.BCEWithLogitsLoss()(LOGITS, SEVERAL)),
+        (
+            "multi_label_classification",
+            SEVERAL > 0.5,
+            nn.BCEWithLogitsLoss()(LOGITS, (SEVERAL > 0.5).float()),
+        ),
+        ("regression", NUMBERS, nn.MSELoss()(LOGITS, NUMBERS)),
+        ("regression", NUMBERS.double(), nn.MSELoss()(LOGITS, NUMBERS)),
+    ],
+)
+def test_the_loss_is_that_of_the_problem(problem, labels, expected):
+    config = OneVisionConfig.tiny(id2label=NAMES, problem_type=problem)
+    torch.testing.assert_close(classification_loss(config, LOGITS, labels), expected)
+    # What nobody named is told by the labels, and is then the configuration's.
+    unnamed = OneVisionConfig.tiny(id2label=NAMES)
+    if problem != "regression":
+        torch.testing.assert_close(classification_loss(unnamed, LOGITS, labels), expected)
+        assert unnamed.problem_type == problem
+
+
+def test_whole_numbers_are_marks_where_the_problem_says_so():
+    config = OneVisionConfig.tiny(id2label=NAMES, problem_type="multi_label_classification")
+    marks = torch.tensor([[1, 0, 1], [0, 0, 1]])
+    expected = nn.BCEWithLogitsLoss()(LOGITS, marks.float())
+    torch.testing.assert_close(classification_loss(config, LOGITS, marks), expected)
+
+
+@pytest.mark.parametrize("labels", [[2.5, -1.0], [[2.5], [-1.0]], [3, -1]])
+def test_one_label_is_a_regression(videos, labels):
+    torch.manual_seed(0)
+    model = OneVisionForVideoClassification(OneVisionConfig.tiny(num_labels=1)).eval()
+    outputs = model(videos, labels=torch.tensor(labels))
+    assert outputs.logits.shape == (2, 1)
+    expected = nn.MSELoss()(outputs.logits[:, 0], torch.tensor(labels).float().flatten())
+    torch.testing.assert_close(outputs.loss, expected)
+    outputs.loss.backward()
+    assert model.classifier.fc.weight.grad.any() and model.config.problem_type == "regression"
+
+
+def test_transformers_own_models_give_the_same_losses():
+    for names, labels in (({0: "x"}, torch.tensor([1.0, -2.0])), (NAMES, CLASSES), (NAMES, SEVERAL)):
+        ours, theirs = OneVisionConfig.tiny(id2label=names), OneVisionConfig.tiny(id2label=names)
+        logits = LOGITS[:, : len(names)]
+        expected = ForSequenceClassificationLoss(labels, logits, theirs)
+        torch.testing.assert_close(classification_loss(ours, logits, labels), expected)
+        assert ours.problem_type == theirs.problem_type
+
+
+def test_a_problem_stays_in_the_folder(videos, tmp_path):
+    model = tiny()
+    loss = model(videos, labels=SEVERAL).loss
+    model.save_pretrained(tmp_path)
+    again = AutoModelForVideoClassification.from_pretrained(tmp_path).eval()
+    assert again.config.problem_type == "multi_label_classification"
+    torch.testing.assert_close(
+        again(videos, labels=SEVERAL.int()).loss, model(videos, labels=SEVERAL.int()).loss
+    )
+    assert loss > 0
+
+
+@pytest.mark.parametrize(
+    ("problem", "labels", "says"),
+    [
+        (
+            "single_label_classification",
+            CLASSES[:, None],
+            r"one integer a clip, \(2,\), found .* \(2, 1\) and",
+        ),
+        ("single_label_classification", CLASSES.float(), r"one integer a clip.* torch.float32 for 3 labels"),
+        (
+            "single_label_classification",
+            CLASSES[:1],
+            r"one integer a clip, \(2,\), found labels of shape \(1,\)",
+        ),
+        (None, SEVERAL.long(), r"one integer a clip.*problem_type='multi_label_classification'"),
+        ("multi_label_classification", CLASSES, r"from 0 to 1 a clip and label, \(2, 3\), found .* \(2,\)"),
+        (None, NUMBERS[:, :2], r"from 0 to 1 a clip and label, \(2, 3\), found .* \(2, 2\)"),
+        ("regression", NUMBERS[:, 0], r"a number a clip and label, \(2, 3\), found .* \(2,\)"),
+        ("regression", NUMBERS > 0, r"a number a clip and label, .* torch.bool"),
+    ],
+)
+def test_labels_of_another_problem_are_an_error_that_names_both(problem, labels, says):
+    config = OneVisionConfig.tiny(id2label=NAMES, problem_type=problem)
+    with pytest.raises(ValueError, match=says):
+        classification_loss(config, LOGITS, labels)
+    assert config.problem_type == problem
+
+
+def test_only_classes_are_smoothed():
+    config = OneVisionConfig.tiny(id2label=NAMES, label_smoothing=0.1)
+    with pytest.raises(ValueError, match=r"label_smoothing 0.1 is of one class a clip, not multi_label"):
+        classification_loss(config, LOGITS, SEVERAL)
 
 
 @torch.no_grad()

@@ -152,6 +152,43 @@ def test_runs_and_sources_give_the_same_bits(processor, clip):
     assert all(same(result, results[0]) for result in results)
 
 
+def test_without_sampling_every_frame_is_taken_as_it_is(processor, clip, scene):
+    size = {"size": 56}
+    everything = processor(clip, num_frames=len(scene), **size)
+    assert same(processor(clip, do_sample_frames=False, **size), everything)
+    assert same(OneVisionVideoProcessor(do_sample_frames=False, **size)(clip), everything)
+    with pytest.raises(AssertionError):  # 48 frames, of which the processor takes 6
+        assert same(processor(clip, do_sample_frames=True, **SMALL), everything)
+    decoded = processor(scene, do_sample_frames=False, **size)
+    assert same(decoded, processor(scene, num_frames=len(scene), **size))
+    sampled = processor(scene, do_sample_frames=True, num_frames=6, **size)
+    chosen = np.linspace(0, len(scene) - 1, 6).astype(int)
+    assert same(sampled, processor(scene[chosen], do_sample_frames=False, **size))
+    # What a processor has stored on sampling is of no use then; a stretch of time still is.
+    stored = OneVisionVideoProcessor(num_frames=3, fps=2.0, **size)
+    assert same(stored(scene, do_sample_frames=False), decoded)
+    stretch = processor(clip, do_sample_frames=False, start=0.4, end=0.76, return_metadata=True, **size)
+    assert stretch["video_metadata"][0].frames_indices == list(range(10, 20))
+
+
+def test_a_processor_that_does_not_sample_comes_back_as_one(clip, tmp_path):
+    OneVisionVideoProcessor(do_sample_frames=False, size=56).save_pretrained(tmp_path)
+    again = OneVisionVideoProcessor.from_pretrained(tmp_path)
+    assert again(clip, return_metadata=True)["video_metadata"][0].frames_indices == list(range(48))
+    frames = again(clip, do_sample_frames=True, num_frames=6, return_metadata=True)["video_metadata"][0]
+    assert len(frames.frames_indices) == 6
+
+
+@pytest.mark.parametrize(
+    "asked", [{"num_frames": 6}, {"fps": 2.0}, {"timestamps": [0.5]}, {"sampling": "uniform"}]
+)
+def test_sampling_and_no_sampling_at_once_are_an_error(asked, processor, clip):
+    with pytest.raises(
+        ValueError, match=f"do_sample_frames=False takes every frame, so {next(iter(asked))} does"
+    ):
+        processor(clip, do_sample_frames=False, **asked)
+
+
 def test_decoded_frames_are_taken_in_every_form(processor, scene):
     frames = scene[:8]
     forms = [
@@ -283,6 +320,7 @@ def test_saved_settings_come_back(stored, clip, tmp_path):
         ({"num_patches": -3}, "num_patches must be a positive integer, not -3"),
         ({"keep_ratio": -0.5}, "keep_ratio must be in"),
         ({"num_frames": -1}, "num_frames must be a positive integer, not -1"),
+        ({"do_sample_frames": "no"}, "do_sample_frames must be True or False, not 'no'"),
         ({"size": 0}, "size: shortest_edge must be a positive integer, not 0"),
         ({"size": {"height": 56}}, "size must be an integer, shortest_edge, or height and width"),
         ({"size": {"height": 50, "width": 70}}, "50 x 70 pixels are no multiple of the patch size 14"),

@@ -136,6 +136,7 @@ VIDEO_SETTINGS = [
     {"video_mode": "both", "num_frames": 2},
     {"video_mode": "frames", "num_frames": 2, "size": 112, "max_pixels": 9000},
     {"num_frames": 8, "anchors": 4},
+    {"do_sample_frames": True, "video_mode": "frames"},
 ]
 
 
@@ -167,6 +168,12 @@ def test_the_modes_keep_what_they_say(processor):
     clip, whole, counts = frames_of(video_mode="frames", num_frames=8)
     assert counts == dict.fromkeys(range(8), whole)
     assert sorted(set(clip.positions[:, 0].tolist())) == [0, 9, 18, 27, 36, 45, 54, 63]  # as published
+    for every in ({"video_mode": "frames"}, {"keep_ratio": 0.06}):
+        every["do_sample_frames"] = False
+        clip, whole, counts = frames_of(**every)
+        assert counts == dict.fromkeys(range(120), whole) or "keep_ratio" in every
+        assert len(clip.timestamps) == 120
+        assert len(clip) == processor.video_processor.get_number_of_video_patches(120, 360, 640, every)
     clip, whole, counts = frames_of(num_frames=64, keep_ratio=0.125)
     chosen = select_patches(CLIP, size=56, merge_size=processor.merge_size)
     assert np.array_equal(clip.positions, chosen.positions)

@@ -101,12 +101,16 @@ def test_a_window_is_the_files_selection_between_the_same_times_to_the_bit(files
     assert set(whole) <= ({1} if name == "vp9.webm" else {2, 3, 4, 5})  # two B pictures in a row
 
 
-@pytest.mark.parametrize("settings", [{"preset": "published", "size": 112}, {"preset": "bits"}])
-def test_presets_hold_for_streams(files, settings):
+@pytest.mark.parametrize(
+    "settings", [{"preset": "published", "size": 112}, {"preset": "bits"}, {"do_sample_frames": False}]
+)
+def test_settings_hold_for_streams(files, settings):
     processor = OneVisionVideoProcessor(**({"num_frames": 6, "size": 56} | settings))
     windows, _ = windows_and_events(CodecStream(str(files["h264.ts"]), processor, window=1.0))
     for window in windows:
         assert_same_as_file(window, str(files["h264.ts"]), processor)
+        frames = len(window.selection.frame_ids)
+        assert frames == (25 if settings.get("do_sample_frames") is False else 6) or window is windows[-1]
 
 
 def test_a_stream_that_is_served_on_this_machine(files, serve):
