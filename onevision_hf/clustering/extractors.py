@@ -19,14 +19,14 @@ from ..data.items import Kind, MediaError
 from ..data.media import open_picture, read_frames, segment_centers
 from ..data.patch_cache import PatchCache
 from ..modeling.configuration_onevision import OneVisionConfig
-from ..modeling.grid_pooling import GRID, grid_means
+from ..modeling.grid_pooling import POOLINGS, token_features
 from ..modeling.modeling_onevision import OneVisionModel
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..modeling.video_reader import VideoReader
 from .descriptors import PARTS, SIDE, describe_picture, describe_video
 
 FRAME_POOLS = ("concat", "mean")  # of the frames' features of an image encoder
-CLIP_POOLS = ("pooler", "tokens", "grid")  # of the patches of an encoder of this package
+CLIP_POOLS = POOLINGS  # of the patches of an encoder of this package
 
 
 class Teacher(Protocol):
@@ -221,9 +221,8 @@ class EncoderTeacher:
             return normalize(outputs.pooler_output.float(), dim=1).cpu()
         mask, positions = inputs["pixel_attention_mask"], inputs["patch_positions"]
         time_size = self.model.config.rope_temporal_size
-        grid = GRID if self.pool == "grid" else (1, 1, 1)
-        found = grid_means(outputs.last_hidden_state, positions, mask, grid=grid, time_size=time_size)
-        return normalize(found, dim=1).cpu()
+        found = token_features(outputs.last_hidden_state, positions, mask, time_size=time_size)
+        return normalize(found[self.pool], dim=1).cpu()
 
 
 def _sees_clips(name: str) -> bool:

@@ -29,9 +29,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--picture", type=Path, metavar="F.png", help="draw items with their neighbours")
     parser.add_argument("--cache", type=Path, help="folder of the features (default: under ~/.cache)")
     parser.add_argument("--input", choices=("codec", "frames", "dense"), help="what of a clip is shown")
-    parser.add_argument("--num-patches", type=int, help="of a clip (default: an eighth of its frames')")
-    parser.add_argument("--num-frames", type=int, default=64, help="sampled of a clip (default: 64)")
-    parser.add_argument("--size", type=int, help="side in pixels of the middle square")
+    parser.add_argument(
+        "--pooling",
+        choices=("pooler", "tokens", "grid"),
+        help="what is compared: the encoder's pooled output, the mean of its tokens, or their means in 4 x 2 "
+        "x 2 parts of time, height and width (default: grid for clips of an encoder of this package, else "
+        "pooler); the table has all",
+    )
+    own = "(default: the encoder's own processor's)"
+    parser.add_argument("--num-patches", type=int, help=f"budget of a clip {own}")
+    parser.add_argument("--num-frames", type=int, help=f"sampled of a clip {own}")
+    parser.add_argument("--size", type=int, help=f"side in pixels of the middle square {own}")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,14 +48,15 @@ def run(args: argparse.Namespace) -> int:
     from ..eval.probes.knn import readout
     from ..jobs.run_folder import canonical_json, write_atomically
 
+    asked = {"num_patches": args.num_patches, "num_frames": args.num_frames}
     found = readout(
         args.folder,
         args.model,
         cache=args.cache,
         picture=args.picture,
         kind=args.input,
-        num_patches=args.num_patches,
-        num_frames=args.num_frames,
+        pooling=args.pooling,
+        processor={name: value for name, value in asked.items() if value is not None},
         size=args.size,
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
@@ -65,5 +74,10 @@ def describe(found: dict) -> str:
         f"{found['items']} items of {len(found['classes'])} classes, {found['rejected']} rejected; "
         f"{found['split']}",
     ]
+    if found["by_pooling"]:
+        lines.append(f"{'pooling':10}{'nearest neighbours':>18}{'linear':>10}")
+    for name, values in found["by_pooling"].items():
+        above = "   (the figures above)" if name == found["pooling"] else ""
+        lines.append(f"{name:10}{values['accuracy']:18.1%}{values['linear_accuracy']:10.1%}{above}")
     lines += [f"rejected: {record['key']}: {record['reason']}" for record in found["rejected_items"][:5]]
     return "\n".join(lines)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 GRID = (4, 2, 2)  # parts of the time, the height and the width
+# What becomes one feature: the model's pooler_output, the mean of its tokens, their means in GRID.
+POOLINGS = ("pooler", "tokens", "grid")
 
 
 def grid_means(
@@ -51,3 +53,14 @@ def grid_means(
         1, cell, torch.ones_like(cell, dtype=sums.dtype)
     )
     return (sums / counts.clamp(min=1)[..., None])[:, :-1].flatten(1)
+
+
+def token_features(
+    states: Tensor, positions: Tensor, mask: Tensor | None = None, *, time_size: int | None = 64
+) -> dict[str, Tensor]:
+    """The poolings that need nothing but tokens: `tokens` (B, D), `grid` (B, 16 * D); see `grid_means`."""
+    grids = {"tokens": (1, 1, 1), "grid": GRID}
+    return {
+        name: grid_means(states, positions, mask, grid=grid, time_size=time_size)
+        for name, grid in grids.items()
+    }

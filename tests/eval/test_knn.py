@@ -11,6 +11,8 @@ from PIL import Image
 from probe_clips import SIDE, copy, draw_folder, save_encoder
 
 from onevision_hf.cli import main
+from onevision_hf.eval.probes.knn import readout
+from onevision_hf.training.config import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,35 @@ def test_clips_and_pictures_that_differ_are_told_apart(made, capsys):
     with Image.open(made / "near.png") as picture:
         assert picture.width > 640 and picture.height > 300
     assert knn(made, made / "pictures", cache="pictures-cache")[1]["accuracy"] == 1.0
+
+
+def test_clips_are_read_off_the_grid_of_tokens_and_every_pooling_is_told(made, capsys):
+    found = knn(made, made / "clips")[1]
+    text = capsys.readouterr().out
+    assert found["pooling"] == "grid" and set(found["by_pooling"]) == {"pooler", "tokens", "grid"}
+    for name, values in found["by_pooling"].items():
+        assert values.keys() == {"accuracy", "linear_accuracy"}
+        line = next(line for line in text.splitlines() if line.startswith(name))
+        assert line.split()[1:3] == [f"{values[k]:.1%}" for k in ("accuracy", "linear_accuracy")]
+        asked = knn(made, made / "clips", "--pooling", name)[1]
+        assert asked["by_pooling"] == found["by_pooling"] and asked["pooling"] == name
+        assert {k: asked[k] for k in values} == values
+    assert found["accuracy"] == found["by_pooling"]["grid"]["accuracy"]
+    # A picture has no time; of pictures the default is the pooled output.
+    assert knn(made, made / "pictures", cache="pictures-cache")[1]["pooling"] == "pooler"
+
+
+def test_an_encoder_without_a_pooled_output_is_compared_by_its_tokens(made, tmp_path):
+    headless = save_encoder(tmp_path / "headless", use_head=False)
+    found = readout(str(made / "clips"), str(headless), cache=tmp_path / "cache", processor={"num_frames": 8})
+    assert list(found["by_pooling"]) == ["tokens", "grid"] and found["pooling"] == "grid"
+    with pytest.raises(ConfigError, match="has no pooler output, it has tokens, grid"):
+        readout(
+            str(made / "clips"), str(headless), cache=tmp_path / "cache", processor={"num_frames": 8},
+            pooling="pooler",
+        )  # fmt: skip
+    with pytest.raises(ConfigError, match="unknown pooling 'mean': choose pooler, tokens, grid"):
+        readout(str(made / "clips"), str(headless), pooling="mean")
 
 
 def test_features_are_encoded_once_and_other_settings_are_refused(made, monkeypatch, capsys):
@@ -107,3 +138,10 @@ def test_the_default_cache_is_named_by_model_files_and_settings(made, monkeypatc
         assert main([*base, *more]) == 0
     assert len(list((made / "home" / "onevision_hf" / "knn").iterdir())) == 2
     assert main(["eval", "knn", str(made / "clips"), "--model", "descriptors:motion"]) == 0
+
+
+def test_descriptors_have_no_pooling_and_take_no_encoders_settings(made, tmp_path):
+    found = readout(str(made / "clips"), "descriptors:motion", cache=tmp_path, processor={"num_frames": 8})
+    assert found["pooling"] is None and found["by_pooling"] == {}
+    with pytest.raises(ConfigError, match="pooling, num_patches is for an encoder"):
+        readout(str(made / "clips"), "descriptors", pooling="grid", processor={"num_patches": 64})

@@ -24,9 +24,11 @@ from transformers import (
     VJEPA2Model,
 )
 
+from onevision_hf.eval.probes.clip_transform import shown_size
 from onevision_hf.eval.probes.config import InputConfig, ProbeConfig
 from onevision_hf.eval.probes.encoders import load_encoder, sines
-from onevision_hf.eval.probes.run import view_settings
+from onevision_hf.eval.probes.run import clip_settings
+from onevision_hf.modeling.grid_pooling import grid_means
 from onevision_hf.modeling.patch_inputs import cut_patches, grid_positions
 from onevision_hf.training.config import ConfigError
 
@@ -82,8 +84,9 @@ def two_clips():
 @pytest.mark.parametrize("name", ["clip", "siglip2", "siglip2 tower", "dinov3"])
 def test_images_give_their_frames_tokens_with_the_published_time(saved, name):
     encoder = load_encoder(str(saved / name))
-    assert (encoder.patch_size, encoder.size, encoder.hidden_size) == (8, 32, 64)
-    assert encoder.image_mean == (0.1, 0.2, 0.3) and encoder.kinds == ("frames",)
+    processor = encoder.processor
+    assert (processor.patch_size, shown_size(processor), encoder.hidden_size) == (8, 32, 64)
+    assert list(processor.image_mean) == [0.1, 0.2, 0.3] and encoder.kinds == ("frames",)
     pixels, patches, positions, mask = two_clips()
     tokens = encoder(patches, positions, mask)
     model = AutoModel.from_pretrained(saved / name).eval()
@@ -99,12 +102,16 @@ def test_images_give_their_frames_tokens_with_the_published_time(saved, name):
     assert torch.equal(tokens.positions[0].view(4, count, 3)[:, count - GRID :].flatten(0, 1), positions[0])
     unpadded = encoder(patches[1:, : 2 * GRID], positions[1:, : 2 * GRID], None)
     torch.testing.assert_close(unpadded.states[0], tokens.states[1][tokens.mask[1]], rtol=1e-4, atol=1e-5)
-    features = encoder.feature(patches, positions, mask)
-    assert len(features) == 2
-    torch.testing.assert_close(
-        encoder.feature(patches[1:, : 2 * GRID], positions[1:, : 2 * GRID], None), features[1:],
-        rtol=1e-4, atol=1e-5,
-    )  # fmt: skip
+    features = encoder.features(patches, positions, mask)
+    alone_again = encoder.features(patches[1:, : 2 * GRID], positions[1:, : 2 * GRID], None)
+    for pooling, feature in features.items():
+        torch.testing.assert_close(alone_again[pooling], feature[1:], rtol=1e-4, atol=1e-5)
+    # Of the patches alone: class and register tokens, and the frames' numbers, are in none of the means.
+    patches_only = alone[:, :, count - GRID :]
+    torch.testing.assert_close(features["tokens"][0], patches_only[0].mean((0, 1)), rtol=1e-4, atol=1e-5)
+    grid = features["grid"][0].view(4, 2, 2, 64)
+    corner = patches_only[0].view(4, 4, 4, 64)[:, :2, :2].mean((1, 2))
+    torch.testing.assert_close(grid[:, 0, 0], corner, rtol=1e-4, atol=1e-5)
 
 
 def test_vjepa_sees_pairs_of_frames_and_a_last_one_twice(saved):
@@ -118,6 +125,9 @@ def test_vjepa_sees_pairs_of_frames_and_a_last_one_twice(saved):
     torch.testing.assert_close(tokens.states[0], expected, rtol=1e-4, atol=1e-5)
     assert tokens.mask.sum(1).tolist() == [2 * GRID, GRID]
     assert tokens.positions[0, ::GRID].tolist() == [[0, 0, 0], [42, 0, 0]]
+    features = encoder.features(patches, positions, mask)
+    assert set(features) == {"tokens", "grid"}  # it has no pooled output
+    torch.testing.assert_close(features["tokens"][0], whole.mean(0), rtol=1e-4, atol=1e-5)
     odd = encoder(patches[:1, : 3 * GRID], positions[:1, : 3 * GRID], None)
     doubled = torch.cat([patches[:1, : 3 * GRID], patches[:1, 2 * GRID : 3 * GRID]], 1)
     torch.testing.assert_close(odd.states, encoder(doubled, positions[:1], None).states)
@@ -134,23 +144,32 @@ def test_the_embedding_of_time_is_the_published_one():
 
 def test_onevision_is_as_it_is_and_takes_every_input(saved):
     encoder = load_encoder(str(saved / "onevision"))
-    assert encoder.kinds == ("codec", "frames", "dense") and encoder.size == 224
+    assert encoder.kinds == ("codec", "frames", "dense") and shown_size(encoder.processor) == 224
     assert not any(p.requires_grad for p in encoder.parameters()) and not encoder.train().model.training
     patches = torch.randn(1, 5, 3 * 14 * 14)
     positions = torch.randint(0, 4, (1, 5, 3))
     with torch.no_grad():
         expected = encoder.model(pixel_values_videos=patches, patch_positions=positions)
     assert torch.equal(encoder(patches, positions, None).states, expected.last_hidden_state)
-    assert torch.equal(encoder.feature(patches, positions, None), expected.pooler_output)
+    features = encoder.features(patches, positions, None)
+    assert torch.equal(features["pooler"], expected.pooler_output)
+    torch.testing.assert_close(features["tokens"], expected.last_hidden_state.mean(1))
+    assert torch.equal(features["grid"], grid_means(expected.last_hidden_state, positions))
 
 
 def test_an_input_that_an_encoder_cannot_take_and_a_model_that_is_none_are_errors(saved, tmp_path):
     encoder = load_encoder(str(saved / "dinov3"))
-    with pytest.raises(ConfigError, match=r"input.kind is 'codec', but .*sees whole frames only"):
-        view_settings(ProbeConfig(model="dinov3"), encoder)
-    frames = InputConfig(kind="frames", num_patches=4 * GRID)
-    settings = view_settings(ProbeConfig(model="dinov3", input=frames), encoder)
-    assert (settings.size, settings.patch_size, settings.image_std) == (32, 8, (0.4, 0.5, 0.6))
+    with pytest.raises(ConfigError, match=r"input is 'codec', but .*sees whole frames only"):
+        clip_settings(ProbeConfig(model="dinov3"), encoder)
+
+    def shown(**changes):
+        return clip_settings(ProbeConfig(model="m", input=InputConfig(kind="frames", **changes)), encoder)
+
+    settings = shown(num_patches=4 * GRID, max_size=224)  # which is for encoders of any size
+    assert (settings.num_patches, shown_size(settings.processor)) == (4 * GRID, 32)
+    assert list(settings.processor.image_std) == [0.4, 0.5, 0.6]
+    # Without a budget it sees eight whole frames, however large they are.
+    assert shown().num_patches == 8 * GRID and shown(size=16).num_patches == 8 * GRID // 4
     with pytest.raises(OSError, match="nowhere"):
         load_encoder("./nowhere")
     from transformers import BertConfig, BertModel

@@ -3,7 +3,6 @@
 Run: python -m pytest tests/eval/test_probe_inputs.py
 """
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,12 +10,21 @@ import pytest
 from probe_clips import FRAMES, PATCH, SIDE, draw
 
 from onevision_hf import OneVisionVideoProcessor
-from onevision_hf.eval.probes.clip_transform import ClipView, ViewSettings, stretch_frames
+from onevision_hf.eval.probes.clip_transform import (
+    ClipView,
+    ViewSettings,
+    middle_square,
+    stretch_frames,
+    with_overrides,
+)
 from onevision_hf.eval.probes.color_jitter import jitter
 from onevision_hf.training.config import ConfigError
 
 GRID = (SIDE // PATCH) ** 2
-SETTINGS = ViewSettings("codec", 40, 8, SIDE, PATCH, 64, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+PROCESSOR = OneVisionVideoProcessor(
+    **middle_square(SIDE), patch_size=PATCH, num_frames=8, num_patches=40, image_mean=[0.5, 0.4, 0.3],
+    image_std=[0.2, 0.3, 0.4],
+)  # fmt: skip
 
 
 class Clips(list):
@@ -27,25 +35,25 @@ class Clips(list):
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     paths = [draw(folder / f"{n}.mp4", n % 2, n) for n in range(3)]
-    return Clips(SimpleNamespace(media=str(path), labels=np.array([n % 2])) for n, path in enumerate(paths))
+    return Clips(
+        SimpleNamespace(key=f"clip {n}", media=str(path), labels=np.array([n % 2]))
+        for n, path in enumerate(paths)
+    )
 
 
-def show(clips, number=0, rng=None, **changes):
-    intervene, augment = changes.pop("intervene", None), changes.pop("augment", False)
-    view = ClipView(replace(SETTINGS, **changes), augment, intervene, clips)
+def show(clips, number=0, rng=None, kind="codec", augment=False, intervene=None, **overrides):
+    view = ClipView(
+        ViewSettings(kind, with_overrides(PROCESSOR, overrides)), augment, intervene, clips
+    )  # fmt: skip
     sample = view(clips[number], rng, number)
     return sample["pixel_values_videos"], sample["patch_positions"]
 
 
-def test_codec_input_is_what_the_processor_gives(clips):
+def test_codec_input_is_what_the_processor_gives_to_the_bit(clips):
     patches, positions = show(clips)
-    processor = OneVisionVideoProcessor(
-        size=SIDE, do_center_crop=True, crop_size=SIDE, patch_size=PATCH, num_frames=8, num_patches=40,
-        image_mean=SETTINGS.image_mean, image_std=SETTINGS.image_std,
-    )  # fmt: skip
-    expected = processor(clips[0].media, return_tensors="np")
+    expected = PROCESSOR(clips[0].media, return_tensors="np")
     assert np.array_equal(positions, expected["patch_positions"][0])
-    np.testing.assert_allclose(patches, expected["pixel_values_videos"][0], rtol=1e-4, atol=1e-4)
+    assert np.array_equal(patches, expected["pixel_values_videos"][0])
 
 
 def test_frames_are_whole_and_stand_where_they_are_in_the_clip(clips):
@@ -61,18 +69,39 @@ def test_frames_are_whole_and_stand_where_they_are_in_the_clip(clips):
 
 
 def test_a_short_clip_gives_all_it_has(clips, tmp_path):
-    short = Clips([SimpleNamespace(media=str(draw(tmp_path / "s.mp4", 0, 0, frames=2)), labels=np.zeros(1))])
+    path = draw(tmp_path / "s.mp4", 0, 0, frames=2)
+    short = Clips([SimpleNamespace(key="s", media=str(path), labels=np.zeros(1))])
     assert len(show(short)[0]) == 2 * GRID
     assert len(show(short, kind="frames", num_patches=4 * GRID)[0]) == 2 * GRID
 
 
 def test_budgets_that_no_clip_can_have_are_errors():
     with pytest.raises(ConfigError, match=rf"num_patches is 200, but 8 frames .* have {8 * GRID} patches"):
-        ClipView(replace(SETTINGS, num_patches=200))
+        show([], num_patches=200)
     with pytest.raises(ConfigError, match=f"less than the {GRID} of one whole frame"):
-        ClipView(replace(SETTINGS, num_patches=GRID - 1))
-    with pytest.raises(ConfigError, match=r"input.size is 60, no multiple of the encoder's patch, 14"):
-        ClipView(replace(SETTINGS, size=60))
+        show([], num_patches=GRID - 1)
+    with pytest.raises(ConfigError, match=r"60 x 60 is no multiple of the patch size 14"):
+        show([], **middle_square(60))
+    with pytest.raises(ConfigError, match=r"no setting 'num_patch' \(did you mean num_patches\?\)"):
+        show([], num_patch=40)
+    with pytest.raises(ConfigError, match="patch_size is 14 in the encoder's weights, it cannot be 8"):
+        show([], patch_size=8)
+    with pytest.raises(ConfigError, match="cannot be used so: unknown preset 'publish'"):
+        show([], preset="publish")
+
+
+def test_a_clip_that_the_settings_do_not_fit_is_named(clips):
+    """Every frame of a clip as an anchor leaves no clip a budget of 40."""
+    with pytest.raises(ConfigError, match=r"clip 0: num_patches=40 is below the 128 patches of 8 anchor"):
+        show(clips, anchors=1)
+
+
+@pytest.mark.parametrize("kind", ["codec", "frames"])
+def test_the_budget_of_every_input_is_the_processors(clips, kind):
+    """A quarter of the patches of eight frames: 32 of 128, two whole frames."""
+    assert len(show(clips, kind=kind, keep_ratio=0.25)[0]) == 2 * GRID
+    assert ViewSettings(kind, with_overrides(PROCESSOR, {"keep_ratio": 0.25})).num_patches == 2 * GRID
+    assert len(show(clips, kind="dense", keep_ratio=0.25)[0]) == 8 * GRID
 
 
 def test_training_clips_vary_with_their_generator_alone(clips):

@@ -225,7 +225,7 @@ def test_the_command_says_what_is_wrong_in_one_line(made, tmp_path, capsys):
         )  # fmt: skip
 
     assert probe("--budget", "2000") == 1
-    assert "input.num_patches is 2000, but 64 frames of 56 x 56 pixels have 1024" in capsys.readouterr().err
+    assert "num_patches is 2000, but 64 frames of 56 x 56 pixels have 1024" in capsys.readouterr().err
     assert probe("optim.lrr=1") == 1
     assert "did you mean optim.lr?" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -36,11 +36,25 @@ class ClipsConfig:
 
 @dataclass
 class InputConfig:
+    """What of a clip is shown: what the encoder's own processor selects, but for what is given here."""
+
     kind: Literal["codec", "frames", "dense"] = "codec"  # other encoders than OneVision take `frames`
-    num_patches: int = 2048  # of a clip; frames: as many whole frames as that makes
-    num_frames: int = 64  # sampled of a clip (codec, dense)
-    size: int = 0  # pixels, side of a frame's middle square; 0: the encoder's, OneVision's at most 224
+    num_patches: int | None = None  # of a clip; frames: as many whole frames as that makes
+    num_frames: int | None = None  # sampled of a clip (codec, dense)
+    size: int = 0  # pixels, side of a frame's middle square; 0: what the processor shows
+    max_size: int = 0  # the same for encoders of any size (OneVision), of which smaller ones keep their own
+    processor: dict[str, Any] = field(default_factory=dict)  # its other settings: {preset: published}
     augment: bool = True  # frames and colours of training clips vary, as published; not with a cache
+
+    def overrides(self) -> dict[str, Any]:
+        """Arguments of the processor that were given. Raises ConfigError for one that is given twice."""
+        short = {"num_patches": self.num_patches, "num_frames": self.num_frames}
+        given = {name: value for name, value in short.items() if value is not None}
+        for name in given.keys() & self.processor.keys():
+            raise ConfigError(f"input.{name} and input.processor.{name} are both given: give one of them")
+        if self.size and self.max_size:
+            raise ConfigError(f"input.size={self.size} and input.max_size={self.max_size}: give one of them")
+        return given | self.processor
 
 
 @dataclass
@@ -112,8 +126,12 @@ def _check(config: ProbeConfig) -> None:
     )  # fmt: skip
     for name in ("epochs", "batch_size", "log_every", "save_every", "timeout"):
         require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
+    config.input.overrides()
     for name in ("num_patches", "num_frames"):
-        require(getattr(config.input, name) >= 1, f"input.{name}", getattr(config.input, name), "at least 1")
+        given = getattr(config.input, name)
+        require(given is None or given >= 1, f"input.{name}", given, "at least 1")
+    for name in ("size", "max_size"):
+        require(getattr(config.input, name) >= 0, f"input.{name}", getattr(config.input, name), "at least 0")
     for name, share in (("max_broken", config.max_broken), ("data.max_missing", config.data.max_missing)):
         require(0 <= share <= 1, name, share, "a share from 0 to 1")
     require(bool(config.seeds) and len(set(config.seeds)) == len(config.seeds), "seeds", config.seeds,

@@ -2,16 +2,19 @@
 
     encoder = load_encoder("facebook/dinov3-vitl16-pretrain-lvd1689m")
     tokens = encoder(patches, positions, mask)         # states (B, L, D), positions (B, L, 3), mask (B, L)
+    encoder.features(patches, positions, mask)         # pooler (B, D), tokens (B, D), grid (B, 16 * D)
 
 OneVision takes the patches as they are. Image encoders (SigLIP 2, CLIP, DINOv3, ...) see each frame by
 itself, V-JEPA 2 pairs of frames; to their tokens a fixed sine and cosine of the frame's number is added, as
 published (eval_encoder/attentive_probe.py of EvolvingLMMs-Lab/OneVision-Encoder); class and register tokens
-are kept.
+are kept. What a clip is cut by is a processor of this package: OneVision's own, as it was saved, or for
+another encoder one that shows squares of its size in its colours.
 
 Shapes: B clips, K patches of a clip, L tokens, D channels, T frames, N tokens of a frame, p patch side.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -22,12 +25,14 @@ from transformers.utils import cached_file
 from ...assets import model_folder
 from ...clustering.extractors import identity_of
 from ...modeling.configuration_onevision import OneVisionConfig
+from ...modeling.grid_pooling import token_features
 from ...modeling.modeling_onevision import OneVisionModel
-from ...modeling.video_processing_onevision import OneVisionVideoProcessor
+from ...modeling.video_processing_onevision import BUDGETS, OneVisionVideoProcessor
 from ...training.config import ConfigError
+from .clip_transform import ViewSettings, middle_square, with_overrides
 
-_PUBLISHED_SIZE = 224  # of the probes over OneVision, whose encoder takes more
 _TIME_GRID = 64  # of encoders that have none, for a probe with a position
+_WHOLE_FRAMES = 8  # of a clip, for encoders that have no budget of their own
 
 
 class Tokens(NamedTuple):
@@ -42,20 +47,18 @@ class FrozenEncoder(nn.Module):
     """A model that is not trained.
 
     Attributes: `identity` (what tells one set of weights from another), `kinds` (inputs it takes),
-    `hidden_size` D, and what a clip is cut by: `patch_size`, `size` (pixels), `temporal_size`, `image_mean`,
-    `image_std`.
+    `any_size` (whether it takes frames of any size), `hidden_size` D, `processor` (what cuts a clip for it).
     """
 
     kinds: tuple[str, ...] = ("frames",)
-    temporal_size: int | None = _TIME_GRID
+    any_size = False
     rope_theta = 10000.0  # for a probe with a position
 
-    def __init__(self, name: str, model: Any, patch_size: int, size: int, hidden_size: int, processor: Any):
+    def __init__(self, name: str, model: Any, hidden_size: int, processor: OneVisionVideoProcessor):
         super().__init__()
         self.name, self.identity = name, identity_of(name, model)
         self.model = model.eval().requires_grad_(False)
-        self.patch_size, self.size, self.hidden_size = patch_size, size, hidden_size
-        self.image_mean, self.image_std = tuple(processor.image_mean), tuple(processor.image_std)
+        self.hidden_size, self.processor = hidden_size, processor
 
     def train(self, mode: bool = True) -> "FrozenEncoder":
         """Stay as it is."""
@@ -65,41 +68,39 @@ class FrozenEncoder(nn.Module):
         """(B, K, 3*p*p), (B, K, 3), (B, K) or None -> tokens, without gradients."""
         raise NotImplementedError
 
-    def feature(self, patches: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, D') one feature a clip: the encoder's own pooled output where it has one, else the mean of the
-        tokens."""
-        tokens = self(patches, positions, mask)
-        if tokens.mask is None:
-            return tokens.states.mean(1)
-        weights = tokens.mask[..., None].to(tokens.states.dtype)
-        return (tokens.states * weights).sum(1) / weights.sum(1)
+    def square(self, side: int) -> dict[str, Any]:
+        """Settings of the processor that show the middle square of a frame as `side` pixels."""
+        return middle_square(side)
+
+    def features(self, patches: Tensor, positions: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """A feature a clip by each pooling (`clustering.readout.POOLINGS`): `pooler` (B, D'), where the model
+        has an output of that kind, `tokens` (B, D), `grid` (B, 16 * D)."""
+        raise NotImplementedError
 
 
 class OneVisionTokens(FrozenEncoder):
     """The OneVision encoder itself; `use_head` is not asked for, the tokens are its `last_hidden_state`."""
 
     kinds = ("codec", "frames", "dense")
+    any_size = True
 
     def __init__(self, name: str, model: OneVisionModel, processor: OneVisionVideoProcessor):
-        config, sides = model.config, [side for side in dict(processor.size).values() if side]
-        size = min(_PUBLISHED_SIZE, *sides)
-        super().__init__(name, model, config.patch_size, size, config.hidden_size, processor)
-        self.temporal_size, self.rope_theta = config.rope_temporal_size, config.rope_theta
+        super().__init__(name, model, model.config.hidden_size, processor)
+        self.rope_theta = model.config.rope_theta
 
     @torch.no_grad()
     def forward(self, patches: Tensor, positions: Tensor, mask: Tensor | None) -> Tokens:
-        outputs = self.model(
-            pixel_values_videos=patches, patch_positions=positions, pixel_attention_mask=mask
-        )
-        return Tokens(outputs.last_hidden_state, positions, mask)
+        return Tokens(self._outputs(patches, positions, mask).last_hidden_state, positions, mask)
 
     @torch.no_grad()
-    def feature(self, patches: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        if self.model.head is None:
-            return super().feature(patches, positions, mask)
-        return self.model(
-            pixel_values_videos=patches, patch_positions=positions, pixel_attention_mask=mask
-        ).pooler_output
+    def features(self, patches: Tensor, positions: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        outputs, time_size = self._outputs(patches, positions, mask), self.model.config.rope_temporal_size
+        pooled = outputs.pooler_output
+        means = token_features(outputs.last_hidden_state, positions, mask, time_size=time_size)
+        return means if pooled is None else {"pooler": pooled, **means}
+
+    def _outputs(self, patches: Tensor, positions: Tensor, mask: Tensor | None) -> Any:
+        return self.model(pixel_values_videos=patches, patch_positions=positions, pixel_attention_mask=mask)
 
 
 class FrameTokens(FrozenEncoder):
@@ -109,24 +110,24 @@ class FrameTokens(FrozenEncoder):
     """
 
     def __init__(
-        self, name: str, model: Any, patch_size: int, size: int, hidden_size: int, processor: Any,
+        self,
+        name: str,
+        model: Any,
+        hidden_size: int,
+        processor: OneVisionVideoProcessor,
         frames_at_once: int = 1,
-    ):  # fmt: skip
-        super().__init__(name, model, patch_size, size, hidden_size, processor)
+    ):
+        super().__init__(name, model, hidden_size, processor)
         self.frames_at_once = frames_at_once
+
+    def square(self, side: int) -> dict[str, Any]:
+        return _few_squares(side, self.processor.patch_size)
 
     @torch.no_grad()
     def forward(self, patches: Tensor, positions: Tensor, mask: Tensor | None) -> Tokens:
         frames, real, rows, per_frame = self._frames(patches, positions, mask)
-        times = positions[:, ::per_frame, 0]
-        if self.frames_at_once == 1:
-            encoded = self.model(pixel_values=frames[real]).last_hidden_state  # (frames that are real, N, D)
-        else:
-            frames, real, times = _in_groups(frames, real, times, self.frames_at_once)
-            encoded = self._encode_clips(frames, real, per_frame)
-        states = encoded.new_zeros(*real.shape, *encoded.shape[1:])
-        states[real] = encoded
-        states = states + sines(real.shape[1], states.shape[-1], states.device)[None, :, None]
+        encoded, _, real, times = self._encode(frames, real, positions[:, ::per_frame, 0], per_frame)
+        states = _spread(encoded, real) + sines(real.shape[1], encoded.shape[-1], encoded.device)[:, None]
         return Tokens(
             states.flatten(1, 2),
             _token_positions(times, states.shape[2], rows, per_frame),
@@ -134,16 +135,33 @@ class FrameTokens(FrozenEncoder):
         )
 
     @torch.no_grad()
-    def feature(self, patches: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        if self.frames_at_once > 1:
-            return super().feature(patches, positions, mask)
-        frames, real, _, _ = self._frames(patches, positions, mask)
-        outputs = self.model(pixel_values=frames[real])
-        pooled = getattr(outputs, "pooler_output", None)
-        pooled = outputs.last_hidden_state.mean(1) if pooled is None else pooled
-        features = pooled.new_zeros(*real.shape, pooled.shape[-1])
-        features[real] = nn.functional.normalize(pooled, dim=-1)
-        return features.sum(1) / real.sum(1, keepdim=True)
+    def features(self, patches: Tensor, positions: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """Of `pooler` the mean over frames, each of length one; the others of patch tokens alone, without
+        the frames' numbers."""
+        frames, real, rows, per_frame = self._frames(patches, positions, mask)
+        encoded, pooled, real, times = self._encode(frames, real, positions[:, ::per_frame, 0], per_frame)
+        states = _spread(encoded[:, -per_frame:], real).flatten(1, 2)
+        means = token_features(
+            states,
+            _token_positions(times, per_frame, rows, per_frame),
+            real.repeat_interleave(per_frame, dim=1),
+            time_size=self.processor.rope_temporal_size,
+        )
+        if pooled is None:
+            return means
+        of_frames = _spread(nn.functional.normalize(pooled, dim=-1), real)
+        return {"pooler": of_frames.sum(1) / real.sum(1, keepdim=True), **means}
+
+    def _encode(
+        self, frames: Tensor, real: Tensor, times: Tensor, per_frame: int
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """Tokens (G, N, D) and pooled outputs (G, D') of the G frames (or groups of frames) that are real, in
+        order; which of them are, and their times (B, groups)."""
+        if self.frames_at_once == 1:
+            outputs = self.model(pixel_values=frames[real])
+            return outputs.last_hidden_state, getattr(outputs, "pooler_output", None), real, times
+        frames, real, times = _in_groups(frames, real, times, self.frames_at_once)
+        return self._encode_clips(frames, real, per_frame), None, real, times
 
     def _frames(
         self, patches: Tensor, positions: Tensor, mask: Tensor | None
@@ -151,7 +169,7 @@ class FrameTokens(FrozenEncoder):
         """Frames (B, T, 3, H, W), which of them are no padding (B, T), rows and patches of a frame."""
         rows = int(positions[..., 1].max()) + 1
         per_frame = rows * (int(positions[..., 2].max()) + 1)
-        frames = _as_frames(patches, rows, per_frame, self.patch_size)
+        frames = _as_frames(patches, rows, per_frame, self.processor.patch_size)
         if mask is None:
             return (
                 frames,
@@ -194,10 +212,51 @@ def load_encoder(name: str, device: str | torch.device = "cpu") -> FrozenEncoder
             "not an encoder of square frames in patches"
         )
     frames_at_once = getattr(vision, "tubelet_size", 1)
-    processor = _processor(name, video=frames_at_once > 1)
-    return FrameTokens(name, tower, patch_size, size, vision.hidden_size, processor, frames_at_once).to(
-        device
+    colours = _processor(name, video=frames_at_once > 1)
+    processor = OneVisionVideoProcessor(
+        **_few_squares(size, patch_size),
+        patch_size=patch_size,
+        rope_temporal_size=_TIME_GRID,
+        image_mean=list(colours.image_mean),
+        image_std=list(colours.image_std),
     )
+    return FrameTokens(name, tower, vision.hidden_size, processor, frames_at_once).to(device)
+
+
+def view_settings(
+    encoder: FrozenEncoder,
+    kind: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    size: int | None = None,
+) -> ViewSettings:
+    """How clips are shown to an encoder: as its own processor does it, but for what is asked for.
+
+    Args:
+        kind: `codec`, `frames` or `dense`; default: the first that the encoder takes.
+        overrides: arguments of the processor by name.
+        size: pixels, side of the middle square of a frame, instead of the processor's own sizes.
+
+    Raises:
+        ConfigError: an input that the encoder does not take, overrides that do not fit, or a budget that no
+            clip can give.
+    """
+    kind, overrides = kind or encoder.kinds[0], dict(overrides or {})
+    if kind not in encoder.kinds:
+        raise ConfigError(
+            f"the input is {kind!r}, but {encoder.name} sees whole frames only: ask for frames, of which it "
+            "gets as many as the patch budget makes"
+        )
+    square = encoder.square(size) if size else {}
+    if any(overrides.get(name) is not None for name in BUDGETS):
+        square.pop("num_patches", None)
+    settings = ViewSettings(kind, with_overrides(encoder.processor, square | overrides))
+    settings.check()
+    return settings
+
+
+def _few_squares(side: int, patch_size: int) -> dict[str, Any]:
+    """Settings of a processor for encoders that have no budget of their own: some whole frames of a clip."""
+    return {**middle_square(side), "num_patches": _WHOLE_FRAMES * max(1, side // patch_size) ** 2}
 
 
 def sines(count: int, size: int, device: torch.device) -> Tensor:
@@ -214,6 +273,13 @@ def _processor(name: str, video: bool) -> Any:
     ):
         return AutoVideoProcessor.from_pretrained(name)
     return AutoImageProcessor.from_pretrained(name)
+
+
+def _spread(values: Tensor, real: Tensor) -> Tensor:
+    """(G, ...) of the places that are real -> (B, T, ...), zero elsewhere."""
+    spread = values.new_zeros(*real.shape, *values.shape[1:])
+    spread[real] = values
+    return spread
 
 
 def _as_frames(patches: Tensor, rows: int, per_frame: int, p: int) -> Tensor:

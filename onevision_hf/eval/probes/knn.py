@@ -5,12 +5,16 @@
 Features are encoded once into run folders (float16, resumable, refused with other settings). Every item is
 asked once: those of a class, sorted by the SHA-256 of their keys, are dealt to four folds, and an item's
 neighbours, and the linear map, come from the three folds that it is not in.
+
+What is compared is the encoder's pooled output, the mean of its tokens, or their means in a coarse grid of
+time and space (`clustering.readout`): all three come of one pass, and all three are told.
 """
 
 import json
+import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +32,13 @@ from ...data.items import Item, Kind, Source
 from ...data.labelled import Row
 from ...data.media import open_picture
 from ...jobs.run_folder import digest_of
+from ...modeling.grid_pooling import GRID, POOLINGS
 from ...training.config import ConfigError
 from ...training.loader import collate
 from ...training.neighbours import neighbour_accuracy
 from .clip_lists import labelled_folder
 from .clip_transform import ClipView, ViewSettings
-from .encoders import FrozenEncoder, load_encoder
+from .encoders import FrozenEncoder, OneVisionTokens, load_encoder, view_settings
 from .splits import FOLDS, fold_numbers
 
 NEIGHBOURS = 10
@@ -42,21 +47,24 @@ _PICTURED, _SHOWN = 12, 5  # queries, and neighbours of each, in the picture
 
 
 class EncoderTeacher:
-    """A frozen encoder as a teacher of `onevision cluster`: one feature of length one an item."""
+    """A frozen encoder as a teacher of `onevision cluster`: the features of every pooling that it has, each
+    of length one, in a row."""
 
     def __init__(self, encoder: FrozenEncoder, settings: ViewSettings):
         self.encoder = encoder
-        frame = (settings.size // settings.patch_size) ** 2
         # A picture is a clip of one whole frame.
         self._views = {
             "video": ClipView(settings),
-            "image": ClipView(replace(settings, kind="frames", num_patches=frame)),
+            "image": ClipView(ViewSettings("frames", settings.processor)),
         }
-        self.identity = {"encoder": encoder.identity, "view": asdict(settings), "feature": "pooled"}
+        self.identity = {
+            "encoder": encoder.identity, "view": settings.identity(), "feature": list(POOLINGS)
+        }  # fmt: skip
 
     def prepare(self, content: str | bytes, kind: Kind) -> dict[str, np.ndarray]:
         media = np.asarray(open_picture(content))[None] if kind == "image" else content
-        sample = self._views[kind](Row("", kind, media, np.zeros(1, np.int64)), None, 0)
+        name = content if isinstance(content, str) else ""
+        sample = self._views[kind](Row(name, kind, media, np.zeros(1, np.int64)), None, 0)
         return {name: sample[name] for name in ("pixel_values_videos", "patch_positions")}
 
     @torch.inference_mode()
@@ -64,13 +72,23 @@ class EncoderTeacher:
         device = next(self.encoder.parameters()).device
         inputs = {name: tensor.to(device) for name, tensor in collate(prepared).items()}
         mask = inputs.get("pixel_attention_mask")
-        features = self.encoder.feature(inputs["pixel_values_videos"], inputs["patch_positions"], mask)
-        return normalize(features.float(), dim=1).cpu()
+        found = self.encoder.features(inputs["pixel_values_videos"], inputs["patch_positions"], mask)
+        own = [found[name] for name in POOLINGS if name in found]
+        return torch.cat([normalize(feature.float(), dim=1) for feature in own], dim=1).cpu()
+
+    def poolings(self, matrix: Tensor) -> dict[str, Tensor]:
+        """Rows of `encode` (N, ...) -> (N, D') of each pooling; there is no `pooler` without such an
+        output."""
+        width = self.encoder.hidden_size
+        sizes = {"tokens": width, "grid": width * math.prod(GRID)}
+        pooled = matrix.shape[1] - sum(sizes.values())
+        sizes = {"pooler": pooled, **sizes} if pooled else sizes
+        return dict(zip(sizes, matrix.split(list(sizes.values()), dim=1), strict=True))
 
 
 @dataclass
 class Features:
-    """Of the items that could be read: (N, D) of length one; and a record of each other one."""
+    """Of the items that could be read: (N, ...) of a teacher; and a record of each other one."""
 
     matrix: Tensor
     items: list[Item]
@@ -84,33 +102,39 @@ def readout(
     cache: str | Path | None = None,
     picture: str | Path | None = None,
     kind: str | None = None,
-    num_patches: int | None = None,
-    num_frames: int = 64,
+    pooling: str | None = None,
+    processor: Mapping[str, Any] | None = None,
     size: int | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Nearest-neighbour and linear accuracy on a folder with a sub-folder for each class.
 
     Args:
+        folder: of pictures and clips.
         model: a folder or repository of any vision encoder; or `descriptors`, `descriptors:motion`,
             `descriptors:object`, which have no weights.
         cache: where features are kept; default: a folder for this model, these files and settings under
             `~/.cache/onevision_hf` (or $XDG_CACHE_HOME).
         picture: a PNG of some items with their nearest neighbours.
         kind: `codec`, `frames` or `dense`; default: the first that the encoder takes.
-        num_patches: of a clip; default: an eighth of those of its frames (at least one whole frame).
-        size: side in pixels of the middle square; default: the encoder's.
+        pooling: `pooler`, `tokens` or `grid`; default: `grid` for clips of an encoder of this package, else
+            `pooler` (`tokens` of a model without a pooled output).
+        processor: settings of the encoder's own processor to change, by name; descriptors know num_frames.
+        size: pixels, side of the middle square; default: what the processor shows.
+        device: where the encoder runs.
 
     Returns:
-        `accuracy`, `linear_accuracy`, `chance` (1 / classes), `majority` (share of the largest class),
-        `items`, `rejected` (numbers), `rejected_items` (keys and reasons), `classes`, `neighbours`, `split`.
+        `accuracy`, `linear_accuracy` (of `pooling`), `by_pooling` (both, of each that there is), `pooling`,
+        `chance` (1 / classes), `majority` (share of the largest class), `items`, `rejected` (numbers),
+        `rejected_items` (keys and reasons), `classes`, `neighbours`, `split`, `model`. Descriptors have no
+        pooling: None, and nothing in `by_pooling`.
 
     Raises:
         ConfigError: a class without an item that can be read, settings that do not fit, or a cache of
             others.
     """
     source, rows = labelled_folder(folder)
-    teacher = _teacher(model, kind, num_patches, num_frames, size, device)
+    teacher = _teacher(model, kind, pooling, processor or {}, size, device)
     features = _features(source, teacher, cache or _default_cache(source, teacher))
     number_of = {rows[i].key: int(rows[i].labels[0]) for i in range(len(rows))}
     found = np.array([number_of[item.key] for item in features.items], np.int64)
@@ -121,11 +145,20 @@ def readout(
     if len(rows.names) < 2:
         raise ConfigError(f"{folder} has one class only ({rows.names[0]}): nothing to tell apart")
     folds = fold_numbers([item.key for item in features.items], found)
+    matrix, by_pooling = features.matrix, {}
+    if isinstance(teacher, EncoderTeacher):
+        matrices = teacher.poolings(features.matrix)
+        pooling = pooling or _default_pooling(teacher.encoder, features.items, matrices)
+        if pooling not in matrices:
+            raise ConfigError(f"{model} has no {pooling} output, it has {', '.join(matrices)}")
+        matrix = matrices[pooling]
+        by_pooling = {name: _accuracies(values, found, folds) for name, values in matrices.items()}
     if picture is not None:
-        _draw(source, features, found, rows.names, folds, model).save(picture)
+        _draw(source, features.items, matrix, found, rows.names, folds, model).save(picture)
     return {
-        "accuracy": _over_folds(features.matrix, found, folds, _neighbours),
-        "linear_accuracy": _over_folds(features.matrix, found, folds, _linear),
+        **(by_pooling[pooling] if pooling else _accuracies(matrix, found, folds)),
+        "pooling": pooling,
+        "by_pooling": by_pooling,
         "chance": 1 / len(rows.names),
         "majority": float(counts.max() / counts.sum()),
         "items": len(found),
@@ -139,27 +172,39 @@ def readout(
 
 
 def _teacher(
-    model: str, kind: str | None, num_patches: int | None, num_frames: int, size: int | None, device: str
+    model: str,
+    kind: str | None,
+    pooling: str | None,
+    processor: Mapping[str, Any],
+    size: int | None,
+    device: str,
 ) -> Teacher:
     if model == _DESCRIPTORS or model.startswith(f"{_DESCRIPTORS}:"):
-        return make_teacher(model, num_frames=num_frames)
+        unused = {"kind": kind, "pooling": pooling, "size": size, **processor}
+        unused.pop("num_frames", None)
+        given = [name for name, value in unused.items() if value is not None]
+        if given:
+            raise ConfigError(f"{', '.join(given)} is for an encoder; {model} takes num_frames only")
+        return make_teacher(model, num_frames=processor.get("num_frames"))
+    if pooling not in (None, *POOLINGS):
+        raise ConfigError(f"unknown pooling {pooling!r}: choose {', '.join(POOLINGS)}")
     encoder = load_encoder(model, device)
-    kind = kind or encoder.kinds[0]
-    if kind not in encoder.kinds:
-        raise ConfigError(f"{model} takes {', '.join(encoder.kinds)}, not {kind}")
-    side = size or encoder.size
-    frame = (side // encoder.patch_size) ** 2
-    settings = ViewSettings(
-        kind,
-        num_patches or max(frame, frame * num_frames // 8),
-        num_frames,
-        side,
-        encoder.patch_size,
-        encoder.temporal_size,
-        encoder.image_mean,
-        encoder.image_std,
-    )
-    return EncoderTeacher(encoder, settings)
+    return EncoderTeacher(encoder, view_settings(encoder, kind, processor, size))
+
+
+def _default_pooling(encoder: FrozenEncoder, items: Sequence[Item], matrices: Mapping[str, Tensor]) -> str:
+    """What an encoder of this package knows of motion stands in where its tokens are: its pooled output has
+    no position."""
+    if isinstance(encoder, OneVisionTokens) and all(item.kind == "video" for item in items):
+        return "grid"
+    return "pooler" if "pooler" in matrices else "tokens"
+
+
+def _accuracies(matrix: Tensor, labels: np.ndarray, folds: np.ndarray) -> dict[str, float]:
+    return {
+        "accuracy": _over_folds(matrix, labels, folds, _neighbours),
+        "linear_accuracy": _over_folds(matrix, labels, folds, _linear),
+    }
 
 
 def _default_cache(source: Source, teacher: Teacher) -> Path:
@@ -218,22 +263,28 @@ def _linear(bank: Tensor, bank_labels: np.ndarray, asked: Tensor, labels: np.nda
 
 
 def _draw(
-    source: Source, features: Features, labels: np.ndarray, names: list[str], folds: np.ndarray, model: str
+    source: Source,
+    items: Sequence[Item],
+    matrix: Tensor,
+    labels: np.ndarray,
+    names: list[str],
+    folds: np.ndarray,
+    model: str,
 ) -> Image.Image:
     """One item of each class, and what lies nearest to it in the other folds."""
     rows = []
     for label in range(len(names))[:: max(1, -(-len(names) // _PICTURED))]:
         own = np.flatnonzero(labels == label)
         query = int(own[folds[own].argmin()])
-        cosine = features.matrix @ features.matrix[query]
+        cosine = matrix @ matrix[query]
         cosine[torch.from_numpy(folds == folds[query])] = -torch.inf
         near = cosine.topk(min(_SHOWN, int((folds != folds[query]).sum()))).indices.tolist()
         right = sum(labels[i] == label for i in near)
-        groups = [("asked", [tile(source, features.items[query])])]
-        groups += [(names[labels[i]], [tile(source, features.items[i])]) for i in near]
+        groups = [("asked", [tile(source, items[query])])]
+        groups += [(names[labels[i]], [tile(source, items[i])]) for i in near]
         rows.append(SheetRow(names[label], f"{right} of {len(near)} nearest are of its class", groups))
     return sheet(
         "Nearest neighbours",
-        f"{model}: {len(features.items):,} items of {len(names)} classes; over each neighbour its class",
+        f"{model}: {len(items):,} items of {len(names)} classes; over each neighbour its class",
         rows,
     )

@@ -14,7 +14,7 @@ import numpy as np
 from ...jobs.run_folder import atomic_files, canonical_json, write_atomically
 from ..published import published_probes
 from .clip_lists import ProbeClips
-from .clip_transform import ViewSettings
+from .clip_transform import ViewSettings, shown_size
 from .config import ProbeConfig
 from .confusion import confusion_counts, draw_confusion
 
@@ -33,7 +33,8 @@ def write_report(
         "dataset": config.dataset,
         "model": config.model,
         "input": config.input.kind,
-        "num_patches": None if config.input.kind == "dense" else config.input.num_patches,
+        "num_patches": None if settings.kind == "dense" else settings.num_patches,
+        "processor": settings.identity(),
         "head": "published" if config.head.position is None else f"probe at {config.head.position}",
         "classes": len(clips.names),
         "chance": 1 / len(clips.names),
@@ -52,7 +53,7 @@ def write_report(
             }
             for name in config.intervene
         },
-        "published": _published(config),
+        "published": _published(config, settings),
         "per_class": classes,
     }
     counts = _counts(out, config.seeds, len(clips.names))
@@ -75,15 +76,14 @@ def _spread(values: list[float]) -> dict[str, Any]:
     return {"mean": mean(values), "std": stdev(values) if len(values) > 1 else None, "values": values}
 
 
-def _published(config: ProbeConfig) -> list[dict[str, Any]]:
-    if not config.dataset:
+def _published(config: ProbeConfig, settings: ViewSettings) -> list[dict[str, Any]]:
+    if not config.dataset or settings.kind == "dense" or settings.num_patches is None:
         return []
-    rows = [
+    return [
         {"model": model, "source": source, "accuracy": percent / 100, "intervention": name}
         for name in (None, *config.intervene)
-        for model, source, percent in published_probes(config.dataset, config.input.num_patches, name)
+        for model, source, percent in published_probes(config.dataset, settings.num_patches, name)
     ]
-    return rows if config.input.kind != "dense" else []
 
 
 def _predictions(out: Path, seed: int) -> Any:
@@ -119,11 +119,12 @@ def _per_class(out: Path, seeds: list[int], names: list[str]) -> list[dict[str, 
 
 
 def _markdown(config: ProbeConfig, settings: ViewSettings, result: dict[str, Any]) -> str:
-    budget = "every patch" if settings.kind == "dense" else f"{settings.num_patches} patches"
+    budget = "every patch" if settings.kind == "dense" else settings.budget()
     lines = [
         f"# Probe: {config.dataset or Path(config.out).name}",
         "",
-        f"{config.model}, frozen; input {settings.kind}, {budget}, {settings.size} pixels; head: "
+        f"{config.model}, frozen; input {settings.kind}, {budget}, {shown_size(settings.processor)} "
+        "pixels; head: "
         f"{result['head']}. {result['train_clips']} clips to train on, {result['test_clips']} to test on, "
         f"{result['classes']} classes (chance {_percent(result['chance'])} %). Missing: {result['missing']}, "
         f"unreadable: {len(result['broken'])}.",

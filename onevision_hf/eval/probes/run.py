@@ -24,13 +24,13 @@ from accelerate import PartialState
 
 from ...jobs.processes import Processes
 from ...jobs.run_folder import RunFolder, canonical_json, digest_of, json_lines, write_atomically
-from ...training.config import ConfigError, from_dict
+from ...training.config import from_dict
 from ...training.loop import Trainer, TrainingError
 from ...training.report import VALIDATION, Report, read_lines
 from .clip_lists import ProbeClips, check_clips, open_clips
-from .clip_transform import ClipView, ViewSettings
+from .clip_transform import ClipView, ViewSettings, shown_size
 from .config import ProbeConfig
-from .encoders import FrozenEncoder, load_encoder
+from .encoders import FrozenEncoder, load_encoder, view_settings
 from .feature_cache import CachedView, FeatureCache
 from .report import RESULT, write_report
 from .task import ProbeData, ProbeTask
@@ -122,9 +122,8 @@ def run_probe(config: ProbeConfig) -> tuple[int, dict[str, Any]]:
         write_atomically(missing_file, json_lines(clips.missing))
     check_clips(clips, config.data, missing_file)
     encoder = load_encoder(config.model, state.device)
-    settings = view_settings(config, encoder)
-    settings.check()
-    plan = {"encoder": encoder.identity, "view": asdict(settings), **config.plan()}
+    settings = clip_settings(config, encoder)
+    plan = {"encoder": encoder.identity, "view": settings.identity(), **config.plan()}
     sources = digest_of([clips.train.digest(), clips.test.digest(), *clips.names])
     with processes.main_first():
         folder = RunFolder(out, stage=STAGE, settings=plan, sources=sources, rank=processes.rank)
@@ -146,24 +145,13 @@ def seed_folder(config: ProbeConfig, seed: int) -> Path:
     return Path(config.out) / f"seed-{seed}"
 
 
-def view_settings(config: ProbeConfig, encoder: FrozenEncoder) -> ViewSettings:
-    """How clips are cut for this encoder. Raises ConfigError for an input that it does not take."""
-    kind = config.input.kind
-    if kind not in encoder.kinds:
-        raise ConfigError(
-            f"input.kind is {kind!r}, but {config.model} sees whole frames only: input.kind=frames gives it "
-            "as many as the patch budget makes"
-        )
-    return ViewSettings(
-        kind,
-        config.input.num_patches,
-        config.input.num_frames,
-        config.input.size or encoder.size,
-        encoder.patch_size,
-        encoder.temporal_size,
-        encoder.image_mean,
-        encoder.image_std,
-    )
+def clip_settings(config: ProbeConfig, encoder: FrozenEncoder) -> ViewSettings:
+    """How clips are shown to this encoder. Raises ConfigError for what it does not take."""
+    asked = config.input
+    size = asked.size or None
+    if asked.max_size and encoder.any_size and size is None:
+        size = min(asked.max_size, shown_size(encoder.processor))
+    return view_settings(encoder, asked.kind, asked.overrides(), size)
 
 
 def _data(
@@ -178,7 +166,7 @@ def _data(
         train_view = ClipView(settings, augment=config.augments)
         return ProbeData(clips, clips.train, clips.test, train_view, ClipView(settings), settings), []
     view = ClipView(settings)
-    with FeatureCache(config.cache, {"encoder": encoder.identity, **asdict(settings)}, processes) as cache:
+    with FeatureCache(config.cache, {"encoder": encoder.identity, **settings.identity()}, processes) as cache:
         train, broken_train = cache.fill(clips.train, view, encoder, "features (train)")
         test, broken_test = cache.fill(clips.test, view, encoder, "features (test)")
     broken = [*broken_train, *broken_test]

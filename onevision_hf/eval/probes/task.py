@@ -17,12 +17,11 @@ from ...modeling.modeling_onevision_classification import (
     OneVisionAttentiveHead,
     OneVisionForVideoClassification,
 )
-from ...modeling.video_processing_onevision import OneVisionVideoProcessor
 from ...training.loader import Stream, View
 from ...training.sampler import Order
 from ...training.tasks.task import Inputs
 from .clip_lists import ClipRows, ProbeClips
-from .clip_transform import ViewSettings
+from .clip_transform import ViewSettings, with_overrides
 from .config import ProbeConfig
 from .encoders import FrozenEncoder, OneVisionTokens, Tokens
 from .feature_cache import CachedRows
@@ -121,7 +120,9 @@ class ProbeTask:
     def export(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         """Write what `AutoModelForVideoClassification` loads, or over another encoder the head's weights."""
         if isinstance(self.encoder, OneVisionTokens):
-            save_classifier(self.encoder, self.data.names, self.config, self.model.head, folder)
+            save_classifier(
+                self.encoder, self.data.names, self.config, self.model.head, folder, self.data.settings
+            )
         else:
             save_file(self.model.head.state_dict(), folder / "head.safetensors")
 
@@ -135,8 +136,13 @@ def save_classifier(
     config: ProbeConfig,
     head: OneVisionAttentiveHead,
     folder: Path,
+    settings: ViewSettings,
 ) -> None:
-    """The encoder and the head as one `OneVisionForVideoClassification`, with the processor beside it."""
+    """The encoder and the head as one `OneVisionForVideoClassification`, with the processor beside it.
+
+    The processor gives what the head was trained on; whole frames that stand alone (`frames`) no processor
+    gives.
+    """
     values = encoder.model.config.to_dict() | {
         "id2label": dict(enumerate(names)),
         "label2id": {name: number for number, name in enumerate(names)},
@@ -148,14 +154,5 @@ def save_classifier(
     state |= {f"classifier.{name}": value for name, value in head.state_dict().items()}
     model.load_state_dict({name: state[name] for name in model.state_dict()})
     model.save_pretrained(folder)
-    budget = {"num_patches": config.input.num_patches} if config.input.kind == "codec" else {}
-    OneVisionVideoProcessor(
-        size={"shortest_edge": config.input.size or encoder.size},
-        do_center_crop=True,
-        num_frames=config.input.num_frames,
-        patch_size=encoder.patch_size,
-        rope_temporal_size=encoder.temporal_size,
-        image_mean=encoder.image_mean,
-        image_std=encoder.image_std,
-        **budget,
-    ).save_pretrained(folder)
+    everything = {"keep_ratio": 1.0} if settings.kind == "dense" else {}
+    with_overrides(settings.processor, everything).save_pretrained(folder)
