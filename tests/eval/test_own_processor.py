@@ -136,6 +136,10 @@ def test_a_published_size_is_the_most_that_an_encoder_of_any_size_is_shown(made)
     assert settings_of(published, max_size=56).num_patches == 64 * 4 * 4 // 8
     assert settings_of(published, max_size=224).identity() == settings_of(published).identity()
     assert settings_of(tiny, max_size=224).identity() == settings_of(tiny).identity()
+    larger = settings_of(published, max_size=56, processor={"size": 112})
+    assert larger.identity() == settings_of(published).identity()
+    with pytest.raises(ConfigError, match=r"input.size and input.processor.size are both given"):
+        settings_of(published, size=56, processor={"size": 112})
     with pytest.raises(ConfigError, match=r"input.size=56 and input.max_size=224: give one of them"):
         settings_of(tiny, size=56, max_size=224)
 

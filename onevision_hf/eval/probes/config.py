@@ -50,7 +50,8 @@ class InputConfig:
         """Arguments of the processor that were given. Raises ConfigError for one that is given twice."""
         short = {"num_patches": self.num_patches, "num_frames": self.num_frames}
         given = {name: value for name, value in short.items() if value is not None}
-        for name in given.keys() & self.processor.keys():
+        square = {"size": self.size} if self.size else {}
+        for name in (given | square).keys() & self.processor.keys():
             raise ConfigError(f"input.{name} and input.processor.{name} are both given: give one of them")
         if self.size and self.max_size:
             raise ConfigError(f"input.size={self.size} and input.max_size={self.max_size}: give one of them")

@@ -149,7 +149,7 @@ def clip_settings(config: ProbeConfig, encoder: FrozenEncoder) -> ViewSettings:
     """How clips are shown to this encoder. Raises ConfigError for what it does not take."""
     asked = config.input
     size = asked.size or None
-    if asked.max_size and encoder.any_size and size is None:
+    if asked.max_size and encoder.any_size and not (size or "size" in asked.processor):
         size = min(asked.max_size, shown_size(encoder.processor))
     return view_settings(encoder, asked.kind, asked.overrides(), size)
 
