@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_transforms import group_images_by_shape, reorder_images
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs
 
+from .channel_order import ChannelOrderBackend
 from .frame_geometry import FrameGeometry
 from .patch_inputs import cut_patches, grid_positions
 from .pretrained_settings import read_with_model_settings
@@ -38,7 +38,7 @@ class OneVisionImageProcessorKwargs(ImagesKwargs, total=False):
     packed: bool
 
 
-class OneVisionImageProcessor(TorchvisionBackend):
+class OneVisionImageProcessor(ChannelOrderBackend):
     """Images as `pixel_values`, each side a multiple of the patch.
 
     size (default `None`): `None` keeps each image's own resolution; an int or {"shortest_edge": s} scales the
@@ -51,6 +51,9 @@ class OneVisionImageProcessor(TorchvisionBackend):
     Returns `pixel_values` (B, C, H, W) when all images come out equal. Otherwise (B, K, C*p*p) patches, zero
     padded, with `patch_positions` (B, K, 3) (t = 0) and `pixel_attention_mask` (B, K) bool. With
     `packed=True` always patches (sum K, C*p*p), `patch_positions` (sum K, 3) and `cu_seqlens` (B+1,) int32.
+
+    A NumPy array is channels-first only when its last axis is no channel axis; `input_data_format` says
+    otherwise.
 
     Raises `ValueError` for sizes that are no multiple of the patch.
     """

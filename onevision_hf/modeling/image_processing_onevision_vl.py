@@ -21,6 +21,7 @@ from .patch_inputs import cut_patches
 
 if TYPE_CHECKING:
     # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
+    from .channel_order import ChannelOrderBackend  # noqa: F401
     from .configuration_onevision import OneVisionConfig  # noqa: F401
     from .frame_geometry import FrameGeometry  # noqa: F401
     from .pretrained_settings import read_with_model_settings  # noqa: F401
@@ -91,11 +92,8 @@ class OneVisionVLImageProcessor(OneVisionImageProcessor):
                 )
                 image = self.resize(image, SizeDict(height=inner[0], width=inner[1]), resample=resample)
                 image = _centred(image, outer)
-            elif height % (patch_size * merge_size) or width % (patch_size * merge_size):
-                raise ValueError(
-                    f"an image of height {height} and width {width} is no multiple of {merge_size} patches "
-                    f"of {patch_size}; leave do_resize on"
-                )
+            else:
+                _check_blocks(height, width, patch_size, merge_size)
             image = self.rescale_and_normalize(
                 image, do_rescale, rescale_factor, do_normalize, image_mean, image_std
             )
@@ -114,7 +112,11 @@ class OneVisionVLImageProcessor(OneVisionImageProcessor):
     def get_number_of_image_patches(
         self, height: int, width: int, images_kwargs: dict[str, Any] | None = None
     ) -> int:
-        """Patches of an image of height x width pixels; `merge_size`^2 of them make a token."""
+        """Patches of an image of height x width pixels; `merge_size`^2 of them make a token.
+
+        Raises `ValueError` where the processor does: with `do_resize=False`, for sides that are no multiple
+        of the merge block.
+        """
         given = images_kwargs or {}
         names = ("do_resize", "size", "patch_size", "merge_size", "max_pixels", "candidate_sizes")
         settings = {name: given.get(name, getattr(self, name)) for name in names}
@@ -126,6 +128,8 @@ class OneVisionVLImageProcessor(OneVisionImageProcessor):
         if settings["do_resize"]:
             unit = patch * settings["merge_size"]
             outer = _sizes(height, width, size, unit, settings["max_pixels"], settings["candidate_sizes"])[1]
+        else:
+            _check_blocks(height, width, patch, settings["merge_size"])
         return (outer[0] // patch) * (outer[1] // patch)
 
 
@@ -138,6 +142,14 @@ def block_positions(height: int, width: int, merge_size: int, times: Sequence[in
     frame = np.stack([y.reshape(-1), x.reshape(-1)], axis=-1)
     t = np.repeat(np.asarray(times, np.int64), len(frame))[:, None]
     return np.concatenate([t, np.tile(frame, (len(times), 1))], axis=1).astype(np.int64)
+
+
+def _check_blocks(height: int, width: int, patch_size: int, merge_size: int) -> None:
+    if height % (patch_size * merge_size) or width % (patch_size * merge_size):
+        raise ValueError(
+            f"an image of height {height} and width {width} is no multiple of {merge_size} patches of "
+            f"{patch_size}; leave do_resize on"
+        )
 
 
 def _sizes(

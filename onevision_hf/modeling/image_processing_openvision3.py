@@ -6,22 +6,24 @@ processor(images, size={"shortest_edge": 192}, do_center_crop=False)    # whole 
 """
 
 import torch
-from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import PILImageResampling, SizeDict
+
+from .channel_order import ChannelOrderBackend
 
 # The VAE halves a side three times and the encoder reads patches of 2 x 2 latents.
 SIZE_MULTIPLE = 16
 
 
-class OpenVision3ImageProcessor(TorchvisionBackend):
+class OpenVision3ImageProcessor(ChannelOrderBackend):
     """Resize the shorter side to 256, crop the centre 256 x 256, map [0, 255] to [-1, 1]: the paper's
     evaluation form.
 
     Every argument is transformers' own. With `size` as `shortest_edge` and no crop, the longer side is
     rounded to the nearest multiple of 16; any other size that is not a multiple raises ValueError, at
     construction where it is known by then. So does a crop larger than the picture, which transformers would
-    fill with black.
+    fill with black. A NumPy array is channels-first only when its last axis is no channel axis;
+    `input_data_format` says otherwise.
     """
 
     resample = PILImageResampling.BILINEAR

@@ -34,6 +34,7 @@ from .video_reader import VideoReadError
 if TYPE_CHECKING:
     # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
     from .bit_cost import quantiser_step  # noqa: F401
+    from .channel_order import ChannelOrderBackend  # noqa: F401
     from .codec_signals import vectors  # noqa: F401
     from .configuration_onevision import OneVisionConfig  # noqa: F401
     from .decoded_frame import DecodedFrame  # noqa: F401

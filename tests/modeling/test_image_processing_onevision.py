@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import CLIPImageProcessor
 
-from onevision_hf import OneVisionConfig, OneVisionImageProcessor, OneVisionModel
+from onevision_hf import (
+    OneVisionConfig,
+    OneVisionImageProcessor,
+    OneVisionModel,
+    OneVisionVLImageProcessor,
+    OpenVision3ImageProcessor,
+)
 
 
 def picture(height: int, width: int) -> Image.Image:
@@ -118,3 +124,31 @@ def test_gray_and_transparent_images_arrays_and_tensors_are_images_too(model):
 def test_sizes_off_the_grid_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         OneVisionImageProcessor()(picture(100, 150), return_tensors="pt", **options)
+
+
+def wide_or_tall(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height + width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        OneVisionImageProcessor(size={"height": 28, "width": 56}),
+        OneVisionVLImageProcessor(),
+        OpenVision3ImageProcessor(size={"height": 32, "width": 48}, do_center_crop=False),
+    ],
+    ids=lambda processor: type(processor).__name__,
+)
+@pytest.mark.parametrize("shape", [(1, 40), (3, 40), (4, 40), (40, 1), (40, 3), (40, 4), (1, 1), (3, 3)])
+def test_a_narrow_picture_is_itself_as_picture_file_array_and_tensor(processor, shape, tmp_path):
+    """An array is channels-first only when its last axis is no channel axis; a tensor is where it can be."""
+    array = wide_or_tall(*shape)
+    expected = processor(Image.fromarray(array), return_tensors="pt")["pixel_values"]
+    Image.fromarray(array).save(tmp_path / "narrow.png")
+    first = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    for same in (array, first, str(tmp_path / "narrow.png")):
+        assert torch.equal(processor(same, return_tensors="pt")["pixel_values"], expected)
+    said = {"input_data_format": "channels_first", "return_tensors": "pt"}
+    assert torch.equal(processor(first.numpy(), **said)["pixel_values"], expected)
+    said = {"input_data_format": "channels_last", "return_tensors": "pt"}
+    assert torch.equal(processor(torch.from_numpy(array), **said)["pixel_values"], expected)

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from vl_tiny import prompt, tiny_config, tiny_processor, tiny_tokenizer, user
@@ -89,6 +89,8 @@ def test_a_whole_image_comes_back_from_its_packed_patches(processor):
     candidates=st.sampled_from([None, "published"]),
     limit=st.sampled_from([10_000, 200_000]),
 )
+@example(height=1, width=900, merge=2, candidates=None, limit=10_000)
+@example(height=3, width=900, merge=1, candidates="published", limit=10_000)
 def test_the_count_for_engines_is_the_count_of_rows(height, width, merge, candidates, limit):
     processor = OneVisionVLImageProcessor(merge_size=merge, max_pixels=limit, candidate_sizes=candidates)
     count = processor.get_number_of_image_patches(height, width)
@@ -98,6 +100,17 @@ def test_the_count_for_engines_is_the_count_of_rows(height, width, merge, candid
     if height * width <= 40_000:
         image = np.zeros((height, width, 3), np.uint8)
         assert len(processor(image, return_tensors="pt")["pixel_values"]) == count
+
+
+def test_the_count_for_engines_refuses_what_the_processor_refuses():
+    processor = OneVisionVLImageProcessor(merge_size=2, do_resize=False)
+    assert processor.get_number_of_image_patches(28, 56) == 8
+    for refused in (
+        lambda: processor.get_number_of_image_patches(28, 42),
+        lambda: processor(np.zeros((28, 42, 3), np.uint8)),
+    ):
+        with pytest.raises(ValueError, match="height 28 and width 42 is no multiple of 2 patches of 14"):
+            refused()
 
 
 def test_published_sizes_fit_the_image_on_black():

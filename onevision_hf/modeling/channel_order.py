@@ -1,0 +1,34 @@
+"""Which axis of an image array holds the channels where both ends could."""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from transformers.image_processing_backends import TorchvisionBackend
+from transformers.image_utils import ChannelDimension
+
+_CHANNELS = (1, 3, 4)
+
+
+class ChannelOrderBackend(TorchvisionBackend):
+    """transformers' torchvision backend, to which a NumPy array is channels-first only when its last axis is
+    no channel axis (1, 3 or 4 long).
+
+    transformers reads (1, W, 3) as one channel of W x 3 pixels, and so would take a picture one row high for
+    one three columns wide. Tensors stay channels-first where both ends could be channels: that is torch's own
+    order, and files are read into such tensors. `input_data_format` overrides either.
+    """
+
+    def process_image(  # type: ignore[override]
+        self, image: Any, do_convert_rgb: bool | None = None, input_data_format: Any = None, **kwargs: Any
+    ) -> Tensor:
+        """One image -> (C, H, W). `image`: PIL, (H, W), (H, W, C) or (C, H, W)."""
+        ambiguous = (
+            isinstance(image, np.ndarray)
+            and image.ndim == 3
+            and image.shape[0] in _CHANNELS
+            and image.shape[-1] in _CHANNELS
+        )
+        if ambiguous and input_data_format is None:
+            input_data_format = ChannelDimension.LAST
+        return super().process_image(image, do_convert_rgb, input_data_format, **kwargs)
