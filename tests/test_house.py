@@ -122,6 +122,45 @@ def test_files_are_short_and_say_what_they_are(path):
     assert ast.get_docstring(ast.parse(text)), "a module opens with what it is"
 
 
+# Between a driver and the workers that it started itself.
+OWN_PICKLES = {"jobs/ray_pool.py"}
+
+
+def unpicklers(tree: ast.AST) -> list[str]:
+    """Calls that would run what a file says: every way to unpickle that is not told to read data only."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+        if name == "torch.load" and given.get("weights_only") != "True":
+            found.append(f"{name} without weights_only=True")
+        elif name.endswith("dcp.load") and not given.get("storage_reader", "").startswith("Reader("):
+            found.append(f"{name} with torch's own reader")
+        elif given.get("allow_pickle") == "True":
+            found.append(f"{name} with allow_pickle")
+        elif re.fullmatch(r"(pickle|dill|cloudpickle|joblib|marshal|shelve)\.(loads?|open)", name):
+            found.append(name)
+    return found
+
+
+def test_nothing_unpickles_what_it_is_given():
+    wrong = {str(path.relative_to(PACKAGE)): unpicklers(ast.parse(path.read_text())) for path in sources()}
+    assert {name: calls for name, calls in wrong.items() if calls and name not in OWN_PICKLES} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch.load(path)", "torch.load(path, weights_only=False)", "pickle.load(file)", "pickle.loads(text)",
+        "np.load(path, allow_pickle=True)", "dcp.load(tensors, storage_reader=FileSystemReader(path))",
+    ],
+)  # fmt: skip
+def test_an_unpickler_would_be_seen(line):
+    assert unpicklers(ast.parse(line))
+
+
 def test_no_file_of_the_repository_names_a_machine():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:

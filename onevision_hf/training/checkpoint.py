@@ -7,7 +7,8 @@
     latest                 the name of the newest whole folder
 
 A folder is written under another name, synced and renamed, and only then named in `latest`; a process
-killed at any moment leaves the one before as it was. Reading checks every file first.
+killed at any moment leaves the one before as it was. Reading checks every file first, opens none outside of
+the folder, whatever `latest` and links in it say, and runs nothing that a file says (`stored_metadata.py`).
 """
 
 import hashlib
@@ -24,12 +25,14 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint import CheckpointException, FileSystemWriter
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
 from .muon import MuonAdamW
 from .optimisation import Average, Optimizers
+from .stored_metadata import NAME as METADATA
+from .stored_metadata import ForeignMetadataError, Reader, read_metadata
 
 LATEST, STATE, MANIFEST = "latest", "state.json", "manifest.json"
 _NAME = re.compile(r"step-(\d{8})")
@@ -41,18 +44,37 @@ class CheckpointError(ValueError):
 
 def all_checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
-    return sorted(p for p in folder.glob("step-*") if _NAME.fullmatch(p.name) and (p / MANIFEST).exists())
+    return sorted(p for p in folder.glob("step-*") if _NAME.fullmatch(p.name) and _is_whole(p))
+
+
+def _is_whole(path: Path) -> bool:
+    return (path / MANIFEST).is_file() and not (path / MANIFEST).is_symlink() and not path.is_symlink()
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """What `latest` names. Raises CheckpointError when that is not there."""
+    """What `latest` names, a folder beside it.
+
+    Raises CheckpointError when that is not there, or leads elsewhere.
+    """
     pointer = folder / LATEST
-    if not pointer.exists():
+    if not os.path.lexists(pointer):
         return None
-    found = folder / pointer.read_text().strip()
-    if not (found / MANIFEST).exists():
-        raise CheckpointError(f"{pointer} names {found.name}, which is not there; remaining: "
-                              f"{[p.name for p in all_checkpoints(folder)] or 'none'}")  # fmt: skip
+    remaining = f"remaining: {[p.name for p in all_checkpoints(folder)] or 'none'}"
+    if pointer.is_symlink() or not pointer.is_file():
+        raise CheckpointError(
+            f"{pointer} is no file of its own; write a checkpoint's name into one; {remaining}"
+        )
+    with open(pointer, "rb") as file:
+        name = file.read(200).decode("utf-8", "replace").strip()
+    if not _NAME.fullmatch(name):
+        raise CheckpointError(
+            f"{pointer} names {name!r}, which is no checkpoint (step-NNNNNNNN); {remaining}"
+        )
+    found = folder / name
+    if found.is_symlink():
+        raise CheckpointError(f"{pointer} names {name}, a link to {os.readlink(found)}; {remaining}")
+    if not _is_whole(found):
+        raise CheckpointError(f"{pointer} names {name}, which is not there; {remaining}")
     return found
 
 
@@ -75,7 +97,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             writer = FileSystemWriter(aside, sync_files=True, single_file_per_rank=True, thread_count=1)
-            dcp.save(dict(tensors), storage_writer=writer, no_dist=size == 1)
+            dcp.save(dict(tensors), storage_writer=writer)
         return {p.name: _digest(p) for p in sorted(aside.glob(f"__{rank}_*"))}
 
     def finish() -> None:
@@ -117,7 +139,7 @@ def _together(work: Callable[[], Any], aside: Path) -> list[Any]:
 
 def _complete(aside: Path, digests: dict[str, Any], state: Mapping[str, Any]) -> None:
     _write(aside / STATE, json.dumps(state, indent=1))
-    for name in (".metadata", STATE):
+    for name in (METADATA, STATE):
         digests[name] = _digest(aside / name)
     _write(aside / MANIFEST, json.dumps(digests, indent=1))
     _sync_folder(aside)
@@ -128,6 +150,7 @@ def _publish(folder: Path, aside: Path, target: Path, keep: int) -> None:
         shutil.rmtree(target)
     os.replace(aside, target)
     _sync_folder(folder)
+    (folder / f".{LATEST}").unlink(missing_ok=True)  # of a run that was killed, or a link to somewhere
     _write(folder / f".{LATEST}", target.name)
     os.replace(folder / f".{LATEST}", folder / LATEST)
     _sync_folder(folder)
@@ -142,12 +165,15 @@ def _publish(folder: Path, aside: Path, target: Path, keep: int) -> None:
 def load(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Fill `tensors` in place from a checkpoint of any number of processes, and give its state.
 
-    Raises CheckpointError, on every process, when a file is missing or damaged or something does not fit.
+    Raises CheckpointError, on every process, when a file is missing or damaged or something does not fit, or
+    when a file holds what no checkpoint does.
     """
     rank, size = _processes()
 
+    manifest: dict[str, Any] = {}
+
     def verify() -> None:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest.update(_manifest(path))
         for name in sorted(manifest)[rank::size]:
             _verify(path / name, manifest[name])
 
@@ -159,8 +185,11 @@ def load(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
             f"{path} is damaged: {error}; to go on from another, write its name into "
             f"{path.parent / LATEST}: {', '.join(others) or 'there is none'}"
         ) from error
-    reader = FileSystemReader(path)
-    stored: dict[str, Any] = dict(reader.read_metadata().state_dict_metadata)
+    try:
+        metadata = read_metadata(path / METADATA, manifest)
+    except ForeignMetadataError as error:
+        raise CheckpointError(str(error)) from error
+    stored: dict[str, Any] = dict(metadata.state_dict_metadata)
     if stored.keys() != tensors.keys():
         missing, extra = sorted(tensors.keys() - stored.keys()), sorted(stored.keys() - tensors.keys())
         raise CheckpointError(
@@ -174,8 +203,25 @@ def load(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
             )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.load(tensors, storage_reader=reader, no_dist=size == 1)
+        try:
+            dcp.load(tensors, storage_reader=Reader(path, metadata))
+        except CheckpointException as error:
+            causes = [cause for cause, _ in error.failures.values()]
+            said = " ".join(str(causes[0] if causes else error).split())
+            raise CheckpointError(f"{path} holds tensors that cannot be read: {said}") from error
     return json.loads((path / STATE).read_text())
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """The files of a checkpoint by name, with their sizes and sums; all in its own folder."""
+    manifest = json.loads((path / MANIFEST).read_text())
+    for name in manifest:
+        if Path(name).name != name:
+            raise CheckpointError(f"{MANIFEST} names {name!r}, which is no file's name")
+    for name in (METADATA, STATE):
+        if name not in manifest:
+            raise CheckpointError(f"{MANIFEST} does not name {name}")
+    return manifest
 
 
 def gather_tensors(
@@ -260,7 +306,9 @@ def _digest(path: Path) -> dict[str, Any]:
 
 
 def _verify(path: Path, expected: Mapping[str, Any]) -> None:
-    if not path.exists():
+    if path.is_symlink():
+        raise CheckpointError(f"{path.name} is a link to {os.readlink(path)}")
+    if not path.is_file():
         raise CheckpointError(f"{path.name} is missing")
     if path.stat().st_size != expected["size"]:
         raise CheckpointError(f"{path.name} has {path.stat().st_size} bytes instead of {expected['size']}")
@@ -269,7 +317,7 @@ def _verify(path: Path, expected: Mapping[str, Any]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
+    with open(path, "x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
