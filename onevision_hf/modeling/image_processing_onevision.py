@@ -20,6 +20,7 @@ from .channel_order import ChannelOrderBackend
 from .frame_geometry import FrameGeometry
 from .patch_inputs import cut_patches, grid_positions
 from .pretrained_settings import read_with_model_settings
+from .remote_file import fetch_pictures
 from .video_pipeline import TASK, no_image_processor
 
 if TYPE_CHECKING:
@@ -89,6 +90,10 @@ class OneVisionImageProcessor(ChannelOrderBackend):
         return read_with_model_settings(
             super().get_image_processor_dict, pretrained_model_name_or_path, ("patch_size",), **kwargs
         )
+
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """Images of the net are fetched here: a redirect does not lead into this machine's own network."""
+        return super().fetch_images(fetch_pictures(image_url_or_urls))
 
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:  # type: ignore[override]
         # The library asks for a size whenever it resizes, and for a crop size whenever it crops; both have

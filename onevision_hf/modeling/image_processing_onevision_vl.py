@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .configuration_onevision import OneVisionConfig  # noqa: F401
     from .frame_geometry import FrameGeometry  # noqa: F401
     from .pretrained_settings import read_with_model_settings  # noqa: F401
+    from .remote_file import RemoteFile  # noqa: F401
     from .video_pipeline import no_image_processor  # noqa: F401
 
 # `image_grid_pinpoints` of the published scripts/sft_ov_encoder.sh: (height, width) in pixels.

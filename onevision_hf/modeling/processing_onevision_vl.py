@@ -49,8 +49,10 @@ if TYPE_CHECKING:
     from .patch_inputs import prepare_patches  # noqa: F401
     from .patch_selection import Selection  # noqa: F401
     from .pretrained_settings import read_with_model_settings  # noqa: F401
+    from .remote_file import RemoteFile  # noqa: F401
     from .signal_energy import SignalSettings  # noqa: F401
     from .video_demuxer import Demuxer  # noqa: F401
+    from .video_formats import explain_refusal  # noqa: F401
     from .video_pipeline import no_image_processor  # noqa: F401
     from .video_processing_onevision import OneVisionVideoProcessor  # noqa: F401
     from .video_source import VideoFile  # noqa: F401

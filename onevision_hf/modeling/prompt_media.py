@@ -11,6 +11,7 @@ from PIL import Image
 from transformers.image_utils import load_image
 
 from .frame_sequence import is_encoded
+from .remote_file import fetch_picture, is_url, shown
 
 
 def read_picture(image: Any) -> Any:
@@ -19,12 +20,14 @@ def read_picture(image: Any) -> Any:
     Raises OSError, which names the image, for one that cannot be read.
     """
     if isinstance(image, str | os.PathLike | bytes):
-        name = "<bytes>" if isinstance(image, bytes) else os.fspath(image)[:200]
+        remote = isinstance(image, str) and is_url(image)
+        name = "<bytes>" if isinstance(image, bytes) else shown(os.fsdecode(image))[:200]
         try:
-            encoded = isinstance(image, bytes)
-            return load_image(Image.open(io.BytesIO(image)) if encoded else os.fspath(image))  # type: ignore
+            data = fetch_picture(str(image)) if remote else image
+            encoded = isinstance(data, bytes)
+            return load_image(Image.open(io.BytesIO(data)) if encoded else os.fspath(data))  # type: ignore
         except (ValueError, OSError) as error:
-            absent = not isinstance(image, bytes) and not os.path.exists(image)
+            absent = not (remote or isinstance(image, bytes) or os.path.exists(image))
             reason = "no such file" if absent else error
             raise OSError(f"{name}: not an image that can be read: {reason}") from error
     if getattr(image, "ndim", 3) == 2:

@@ -16,8 +16,6 @@ from av.stream import Disposition
 from .video_source import VideoFile, VideoReadError
 
 NO_TIME = -(1 << 63)
-# What FFmpeg would show all the same: it draws letters, and opens the files that a playlist names.
-NO_VIDEOS = {"tty": "text", "hls": "a playlist", "concat": "a playlist", "dash": "a playlist"}
 # A file whose index names more bytes than this many times its size goes in circles.
 MAX_REPEATS = 64
 # Packets that are read after a jump in search of one that is known.
@@ -107,12 +105,7 @@ class Demuxer:
     def __init__(self, file: VideoFile, max_pixels: int, motion_vectors: bool = False):
         self.file = file
         self.max_pixels = max_pixels
-        self.container: Any = av.open(
-            file.open(),
-            "r",
-            metadata_errors="ignore",
-            container_options={"protocol_whitelist": file.protocols},
-        )
+        self.container: Any = file.open_container()
         try:
             self.stream = self._best_stream()
             self.context = self.stream.codec_context
@@ -209,8 +202,6 @@ class Demuxer:
         return bool(data[0] >> 4 & 1)
 
     def _best_stream(self) -> Any:
-        if self.file.size is not None and (what := NO_VIDEOS.get(self.container.format.name)):
-            raise VideoReadError(self.file.name, f"is {what}, not a video")
         videos = [s for s in self.container.streams.video if not s.disposition & Disposition.attached_pic]
         if not videos:
             kinds = {stream.type for stream in self.container.streams if stream.type != "video"}

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from .decoded_frame import DecodedFrame  # noqa: F401
     from .h264_bitstream import BitReader  # noqa: F401
     from .lone_decoder import UnsupportedStreamError  # noqa: F401
+    from .remote_file import RemoteFile  # noqa: F401
     from .video_demuxer import Demuxer  # noqa: F401
+    from .video_formats import explain_refusal  # noqa: F401
     from .video_source import VideoFile  # noqa: F401
 
 BUDGETS = ("num_patches", "keep_ratio")

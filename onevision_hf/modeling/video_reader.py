@@ -59,7 +59,8 @@ class VideoReader:
     """An index of a video and a decoder of chosen frames.
 
     Args:
-        source: a path, the bytes of a file, or a binary file object (read from its start; not closed).
+        source: a path, an http or https URL (fetched once), the bytes of a file, or a binary file object
+            (read from its start; not closed). It opens nothing but itself: playlists are refused.
         max_pixels: frames with more pixels than this are refused, against decompression bombs.
 
     Attributes: `index` (`PacketIndex`), `codec` (FFmpeg's name: h264, hevc, av1...), `width`, `height`

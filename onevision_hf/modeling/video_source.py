@@ -1,19 +1,30 @@
-"""Where a video comes from: a path, bytes or a file object, checked before FFmpeg sees it.
+"""Where a video comes from: a path, a URL, bytes or a file object, checked before FFmpeg sees it.
 
 file = VideoFile("clip.mp4")
 file.name, file.size            # for messages; bytes, None where nobody knows
-av.open(file.open())            # any number of times: each has its own place in the file
+file.open_container()           # PyAV's, any number of times: each has its own place in the file
+
+FFmpeg is given one file and opens no other: what is on the net is fetched here first, formats that name other
+files are refused (`video_formats`), and the only protocol is `file`, for a path, or none.
 """
 
+import errno
 import io
 import os
+import re
 import struct
+import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
+from urllib.request import url2pathname
 
 import av
+
+from .remote_file import is_url, open_url, shown
+from .video_formats import HEAD_BYTES, explain_refusal, options_for
 
 VideoSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
@@ -57,6 +68,7 @@ class VideoFile:
 
     def __init__(self, source: VideoSource):
         self._source: Any = source
+        self._is_regular, self._is_nameless = False, False
         if isinstance(source, bytes | bytearray | memoryview):
             self._set_bytes("<bytes>", bytes(source))
         elif isinstance(source, str | os.PathLike):
@@ -66,23 +78,52 @@ class VideoFile:
         else:
             raise TypeError(f"a video is a path, bytes or a binary file object, not {type(source).__name__}")
 
-    def open(self) -> Any:
-        """What `av.open` takes, standing at the first byte."""
+    def open_container(self, options: dict[str, str] | None = None, timeout: float | None = None) -> Any:
+        """PyAV's container over this file.
+
+        Args:
+            options: of FFmpeg's demuxer, besides those that keep it to this file.
+            timeout: seconds that opening and reading may block.
+
+        Raises:
+            VideoReadError: it names other files, or is text. av.FFmpegError: no video for another reason.
+        """
+        try:
+            try:
+                return self._open_container(options, timeout)
+            except av.FFmpegError as error:
+                # A name like shot%03d.png stands for numbered pictures with FFmpeg: read it without its name.
+                if error.errno != errno.EINVAL or self._is_nameless or not self._is_regular:
+                    raise
+                self._is_nameless = True
+                return self._open_container(options, timeout)
+        except av.FFmpegError:
+            if not isinstance(self._source, str) or self._is_regular:
+                with self._open() as file:
+                    if reason := explain_refusal(file.read(HEAD_BYTES)):
+                        raise VideoReadError(self.name, reason) from None
+            raise
+
+    def _open_container(self, options: dict[str, str] | None, timeout: float | None) -> Any:
+        named = isinstance(self._source, str) and not self._is_nameless
+        return av.open(
+            f"file:{self._source}" if named else self._open(),  # a colon in a name is not a protocol
+            "r",
+            metadata_errors="ignore",
+            container_options=options_for("file" if named else "none") | (options or {}),
+            timeout=timeout,
+        )
+
+    def _open(self) -> Any:
+        """A file object that stands at the first byte, and has no name."""
         if isinstance(self._source, bytes):
             return io.BytesIO(self._source)
-        return self._source if isinstance(self._source, str) else _OwnPlace(self._source)
+        return _Nameless(self._source) if isinstance(self._source, str) else _OwnPlace(self._source)
 
     @property
     def is_shared(self) -> bool:
         """Whether two openings read through one file object, which threads must not do."""
         return not isinstance(self._source, str | bytes)
-
-    @property
-    def protocols(self) -> str:
-        """What FFmpeg may open besides: a playlist cannot reach the network, nor bytes the files."""
-        if not isinstance(self._source, str):
-            return "none"
-        return "file" if self._source.startswith("file:") else "file,http,https,tcp,tls,httpproxy,crypto,data"
 
     def check_complete(self, container_format: str) -> None:
         """Refuse a file that ends before its container says so.
@@ -91,10 +132,7 @@ class VideoFile:
         """
         if self.size is None:
             return
-        file = self.open()
-        if isinstance(file, str):
-            file = open(file.removeprefix("file:"), "rb")  # noqa: SIM115
-        with file:
+        with self._open() as file:
             if "mp4" in container_format:
                 declared = _mp4_length(file, self.size)
             elif "matroska" in container_format:
@@ -112,22 +150,39 @@ class VideoFile:
         self.name, self.size, self._source = name, len(data), data
 
     def _set_path(self, name: str) -> None:
-        self.name, self.size, self._source = name, None, name
-        if "://" in name:
+        self.name, self.size = shown(name), None
+        if is_url(name):
+            self._fetch(name)
             return
+        path = local_path(name)
         try:
-            status = Path(name).stat()
+            status = Path(path).stat()
         except FileNotFoundError:
             raise VideoReadError(name, "no such file") from None
         except (OSError, ValueError) as error:  # a name that is too long, or has a zero byte
             raise VideoReadError(name, getattr(error, "strerror", None) or str(error)) from error
-        if Path(name).is_dir():
+        if Path(path).is_dir():
             raise VideoReadError(name, "is a folder, not a video file")
-        if Path(name).is_file():
+        self._is_regular = Path(path).is_file()
+        if self._is_regular:
             if status.st_size == 0:
                 raise VideoReadError(name, "is empty (0 bytes)")
             self.size = status.st_size
-        self._source = f"file:{name}"  # a colon in a name is not a protocol
+        self._source = path
+
+    def _fetch(self, url: str) -> None:
+        """Into a file of its own, which goes when this does: an index reads all of a video, frames again."""
+        try:
+            with open_url(url) as answer:
+                handle, path = tempfile.mkstemp(prefix="onevision-")
+                weakref.finalize(self, _remove, path, os.getpid())
+                with open(handle, "wb") as file:
+                    self.size = answer.save(file)
+        except OSError as error:
+            raise VideoReadError(self.name, getattr(error, "strerror", None) or str(error)) from error
+        if self.size == 0:
+            raise VideoReadError(self.name, "is empty (0 bytes)")
+        self._source, self._is_regular = path, True
 
     def _set_file(self, file: Any) -> None:
         if isinstance(file, io.TextIOBase):
@@ -142,6 +197,50 @@ class VideoFile:
             self.size = file.tell()
         if self.size == 0:
             raise VideoReadError(label, "is empty (0 bytes)")
+
+
+def local_path(name: str) -> str:
+    """The path that a `file:` URL names (letters may be written as %20); any other name as it is.
+
+    Raises:
+        VideoReadError: a URL of another scheme, or of another machine.
+    """
+    if os.path.exists(name):
+        return name
+    scheme = re.match(r"file:|[a-z][a-z0-9+.-]+://", name, re.IGNORECASE)
+    if scheme is None:
+        return name
+    if scheme[0].lower() not in ("file:", "file://"):
+        raise VideoReadError(
+            shown(name),
+            f"{scheme[0]} is not read: a video is a file, or at http:// or https:// (live sources: "
+            "`CodecStream`)",
+        )
+    path = name[len("file:") :]
+    if path.startswith("//"):
+        host, _, path = path[2:].partition("/")
+        if host.lower() not in ("", "localhost"):
+            raise VideoReadError(name, f"is on another machine, {host}: give a path, or an http URL")
+        path = f"/{path}"
+    decoded = url2pathname(path)  # but the %03d of a name that is there is a part of it
+    return path if os.path.exists(path) and not os.path.exists(decoded) else decoded
+
+
+def _remove(path: str, process: int) -> None:
+    """Delete what this process fetched; the copy of the object in a forked one has no say."""
+    if os.getpid() == process:
+        Path(path).unlink(missing_ok=True)
+
+
+class _Nameless(io.FileIO):
+    """A local file that does not tell its name, from which FFmpeg would guess what to read."""
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        del self.name
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class _OwnPlace(io.RawIOBase):

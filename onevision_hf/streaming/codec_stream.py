@@ -92,8 +92,8 @@ class CodecStream:
     """Windows of selected patches of a live source.
 
     Args:
-        source: any URL or path that FFmpeg opens, a binary file object (a pipe, a socket's), or an iterator
-            of PyAV packets of one video stream. Read once, from where it stands.
+        source: a URL (tcp, udp, rtsp, rtmp, srt, http...), a path, a binary file object (a pipe, a socket's),
+            or an iterator of PyAV packets of one video stream. Read once, from where it stands.
         processor: how frames are sampled, selected and cut, see `OneVisionVideoProcessor`; the default one
             if left out. `settings` are its arguments for this stream.
         window: seconds of a window. stride: seconds between the beginnings of two, `window` by default;

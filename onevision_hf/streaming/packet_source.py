@@ -5,20 +5,48 @@ source.start()
 source.get(timeout=2.0)     # a `StreamHead`, packets, in the end a `StreamEnd`; None: nothing came
 """
 
+import errno
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import av
 
 from ..modeling.h264_bitstream import PPS, SPS, START_CODE, split_annex_b
+from ..modeling.remote_file import is_url, open_url, shown
 from ..modeling.video_demuxer import padded_packet
-from ..modeling.video_source import READ_ERRORS, VideoReadError
+from ..modeling.video_formats import HEAD_BYTES, explain_refusal, options_for
+from ..modeling.video_source import READ_ERRORS, VideoFile, VideoReadError
 from .packet_reader import StreamHead, new_decoder
 
+# Scheme of a live source -> the protocols that FFmpeg then has, and formats besides those of files.
+LIVE = {
+    "pipe": ("pipe", ""),
+    "unix": ("unix", ""),
+    "tcp": ("tcp", ""),
+    "tls": ("tls,tcp", ""),
+    "udp": ("udp", ""),
+    "srt": ("srt", ""),
+    "rtp": ("rtp,udp", "rtp"),
+    "srtp": ("srtp,rtp,udp", "rtp"),
+    "rtsp": ("rtsp,rtp,udp,tcp", "rtsp"),
+    "rtsps": ("rtsps,rtsp,srtp,rtp,udp,tls,tcp", "rtsp"),
+    "rtmp": ("rtmp,tcp", ""),
+    "rtmps": ("rtmps,tls,tcp", ""),
+}
+# Options of FFmpeg's http, which is not used.
+HTTP_OPTIONS = {
+    "headers",
+    "user_agent",
+    "referer",
+    "cookies",
+    "http_proxy",
+}
 HEVC_SETS = (32, 33, 34)  # VPS, SPS, PPS (ITU-T H.265, table 7-1)
 
 
@@ -44,7 +72,7 @@ class PacketSource:
         self._source, self._options = source, options
         self._limit, self._give_up_after = max_bytes, give_up_after
         if isinstance(source, str | os.PathLike):
-            self.name = os.fspath(source)
+            self.name = shown(os.fsdecode(source))
         elif hasattr(source, "read"):
             self.name = f"<file object {getattr(source, 'name', '')}>".replace(" >", ">")
         elif isinstance(source, Iterable) and not isinstance(source, bytes | bytearray | memoryview):
@@ -120,6 +148,8 @@ class PacketSource:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             if isinstance(error, av.ExitError):  # of the interrupt that PyAV's timeout sets
                 reason = f"nothing has come for {self._give_up_after:g} s"
+            elif getattr(error, "errno", None) == errno.EINVAL:
+                reason += ": of no format that is read, which playlists are not"
             if opened:
                 self._put(StreamEnd("cut", reason))
             else:
@@ -131,9 +161,8 @@ class PacketSource:
         if self.name == "<packets>":
             yield from self._read_packets(self._source)
             return
-        given = self.name if isinstance(self._source, str | os.PathLike) else self._source
-        timeout = self._give_up_after if isinstance(given, str) else None
-        with av.open(given, "r", container_options=self._options, timeout=timeout) as container:
+        with ExitStack() as opened:
+            container = opened.enter_context(self._open(opened))
             try:
                 stream = container.streams.best("video")
             except IndexError:
@@ -144,6 +173,35 @@ class PacketSource:
             if stream.codec_context is None:
                 raise VideoReadError(self.name, "this FFmpeg has no decoder for its video codec")
             yield from self._read_packets(_demuxed(container, stream))
+
+    def _open(self, opened: ExitStack) -> Any:
+        """PyAV's container over the source, which opens nothing else."""
+        given, options = self._source, self._options
+        if not isinstance(given, str | os.PathLike):
+            return self._open_file(given)
+        given = os.fsdecode(given)
+        if is_url(given):
+            if unused := HTTP_OPTIONS & options.keys():
+                raise ValueError(
+                    f"FFmpeg does not read http here, so its options {sorted(unused)} have no effect: give "
+                    "the file object of a response of your own"
+                )
+            return self._open_file(opened.enter_context(open_url(given, self._give_up_after)))
+        found = re.match(r"(\w+)://|(pipe|unix):", given)
+        scheme = (found[1] or found[2]) if found else ""
+        if scheme in LIVE and not os.path.exists(given):
+            options = options_for(*LIVE[scheme]) | options
+            return av.open(given, "r", container_options=options, timeout=self._give_up_after)
+        return VideoFile(given).open_container(options, self._give_up_after)
+
+    def _open_file(self, file: Any) -> Any:
+        file = _Nameless(file)
+        try:
+            return av.open(file, "r", container_options=options_for("none") | self._options)
+        except av.FFmpegError:
+            if reason := explain_refusal(file.head):
+                raise VideoReadError(self.name, reason) from None
+            raise
 
     def _read_packets(self, packets: Iterable[av.Packet]) -> Iterator[Message]:
         """The head once the first keyframe is there, then packets from that on."""
@@ -179,6 +237,21 @@ class PacketSource:
             # Only the container's own decoder knows. Packets that somebody else demuxes are left alone.
             rotation=0 if self.name == "<packets>" else _rotation(context, keyframe),
         )
+
+
+class _Nameless:
+    """A file object, read from where it stands, without the name from which FFmpeg would guess what it is."""
+
+    def __init__(self, file: Any):
+        self._file, self.head = file, b""
+        if getattr(file, "seekable", lambda: hasattr(file, "seek"))():
+            self.seek, self.tell = file.seek, file.tell
+
+    def read(self, count: int) -> bytes:
+        data = self._file.read(count)
+        if len(self.head) < HEAD_BYTES:
+            self.head += data[:HEAD_BYTES]
+        return data
 
 
 def _demuxed(container: Any, stream: Any) -> Iterator[av.Packet]:

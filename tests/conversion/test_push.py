@@ -62,6 +62,7 @@ UPLOADED = {
     "model.safetensors",
     "modeling_openvision3.py",
     "preprocessor_config.json",
+    "remote_file.py",
     "vae_openvision3.py",
 }
 
