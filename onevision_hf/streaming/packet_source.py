@@ -281,7 +281,8 @@ def picture_format(head: StreamHead, keyframe: av.Packet, max_pixels: int) -> by
     size and pixel format of its picture. None: this packet does not tell."""
     if head.codec in ("h264", "hevc"):
         renewed: Any = keyframe
-        if keyframe.has_sidedata("new_extradata"):
+        # PyAV has a packet's side data from 16 on; before, sets that change outside of packets are not seen.
+        if hasattr(keyframe, "has_sidedata") and keyframe.has_sidedata("new_extradata"):
             return bytes(renewed.get_sidedata("new_extradata"))
         return parameter_sets(head.codec, bytes(keyframe)) or None
     try:
