@@ -8,16 +8,12 @@ be picklable. Results come as they are done. A worker that dies (kill -9, out of
 replaced and its task done again, so a task must leave the same behind when it is done twice.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from .pool import MakeWorker, run_as_done
+
 ENGINES = ("local", "ray")
-
-MakeWorker = Callable[[], Callable[[Any], Any]]
-
-
-class EngineError(OSError):
-    """Workers cannot be had, or die again and again."""
 
 
 def run_tasks(
@@ -31,9 +27,15 @@ def run_tasks(
     """Results of all tasks, as they are done.
 
     Args:
+        make_worker: makes the function that does a task, in each worker.
+        tasks: what that function takes.
+        engine: `local` or `ray`.
         workers: processes (local; 0: in this one) or actors of one CPU each (Ray).
         address: of a Ray cluster (HOST:PORT, `auto`, ray://HOST:PORT); without it one is started on this
             machine and stopped again.
+
+    Returns:
+        An iterator; workers end with it.
 
     Raises:
         ValueError: an unknown engine, or an address for the local one. ImportError: Ray is not installed.
@@ -47,9 +49,11 @@ def run_tasks(
     if engine == "local":
         if address is not None:
             raise ValueError(f"the local engine has no address, found {address!r}: name --engine ray")
-        from .local_pool import run_local
-
-        return run_local(make_worker, tasks, workers)
+        if not tasks:
+            return iter(())
+        if workers == 0:
+            return map(make_worker(), tasks)
+        return (result for _, result in run_as_done(make_worker, tasks, workers))
     from .ray_pool import run_ray
 
     return run_ray(make_worker, tasks, workers, address)

@@ -10,7 +10,14 @@ R = TypeVar("R")
 
 
 def ahead(do: Callable[[T], R], things: Iterable[T], workers: int, depth: int) -> Iterator[R]:
-    """`map(do, things)` in threads, in order, at most `depth` results ahead of the reader."""
+    """`map(do, things)` in threads, in order, at most `depth` results ahead of the reader.
+
+    Args:
+        do: called in threads.
+        things: what it is called with.
+        workers: threads.
+        depth: results that may wait for the reader.
+    """
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         waiting: collections.deque[concurrent.futures.Future[R]] = collections.deque()
         try:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .engines import EngineError, MakeWorker
+from .pool import EngineError, MakeWorker
 
 # Tasks and results are small: what is large is read and written by the workers themselves.
 OBJECT_STORE_BYTES = 100 << 20
@@ -22,7 +22,14 @@ PATIENCE = 5.0  # seconds that a cluster may take to answer the first knock
 def run_ray(
     make_worker: MakeWorker, tasks: Sequence[Any], workers: int, address: str | None
 ) -> Iterator[Any]:
-    """See `run_tasks`."""
+    """See `run_tasks`.
+
+    Args:
+        make_worker: makes the function that does a task, in each actor.
+        tasks: picklable.
+        workers: actors of one CPU each.
+        address: of a cluster; None starts one here.
+    """
     try:
         import ray
         import ray.data
@@ -67,7 +74,13 @@ class RayWorker:
 
 @contextmanager
 def connected(ray: Any, workers: int, address: str | None) -> Iterator[None]:
-    """Connected to the cluster; one that was started here is stopped again."""
+    """Connected to the cluster; one that was started here is stopped again.
+
+    Args:
+        ray: the module.
+        workers: CPUs of a cluster that is started here.
+        address: of a cluster; None starts one here.
+    """
     if ray.is_initialized():
         yield
         return

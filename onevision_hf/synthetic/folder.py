@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import PIL
 from PIL import Image
 
-from ..jobs.workers import in_order
+from ..jobs.pool import in_order
 from .clips import ClipSettings, wanted_label
 from .encoding import EncodingSettings, encode, encoder_version
 from .families import CLIP_FAMILIES, IMAGE_FAMILIES, Family, named_family
@@ -40,7 +40,7 @@ class Job:
     Attributes:
         kind: `clips`, `images`, or `questions` about clips.
         seed: of the world, 0 or more.
-        family: the family that is asked, whose labels become folders; None is a mixture in one folder.
+        family: the family whose labels become folders; None is a mixture in one folder.
         clip, encoding: settings of clips. image: those of images.
 
     Raises:
@@ -103,7 +103,10 @@ def produce(
     """Draw `count` clips, images or questions into the folder `out`, with a manifest.
 
     Args:
-        workers: processes; None is one per core, or none beside this one for few media.
+        job: what is drawn.
+        out: the folder to fill.
+        count: clips, images or questions.
+        workers: processes; None is one per core, or this one alone for few media.
         progress: wraps the loop over media, given their number.
 
     Returns:
@@ -122,8 +125,8 @@ def produce(
     columns = schema(job.kind, job.families, job.settings)
     media = job.media(count)
     kept = 0
-    with _told(out), _claimed(out):
-        _settle(job, out, count)
+    with _naming_the_folder(out), _claimed(out):
+        _match_plan(job, out, count)
         for folder in {Path(job.path(index)).parent for index in range(min(media, 64))}:
             (out / folder).mkdir(exist_ok=True)
         if workers is None:
@@ -131,7 +134,7 @@ def produce(
             workers = 1 if media <= _FEW else cores
         rows_left = count
         results: Iterable[Any] = in_order(partial(make_medium, job, out), range(media), min(workers, media))
-        with _aside(out / NAME) as path, ManifestWriter(path, columns) as manifest:
+        with _whole_file(out / NAME) as path, ManifestWriter(path, columns) as manifest:
             for was_there, rows in progress(results, media) if progress else results:
                 kept += was_there
                 for row in rows[:rows_left]:
@@ -149,7 +152,13 @@ def produce(
 
 
 def make_medium(job: Job, out: Path, index: int) -> tuple[bool, list[dict[str, Any]]]:
-    """Draw medium `index`, write its file unless it is there; whether it was, and its manifest rows."""
+    """Draw medium `index`, write its file unless it is there; whether it was, and its manifest rows.
+
+    Args:
+        job: what is drawn.
+        out: the folder.
+        index: of the medium.
+    """
     name = job.path(index)
     path = out / name
     # An empty file is what a machine that lost its power may leave of a renamed one.
@@ -183,23 +192,23 @@ def make_medium(job: Job, out: Path, index: int) -> tuple[bool, list[dict[str, A
             ]
     if not was_there:
         write_file(path, content())
-    told = truth_row(truth)
-    return was_there, [row | {"truth": told} for row in rows]
+    annotations = truth_row(truth)
+    return was_there, [row | {"truth": annotations} for row in rows]
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:
-    with _told(path.parent):
+    with _naming_the_folder(path.parent):
         write_file(path, _png(picture))
 
 
 def write_file(path: Path, content: bytes) -> None:
-    with _aside(path) as temporary, open(temporary, "wb") as file:
+    with _whole_file(path) as temporary, open(temporary, "wb") as file:
         file.write(content)
 
 
 @contextlib.contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """A name beside `path`; what the body writes there gets the name `path` when it is whole."""
+def _whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name; what the body writes there gets the name `path` when it is whole."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
@@ -211,7 +220,7 @@ def _aside(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _told(out: Path) -> Iterator[None]:
+def _naming_the_folder(out: Path) -> Iterator[None]:
     """Errors of the file system, with the folder and with what to do."""
     try:
         yield
@@ -241,7 +250,7 @@ def _claimed(out: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _settle(job: Job, out: Path, count: int) -> None:
+def _match_plan(job: Job, out: Path, count: int) -> None:
     """Match the folder to the job: begin, go on, or refuse."""
     plan = {"kind": job.kind, "seed": job.seed, "family": job.family, "settings": job.settings}
     path = out / PLAN
@@ -254,8 +263,8 @@ def _settle(job: Job, out: Path, count: int) -> None:
             )
         if count < had:
             raise ValueError(f"{out} is a run of {had}; ask for as many or more, found count={count}")
-    elif strangers := sorted(file.name for file in out.iterdir() if not file.name.startswith(".")):
-        raise ValueError(f"{out} holds other files ({strangers[0]}) and no {PLAN}; choose an empty folder")
+    elif other := sorted(file.name for file in out.iterdir() if not file.name.startswith(".")):
+        raise ValueError(f"{out} holds other files ({other[0]}) and no {PLAN}; choose an empty folder")
     write_file(path, (json.dumps({**plan, "count": count}, indent=1) + "\n").encode())
 
 

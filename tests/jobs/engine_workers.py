@@ -29,3 +29,30 @@ def dying(folder, always):
         return os.getpid(), task
 
     return do
+
+
+def after(folder, task):
+    """Leave a file; task 0 is long: it waits for that of 3."""
+    while task == 0 and not (Path(folder) / "3").exists():
+        time.sleep(0.01)
+    (Path(folder) / str(task)).touch()
+    return 10 * task
+
+
+def dying_once(folder, task):
+    """Killed over task 1 the first time."""
+    if task == 1 and not (file := Path(folder) / "died").exists():
+        file.touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+    return 10 * task
+
+
+def terminated(task):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def endless(folder, task):
+    """A task that only the end of its process ends."""
+    (Path(folder) / f"{os.getpid()}").touch()
+    while True:
+        time.sleep(1)

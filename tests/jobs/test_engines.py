@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from engine_workers import dying, failing, squaring
 
-from onevision_hf.jobs.engines import EngineError, run_tasks
+from onevision_hf.jobs.engines import run_tasks
+from onevision_hf.jobs.pool import EngineError
 
 
 @pytest.mark.parametrize("workers", [0, 3])

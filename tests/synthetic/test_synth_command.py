@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ import pytest
 from PIL import Image
 
 from onevision_hf.cli import main
-from onevision_hf.jobs.workers import as_they_end, in_order
 from onevision_hf.synthetic import (
     CLIP_FAMILIES,
     ClipSettings,
@@ -368,41 +366,9 @@ def test_another_encoder_does_not_go_on_with_a_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_processes_give_what_one_gives_and_say_when_one_dies(tmp_path):
+def test_processes_give_what_one_gives(tmp_path):
     job = Job("clips", clip=SETTINGS)
     for workers in (1, 3):
         produce(job, tmp_path / str(workers), 10, workers=workers)
     assert files_of(tmp_path / "1") == files_of(tmp_path / "3")
     assert read_manifest(tmp_path / "1").equals(read_manifest(tmp_path / "3"))
-    with pytest.raises(ZeroDivisionError):
-        list(in_order((6).__floordiv__, [1, 2, 0, 3], 2))
-    with pytest.raises(OSError, match="ended with status 7"):
-        list(in_order(os._exit, [7, 7], 2))
-    with pytest.raises(OSError, match=f"status -{signal.SIGTERM.value}"):
-        list(in_order(_terminate, [0, 1], 2))
-
-
-def test_a_free_process_takes_the_first_task_that_is_ready(tmp_path):
-    def is_ready(task):
-        return task != 1 or (tmp_path / "0").exists()
-
-    found = list(as_they_end(partial(_leave, tmp_path), 4, 2, is_ready))
-    assert found[0] == (2, 20) and found[3] == (1, 10), "2 and 3 need not wait for the long one, as 1 does"
-    assert sorted(found) == [(task, 10 * task) for task in range(4)]
-    with pytest.raises(OSError, match="ended with status 7"):
-        list(as_they_end(os._exit, 8, 2, lambda task: task > 6))
-    with pytest.raises(ValueError, match=r"tasks \[0, 1\] wait for one another"):
-        list(as_they_end(abs, 2, 2, lambda task: False))
-    assert list(as_they_end(abs, 2, 1)) == [(0, 0), (1, 1)]
-
-
-def _leave(folder, task):
-    """Leave a file; task 0 is long: it waits for that of 3."""
-    while task == 0 and not (folder / "3").exists():
-        time.sleep(0.01)
-    (folder / str(task)).touch()
-    return 10 * task
-
-
-def _terminate(index):
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from ...jobs.pool import as_done
 from ...jobs.run_folder import canonical_json, digest_of, write_atomically
-from ...jobs.workers import as_they_end
 from .clips import in_view
 from .frozen import Encoder, encode_input
 from .inputs import build
@@ -82,14 +82,12 @@ def run_cells(job: Job, missing: Sequence[Cell], workers: int, say: Callable[[st
     mixtures = {path: cell for cell, path in begins.items() if not path.exists()}
     tasks = [(cell, True) for cell in mixtures.values()] + [(cell, False) for cell in missing]
 
-    def is_ready(task: int) -> bool:
-        cell, mixes = tasks[task]
+    def is_ready(task: tuple[Cell, bool]) -> bool:
+        cell, mixes = task
         return mixes or cell not in begins or begins[cell].exists()
 
     mixed = ran = 0
-    for task, found in as_they_end(
-        partial(_work, job, tasks), len(tasks), max(1, min(workers, len(tasks))), is_ready
-    ):
+    for task, found in as_done(partial(_work, job), tasks, workers, is_ready):
         cell, mixes = tasks[task]
         if mixes:
             mixed += 1
@@ -103,10 +101,10 @@ def run_cells(job: Job, missing: Sequence[Cell], workers: int, say: Callable[[st
         )
 
 
-def _work(job: Job, tasks: Sequence[tuple[Cell, bool]], task: int) -> dict[str, Any]:
+def _work(job: Job, task: tuple[Cell, bool]) -> dict[str, Any]:
     """Train the reader with which the cell of a task begins, or run the cell."""
     torch.set_num_threads(1)
-    cell, mixes = tasks[task]
+    cell, mixes = task
     if mixes:
         return {"seconds": _mix(job, cell)}
     result = run_cell(job, cell)

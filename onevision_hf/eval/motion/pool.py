@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ...jobs.pool import in_order
 from ...jobs.run_folder import atomic_files
-from ...jobs.workers import in_order
 from ...modeling.codec_signals import DEAD_ZONE, absolute_difference
 from ...modeling.frame_geometry import FrameGeometry
 from ...modeling.frame_sampling import sample_frame_ids
@@ -57,10 +57,7 @@ class Pool:
                 for chunk in self.chunks(split)
                 if not self.path(split, stage, chunk).exists()
             ]
-            done = in_order(
-                partial(_one, work, missing), range(len(missing)), min(workers, max(1, len(missing)))
-            )
-            for number, _ in enumerate(done, 1):
+            for number, _ in enumerate(in_order(partial(_one, work), missing, workers), 1):
                 if number == len(missing) or number % 10 == 0:
                     say(f"{stage}: {number} of {len(missing)} chunks of {CHUNK} clips")
             if stage == "clips":
@@ -167,8 +164,8 @@ class Pool:
             )
 
 
-def _one(work: Callable[[str, int], None], missing: list[tuple[str, int]], place: int) -> None:
-    work(*missing[place])
+def _one(work: Callable[[str, int], None], chunk: tuple[str, int]) -> None:
+    work(*chunk)
 
 
 def _geometry(reader: VideoReader, settings: ClipSettings) -> FrameGeometry:
