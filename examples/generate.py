@@ -39,8 +39,9 @@ from diffusers.training_utils import EMAModel
 from PIL import Image
 
 from onevision_hf.commands.plot import draw
-from onevision_hf.eval.unified.models import OpenedModel, open_model, pick_device
+from onevision_hf.eval.unified.models import OpenedModel, open_model
 from onevision_hf.eval.unified.tokens import TokenShards
+from onevision_hf.jobs.devices import pick_device
 
 EPS = 1e-5  # RAE's, under the root
 NOISE_STEPS = 1000  # what diffusers counts a noise level of 1 as

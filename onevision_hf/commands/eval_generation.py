@@ -34,10 +34,10 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--size must be at least 1, found {args.size}")
     from ..eval.unified.backbones import load_inception
     from ..eval.unified.generation import METRICS, measure_generation
-    from ..eval.unified.models import pick_device
     from ..eval.unified.pictures import open_pictures
     from ..eval.unified.reconstruction import check_metrics
     from ..eval.unified.reference_tables import notes, published_json, published_lines
+    from ..jobs.devices import pick_device
     from ..jobs.progress import progress
 
     metrics = check_metrics(metrics_of(args), METRICS)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from .devices import pick_device
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -50,7 +52,7 @@ class Processes:
         return everyone
 
     def part(self, count: int) -> range:
-        """This process's contiguous share of `count` things: earlier ranks hold earlier things."""
+        """This process's contiguous rank slice of `count` things: earlier ranks hold earlier things."""
         return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 
     def finish(self, do: Callable[[], object]) -> None:
@@ -83,9 +85,10 @@ def launched() -> Iterator[Processes]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes.current()
         return
-    if torch.cuda.is_available():
+    on_gpu = pick_device().type == "cuda"
+    if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
         yield Processes.current()
         dist.barrier()  # gloo aborts when one process takes the group down while another still talks

@@ -206,8 +206,8 @@ def test_budgets_and_inputs_that_cannot_be_are_refused():
 
 
 def test_a_gpu_that_is_not_there_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(ValueError, match="torch finds no GPU for the device 'cuda': leave it out"):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    with pytest.raises(ValueError, match="torch finds no device 'cuda' here: leave it out"):
         run_suite(ONE_CELL, tmp_path, device="cuda")
     assert not any(tmp_path.iterdir())
 

@@ -22,7 +22,7 @@ def join_processes() -> Accelerator:
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     accelerator = Accelerator()
-    if accelerator.num_processes != started and not torch.cuda.is_available():
+    if accelerator.num_processes != started and not torch.accelerator.is_available():
         AcceleratorState._reset_state(reset_partial_state=True)
         accelerator = Accelerator(cpu=True)
     if accelerator.num_processes != started:

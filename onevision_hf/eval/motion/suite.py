@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from ...jobs.devices import pick_device
 from ...jobs.run_folder import RunFolder
 from .cells import Job, run_cells
 from .clips import Drawn, in_view
@@ -54,9 +54,7 @@ def run_suite(
         ValueError: the folder holds other clips; too many clips cannot be read; a label without clips.
     """
     work = Path(work)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"torch finds no GPU for the device {device!r}: leave it out, or give cpu")
+    place = pick_device(device)
     encoder = None if model is None else Encoder.open(model)
     source: Drawn | Labelled = Drawn(settings.clips) if clips is None else Labelled.open(Path(clips))
     counts = {"train": settings.train, "test": settings.test}

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig
 
+from ...jobs.devices import pick_device
 from ...modeling.image_processing_openvision3 import OpenVision3ImageProcessor
 from ...pretraining import UnifiedForPreTraining, UnifiedPreTrainingConfig
 from ...pretraining.tokenizer import CaptionTokenizer, load_tokenizer
@@ -69,14 +70,6 @@ class OpenedModel:
             )
             rows.append(torch.nn.functional.normalize(found.float(), dim=-1).cpu())
         return torch.cat(rows)
-
-
-def pick_device(device: str | None) -> torch.device:
-    """`device`, or cuda where there is one. Raises ValueError for one that is not there."""
-    found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
-    return found
 
 
 def open_model(

@@ -260,7 +260,7 @@ def _without_absent_start(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
 
 
 def on_processor(config: TrainConfig) -> bool:
-    return config.device == "cpu" or not torch.cuda.is_available()
+    return config.device == "cpu" or not torch.accelerator.is_available()
 
 
 def peak(device: torch.device) -> str:
