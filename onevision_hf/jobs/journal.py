@@ -55,6 +55,8 @@ def request_key(
     """What makes an answer this one: the same question to the same model, seen the same way.
 
     Args:
+        task: its name.
+        split: of the task's data.
         document: its number and its plain fields (no media).
         prompt: what the model reads as text.
         generation: the arguments of generation.

@@ -3,7 +3,7 @@
 `plan.json` says what the folder is made of: the stage, its settings, and a digest of its sources. A shard is
 written under another name, synced to the disk and renamed, so a file under its own name is always whole. A
 job started again with the same plan does the shards that are missing; with another plan it stops and says
-what differs, or, asked to (`redo=True`), empties the folder and begins anew. `summary.json` is written last.
+what differs, or (`redo=True`) empties the folder and begins anew. `summary.json` is written last.
 
     with RunFolder("out", stage="features", settings={"size": 224}, sources=digest_of(paths)) as run:
         for index in run.missing([f"part-{i:05d}.parquet" for i in range(12)]):
@@ -22,6 +22,22 @@ from pathlib import Path
 from typing import Any
 
 PLAN, SUMMARY = "plan.json", "summary.json"
+
+
+class OtherPlanError(ValueError):
+    """A folder was made with another plan.
+
+    Attributes:
+        path: the folder.
+        difference: what differs, as text.
+    """
+
+    def __init__(self, path: Path, difference: str):
+        self.path, self.difference = path, difference
+        super().__init__(
+            f"{path} was made from something else: {difference}. Choose another folder, or pass --redo to "
+            "make this one again"
+        )
 
 
 def canonical_json(value: Any) -> str:
@@ -44,7 +60,7 @@ def digest_of(value: Any) -> str:
 
 @contextlib.contextmanager
 def atomic_files(*paths: Path, owner: str = "") -> Iterator[tuple[Path, ...]]:
-    """Temporary names beside `paths`, to be written by the body; on success they are synced and renamed.
+    """Temporary names next to `paths`, to be written by the body; on success they are synced and renamed.
 
     The last path is renamed last, so its presence says that the others are there too. When the body raises,
     nothing appears. A body may leave out any path but the last. Where several processes may write the same
@@ -88,7 +104,7 @@ class RunFolder:
         rank: of several processes that fill one folder together, which this is; rank 0 must open it first.
 
     Raises:
-        ValueError: the folder was made with another plan, or is being written by another job.
+        OtherPlanError: the folder was made with another plan. ValueError: it is being written by another job.
     """
 
     def __init__(
@@ -114,7 +130,7 @@ class RunFolder:
                 f"{self.path} is being written by another process; wait for it or stop it"
             ) from None
         try:
-            self._settle(redo)
+            self._match_plan(redo)
             if rank == 0:
                 for leftover in self.path.glob(".*.tmp"):
                     leftover.unlink(missing_ok=True)
@@ -122,7 +138,7 @@ class RunFolder:
             self.close()
             raise
 
-    def _settle(self, redo: bool) -> None:
+    def _match_plan(self, redo: bool) -> None:
         """Match the folder to the plan: continue, begin, empty it, or refuse."""
         plan_path = self.path / PLAN
         if plan_path.exists():
@@ -132,19 +148,16 @@ class RunFolder:
             # A job that was killed while it emptied the folder left {"emptying": true}.
             if not found.get("emptying"):
                 if not redo:
-                    raise ValueError(
-                        f"{self.path} was made from something else: {_difference(found, self.plan)}. "
-                        "Choose another folder, or pass --redo to make this one again"
-                    )
+                    raise OtherPlanError(self.path, _difference(found, self.plan))
                 write_atomically(plan_path, canonical_json({"emptying": True}))
             for file in self.path.iterdir():
                 if file.is_file() and file.name != PLAN and not file.name.startswith(".lock-"):
                     file.unlink()
         else:
-            strangers = [f.name for f in self.path.iterdir() if not f.name.startswith(".")]
-            if strangers:
+            other = [f.name for f in self.path.iterdir() if not f.name.startswith(".")]
+            if other:
                 raise ValueError(
-                    f"{self.path} holds {len(strangers)} files ({min(strangers)}, ...) but no {PLAN}: "
+                    f"{self.path} holds {len(other)} files ({min(other)}, ...) but no {PLAN}: "
                     "no run made it; choose an empty folder"
                 )
         write_atomically(plan_path, canonical_json(self.plan))
@@ -159,12 +172,12 @@ class RunFolder:
         return [i for i, name in enumerate(names) if not (self.path / name).exists()]
 
     @contextlib.contextmanager
-    def shard(self, name: str, *beside: str) -> Iterator[Any]:
-        """Path(s) to write a shard to; `beside` are further files that appear just before it.
+    def shard(self, name: str, *companions: str) -> Iterator[Any]:
+        """Path(s) to write a shard to; `companions` are further files that appear just before it.
 
-        Yields one path, or a tuple (shard, *beside)."""
-        with atomic_files(*(self.path / n for n in (*beside, name))) as paths:
-            yield paths[0] if not beside else (paths[-1], *paths[:-1])
+        Yields one path, or a tuple (shard, *companions)."""
+        with atomic_files(*(self.path / n for n in (*companions, name))) as paths:
+            yield paths[0] if not companions else (paths[-1], *paths[:-1])
 
     def write(self, name: str, content: str | bytes) -> None:
         write_atomically(self.path / name, content)
@@ -172,6 +185,11 @@ class RunFolder:
     def gather_rejected(self, shards: int, total: int, noun: str) -> int:
         """Join what each of the `shards` rejected (rejected-00000.jsonl, ...) into rejected.jsonl; how many
         lines that has.
+
+        Args:
+            shards: how many.
+            total: things in all.
+            noun: what they are called in the error, in the plural.
 
         Raises:
             ValueError: all of the `total` things, called `noun`, were rejected.

@@ -22,7 +22,7 @@ from ...data.media import BROKEN, reason_of
 from ...jobs.prefetch import ahead
 from ...jobs.processes import Processes
 from ...jobs.progress import progress
-from ...jobs.run_folder import RunFolder, atomic_files, digest_of
+from ...jobs.run_folder import OtherPlanError, RunFolder, atomic_files, digest_of
 from ...training.config import ConfigError
 from ...training.loader import collate
 from ...training.transforms import Sample
@@ -47,12 +47,10 @@ class FeatureCache:
                 self._run = RunFolder(
                     folder, stage=STAGE, settings=settings, sources="named by file", rank=processes.rank
                 )
-            except ValueError as error:
-                if "made from something else" not in str(error):
-                    raise
-                difference = str(error).partition(". Choose")[0]
+            except OtherPlanError as error:
                 raise ConfigError(
-                    f"the cache {difference}. Name another folder with cache=..., or delete this one"
+                    f"the cache {folder} was made from something else: {error.difference}. Name another "
+                    "folder with cache=..., or delete this one"
                 ) from error
 
     def __enter__(self) -> "FeatureCache":
