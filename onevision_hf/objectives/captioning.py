@@ -36,6 +36,12 @@ def prefix_lm_mask(
 ) -> Tensor:
     """(length, past + length) bool, True where a place may look: the first `prefix` places see one another
     both ways, every later one sees all before it and itself. `past` places were computed before.
+
+    Args:
+        prefix: places that see one another both ways.
+        length: places that are computed now.
+        past: places that were computed before.
+        device: of the mask.
     """
     query = torch.arange(past, past + length, device=device)[:, None]
     key = torch.arange(past + length, device=device)

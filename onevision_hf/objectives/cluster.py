@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .cluster_function import ClusterDiscrimination, Scoring
-from .cluster_sampling import CENTERS, Draw, Survey, derive_key, settle, survey
+from .cluster_sampling import CENTERS, CollectedLabels, Draw, collect_labels, derive_key, finalise
 from .cluster_storage import load_rows, save_rows
-from .collectives import Processes
+from .collectives import all_reduce_, owned_rows, size_of
 
 INITIAL_STD = 0.01  # of random centers, as published
 _INITIAL_BLOCK = 4096  # rows that share a generator
@@ -64,7 +64,14 @@ class ClusterDiscriminationLoss(nn.Module):
     Args:
         num_classes: centers over all processes, C.
         embedding_dim: D.
+        scale: of cosines, above 0 (CosFace's s).
+        margin: taken off a positive's cosine (CosFace's m).
+        filter_threshold: cosine from which on a negative counts as a logit of 0, in [0, 1]; 0 is no filter.
         sample_rate: share of the classes that are negatives, in (0, 1]; 1 is the full softmax.
+        labels_per_sample: labels that are used of a sample, M; of more, so many are drawn.
+        sampling: `shared`: the sampled classes of a step are those of all label columns (PartialFC);
+            `per_label`: each column draws its own.
+        form: `softmax` or `sigmoid`.
         process_group: where the centers are split; None is the default group, or no splitting without one.
         sparse_grad: give `centers.grad` the sampled rows only (a sparse tensor, for `RowSparseAdamW`).
         seed: of the initial centers and of all draws.
@@ -115,8 +122,8 @@ class ClusterDiscriminationLoss(nn.Module):
         self.sparse_grad = sparse_grad
         self.seed = seed
         self.step = 0
-        self.processes = Processes.of(process_group)
-        self.class_range = self.processes.owned_rows(num_classes)
+        self.process_group = process_group
+        self.class_range = owned_rows(num_classes, process_group)
         self.centers = nn.Parameter(torch.empty(len(self.class_range), embedding_dim))
         self._sums: Tensor | None = None
         self._loss: Tensor | None = None
@@ -171,7 +178,9 @@ class ClusterDiscriminationLoss(nn.Module):
                 torch.promote_types(embeddings.dtype, self.centers.dtype), torch.float32
             )
             normalised = F.normalize(embeddings.to(dtype), dim=1)
-            loss, sums = ClusterDiscrimination.apply(normalised, self.centers, drawn, scoring, self.processes)
+            loss, sums = ClusterDiscrimination.apply(
+                normalised, self.centers, drawn, scoring, self.process_group
+            )
         self._gradient_rows = drawn.gradient_rows
         self._loss = loss.detach()
         self._sums = torch.cat([sums, drawn.counts.to(sums.dtype)])
@@ -193,7 +202,7 @@ class ClusterDiscriminationLoss(nn.Module):
         """
         return draw_together({"": self}, {"": labels}, step=step)[""]
 
-    def _survey(self, labels: Tensor, step: int | None) -> Survey:
+    def _collect_labels(self, labels: Tensor, step: int | None) -> CollectedLabels:
         if labels.ndim != 2 or (labels.shape[0] and not labels.shape[1]):
             raise ValueError(f"labels are {tuple(labels.shape)}, expected (B, M) with M at least 1")
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
@@ -201,7 +210,7 @@ class ClusterDiscriminationLoss(nn.Module):
         step = self.step if step is None else step
         if self.training:
             self.step = step + 1
-        return survey(
+        return collect_labels(
             labels.long(),
             num_classes=self.num_classes,
             labels_per_sample=self.labels_per_sample,
@@ -209,7 +218,7 @@ class ClusterDiscriminationLoss(nn.Module):
             sample_rate=self.sample_rate,
             seed=self.seed,
             step=step,
-            processes=self.processes,
+            group=self.process_group,
         )
 
     @property
@@ -237,7 +246,7 @@ class ClusterDiscriminationLoss(nn.Module):
             return {}
         squared = self._squared_grad()
         sums = self._sums if squared is None else torch.cat([self._sums, squared.to(self._sums.dtype)[None]])
-        sums = self.processes.all_reduce_(sums.clone())
+        sums = all_reduce_(sums.clone(), self.process_group)
         return self._named(sums[:7], None if squared is None else sums[7])
 
     def grad_norm(self) -> Tensor:
@@ -248,7 +257,7 @@ class ClusterDiscriminationLoss(nn.Module):
         squared = self._squared_grad()
         if squared is None:
             raise ValueError("centers have no gradient yet: call backward() first")
-        return self.processes.all_reduce_(squared.clone()).sqrt()
+        return all_reduce_(squared.clone(), self.process_group).sqrt()
 
     def _squared_grad(self) -> Tensor | None:
         grad = self.centers.grad
@@ -299,11 +308,11 @@ class ClusterDiscriminationLoss(nn.Module):
 
     def save_centers(self, path: str | PathLike) -> None:
         """Write all centers (C, D) to one safetensors file; every process calls this, the first writes."""
-        save_rows(path, self.centers, self.num_classes, self.processes)
+        save_rows(path, self.centers, self.num_classes, self.process_group)
 
     def extra_repr(self) -> str:
         rows = self.class_range
-        own = f"rows {rows.start}..{rows.stop}" if self.processes.size > 1 else "all rows"
+        own = f"rows {rows.start}..{rows.stop}" if size_of(self.process_group) > 1 else "all rows"
         return (
             f"{self.num_classes} classes, {self.embedding_dim} dimensions, {own}, {self.form}, "
             f"{self.sampling}, sample_rate={self.sample_rate}, scale={self.scale}, margin={self.margin}"
@@ -317,14 +326,19 @@ def draw_together(
 
     Every process passes the same losses in the same order. The result of a name goes where its labels would:
     `losses[name](embeddings, draws[name])`.
+
+    Args:
+        losses: name -> loss; the same on every process, in the same order.
+        labels: name -> (b, M) integers, -100 for none.
+        step: key of the draws; None is each loss's own `step`.
     """
-    surveys = {name: loss._survey(labels[name], step) for name, loss in losses.items()}
-    facts = torch.cat([found.facts for found in surveys.values()]).tolist()
+    collected = {name: loss._collect_labels(labels[name], step) for name, loss in losses.items()}
+    facts = torch.cat([found.facts for found in collected.values()]).tolist()
     draws = {}
     for name, loss in losses.items():
-        found = surveys[name]
+        found = collected[name]
         own, facts = facts[: found.facts.numel()], facts[found.facts.numel() :]
-        draws[name] = settle(found, own, num_classes=loss.num_classes, processes=loss.processes)
+        draws[name] = finalise(found, own, num_classes=loss.num_classes, group=loss.process_group)
     return draws
 
 

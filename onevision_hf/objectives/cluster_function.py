@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .cluster_sampling import Draw, Selection
-from .collectives import MAX, Processes
+from .collectives import MAX, Group, all_gather, all_reduce_, rank_in, size_of
 
 EPS = 1e-12  # of the normalisation, as in F.normalize
 
@@ -46,9 +46,9 @@ class ClusterDiscrimination(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, embeddings: Tensor, centers: Tensor, draw: Draw, scoring: Scoring, processes: Processes
+        ctx: Any, embeddings: Tensor, centers: Tensor, draw: Draw, scoring: Scoring, group: Group
     ) -> tuple[Tensor, Tensor]:
-        embeddings_ND = processes.all_gather(embeddings, draw.rows_per_process)
+        embeddings_ND = all_gather(embeddings, draw.rows_per_process, group)
         summed_NK, weights_NK = _weights(draw.labels, embeddings.dtype)
         scored = [_Logits(embeddings_ND, centers, selection, scoring) for selection in draw.selections]
 
@@ -58,10 +58,10 @@ class ClusterDiscrimination(torch.autograd.Function):
             top_GN = None
             sums_GN = torch.stack([logits.softplus_() for logits in scored])
         else:
-            top_GN = processes.all_reduce_(torch.stack([logits.top() for logits in scored]), MAX)
+            top_GN = all_reduce_(torch.stack([logits.top() for logits in scored]), group, MAX)
             sums_GN = torch.stack([logits.exp_(top) for logits, top in zip(scored, top_GN, strict=True)])
         # Every target lives on one shard and every negative too: one sum completes both.
-        complete = processes.all_reduce_(torch.cat([target_NK, sums_GN.T], dim=1))
+        complete = all_reduce_(torch.cat([target_NK, sums_GN.T], dim=1), group)
         target_NK, sums_NG = complete.split([target_NK.shape[1], len(scored)], dim=1)
         target_NK = scoring.scale * (target_NK - scoring.margin)
 
@@ -84,7 +84,7 @@ class ClusterDiscrimination(torch.autograd.Function):
 
         sums = torch.stack([logits.sums for logits in scored]).sum(0)
         ctx.mark_non_differentiable(sums)
-        ctx.draw, ctx.scale, ctx.sparse, ctx.processes = draw, scoring.scale, scoring.sparse_grad, processes
+        ctx.draw, ctx.scale, ctx.sparse, ctx.group = draw, scoring.scale, scoring.sparse_grad, group
         ctx.shape, ctx.dtype = centers.shape, centers.dtype
         if any(ctx.needs_input_grad[:2]):
             for logits, push_N1, pull_NL in zip(scored, push_NG.split(1, dim=1), pull, strict=True):
@@ -110,11 +110,11 @@ class ClusterDiscrimination(torch.autograd.Function):
                     radial = (rows_SD * directions_SD).sum(1, keepdim=True)
                     rows_SD.addcmul_(directions_SD, radial, value=-1).mul_(inverse_S1)
                     collected.add(selection, rows_SD)
-            ctx.processes.all_reduce_(grad_embeddings.mul_(factor))
-            first = ctx.processes.rank * ctx.draw.rows_per_process
+            all_reduce_(grad_embeddings.mul_(factor), ctx.group)
+            first = rank_in(ctx.group) * ctx.draw.rows_per_process
             own = grad_embeddings[first : first + ctx.draw.local_rows]
             # DDP and FSDP divide by the number of processes; the loss is the global mean already.
-            own = own * ctx.processes.size
+            own = own * size_of(ctx.group)
         return own, collected.result() if ctx.needs_input_grad[1] else None, None, None, None
 
 

@@ -21,6 +21,16 @@ def cluster_memory(
     expectation: a random share of the classes, and the positives, taken to be all different and spread
     evenly. While a pass runs it needs at most another `sampled`, and an eighth of `logits` for two masks of a
     byte.
+
+    Args:
+        num_classes: centers over all processes, C.
+        embedding_dim: D.
+        global_batch: samples of a step over all processes.
+        processes: that share the centers.
+        sample_rate: as of `ClusterDiscriminationLoss`.
+        labels_per_sample: as of `ClusterDiscriminationLoss`.
+        sampling: as of `ClusterDiscriminationLoss`.
+        sparse_grad: as of `ClusterDiscriminationLoss`.
     """
     rows = math.ceil(num_classes / processes)
     labels = global_batch * labels_per_sample

@@ -2,8 +2,8 @@
 
 Every choice is a keyed hash of what is chosen, never a draw from a generator: class c is a negative of a step
 when hash(seed, step, c) is below the rate, so the choice is the same whichever process owns c. Sizes that the
-host must know are collected on the device first, by `survey`, for as many losses as a step has; one copy
-brings them over, and `settle` turns them into index tensors.
+host must know are collected on the device first, by `collect_labels`, for as many losses as a step has; one
+copy brings them over, and `finalise` turns them into index tensors.
 
 Shapes: b rows of this process's batch, W processes, N = W * max(b) rows with padding, M labels a sample, C
 classes, c classes of this process, G selections (1 when the label columns share a draw, else M).
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .collectives import MAX, Processes, compact
+from .collectives import MAX, Group, all_gather, all_reduce_, compact, owned_rows, rank_in, size_of
 
 NO_LABEL = -100
 
@@ -62,6 +62,12 @@ def draw_labels(labels: Tensor, wanted: int, first_sample: Tensor | int, key: in
 
     Row i is sample `first_sample + i` of the global batch; what is drawn for it depends on that number and
     the key alone. Chosen labels keep the order of their columns.
+
+    Args:
+        labels: (b, columns) int64, -100 for none.
+        wanted: labels kept of a sample.
+        first_sample: number of row 0 in the global batch.
+        key: of the draw, see `derive_key`.
     """
     rows, columns = labels.shape
     repeated = (labels[:, :, None] == labels[:, None, :]).tril(-1).any(2)
@@ -105,7 +111,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Survey:
+class CollectedLabels:
     """What the device knows before the host does; `facts` is what the host has to learn."""
 
     labels: Tensor  # (b, M)
@@ -114,7 +120,7 @@ class Survey:
     facts: Tensor  # (4 W + G + 1,) int64
 
 
-def survey(
+def collect_labels(
     labels: Tensor,
     *,
     num_classes: int,
@@ -123,9 +129,20 @@ def survey(
     sample_rate: float,
     seed: int,
     step: int,
-    processes: Processes,
-) -> Survey:
-    """Draw labels and mark the sampled classes of the shard, without any wait for the device."""
+    group: Group,
+) -> CollectedLabels:
+    """Draw labels and mark the sampled classes of the shard, without any wait for the device.
+
+    Args:
+        labels: (b, M) int64, -100 for none.
+        num_classes: C.
+        labels_per_sample: labels that are used of a sample.
+        shared: whether the label columns share their sampled classes.
+        sample_rate: fraction of the classes that are negatives.
+        seed: of all draws.
+        step: key of the draws.
+        group: the processes that share the centers.
+    """
     device = labels.device
     size = labels.new_full((1,), labels.shape[0])
     columns = labels.new_full((1,), labels.shape[1])
@@ -134,9 +151,9 @@ def survey(
         extremes = torch.stack([present.amin(), present.amax()])
     else:
         extremes = labels.new_zeros(2)
-    header = processes.all_gather(torch.cat([size, columns, extremes])[None], rows=1)  # (W, 4)
+    header = all_gather(torch.cat([size, columns, extremes])[None], 1, group)  # (W, 4)
 
-    first_sample = header[: processes.rank, 0].sum()
+    first_sample = header[: rank_in(group), 0].sum()
     drawn = draw_labels(labels, labels_per_sample, first_sample, derive_key(LABELS, seed, step))
 
     # One byte a class says which are positives of the global batch: its size does not depend on the batch, so
@@ -146,9 +163,9 @@ def survey(
     inside = (by_group >= 0) & (by_group < num_classes)
     positive = torch.zeros(groups, num_classes + 1, dtype=torch.uint8, device=device)
     positive.scatter_(1, torch.where(inside, by_group, num_classes), 1)
-    processes.all_reduce_(positive, MAX)
+    all_reduce_(positive, group, MAX)
 
-    own = processes.owned_rows(num_classes)
+    own = owned_rows(num_classes, group)
     local_positive = positive[:, own.start : own.stop].bool()
     classes = torch.arange(own.start, own.stop, device=device)
     # 32 of the bits, so that a rate of 1 has a threshold above all of them.
@@ -160,15 +177,22 @@ def survey(
     if not shared:  # columns that no process has draw nothing
         selected &= (torch.arange(groups, device=device) < header[:, 1].amax())[:, None]
     facts = torch.cat([header.flatten(), selected.sum(1), selected.any(0).sum()[None]])
-    return Survey(drawn, selected, local_positive.sum(), facts)
+    return CollectedLabels(drawn, selected, local_positive.sum(), facts)
 
 
-def settle(found: Survey, facts: list[int], *, num_classes: int, processes: Processes) -> Draw:
-    """Index tensors and gathered labels from a survey and its `facts` on the host.
+def finalise(found: CollectedLabels, facts: list[int], *, num_classes: int, group: Group) -> Draw:
+    """Index tensors and gathered labels of a step.
 
     Raises ValueError on every process alike when a label anywhere is out of range.
+
+    Args:
+        found: from `collect_labels`.
+        facts: its `facts` on the host.
+        num_classes: C.
+        group: the processes that share the centers.
     """
-    header, counts = facts[: 4 * processes.size], facts[4 * processes.size :]
+    size = size_of(group)
+    header, counts = facts[: 4 * size], facts[4 * size :]
     lowest, highest = min(header[2::4]), max(header[3::4])
     if lowest < 0 or highest >= num_classes:
         value = lowest if lowest < 0 else highest
@@ -178,10 +202,10 @@ def settle(found: Survey, facts: list[int], *, num_classes: int, processes: Proc
         )
     rows_per_process = max(header[0::4])
     columns = max(1, min(max(header[1::4]), found.labels.shape[1]))
-    labels = processes.all_gather(found.labels[:, :columns], rows_per_process, fill=NO_LABEL)
+    labels = all_gather(found.labels[:, :columns], rows_per_process, group, fill=NO_LABEL)
 
     shared = found.selected.shape[0] == 1
-    own = processes.owned_rows(num_classes)
+    own = owned_rows(num_classes, group)
     selections = []
     for group, mask in enumerate(found.selected if shared else found.selected[:columns]):
         rows, place = compact(mask, counts[group])

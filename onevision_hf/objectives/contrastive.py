@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from .collectives import Processes, gather_rows, mean_over_processes
+from .collectives import gather_rows, mean_over_processes
 
 LOGIT_SCALE_CAP = math.log(100.0)  # of the logarithm, as CLIP caps it (arXiv 2103.00020, section 2.5)
 
@@ -71,6 +71,8 @@ def contrastive_loss(
         text_features: (b, E) or (b, T, E), not normalised.
         logit_scale: () or (1,), the logarithm of the scale; above ln 100 it counts as ln 100.
         logit_bias: () or (1,); of the sigmoid form alone.
+        form: `softmax` or `sigmoid`.
+        process_group: the processes; None is the default group, or this one alone without one.
 
     Raises:
         ValueError: shapes that do not fit, another form, or a sigmoid form without its bias.
@@ -90,13 +92,12 @@ def contrastive_loss(
         raise ValueError(f"form is {form!r}, expected 'softmax' or 'sigmoid'")
     if form == "sigmoid" and logit_bias is None:
         raise ValueError("the sigmoid form has a bias: give logit_bias")
-    processes = Processes.of(process_group)
     with torch.autocast(image_features.device.type, enabled=False):
         dtype = torch.promote_types(image_features.dtype, torch.float32)
         images = F.normalize(image_features.to(dtype), dim=-1)  # (b, E)
         texts = F.normalize(text_features.to(dtype), dim=-1)  # (b, T, E)
         scale = capped_scale(logit_scale.to(dtype))
-        all_texts, first = gather_rows(texts, processes)  # (B, T, E)
+        all_texts, first = gather_rows(texts, process_group)  # (B, T, E)
         slots = texts.shape[1]
         own = first + torch.arange(len(images), device=images.device)  # (b,) the column of each row's match
         logits_image = scale * torch.einsum("be,nte->tbn", images, all_texts)  # (T, b, B)
@@ -109,12 +110,12 @@ def contrastive_loss(
             total = -F.logsigmoid(sign * (logits_image + logit_bias.to(dtype))).sum() / slots
             directions = slots
         else:
-            all_images, _ = gather_rows(images, processes)  # (B, E)
+            all_images, _ = gather_rows(images, process_group)  # (B, E)
             logits_text = scale * torch.einsum("bte,ne->tbn", texts, all_images)  # (T, b, B)
             both = torch.cat([logits_image, logits_text]).flatten(0, 1)
             total = F.cross_entropy(both, targets.repeat(2), reduction="sum") / (2 * slots)
             hits = hits + (logits_text.flatten(0, 1).argmax(-1) == targets).to(dtype).sum()
             directions = 2 * slots
         sums = torch.stack([total, hits.detach() / directions])
-        loss, accuracy = mean_over_processes(sums, sums.new_full((2,), len(images)), processes)
+        loss, accuracy = mean_over_processes(sums, sums.new_full((2,), len(images)), process_group)
     return Contrast(loss, accuracy.detach())

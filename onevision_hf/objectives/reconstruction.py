@@ -25,6 +25,8 @@ def add_noise(tokens: Tensor, tau: float, seeds: Tensor) -> Noised:
     """tokens + sigma * eps, eps ~ N(0, I), sigma ~ U[0, tau] once an image (equation 3).
 
     Args:
+        tokens: (B, ...).
+        tau: the largest deviation of the noise, 0 or more.
         seeds: (B,) int64: the noise of an image is a function of its seed alone, whatever the batch, the
             process or the device (up to the rounding of log, sin and cos).
 

@@ -15,8 +15,13 @@ class RowSparseAdamW(torch.optim.Optimizer):
     decaying it. When every row has a gradient in every step the two are the same.
 
     Args:
-        params: float32 (or wider) parameters whose gradients are sparse over the first dimension.
-        lr, betas, eps, weight_decay: as in `torch.optim.AdamW`; the decay is applied when a row is touched.
+        params: float32 (or wider) parameters whose gradients are sparse over the first dimension. lr,
+            betas, eps, weight_decay: as in `torch.optim.AdamW`; the decay is applied when a row is
+            touched.
+        lr: as in `torch.optim.AdamW`.
+        betas: as in `torch.optim.AdamW`.
+        eps: as in `torch.optim.AdamW`.
+        weight_decay: as in `torch.optim.AdamW`; applied when a row is touched.
 
     State per parameter: `exp_avg` and `exp_avg_sq` like it, `row_steps` (rows,) int32.
     """

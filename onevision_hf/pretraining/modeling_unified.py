@@ -25,7 +25,7 @@ from ..modeling.modeling_onevision import OneVisionModel
 from ..modeling.modeling_openvision3 import OpenVision3Model
 from ..modeling.vae_openvision3 import HoldsVAE, check_latents
 from ..objectives.captioning import caption_targets, caption_terms
-from ..objectives.collectives import Processes, mean_over_processes
+from ..objectives.collectives import mean_over_processes
 from ..objectives.contrastive import capped_scale, contrastive_loss
 from ..objectives.reconstruction import add_noise, mean_absolute_error
 from .configuration_unified import UnifiedPreTrainingConfig
@@ -203,7 +203,7 @@ class UnifiedForPreTraining(HoldsVAE, PreTrainedModel):
         names = list(parts[0].sums)
         sums = torch.stack([torch.stack([part.sums[name] for part in parts]).sum() for name in names])
         counts = torch.stack([torch.stack([part.counts[name] for part in parts]).sum() for name in names])
-        means = dict(zip(names, mean_over_processes(sums, counts, Processes.of(None)), strict=True))
+        means = dict(zip(names, mean_over_processes(sums, counts), strict=True))
         rms = means.pop("tokens").detach().sqrt()
         metrics = {"token_rms": rms, "noise_share": self.config.noise_tau / rms}
         images = texts = None

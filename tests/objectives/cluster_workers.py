@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from onevision_hf.objectives import ClusterDiscriminationLoss, draw_together
+from onevision_hf.objectives.collectives import size_of
 
 SIZES = (1, 2, 3)
 INPUT, DIM = 6, 5
@@ -55,7 +56,7 @@ def build(case, weight, centers, group, **options):
     loss.set_centers(centers)
     backbone = torch.nn.Linear(INPUT, DIM, bias=False).double()
     backbone.weight.data.copy_(weight)
-    if dist.is_initialized() and loss.processes.size > 1:
+    if size_of(loss.process_group) > 1:
         backbone = DistributedDataParallel(backbone, process_group=group)
     return backbone, loss
 

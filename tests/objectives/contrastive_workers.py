@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from onevision_hf.objectives import contrastive_loss
-from onevision_hf.objectives.collectives import Processes, mean_over_processes
+from onevision_hf.objectives.collectives import mean_over_processes
 
 SIZES = (1, 2, 3)
 SPLITS = {1: (11,), 2: (7, 4), 3: (5, 0, 6)}
@@ -57,7 +57,7 @@ def means(size, rank, group):
     """Sums with unequal numbers, one of them of nothing at all."""
     sums = torch.tensor([1.0 + rank, 2.0, 0.0], requires_grad=True)
     counts = torch.tensor([float(rank), 2.0, 0.0])
-    found = mean_over_processes(sums, counts, Processes.of(group))
+    found = mean_over_processes(sums, counts, group)
     found.sum().backward()
     return {"means": found.detach(), "gradient": sums.grad}
 

@@ -21,7 +21,7 @@ from ...modeling.image_processing_openvision3 import OpenVision3ImageProcessor
 from ...modeling.modeling_onevision import OneVisionModel
 from ...modeling.modeling_openvision3 import OpenVision3Model
 from ...objectives.cluster_sampling import derive_key
-from ...objectives.collectives import Processes, mean_over_processes
+from ...objectives.collectives import mean_over_processes
 from ...pretraining import UnifiedForPreTraining, UnifiedPreTrainingConfig, load_lpips
 from ...pretraining.tokenizer import CaptionTokenizer, load_tokenizer, token_ids
 from ..config import ConfigError, HeadConfig, TrainConfig
@@ -164,7 +164,7 @@ class UnifiedTask(ClusterTask):
         if self._cut is not None:
             cut = self._cut.sum().float()[None]
             texts = torch.full_like(cut, len(self._cut))
-            found[f"{PAIRS}/texts_cut"] = mean_over_processes(cut, texts, Processes.of(None))[0]
+            found[f"{PAIRS}/texts_cut"] = mean_over_processes(cut, texts)[0]
         return found
 
     def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:

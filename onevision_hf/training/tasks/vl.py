@@ -22,7 +22,7 @@ from ...modeling.configuration_onevision_vl import OneVisionVLConfig
 from ...modeling.modeling_onevision_vl import OneVisionVLForConditionalGeneration
 from ...modeling.processing_onevision_vl import NOT_LEARNED
 from ...objectives.cluster_sampling import derive_key
-from ...objectives.collectives import Processes
+from ...objectives.collectives import all_reduce_, size_of
 from ..config import ConfigError, TrainConfig
 from ..loader import Stream
 from ..sampler import MODEL, Order
@@ -207,14 +207,13 @@ class VLTask:
         tensors = inputs[NAME]
         real = torch.arange(tensors["labels"].shape[1], device=tensors["labels"].device)
         mask = (real < tensors["sizes"][:, :1]) & (tensors["labels"] != NOT_LEARNED)
-        return Processes.of(None).all_reduce_(mask.sum().float())
+        return all_reduce_(mask.sum().float(), None)
 
     def losses(self, outputs: Tensor, prepared: Tensor) -> dict[str, Tensor]:
-        processes = Processes.of(None)
-        mean = processes.all_reduce_(outputs.detach().clone()) / prepared
+        mean = all_reduce_(outputs.detach().clone(), None) / prepared
         self._last = {"tokens_learned": prepared}
         # The value is the mean of all processes, the gradient that of this one's part of it.
-        return {NAME: mean + (outputs - outputs.detach()) * processes.size / prepared}
+        return {NAME: mean + (outputs - outputs.detach()) * size_of(None) / prepared}
 
     def metrics(self) -> dict[str, Tensor]:
         return {f"{NAME}/{name}": value for name, value in self._last.items()}
