@@ -29,7 +29,7 @@ from torch.distributed.checkpoint import CheckpointException, FileSystemWriter
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
-from .muon import MuonAdamW
+from ..objectives.muon import MuonAdamW
 from .optimisation import Average, Optimizers
 from .stored_metadata import NAME as METADATA
 from .stored_metadata import ForeignMetadataError, Reader, read_metadata

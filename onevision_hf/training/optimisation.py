@@ -16,8 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..objectives import RowSparseAdamW
+from ..objectives.muon import MuonAdamW, is_layer_matrix
 from .config import OptimConfig
-from .muon import MuonAdamW, is_layer_matrix
 
 _NO_DECAY = ("norm", "probe", "position", "cls_token", "query_tokens")
 

@@ -5,8 +5,8 @@ import torch
 import training_workers as workers
 from torch import nn
 
+from onevision_hf.objectives.muon import MuonAdamW, is_layer_matrix, orthogonal
 from onevision_hf.training.config import ConfigError, OptimConfig, from_dict
-from onevision_hf.training.muon import MuonAdamW, is_layer_matrix, orthogonal
 from onevision_hf.training.optimisation import Optimizers
 
 MUON = {"lr": 1e-3, "muon_lr": 0.02, "warmup": 3, "schedule": "cosine", "clip": 5.0}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ...objectives.muon import MuonAdamW
 from . import symmetry
 from .settings import TrainSettings
 
@@ -60,44 +61,8 @@ class InputData:
         return values.float().sub_(GREY).div_(64), positions
 
 
-class Muon:
-    """Momentum whose every matrix is made orthogonal by Newton and Schulz's iteration (Jordan et al., 2024);
-    matrices of one shape go together."""
-
-    def __init__(self, matrices: list[nn.Parameter], momentum: float = 0.95):
-        shapes: dict[torch.Size, list[nn.Parameter]] = {}
-        for matrix in matrices:
-            shapes.setdefault(matrix.shape, []).append(matrix)
-        self.groups = list(shapes.values())
-        self.momentum = momentum
-        self.buffers = [group[0].new_zeros(len(group), *group[0].shape) for group in self.groups]
-
-    @torch.no_grad()
-    def step(self, rate: Tensor, weight_decay: float) -> None:
-        for group, buffer in zip(self.groups, self.buffers, strict=True):
-            gradients = torch.stack([p.grad for p in group if p.grad is not None])
-            buffer.lerp_(gradients, 1 - self.momentum)
-            update = orthogonal(gradients.lerp_(buffer, self.momentum))
-            rows, columns = update.shape[-2:]
-            scale = rate * max(1.0, rows / columns) ** 0.5
-            for parameter, change in zip(group, update, strict=True):
-                parameter.mul_(1 - rate * weight_decay).sub_(change * scale)
-
-
-def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
-    """The nearest orthogonal matrices of (n, rows, columns), roughly: singular values end within 0.7..1.2."""
-    a, b, c = 3.4445, -4.7750, 2.0315
-    tall = x.shape[-2] > x.shape[-1]
-    x = x.mT if tall else x
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
-    return x.mT if tall else x
-
-
 class Step:
-    """One update of a reader from a batch, both optimisers included.
+    """One update of a reader from a batch, the optimizer's step included.
 
     On a GPU it is recorded once and played back: such a small reader waits longer for its kernels to be
     started than for them to run. The first three run as they are, since libraries set themselves up then.
@@ -110,14 +75,14 @@ class Step:
         chosen = {id(p) for p in matrices}
         self.reader, self.settings = reader, settings
         self.others = [p for p in reader.parameters() if id(p) not in chosen]
-        self.muon = Muon(matrices)
         device = self.others[0].device
         self.on_gpu = device.type == "cuda"
         # Tensors, so that a recorded update reads the rates of the step in which it is played back.
         self.adam_rate, self.muon_rate = torch.zeros((), device=device), torch.zeros((), device=device)
-        self.adam = torch.optim.AdamW(
-            self.others, lr=self.adam_rate, betas=(0.9, 0.98), weight_decay=0.0,
-            fused=True, capturable=self.on_gpu,
+        muon = {"params": matrices, "muon": True, "lr": self.muon_rate, "weight_decay": settings.weight_decay}
+        self.optimizer = MuonAdamW(
+            [{"params": self.others}, muon],
+            lr=self.adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True, capturable=self.on_gpu,
         )  # fmt: skip
         self.count = 0
         self.record: tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor] | None = None
@@ -152,8 +117,7 @@ class Step:
         loss = family_loss(self.reader(patches, positions), target)
         loss.backward()
         nn.utils.clip_grad_norm_(self.others, 1.0)
-        self.adam.step()
-        self.muon.step(self.muon_rate, self.settings.weight_decay)
+        self.optimizer.step()
         return loss.detach()
 
 
@@ -169,6 +133,14 @@ def train(
 
     Several inputs of the same clips, with as many patches, take turns. `report` is called after each step
     with its number and its loss, a tensor on that device.
+
+    Args:
+        reader: takes (patches, positions) and gives logits (B, F, L).
+        inputs: of the same clips; with several, they take turns.
+        families: name -> its answers.
+        settings: steps, batch and rates.
+        seed: of what is drawn by chance.
+        report: called after each step with its number and its loss, a tensor on that device.
     """
     known, device = inputs[0].labels, inputs[0].positions.device
     update = Step(reader, settings)
@@ -212,6 +184,12 @@ def _rows(count: int, chance: torch.Generator) -> Iterator[int]:
 
 @torch.no_grad()
 def predict(reader: nn.Module, data: InputData, size: int = 64) -> Tensor:
-    """(n, F, L) logits, on the CPU."""
+    """(n, F, L) logits, on the CPU.
+
+    Args:
+        reader: takes (patches, positions).
+        data: n clips.
+        size: clips at once.
+    """
     rows = torch.arange(len(data.labels))
     return torch.cat([reader(*data.batch(some)).cpu() for some in rows.split(size)])

@@ -5,6 +5,7 @@ one rate (Keller Jordan et al., https://kellerjordan.github.io/posts/muon, 2024)
 depends on where and when, a direction say, in a fraction of AdamW's steps.
 """
 
+import collections
 from typing import Any
 
 import torch
@@ -20,15 +21,16 @@ def is_layer_matrix(name: str, parameter: Tensor) -> bool:
     return parameter.ndim == 2 and ".layers." in f".{name}"
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """About U V^T of a matrix U S V^T, float32."""
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide.float() / (wide.float().norm() + 1e-7)
+def orthogonal(matrices: Tensor) -> Tensor:
+    """About U V^T of matrices U S V^T, (..., rows, columns) float32."""
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = (matrices.mT if tall else matrices).float()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = _COEFFICIENTS
     for _ in range(_ROUNDS):
-        square = x @ x.T
+        square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x if wide is matrix else x.T
+    return x.mT if tall else x
 
 
 class MuonAdamW(torch.optim.AdamW):
@@ -48,18 +50,25 @@ class MuonAdamW(torch.optim.AdamW):
             self.param_groups = groups
         for group in groups:
             if group["muon"]:
+                shapes = collections.defaultdict(list)
                 for parameter in group["params"]:
                     if parameter.grad is not None:
-                        self._step(parameter, group)
+                        shapes[parameter.shape].append(parameter)
+                for parameters in shapes.values():
+                    self._step(parameters, group)
         return loss
 
-    def _step(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        state, gradient = self.state[parameter], parameter.grad
-        assert gradient is not None
-        if "exp_avg" not in state:
-            state["exp_avg"] = torch.zeros_like(parameter)
-        average = state["exp_avg"].lerp_(gradient, 1 - MOMENTUM)
-        update = orthogonal(gradient.lerp(average, MOMENTUM))
-        rows, columns = parameter.shape
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+    def _step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Matrices of one shape, whose products are computed together."""
+        momenta = []
+        for parameter in parameters:
+            state, gradient = self.state[parameter], parameter.grad
+            assert gradient is not None
+            if "exp_avg" not in state:
+                state["exp_avg"] = torch.zeros_like(parameter)
+            momenta.append(gradient.lerp(state["exp_avg"].lerp_(gradient, 1 - MOMENTUM), MOMENTUM))
+        rows, columns = parameters[0].shape
+        # The rate may be a tensor, which a recorded CUDA graph reads anew in each step.
+        rate = group["lr"] * max(1.0, rows / columns) ** 0.5
+        for parameter, update in zip(parameters, orthogonal(torch.stack(momenta)), strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update * rate)
