@@ -37,8 +37,8 @@ import onevision_hf
 from onevision_hf.conversion.multimodal import assemble
 from onevision_hf.modeling.processing_onevision_vl import NOT_LEARNED
 from onevision_hf.synthetic import CLIP_FAMILIES, Job, produce, read_manifest
-from onevision_hf.synthetic.dice import Dice
 from onevision_hf.synthetic.questions import ask
+from onevision_hf.synthetic.rng import StableRNG
 
 FAMILIES = ("direction", "speed", "mover_colour", "mover_shape")
 TRAIN_SEED, TEST_SEED = 3001, 4001  # onevision-tiny was trained on clips of the seeds 1 and 2
@@ -73,21 +73,21 @@ def read_clip(path: str):
     return _processor.read_video(path)
 
 
-def turn(family: str, label: str, dice: Dice, lettered: bool) -> tuple[str, str]:
+def turn(family: str, label: str, stable_rng: StableRNG, lettered: bool) -> tuple[str, str]:
     """A question and its answer."""
-    question = ask(CLIP_FAMILIES[family], label, dice)
+    question = ask(CLIP_FAMILIES[family], label, stable_rng)
     return (question.prompt(), question.answer) if lettered else (question.text, label)
 
 
 def make_language_model(folder: Path) -> None:
     """A tokenizer of the words of all questions, and random weights."""
-    dice = Dice(0, "words")
+    stable_rng = StableRNG(0, "words")
     texts = [
         f"{asked}\n{answer}"
         for name in FAMILIES
         for label in CLIP_FAMILIES[name].labels
         for lettered in (True, False)
-        for asked, answer in [turn(name, label, dice, lettered) for _ in range(4)]
+        for asked, answer in [turn(name, label, stable_rng, lettered) for _ in range(4)]
     ]
     texts += ["<|im_start|>system\nYou are a helpful assistant.", "user\n", "assistant\n"]
     words = Tokenizer(models.BPE())
@@ -146,9 +146,9 @@ class Steps(Dataset):
     def conversation(self, number: int, rng: np.random.Generator) -> dict[str, Tensor]:
         messages = []
         for place, family in enumerate(rng.permutation(FAMILIES)):
-            dice = Dice(int(rng.integers(2**31)), "turn")
+            stable_rng = StableRNG(int(rng.integers(2**31)), "turn")
             label = self.clips.labels[number][family]
-            asked, answer = turn(family, label, dice, lettered=bool(rng.integers(2)))
+            asked, answer = turn(family, label, stable_rng, lettered=bool(rng.integers(2)))
             medium = [{"type": "video", "video": self.clips.read[number]}] if place == 0 else []
             messages.append({"role": "user", "content": [*medium, {"type": "text", "text": asked}]})
             messages.append({"role": "assistant", "content": answer})
@@ -187,7 +187,7 @@ def accuracy(
     found = {}
     for family in FAMILIES:
         turns = [
-            turn(family, labels[family], Dice(n, "test", family), lettered)
+            turn(family, labels[family], StableRNG(n, "test", family), lettered)
             for n, labels in enumerate(clips.labels)
         ]
         right = [0] * len(features)

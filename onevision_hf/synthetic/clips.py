@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .dice import Dice
+from .backgrounds import GAIN_ONE, fine_lines, make_camera, make_ground, view
 from .families import BACKGROUNDS, CAMERA_MOTIONS, CLIP_FAMILIES, named_family
-from .grounds import GAIN_ONE, fine_lines, make_camera, make_ground, view
+from .rng import StableRNG
 from .scenes import MIN_FRAMES, SCENES, Stage, scene_of_chance
 from .sprites import SUB
 from .truth import Truth, paint_all
@@ -96,22 +96,28 @@ def draw_clip(
 
     With a `family`, the scene is one that answers it, and its labels take turns with the index.
 
+    Args:
+        seed: of the world, 0 or more.
+        index: of the clip, 0 or more.
+        family: of labels: the scene is one that answers it, and its labels take turns with the index.
+        settings: size, length and background.
+
     Raises:
         ValueError: an unknown family, a negative seed or index.
     """
     if seed < 0 or index < 0:
         raise ValueError(f"seed and index count from 0, found seed={seed}, index={index}")
-    dice = Dice(seed, "clips", family or "", index)
+    rng = StableRNG(seed, "clips", family or "", index)
     wanted: dict[str, str] = {}
-    scene = scene_of_chance(dice)
+    scene = scene_of_chance(rng)
     if family is not None:
-        asked = named_family(family, CLIP_FAMILIES)
-        wanted[family] = wanted_label(asked.labels, index)
-        scene = dice.pick(asked.scenes) if asked.scenes else scene
+        named = named_family(family, CLIP_FAMILIES)
+        wanted[family] = wanted_label(named.labels, index)
+        scene = rng.pick(named.scenes) if named.scenes else scene
     if scene == "fine" and wanted.get("background", "noise") != "noise":
         scene = "nudge"  # fine lines want noise and a camera at rest
     unit = SUB * min(settings.height, settings.width) // 64
-    stage = Stage(dice, settings.num_frames, settings.height, settings.width, unit, wanted)
+    stage = Stage(rng, settings.num_frames, settings.height, settings.width, unit, wanted)
     stage.labels["ground"] = stage.label("ground")
     background = stage.label(
         "background", among=(settings.background,) if settings.background else _BACKGROUNDS
@@ -120,10 +126,10 @@ def draw_clip(
         background = stage.labels["background"] = "noise"
     SCENES[scene][0](stage)
 
-    camera = make_camera(dice, background, settings.num_frames, unit, settings.sweeps)
+    camera = make_camera(rng, background, settings.num_frames, unit, settings.sweeps)
     margin = -(-9 * unit // SUB) + 2  # a pan goes eight units to a side, a shake one
     world = make_ground(
-        dice, stage.labels["ground"], settings.height + 2 * margin, settings.width + 2 * margin, unit
+        rng, stage.labels["ground"], settings.height + 2 * margin, settings.width + 2 * margin, unit
     )
     if scene == "fine":
         world += fine_lines(stage.labels["fine"], world.shape[0], world.shape[1], _FINE_STRENGTH)
@@ -131,6 +137,6 @@ def draw_clip(
     truth = paint_all(frames, stage.sprites, camera, stage.events)
     if background == "flicker":
         frames = frames * camera.gain.astype(np.int16)[:, None, None, None] // GAIN_ONE
-    frames += camera.grain * dice.grain((*frames.shape[:3], 1))
+    frames += camera.grain * rng.grain((*frames.shape[:3], 1))
     labels = {name: stage.labels.get(name) for name in CLIP_FAMILIES}
     return Clip(np.clip(frames, 0, 255).astype(np.uint8), scene, labels, truth)

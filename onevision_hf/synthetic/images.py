@@ -12,10 +12,10 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from .backgrounds import make_camera, make_ground, view
 from .clips import check_size, wanted_label
-from .dice import Dice
 from .families import HELD_OUT_OBJECTS, IMAGE_FAMILIES, OBJECTS, ORIENTATIONS, TEXTURES, named_family
-from .grounds import make_camera, make_ground, view
+from .rng import StableRNG
 from .scenes import Stage
 from .sprites import SUB, Sprite
 from .truth import Truth, paint_all
@@ -82,36 +82,42 @@ def draw_image(
 ) -> DrawnImage:
     """Image `index` of the world `seed`; with a `family`, its labels take turns with the index.
 
+    Args:
+        seed: of the world, 0 or more.
+        index: of the image, 0 or more.
+        family: of labels, which take turns with the index.
+        settings: size and split.
+
     Raises:
         ValueError: an unknown family, a negative seed or index.
     """
     if seed < 0 or index < 0:
         raise ValueError(f"seed and index count from 0, found seed={seed}, index={index}")
-    dice = Dice(seed, "images", family or "", index)
+    rng = StableRNG(seed, "images", family or "", index)
     wanted = {} if family is None else {family: wanted_label(image_labels(family, settings), index)}
-    main = dice.pick([o for o in settings.objects if _fits(o, wanted)])
+    main = rng.pick([o for o in settings.objects if _fits(o, wanted)])
     colour, shape = main.split("-")
     labels: dict[str, str | None] = {
         "object": main,
         "colour": colour,
         "shape": shape,
-        "texture": wanted.get("texture") or dice.pick(TEXTURES),
-        "count": wanted.get("count") or dice.pick(IMAGE_FAMILIES["count"].labels),
-        "word": wanted.get("word") or (dice.pick(IMAGE_FAMILIES["word"].labels) if dice.below(2) else None),
-        "ground": wanted.get("ground") or dice.pick(ORIENTATIONS),
+        "texture": wanted.get("texture") or rng.pick(TEXTURES),
+        "count": wanted.get("count") or rng.pick(IMAGE_FAMILIES["count"].labels),
+        "word": wanted.get("word") or (rng.pick(IMAGE_FAMILIES["word"].labels) if rng.below(2) else None),
+        "ground": wanted.get("ground") or rng.pick(ORIENTATIONS),
     }
     unit = SUB * min(settings.height, settings.width) // 64
-    stage = Stage(dice, 1, settings.height, settings.width, unit)
+    stage = Stage(rng, 1, settings.height, settings.width, unit)
     places = _place(stage, labels, [o for o in settings.objects if not o.startswith(colour)])
 
     margin = 2
     world = make_ground(
-        dice, str(labels["ground"]), settings.height + 2 * margin, settings.width + 2 * margin, unit
+        rng, str(labels["ground"]), settings.height + 2 * margin, settings.width + 2 * margin, unit
     )
-    camera = make_camera(dice, "static", 1, unit)
+    camera = make_camera(rng, "static", 1, unit)
     frames = view(world, camera, settings.height, settings.width, margin)
     truth = paint_all(frames, stage.sprites, camera, [])
-    frames += dice.between(1, 4) * dice.grain((*frames.shape[:3], 1))
+    frames += rng.between(1, 4) * rng.grain((*frames.shape[:3], 1))
     words = [labels["word"]] if labels["word"] else []
     return DrawnImage(
         np.clip(frames[0], 0, 255).astype(np.uint8),
@@ -129,23 +135,23 @@ def _fits(name: str, wanted: dict[str, str]) -> bool:
 
 def _place(stage: Stage, labels: dict[str, str | None], others: list[str]) -> list[str]:
     """Put everything on the stage; the corners in which the small shapes are."""
-    dice = stage.dice
-    middle = stage.point(32 + dice.between(-6, 6), 32 + dice.between(-6, 6))
+    rng = stage.rng
+    middle = stage.point(32 + rng.between(-6, 6), 32 + rng.between(-6, 6))
     stage.add(
         middle,
         colour=labels["colour"],
         shape=labels["shape"],
         texture=labels["texture"],
-        half_radius=dice.between(21, 26),
+        half_radius=rng.between(21, 26),
     )
-    corners = dice.shuffled(tuple(_CORNERS))[: int(str(labels["count"])) - 1]
+    corners = rng.shuffled(tuple(_CORNERS))[: int(str(labels["count"])) - 1]
     for corner in corners:
-        colour, shape = dice.pick(others).split("-")
+        colour, shape = rng.pick(others).split("-")
         x, y = _CORNERS[corner]
-        place = stage.point(x + dice.between(-2, 2), y + dice.between(-2, 2))
-        stage.add(place, colour=colour, shape=shape, half_radius=dice.between(11, 13))
+        place = stage.point(x + rng.between(-2, 2), y + rng.between(-2, 2))
+        stage.add(place, colour=colour, shape=shape, half_radius=rng.between(11, 13))
     if labels["word"]:
-        place = stage.point(32, dice.pick((7, 57)))
+        place = stage.point(32, rng.pick((7, 57)))
         stage.add(place, colour="white", shape="text", texture="plain", half_radius=8).word = labels["word"]
     return corners
 

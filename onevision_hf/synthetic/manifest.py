@@ -64,7 +64,13 @@ def truth_row(truth: Truth) -> dict[str, Any]:
 
 
 def schema(kind: str, families: Mapping[str, Family], settings: Mapping[str, Any]) -> Any:
-    """The columns of a kind (`clips`, `images`, `questions`)."""
+    """The columns of a kind (`clips`, `images`, `questions`).
+
+    Args:
+        kind: `clips`, `images` or `questions`.
+        families: of labels, by name.
+        settings: what the media were drawn with; stored in the file.
+    """
     pa = needs_pyarrow()
     text = pa.string()
     truth = pa.struct(

@@ -23,6 +23,11 @@ PAPER, INK, FAINT, ACCENT = (17, 19, 25), (238, 239, 243), (150, 157, 174), (255
 def save_preview(job: Job, out: str | Path, count: int) -> Path:
     """Draw `preview.png` into the folder `out`: the first sixteen of the job's `count` items.
 
+    Args:
+        job: what was drawn.
+        out: the folder.
+        count: items of the job.
+
     Raises:
         OSError: it cannot be written.
     """
@@ -30,9 +35,9 @@ def save_preview(job: Job, out: str | Path, count: int) -> Path:
     if job.kind == "images":
         sheet = image_sheet([draw_image(job.seed, index, job.family, job.image) for index in media])
     else:
-        asked = [ask_clip(job.seed, index, job.family, job.clip) for index in media]
+        drawn = [ask_clip(job.seed, index, job.family, job.clip) for index in media]
         sheet = clip_sheet(
-            [(clip, questions if job.kind == "questions" else []) for clip, questions in asked]
+            [(clip, questions if job.kind == "questions" else []) for clip, questions in drawn]
         )
     path = Path(out) / NAME
     write_picture(path, sheet)
@@ -40,7 +45,7 @@ def save_preview(job: Job, out: str | Path, count: int) -> Path:
 
 
 def clip_sheet(clips: list[tuple[Clip, list[Question]]]) -> Image.Image:
-    """A row for each clip; questions, where there are some, beside it."""
+    """A row for each clip; questions, where there are some, next to it."""
     height = TILE + GAP + 18
     width = LABELS + (TILES + 1) * (TILE + GAP) + GAP
     sheet = Image.new("RGB", (width, GAP + height * len(clips)), PAPER)
@@ -82,10 +87,10 @@ def event_frames(clip: Clip) -> list[int]:
     """At most eight frames, shared among the events, from just before each to its end."""
     last = len(clip.frames) - 1
     spans = sorted({(event.start - 1, min(event.end, last)) for event in clip.truth.events})
-    share, more = divmod(TILES, len(spans))
+    each, more = divmod(TILES, len(spans))
     times: set[int] = set()
     for place, (start, end) in enumerate(spans):
-        tiles = share + (place < more)
+        tiles = each + (place < more)
         if tiles == 2:
             times |= {start, (start + end) // 2}
             continue

@@ -7,8 +7,8 @@ questions[0].prompt()      # the question, its choices by letter
 from dataclasses import dataclass
 
 from .clips import Clip, ClipSettings, draw_clip
-from .dice import Dice
 from .families import CLIP_FAMILIES, Family
+from .rng import StableRNG
 
 LETTERS = "ABCDEFGH"
 MAX_CHOICES = 4
@@ -41,16 +41,21 @@ class Question:
         return "\n".join([self.text, *lines])
 
 
-def ask(family: Family, label: str, dice: Dice) -> Question:
+def ask(family: Family, label: str, rng: StableRNG) -> Question:
     """The question of a family whose answer is `label`, with up to three wrong choices, shuffled.
+
+    Args:
+        family: of the question.
+        label: the right answer.
+        rng: draws the wrong ones and the order.
 
     Raises:
         ValueError: the family has no such label.
     """
     if label not in family.labels:
         raise ValueError(f"{family.name} has no label {label!r}; it has {', '.join(family.labels)}")
-    wrong = dice.shuffled([other for other in family.labels if other != label])[: MAX_CHOICES - 1]
-    choices = dice.shuffled([label, *wrong])
+    wrong = rng.shuffled([other for other in family.labels if other != label])[: MAX_CHOICES - 1]
+    choices = rng.shuffled([label, *wrong])
     return Question(family.name, family.question, tuple(choices), LETTERS[choices.index(label)])
 
 
@@ -62,17 +67,23 @@ def ask_clip(
 ) -> tuple[Clip, list[Question]]:
     """A clip and what is asked of it: the one question of `family`, or three of which the scene's come first.
 
+    Args:
+        seed: of the world, 0 or more.
+        index: of the clip, 0 or more.
+        family: of the one question; None is three questions.
+        settings: of the clip.
+
     Raises:
         ValueError: as `draw_clip`.
     """
     clip = draw_clip(seed, index, family, settings)
-    dice = Dice(seed, "questions", family or "", index)
+    rng = StableRNG(seed, "questions", family or "", index)
     if family is not None:
-        asked = [CLIP_FAMILIES[family]]
+        families = [CLIP_FAMILIES[family]]
     else:
         answered = [f for f in CLIP_FAMILIES.values() if clip.labels[f.name] is not None]
-        of_scene = dice.shuffled([f for f in answered if f.scenes and f.name != "shape"])
-        of_any = dice.shuffled([f for f in answered if not f.scenes or f.name == "shape"])
+        of_scene = rng.shuffled([f for f in answered if f.scenes and f.name != "shape"])
+        of_any = rng.shuffled([f for f in answered if not f.scenes or f.name == "shape"])
         # One question at least that no event of the scene answers.
-        asked = [*of_scene[: QUESTIONS_PER_CLIP - 1], *of_any][:QUESTIONS_PER_CLIP]
-    return clip, [ask(f, str(clip.labels[f.name]), dice) for f in asked]
+        families = [*of_scene[: QUESTIONS_PER_CLIP - 1], *of_any][:QUESTIONS_PER_CLIP]
+    return clip, [ask(f, str(clip.labels[f.name]), rng) for f in families]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .dice import SINE_ONE, TURN, Dice, cosine, sine
 from .families import CLIP_FAMILIES, COLOURS, DIRECTIONS, SHAPES, SPEEDS, TEXTURES
+from .rng import SINE_ONE, TURN, StableRNG, cosine, sine
 from .sprites import OPAQUE, SUB, Sprite
 
 MIN_FRAMES = 32
@@ -37,14 +37,14 @@ class Stage:
     """Where a scene is set up.
 
     Attributes:
-        dice: where chance comes from.
+        rng: where chance comes from.
         num_frames, height, width: of the clip.
         unit: a 64th of the shorter side, in sixteenths of a pixel.
         wanted: labels that are given and not left to chance, by family.
         sprites: painted in this order, the last on top.
     """
 
-    dice: Dice
+    rng: StableRNG
     num_frames: int
     height: int
     width: int
@@ -56,7 +56,7 @@ class Stage:
 
     def label(self, family: str, among: tuple[str, ...] = ()) -> str:
         """The label of a family: the wanted one, or one of chance; noted as the clip's label."""
-        self.labels[family] = self.wanted.get(family) or self.dice.pick(among or CLIP_FAMILIES[family].labels)
+        self.labels[family] = self.wanted.get(family) or self.rng.pick(among or CLIP_FAMILIES[family].labels)
         return self.labels[family]
 
     def point(self, x: int, y: int) -> np.ndarray:
@@ -74,12 +74,21 @@ class Stage:
         half_radius: int = _RADIUS,
         wraps: bool = False,
     ) -> Sprite:
-        """A sprite that rests at `place` for the whole clip; what is not said is left to chance."""
-        dice, count = self.dice, self.num_frames
+        """A sprite that rests at `place` for the whole clip; what is not given is left to chance.
+
+        Args:
+            place: (2,) in sixteenths of a pixel.
+            colour: one of `COLOURS`; what is None is left to chance.
+            shape: one of `SHAPES`, or text.
+            texture: one of `TEXTURES`.
+            half_radius: in half units.
+            wraps: whether it comes back on the other side.
+        """
+        rng, count = self.rng, self.num_frames
         sprite = Sprite(
-            colour or dice.pick(tuple(COLOURS)),
-            shape or dice.pick(SHAPES),
-            texture or dice.pick(TEXTURES),
+            colour or rng.pick(tuple(COLOURS)),
+            shape or rng.pick(SHAPES),
+            texture or rng.pick(TEXTURES),
             np.tile(place, (count, 1)),
             np.full(count, half_radius * self.unit // 2),
             np.full(count, OPAQUE),
@@ -90,15 +99,15 @@ class Stage:
 
     def quarters(self) -> list[np.ndarray]:
         """Four places, one in each quarter, in an order of chance."""
-        jitter = self.dice.below_all(7, (4, 2)) - 3
+        jitter = self.rng.below_all(7, (4, 2)) - 3
         places = [
             self.point(x + int(j[0]), y + int(j[1])) for (x, y), j in zip(_QUARTERS, jitter, strict=True)
         ]
-        return self.dice.shuffled(places)
+        return self.rng.shuffled(places)
 
     def cast(self, count: int = 4, but: tuple[str, ...] = ()) -> list[Sprite]:
         """`count` sprites at rest, each of another colour, each in another quarter."""
-        colours = self.dice.shuffled([colour for colour in COLOURS if colour not in but])
+        colours = self.rng.shuffled([colour for colour in COLOURS if colour not in but])
         return [self.add(place, colour=c) for place, c in zip(self.quarters(), colours[:count], strict=False)]
 
     def of_colour(self, colour: str) -> Sprite:
@@ -114,13 +123,20 @@ class Stage:
         return (amounts[:, None] * np.array(DIRECTIONS[direction]) + 128) // 256
 
     def nudge(self, sprite: Sprite, direction: str, start: int, frames: int) -> None:
-        """Nine units out and back within `frames`."""
+        """Nine units out and back within `frames`.
+
+        Args:
+            sprite: to move.
+            direction: one of `DIRECTIONS`.
+            start: the first frame.
+            frames: how many.
+        """
         step = np.arange(1, frames)
         amounts = 9 * self.unit * (frames - np.abs(2 * step - frames)) // frames
         sprite.centres[start : start + frames - 1] += self.along(direction, amounts)
         self.note("nudges", sprite, start, start + frames)
 
-    def share_inside(self, ways: np.ndarray) -> float:
+    def part_inside(self, ways: np.ndarray) -> float:
         """How much of a way (T, 2) from the corner, coming in again on the other side, is well inside."""
         sides = np.array([self.width, self.height]) * SUB
         wrapped = (ways + 7 * self.unit) % (sides + 14 * self.unit) - 7 * self.unit
@@ -128,21 +144,27 @@ class Stage:
         return float(inside.all(axis=1).mean())
 
     def start(self, frames: int, low: int = 3, high: int | None = None) -> int:
-        """A first frame for an event that lasts `frames`, so that it ends before `high`."""
-        return self.dice.between(low, (self.num_frames - 3 if high is None else high) - frames)
+        """A first frame for an event that lasts `frames`, so that it ends before `high`.
+
+        Args:
+            frames: of the event.
+            low: the earliest first frame.
+            high: the frame before which it ends; None is three before the last.
+        """
+        return self.rng.between(low, (self.num_frames - 3 if high is None else high) - frames)
 
 
 def glide(stage: Stage) -> None:
     """One sprite moves on and on, out on one side and in again on the other: a place tells little."""
     colour, shape = stage.label("mover_colour"), stage.label("mover_shape")
     direction, speed = stage.label("direction"), stage.label("speed")
-    stage.cast(stage.dice.below(4), but=(colour,))
+    stage.cast(stage.rng.below(4), but=(colour,))
     mover = stage.add(stage.point(0, 0), colour=colour, shape=shape, wraps=True)
     hundredths = (35, 60, 100)[SPEEDS.index(speed)]
     steps = stage.along(direction, np.arange(stage.num_frames) * stage.unit * hundredths // 100)
     for _ in range(32):
-        start = stage.point(stage.dice.between(-6, 70), stage.dice.between(-6, 70)) - stage.point(0, 0)
-        if stage.share_inside(start + steps) >= 0.5:  # more would let the first place tell the way
+        start = stage.point(stage.rng.between(-6, 70), stage.rng.between(-6, 70)) - stage.point(0, 0)
+        if stage.part_inside(start + steps) >= 0.5:  # more would let the first place tell the way
             break
     mover.centres += start + steps
     stage.note("glides", mover, 1, stage.num_frames)
@@ -159,7 +181,7 @@ def fly(stage: Stage) -> None:
     steps = stage.along(
         direction, np.clip(np.arange(stage.num_frames) - start, 0, frames) * 24 * stage.unit // frames
     )
-    middle = stage.point(32 + stage.dice.between(-11, 11), 32 + stage.dice.between(-11, 11))
+    middle = stage.point(32 + stage.rng.between(-11, 11), 32 + stage.rng.between(-11, 11))
     disc = stage.add(middle, colour=colour, shape="disc", half_radius=11)
     disc.centres += steps - steps[-1] // 2
     disc.opacity[:start] = disc.opacity[start + frames + 1 :] = 0
@@ -170,21 +192,21 @@ def nudge(stage: Stage) -> None:
     """One of four sprites darts out and back."""
     who, direction = stage.label("nudge_who"), stage.label("nudge_direction")
     _cast_with_red(stage)
-    frames = stage.dice.pick((4, 6, 10))
+    frames = stage.rng.pick((4, 6, 10))
     stage.nudge(stage.of_colour(who), direction, stage.start(frames), frames)
 
 
 def order(stage: Stage) -> None:
     """Two of four sprites dart out and back, one in each half."""
     first = stage.label("first")
-    second = stage.dice.pick([colour for colour in COLOURS if colour != first])
+    second = stage.rng.pick([colour for colour in COLOURS if colour != first])
     _cast_with_red(stage)
     half = stage.num_frames // 2
     for colour, low, high in ((first, 3, half), (second, half, stage.num_frames - 3)):
-        frames = stage.dice.pick((4, 6, 10))
+        frames = stage.rng.pick((4, 6, 10))
         stage.nudge(
             stage.of_colour(colour),
-            stage.dice.pick(tuple(DIRECTIONS)),
+            stage.rng.pick(tuple(DIRECTIONS)),
             stage.start(frames, low, high),
             frames,
         )
@@ -195,29 +217,29 @@ def count(stage: Stage) -> None:
     number = int(stage.label("count"))
     _cast_with_red(stage)
     slot = (stage.num_frames - 5) // 4
-    for place in sorted(stage.dice.shuffled(range(4))[:number]):
-        frames = stage.dice.pick([f for f in (4, 6, 10) if f <= slot - 1])
+    for place in sorted(stage.rng.shuffled(range(4))[:number]):
+        frames = stage.rng.pick([f for f in (4, 6, 10) if f <= slot - 1])
         start = stage.start(frames, 3 + place * slot, 3 + (place + 1) * slot)
-        stage.nudge(stage.dice.pick(stage.sprites), stage.dice.pick(tuple(DIRECTIONS)), start, frames)
+        stage.nudge(stage.rng.pick(stage.sprites), stage.rng.pick(tuple(DIRECTIONS)), start, frames)
 
 
 def bind(stage: Stage) -> None:
     """The red sprite and another dart out and back at once, in directions of their own."""
     direction = stage.label("binding")
     _cast_with_red(stage)
-    frames = stage.dice.pick((4, 6, 10))
+    frames = stage.rng.pick((4, 6, 10))
     start = stage.start(frames)
-    other = stage.dice.pick([sprite for sprite in stage.sprites if sprite.colour != "red"])
+    other = stage.rng.pick([sprite for sprite in stage.sprites if sprite.colour != "red"])
     stage.nudge(stage.of_colour("red"), direction, start, frames)
-    stage.nudge(other, stage.dice.pick([d for d in DIRECTIONS if d != direction]), start, frames)
+    stage.nudge(other, stage.rng.pick([d for d in DIRECTIONS if d != direction]), start, frames)
 
 
 def cross(stage: Stage) -> None:
     """Two sprites pass through one another in the middle of the clip."""
     front = stage.label("crossing")
-    back = stage.dice.pick([colour for colour in COLOURS if colour != front])
-    direction = stage.dice.pick(tuple(DIRECTIONS))
-    place = stage.point(32 + stage.dice.between(-5, 5), 32 + stage.dice.between(-5, 5))
+    back = stage.rng.pick([colour for colour in COLOURS if colour != front])
+    direction = stage.rng.pick(tuple(DIRECTIONS))
+    place = stage.point(32 + stage.rng.between(-5, 5), 32 + stage.rng.between(-5, 5))
     frames, last = 40 * stage.num_frames // 64, stage.num_frames - 1
     t = np.clip(np.arange(stage.num_frames) - (last - frames) // 2, 0, frames)
     amounts = (2 * t - frames) * 20 * stage.unit // frames
@@ -230,16 +252,16 @@ def cross(stage: Stage) -> None:
 def orbit(stage: Stage) -> None:
     """A dot goes round a resting sprite, one and a half times."""
     sense = _OTHER_WAY[stage.label("orbit")]
-    place = stage.point(32 + stage.dice.between(-8, 8), 32 + stage.dice.between(-8, 8))
+    place = stage.point(32 + stage.rng.between(-8, 8), 32 + stage.rng.between(-8, 8))
     hub = stage.add(place)
     dot = stage.add(
         place,
-        colour=stage.dice.pick([c for c in COLOURS if c != hub.colour]),
+        colour=stage.rng.pick([c for c in COLOURS if c != hub.colour]),
         shape="disc",
         texture="plain",
         half_radius=7,
     )
-    angle = stage.dice.below(TURN) + sense * np.arange(stage.num_frames) * TURN * 3 // (2 * stage.num_frames)
+    angle = stage.rng.below(TURN) + sense * np.arange(stage.num_frames) * TURN * 3 // (2 * stage.num_frames)
     dot.centres += np.stack([cosine(angle), sine(angle)], axis=1) * 14 * stage.unit // SINE_ONE
     stage.note("orbits", dot, 1, stage.num_frames)
 
@@ -262,7 +284,7 @@ def appear(stage: Stage) -> None:
     """One of four sprites is there from some frame on, or until some frame."""
     way, who = stage.label("appear"), stage.label("appear_who")
     stage.cast()
-    start = stage.dice.between(stage.num_frames // 4, 3 * stage.num_frames // 4)
+    start = stage.rng.between(stage.num_frames // 4, 3 * stage.num_frames // 4)
     sprite = stage.of_colour(who)
     if way == "appears":
         sprite.opacity[:start] = 0
@@ -274,7 +296,7 @@ def appear(stage: Stage) -> None:
 def drift(stage: Stage) -> None:
     """One of four sprites moves by 14 units in the whole clip."""
     direction = stage.label("drift_direction")
-    sprite = stage.dice.pick(stage.cast())
+    sprite = stage.rng.pick(stage.cast())
     last = stage.num_frames - 1
     sprite.centres += stage.along(
         direction, (2 * np.arange(stage.num_frames) - last) * 7 * stage.unit // last
@@ -285,9 +307,9 @@ def drift(stage: Stage) -> None:
 def text(stage: Stage) -> None:
     """A word appears over resting sprites and stays."""
     word = stage.label("word")
-    stage.cast(stage.dice.between(1, 4))
-    place = stage.point(32 + stage.dice.between(-8, 8), 32 + stage.dice.between(-20, 20))
-    start = stage.dice.between(stage.num_frames // 4, 3 * stage.num_frames // 4)
+    stage.cast(stage.rng.between(1, 4))
+    place = stage.point(32 + stage.rng.between(-8, 8), 32 + stage.rng.between(-20, 20))
+    start = stage.rng.between(stage.num_frames // 4, 3 * stage.num_frames // 4)
     plate = stage.add(place, colour="white", shape="text", texture="plain", half_radius=8)
     plate.word = word
     plate.opacity[:start] = 0
@@ -300,17 +322,17 @@ def detail(stage: Stage) -> None:
     places = stage.quarters()
     movers = [
         stage.add(place, colour=c)
-        for place, c in zip(places[:3], stage.dice.shuffled(tuple(COLOURS)), strict=False)
+        for place, c in zip(places[:3], stage.rng.shuffled(tuple(COLOURS)), strict=False)
     ]
     mark = stage.add(places[3], colour=colour, shape="disc", texture="plain", half_radius=6)
     last = stage.num_frames - 1
     mark.opacity = np.clip(np.arange(stage.num_frames) * 40 // (last - 6), 0, 40)
     stage.note("fades in", mark, 1, last - 6)
     for low, high in ((3, stage.num_frames // 2), (stage.num_frames // 2, stage.num_frames - 3)):
-        frames = stage.dice.pick((4, 6, 10))
+        frames = stage.rng.pick((4, 6, 10))
         stage.nudge(
-            stage.dice.pick(movers),
-            stage.dice.pick(tuple(DIRECTIONS)),
+            stage.rng.pick(movers),
+            stage.rng.pick(tuple(DIRECTIONS)),
             stage.start(frames, low, high),
             frames,
         )
@@ -320,10 +342,8 @@ def fine(stage: Stage) -> None:
     """Fine lines under strong noise all over the ground (see `clips`), while a sprite darts about."""
     stage.label("fine")
     stage.cast(2)
-    frames = stage.dice.pick((4, 6, 10))
-    stage.nudge(
-        stage.dice.pick(stage.sprites), stage.dice.pick(tuple(DIRECTIONS)), stage.start(frames), frames
-    )
+    frames = stage.rng.pick((4, 6, 10))
+    stage.nudge(stage.rng.pick(stage.sprites), stage.rng.pick(tuple(DIRECTIONS)), stage.start(frames), frames)
 
 
 def _cast_with_red(stage: Stage) -> None:
@@ -352,8 +372,8 @@ SCENES: dict[str, tuple[Callable[[Stage], None], int]] = {
 }
 
 
-def scene_of_chance(dice: Dice) -> str:
-    ticket = dice.below(sum(weight for _, weight in SCENES.values()))
+def scene_of_chance(rng: StableRNG) -> str:
+    ticket = rng.below(sum(weight for _, weight in SCENES.values()))
     for name, (_, weight) in SCENES.items():
         if ticket < weight:
             return name

@@ -52,6 +52,14 @@ def paint(
 
     `centres` (T, 2) and `radii` (T,) are those on the screen. A pixel is the sprite's when at least half of
     it is covered.
+
+    Args:
+        frames: (T, H, W, 3) int16, painted over.
+        owners: (T, H, W) uint8, see `Truth.owners`.
+        number: of the sprite among the owners.
+        sprite: what is painted.
+        centres: (T, 2) on the screen, sixteenths of a pixel.
+        radii: (T,) on the screen, sixteenths of a pixel.
     """
     states = np.column_stack([centres, radii, sprite.opacity])
     changes = np.flatnonzero((states[1:] != states[:-1]).any(axis=1)) + 1

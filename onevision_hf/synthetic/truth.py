@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .grounds import ZOOM_ONE, Camera
+from .backgrounds import ZOOM_ONE, Camera
 from .scenes import Event
 from .sprites import SUB, Sprite, paint
 
@@ -58,6 +58,11 @@ def pack_owners(owners: np.ndarray) -> bytes:
 def unpack_masks(packed: bytes, count: int, shape: tuple[int, int, int]) -> np.ndarray:
     """The masks (N, T, H, W) bool of `count` sprites from a manifest's `masks`; `shape` is (T, H, W).
 
+    Args:
+        packed: a manifest's `masks`.
+        count: sprites, N.
+        shape: (T, H, W).
+
     Raises:
         ValueError: the bytes are those of another shape.
     """
@@ -69,7 +74,14 @@ def unpack_masks(packed: bytes, count: int, shape: tuple[int, int, int]) -> np.n
 
 
 def paint_all(frames: np.ndarray, sprites: list[Sprite], camera: Camera, events: list[Event]) -> Truth:
-    """Paint the sprites over the ground in `frames` (T, H, W, 3) int16, and say what was painted."""
+    """Paint the sprites over the ground in `frames` (T, H, W, 3) int16, and say what was painted.
+
+    Args:
+        frames: (T, H, W, 3) int16, the ground, painted over.
+        sprites: the last on top.
+        camera: through which they are seen.
+        events: what happens, as planned.
+    """
     count, height, width = frames.shape[:3]
     owners = np.zeros((count, height, width), np.uint8)
     velocity = np.zeros((len(sprites), count, 2), np.float32)

@@ -8,14 +8,14 @@ from onevision_hf.eval.motion.clips import Drawn, asked, uniform_frames
 from onevision_hf.eval.motion.settings import FAMILIES, SCHEDULE, ClipSettings
 from onevision_hf.synthetic import CLIP_FAMILIES, Clip, Event, draw_clip
 from onevision_hf.synthetic import ClipSettings as WorldSettings
-from onevision_hf.synthetic.dice import Dice
+from onevision_hf.synthetic.rng import StableRNG
 from onevision_hf.synthetic.scenes import SCENES, Stage
 from onevision_hf.synthetic.sprites import SUB
 
 
 def planned(scene: str, index: int) -> Stage:
     """A scene that is planned and not painted."""
-    stage = Stage(Dice(5, scene, index), 64, 64, 64, SUB)
+    stage = Stage(StableRNG(5, scene, index), 64, 64, 64, SUB)
     SCENES[scene][0](stage)
     return stage
 

@@ -7,8 +7,8 @@ import torch
 from onevision_hf.eval.motion import ReaderSettings, TrainSettings, symmetry
 from onevision_hf.eval.motion.reader import Reader, rotary_table, rotate
 from onevision_hf.eval.motion.training import InputData, Muon, Step, orthogonal, predict, train
+from onevision_hf.synthetic.backgrounds import fine_lines
 from onevision_hf.synthetic.families import DIRECTIONS, ORIENTATIONS
-from onevision_hf.synthetic.grounds import fine_lines
 
 WAYS = {"left or right": ("left", "right")}
 

@@ -14,7 +14,7 @@ from onevision_hf.synthetic import (
     ask_clip,
     draw_image,
 )
-from onevision_hf.synthetic.dice import Dice
+from onevision_hf.synthetic.rng import StableRNG
 
 SMALL = ClipSettings(num_frames=32, height=32, width=32)
 
@@ -86,15 +86,15 @@ def test_a_question_has_one_right_choice_in_a_place_of_chance():
     letters = []
     for index in range(200):
         family = CLIP_FAMILIES["direction"]
-        question = ask(family, family.labels[index % 8], Dice(index))
+        question = ask(family, family.labels[index % 8], StableRNG(index))
         assert len(set(question.choices)) == 4 and set(question.choices) <= set(family.labels)
         assert question.label == family.labels[index % 8]
         assert question.prompt().count("\n") == 4 and family.question in question.prompt()
         letters.append(question.answer)
     assert np.bincount([ord(letter) - ord("A") for letter in letters], minlength=4).min() > 30
-    assert len(ask(CLIP_FAMILIES["growth"], "grows", Dice(0)).choices) == 2
+    assert len(ask(CLIP_FAMILIES["growth"], "grows", StableRNG(0)).choices) == 2
     with pytest.raises(ValueError, match="'sideways'"):
-        ask(CLIP_FAMILIES["growth"], "sideways", Dice(0))
+        ask(CLIP_FAMILIES["growth"], "sideways", StableRNG(0))
 
 
 def test_questions_about_a_clip_are_answered_by_its_labels():

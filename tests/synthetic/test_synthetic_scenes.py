@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onevision_hf.synthetic import CLIP_FAMILIES, ClipSettings, draw_clip
-from onevision_hf.synthetic.dice import Dice
 from onevision_hf.synthetic.families import BACKGROUNDS, CAMERA_MOTIONS, COLOURS, DIRECTIONS
+from onevision_hf.synthetic.rng import StableRNG
 from onevision_hf.synthetic.scenes import SCENES, Stage, scene_of_chance
 from onevision_hf.synthetic.sprites import SUB
 
@@ -187,7 +187,7 @@ def test_half_of_the_clips_have_camera_motion():
 
 
 def test_scenes_come_as_often_as_they_should():
-    drawn = Counter(scene_of_chance(Dice(index)) for index in range(4000))
+    drawn = Counter(scene_of_chance(StableRNG(index)) for index in range(4000))
     for name, (_, weight) in SCENES.items():
         assert drawn[name] / 40 == pytest.approx(weight, abs=0.25 * weight)
 
@@ -195,7 +195,7 @@ def test_scenes_come_as_often_as_they_should():
 def test_the_place_of_the_mover_in_one_frame_tells_little_of_its_direction():
     places = []
     for index in range(2000):
-        stage = Stage(Dice(index), 64, 64, 64, SUB, {"direction": tuple(DIRECTIONS)[index % 8]})
+        stage = Stage(StableRNG(index), 64, 64, 64, SUB, {"direction": tuple(DIRECTIONS)[index % 8]})
         SCENES["glide"][0](stage)
         x, y = (stage.sprites[-1].centres[0] / SUB + 7) % 78 - 7
         places.append([1, x / 64, y / 64])

@@ -15,11 +15,11 @@ TURN = 5760  # a full turn in sixteenths of a degree
 SINE_ONE = 1024
 
 
-class Dice:
+class StableRNG:
     """Random whole numbers from a key of numbers and words; equal keys, equal numbers.
 
-    dice = Dice(7, "clips", 12)
-    dice.between(1, 6), dice.pick("abc"), dice.below_all(256, (8, 8))
+    rng = StableRNG(7, "clips", 12)
+    rng.between(1, 6), rng.pick("abc"), rng.below_all(256, (8, 8))
     """
 
     def __init__(self, *key: int | str):

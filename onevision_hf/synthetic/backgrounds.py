@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .dice import SINE_ONE, Dice, sine
 from .families import DIRECTIONS
+from .rng import SINE_ONE, StableRNG, sine
 from .sprites import SUB
 
 ZOOM_ONE = 1024
@@ -34,7 +34,13 @@ class Camera:
     grain: int = 1
 
     def on_screen(self, centres: np.ndarray, height: int, width: int) -> np.ndarray:
-        """World (T, 2), already shifted, to screen (T, 2)."""
+        """World (T, 2), already shifted, to screen (T, 2).
+
+        Args:
+            centres: (T, 2) in the world, already shifted, sixteenths of a pixel.
+            height: of the picture, pixels.
+            width: of the picture, pixels.
+        """
         middle = np.array([(width - 1) * SUB // 2, (height - 1) * SUB // 2])
         return middle + (self.zoom[:, None] * (centres - middle) + ZOOM_ONE // 2) // ZOOM_ONE
 
@@ -42,11 +48,15 @@ class Camera:
         return (self.zoom * lengths + ZOOM_ONE // 2) // ZOOM_ONE
 
 
-def make_camera(dice: Dice, background: str, num_frames: int, unit: int, sweeps: int = 1) -> Camera:
+def make_camera(rng: StableRNG, background: str, num_frames: int, unit: int, sweeps: int = 1) -> Camera:
     """A camera that pans, zooms or shakes, a light that flickers, a sensor that is noisy, or none of these.
 
-    `unit` is a 64th of the picture in sixteenths of a pixel: a pan covers 16 units, a shake is one unit. A
-    pan or a zoom goes its way `sweeps` times, there and back in turns.
+    Args:
+        rng: where chance comes from.
+        background: one of `BACKGROUNDS`.
+        num_frames: of the clip.
+        unit: a 64th of the picture in sixteenths of a pixel: a pan covers 16 units, a shake is one.
+        sweeps: how often a pan or a zoom goes its way, there and back in turns.
     """
     last = max(num_frames - 1, 1)
     sweep, t = np.divmod(sweeps * np.arange(num_frames), last)
@@ -55,15 +65,15 @@ def make_camera(dice: Dice, background: str, num_frames: int, unit: int, sweeps:
         np.zeros((num_frames, 2), np.int64), np.full(num_frames, ZOOM_ONE), np.full(num_frames, GAIN_ONE)
     )
     if background == "pan":
-        step = np.array(dice.pick(tuple(DIRECTIONS.values())))
+        step = np.array(rng.pick(tuple(DIRECTIONS.values())))
         camera.shift = (16 * unit * step * (2 * t - last)[:, None]) // (2 * 256 * last)
     elif background == "zoom":
-        way = t if dice.below(2) else last - t
+        way = t if rng.below(2) else last - t
         camera.zoom = ZOOM_ONE + way * 256 // last
     elif background == "shake":
-        camera.shift = (dice.below_all(3, (num_frames, 2)) - 1) * unit
+        camera.shift = (rng.below_all(3, (num_frames, 2)) - 1) * unit
     elif background == "flicker":
-        camera.gain = GAIN_ONE - 9 + dice.below_all(19, (num_frames,))
+        camera.gain = GAIN_ONE - 9 + rng.below_all(19, (num_frames,))
     elif background == "noise":
         camera.grain = 4
     elif background != "static":
@@ -72,30 +82,54 @@ def make_camera(dice: Dice, background: str, num_frames: int, unit: int, sweeps:
 
 
 def make_ground(
-    dice: Dice, orientation: str, height: int, width: int, unit: int, contrast: int = 18
+    rng: StableRNG, orientation: str, height: int, width: int, unit: int, contrast: int = 18
 ) -> np.ndarray:
-    """Waves that run in one of four orientations, over smooth noise and a tint: (H, W, 3) int16, 0..255."""
-    tint = [dice.between(96, 138) for _ in range(3)]
-    period = dice.between(8, 12) * unit * 256
-    phase = dice.below(5760)
+    """Waves that run in one of four orientations, over smooth noise and a tint: (H, W, 3) int16, 0..255.
+
+    Args:
+        rng: where chance comes from.
+        orientation: one of `ORIENTATIONS`.
+        height: pixels.
+        width: pixels.
+        unit: a 64th of the picture in sixteenths of a pixel.
+        contrast: of the waves, levels of 255.
+    """
+    tint = [rng.between(96, 138) for _ in range(3)]
+    period = rng.between(8, 12) * unit * 256
+    phase = rng.below(5760)
     ax, ay = _AXES[orientation]
     x, y = np.arange(width, dtype=np.int64), np.arange(height, dtype=np.int64)
     along = (ax * x[None, :] + ay * y[:, None]) * SUB
     wave = sine(along * 5760 // period + phase) * contrast // SINE_ONE
-    noise = _smooth_noise(dice, height, width, max(unit * 7 // SUB, 2)) * 44 // 256 - 22
+    noise = _smooth_noise(rng, height, width, max(unit * 7 // SUB, 2)) * 44 // 256 - 22
     shades = [wave + noise + tint[c] + (c - 1) * noise // 4 for c in range(3)]
     return np.stack(shades, axis=-1).astype(np.int16)
 
 
 def fine_lines(orientation: str, height: int, width: int, strength: int) -> np.ndarray:
-    """Thin lines, four pixels apart, to be added to a ground: (H, W, 1) int16."""
+    """Thin lines, four pixels apart, to be added to a ground: (H, W, 1) int16.
+
+    Args:
+        orientation: one of `ORIENTATIONS`.
+        height: pixels.
+        width: pixels.
+        strength: levels of 255, up and down.
+    """
     x, y = np.arange(width)[None, :], np.arange(height)[:, None]
     along = {"upright": x + 0 * y, "level": y + 0 * x, "rising": x + y, "falling": x - y}[orientation]
     return np.where(along % 4 < 2, strength, -strength).astype(np.int16)[..., None]
 
 
 def view(world: np.ndarray, camera: Camera, height: int, width: int, margin: int) -> np.ndarray:
-    """What the camera sees of a world that reaches `margin` pixels beyond the picture: (T, H, W, 3) int16."""
+    """What the camera sees of a world that reaches `margin` pixels beyond the picture: (T, H, W, 3) int16.
+
+    Args:
+        world: (H + 2 margin, W + 2 margin, 3) int16.
+        camera: of T frames.
+        height: of the picture, pixels.
+        width: of the picture, pixels.
+        margin: pixels that the world reaches beyond the picture.
+    """
     num_frames = len(camera.zoom)
     states = np.column_stack([camera.shift, camera.zoom])
     frames = np.empty((num_frames, height, width, 3), np.int16)
@@ -127,9 +161,9 @@ def _sources(length: int, shift: int, zoom: int, margin: int) -> tuple[np.ndarra
     return source // SUB, (source % SUB).astype(np.int16)
 
 
-def _smooth_noise(dice: Dice, height: int, width: int, cell: int) -> np.ndarray:
+def _smooth_noise(rng: StableRNG, height: int, width: int, cell: int) -> np.ndarray:
     """Random values on a lattice of `cell` pixels, interpolated: (H, W) int64, 0..255."""
-    lattice = dice.below_all(256, (height // cell + 2, width // cell + 2))
+    lattice = rng.below_all(256, (height // cell + 2, width // cell + 2))
     y, x = np.arange(height), np.arange(width)
     dy, dx = (y % cell)[:, None], (x % cell)[None, :]
     rows = lattice[y // cell] * (cell - dy) + lattice[y // cell + 1] * dy
