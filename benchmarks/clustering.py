@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch.nn.functional import normalize
 
@@ -28,14 +30,15 @@ from onevision_hf.clustering.features import extract_features
 from onevision_hf.clustering.kmeans import find_centers, load_centers
 from onevision_hf.clustering.spherical import State, lloyd, nearest, random_start
 from onevision_hf.data.items import Item, Source
-from onevision_hf.data.media_shards import PackedRow, PackedShards, shard_names, write_shard
+from onevision_hf.data.media_shards import STAGE, PackedRow, PackedShards, write_shard
+from onevision_hf.data.tar_shards import LAYOUT, shard_names
 from onevision_hf.jobs.run_folder import RunFolder
 
 DIM = 256
 
 
 class Synthetic:
-    """A teacher that makes row `n` from `n`, so that features need no memory of their own."""
+    """An extractor that makes row `n` from `n`, so that features need no memory of their own."""
 
     identity = {"teacher": "synthetic"}
 
@@ -125,8 +128,8 @@ def against_faiss(rows_count: int, clusters: int, iterations: int, rounds: int) 
         print("\nfaiss is not installed (pip install faiss-cpu): no comparison")
         return
     faiss.omp_set_num_threads(torch.get_num_threads())
-    teacher = Synthetic()
-    rows = torch.cat([teacher.encode(list(range(n, n + 512))) for n in range(0, rows_count, 512)])
+    extractor = Synthetic()
+    rows = torch.cat([extractor.encode(list(range(n, n + 512))) for n in range(0, rows_count, 512)])
     start = random_start(rows, clusters)
     ours: list[float] = []
     theirs: list[float] = []
@@ -157,7 +160,7 @@ def timed(do: Callable[[], object]) -> tuple[float, object]:
 
 
 def reading(root: Path, count: int = 2048, size: int = 60_000) -> None:
-    """Rows read at random from both layouts, against opening as many plain files."""
+    """Rows read at random from packed tars and from a parquet of them, against as many plain files."""
     rng = np.random.default_rng(0)
     media = [rng.bytes(size) for _ in range(64)]
     labels, scores = np.arange(10, dtype=np.int32), np.ones(10, np.float32)
@@ -171,16 +174,20 @@ def reading(root: Path, count: int = 2048, size: int = 60_000) -> None:
     rates = {
         "plain files": count / timed(lambda: [(root / f"{n % 64:06d}.jpg").read_bytes() for n in order])[0]
     }
-    for layout in ("tar", "parquet"):
-        folder = root / layout
-        with RunFolder(folder, stage="pack", settings={"head": "image", "layout": layout}, sources="") as run:
-            for shard in range(count // 1024):
-                part = rows[shard * 1024 : (shard + 1) * 1024]
-                paths = [folder / name for name in shard_names("image", shard, layout)]
-                write_shard(part, paths, layout, shard * 1024)
-            run.finish({"classes": 10, "rows": [1024] * (count // 1024)})
-        packed = PackedShards(folder)
-        rates[layout] = count / timed(lambda packed=packed: [packed[int(n)] for n in order])[0]
+    folder = root / "tar"
+    with RunFolder(folder, stage=STAGE, settings={"head": "image", "layout": LAYOUT}, sources="") as run:
+        for shard in range(count // 1024):
+            part = rows[shard * 1024 : (shard + 1) * 1024]
+            write_shard(part, [folder / name for name in shard_names("image", shard)], shard * 1024)
+        run.finish({"classes": 10, "rows": [1024] * (count // 1024)})
+    packed = PackedShards(folder)
+    rates["tar"] = count / timed(lambda: [packed[int(n)] for n in order])[0]
+    table = pa.Table.from_pylist([vars(row) | {"selection": None} for row in rows])
+    pq.write_table(table, root / "rows.parquet", row_group_size=8, compression="none", use_dictionary=False)
+    file = pq.ParquetFile(root / "rows.parquet")
+    rates["parquet"] = (
+        count / timed(lambda: [file.read_row_group(n // 8).slice(n % 8, 1).to_pylist() for n in order])[0]
+    )
     print(f"\nRows of {size // 1000} kB read in random order, one thread, from the page cache")
     print("| | rows/s | of plain files |\n|---|---|---|")
     for name, rate in rates.items():

@@ -123,7 +123,7 @@ def _check_requirement(word: str) -> None:
         missing = set(extras[1].split(",")) - set(project["optional-dependencies"])
         if missing:
             raise ValueError(f"no extra {', '.join(sorted(missing))}")
-    elif word not in (".", "onevision-hf", "faiss-cpu"):
+    elif word not in (".", "onevision-hf"):
         raise ValueError(f"pip installs {word}")
 
 

@@ -26,7 +26,6 @@ from .spherical import State, lloyd, nearest, random_start, share_out
 
 STAGE = "kmeans"
 CENTERS, OBJECTIVE = "centers.safetensors", "objective.json"
-BACKENDS = ("torch", "faiss")
 
 
 def find_centers(
@@ -38,7 +37,6 @@ def find_centers(
     iterations: int = 20,
     cells: int = 0,
     start: str | Path | None = None,
-    backend: str = "torch",
     seed: int = 0,
     device: str = "cpu",
     redo: bool = False,
@@ -47,24 +45,26 @@ def find_centers(
     """Cluster a finished features folder; a run that was stopped goes on after its last iteration or cell.
 
     Args:
-        clusters: K. dedup: a finished dedup of the same features, whose dropped items are left out.
+        features: a finished features folder.
+        out: the folder to fill.
+        clusters: K.
+        dedup: a finished dedup of the same features, whose dropped items are left out.
         iterations: of Lloyd's algorithm, a level (20, as published).
         cells: two-level k-means with so many cells; 0 for one level.
         start: a `centers.safetensors` to begin from, of K centers, instead of K items drawn with `seed`.
-        backend: `torch`, or `faiss` (one process, one level, all items in memory).
+        seed: of what is drawn by chance.
+        device: where it is computed, `cpu`, `cuda`, ...
+        redo: empty a folder that was made otherwise, instead of refusing it.
+        processes: that fill the folder together; those of `torchrun` if left out.
 
     Returns:
         The summary: `clusters`, `dim`, `items`, `objective` (mean cosine at the last iteration, weighted over
         cells).
 
     Raises:
-        ValueError: fewer items than clusters, an unknown backend, or `out` was made from something else.
+        ValueError: fewer items than clusters, or `out` was made from something else.
     """
     processes = processes or Processes.current()
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
-    if backend == "faiss" and (cells or processes.world > 1):
-        raise ValueError("the faiss backend runs one level in one process: leave out --cells")
     if cells and start is not None:
         raise ValueError("--start gives the centers of one level: leave out --cells")
     if cells and not 1 <= cells <= clusters:
@@ -76,7 +76,7 @@ def find_centers(
         "iterations": iterations,
         "cells": cells,
         "start": digest_of(Path(start).read_bytes()) if start is not None else None,
-        "backend": backend,
+        "backend": "torch",  # in the plans of runs, since some were made when there was another
         "seed": seed,
     }
     sources = digest_of([shards.run.digest, dedup_digest])
@@ -93,9 +93,7 @@ def find_centers(
         job = _Job(run, rows, int(counts[: processes.rank].sum()), int(counts.sum()), processes, device)
         if not 1 <= clusters <= job.total:
             raise ValueError(f"{clusters} clusters asked for, but there are {job.total} items")
-        if backend == "faiss":
-            centers, history = _faiss(job, clusters, iterations, start, seed)
-        elif cells:
+        if cells:
             centers, history = _two_levels(job, clusters, cells, iterations, seed)
         else:
             first = load_centers(start) if start is not None else job.random_start(clusters, seed)
@@ -158,7 +156,7 @@ class _Job:
 def _two_levels(
     job: _Job, clusters: int, cells: int, iterations: int, seed: int
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Cells first, then the share of the clusters that is each cell's, one cell after another."""
+    """Cells first, then each cell's part of the clusters, one cell after another."""
     coarse = job.lloyd("state", job.random_start(cells, seed), iterations)
     cell_of = [nearest(normalize(block, dim=1), coarse.centers)[1] for _, block in blocks(job.rows)]
     group_of = torch.cat(cell_of)[:, None] if cell_of else torch.zeros(0, 1, dtype=torch.int64)
@@ -194,25 +192,6 @@ def _two_levels(
         "cell_clusters": given.tolist(),
     }
     return torch.cat([state.centers for state in states]), history
-
-
-def _faiss(
-    job: _Job, clusters: int, iterations: int, start: str | Path | None, seed: int
-) -> tuple[torch.Tensor, dict[str, Any]]:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError("--backend faiss needs: pip install faiss-cpu (or faiss-gpu)") from error
-    rows = normalize(torch.cat([block for _, block in blocks(job.rows)]), dim=1)
-    first = load_centers(start) if start is not None else job.random_start(clusters, seed)
-    kmeans = faiss.Kmeans(
-        rows.shape[1], clusters, niter=iterations, spherical=True, seed=seed,
-        min_points_per_centroid=1, max_points_per_centroid=len(rows),
-    )  # fmt: skip
-    kmeans.train(rows.numpy(), init_centroids=normalize(first, dim=1).numpy())
-    centers = normalize(torch.from_numpy(kmeans.centroids.copy()), dim=1)
-    # faiss reports a sum; ours is a mean, like the torch backend's.
-    return centers, {"objective": [float(o) / len(rows) for o in kmeans.obj]}
 
 
 def load_centers(path: str | Path) -> torch.Tensor:

@@ -10,7 +10,6 @@ can share them out. An item that cannot be read any more, or that is no longer w
 """
 
 import itertools
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,7 +20,8 @@ import pyarrow.parquet as pq
 
 from ..data.items import Item, MediaError, Source, format_of
 from ..data.media import BROKEN, picture_size, reason_of
-from ..data.media_shards import FORMATS, STAGE, PackedRow, shard_names, write_shard
+from ..data.media_shards import STAGE, PackedRow, write_shard
+from ..data.tar_shards import LAYOUT, shard_names
 from ..data.transcode import CRF, PRESET, transcode
 from ..jobs.prefetch import ahead
 from ..jobs.processes import Processes
@@ -38,7 +38,6 @@ def pack(
     out: str | Path,
     head: str,
     *,
-    layout: str = "tar",
     shard_items: int = 1024,
     gop: int | None = None,
     selection: Mapping[str, Any] | None = None,
@@ -51,11 +50,15 @@ def pack(
     Args:
         source: the source that the features were made from, unchanged since.
         labels: a finished assign folder.
+        out: the folder to fill.
         head: the name of the training head that these labels are for: letters, digits, `_`.
-        layout: `tar` (webdataset) or `parquet`.
+        shard_items: items of a shard.
         gop: transcode videos to H.264 with a keyframe every so many pictures.
         selection: keyword arguments of `select_patches`: choose each video's patches now, and keep the
             choice.
+        workers: threads that read and transcode.
+        redo: empty a folder that was made otherwise, instead of refusing it.
+        processes: that fill the folder together; those of `torchrun` if left out.
 
     Returns:
         The summary: `items`, `rejected`, `classes`, `rows` (of each shard).
@@ -64,8 +67,6 @@ def pack(
         ValueError: the source has changed since it was labelled, or an argument is out of range.
     """
     processes = processes or Processes.current()
-    if layout not in FORMATS:
-        raise ValueError(f"unknown layout {layout!r}: choose one of {', '.join(FORMATS)}")
     if not re.fullmatch(r"\w+", head):
         raise ValueError(f"a head's name is letters, digits and _, found {head!r}")
     labelled = LabelShards(labels)
@@ -76,7 +77,7 @@ def pack(
         )
     settings = {
         "head": head,
-        "layout": layout,
+        "layout": LAYOUT,
         "shard_items": shard_items,
         "transcode": {"gop": gop, "crf": CRF, "preset": PRESET} if gop is not None else None,
         "selection": dict(selection) if selection is not None else None,
@@ -87,7 +88,7 @@ def pack(
     with run:
         total = sum(labelled.rows)
         count = -(-total // shard_items)
-        names = [shard_names(head, index, layout) for index in range(count)]
+        names = [shard_names(head, index) for index in range(count)]
         missing = run.missing([name[-1] for name in names])
         if run.finished and not missing:
             return FinishedRun(out, STAGE).summary
@@ -113,21 +114,18 @@ def pack(
                         packed.append(result)
                     else:
                         rejected.append(result)
-                *first, last = names[index]
-                with run.shard(last, f"rejected-{index:05d}.jsonl", *first) as (path, rejected_path, *others):
+                tar, last = names[index]
+                with run.shard(last, f"rejected-{index:05d}.jsonl", tar) as (path, rejected_path, tar_path):
                     rejected_path.write_text(json_lines(rejected))
-                    write_shard(packed, [*others, path], layout, index * shard_items)
+                    write_shard(packed, [tar_path, path], index * shard_items)
         processes.finish(lambda: _finish(run, [name[-1] for name in names], total, labelled.classes))
         return FinishedRun(out, STAGE).summary
 
 
 def _finish(run: RunFolder, names: list[str], total: int, classes: int) -> None:
-    rejected = "".join((run.path / f"rejected-{i:05d}.jsonl").read_text() for i in range(len(names)))
-    run.write("rejected.jsonl", rejected)
-    count = rejected.count("\n")
-    if count == total:
-        example = json.loads(rejected.splitlines()[0]) if total else {"reason": "nothing is labelled"}
-        raise ValueError(f"none of the {total} items could be packed: {example}")
+    if not total:
+        raise ValueError("nothing is labelled")
+    count = run.gather_rejected(len(names), total, "items")
     rows = [pq.read_metadata(run.path / name).num_rows for name in names]
     run.finish({"items": sum(rows), "rejected": count, "classes": classes, "rows": rows})
 

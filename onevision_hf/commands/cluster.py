@@ -152,7 +152,6 @@ def _add_clusters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cells", type=int, default=0, help="two-level k-means with so many cells (one level)"
     )
-    parser.add_argument("--backend", choices=("torch", "faiss"), default="torch")
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -163,9 +162,6 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_pack(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--layout", choices=("tar", "parquet"), default="tar", help="tar is webdataset's (%(default)s)"
-    )
     parser.add_argument("--shard-items", type=int, default=1024, help="items a packed shard (%(default)s)")
     parser.add_argument(
         "--transcode", type=_pairs, metavar="gop=32", help="videos to H.264 with a keyframe every 32"
@@ -236,7 +232,7 @@ def _device(args: argparse.Namespace) -> str:
 
 
 def _make_teacher(args: argparse.Namespace) -> Callable[[], Any]:
-    """What makes the teacher, here or in another process."""
+    """What makes the feature extractor, here or in another process."""
     from ..clustering.extractors import make_teacher
 
     return functools.partial(
@@ -303,7 +299,6 @@ def _find_centers(args: argparse.Namespace, features: Path, out: Path, dedup: Pa
         iterations=args.iterations,
         cells=args.cells,
         start=start,
-        backend=args.backend,
         seed=args.seed,
         device=_device(args),
         redo=args.redo,
@@ -352,7 +347,6 @@ def _pack_head(args: argparse.Namespace, source: Any, labels: Path, out: Path, h
         labels,
         out,
         head,
-        layout=args.layout,
         shard_items=args.shard_items,
         gop=gop,
         selection=args.select,

@@ -1,7 +1,7 @@
 """`onevision patches SRC DST`: codec patchification of a corpus into shards that a training reads.
 
 onevision patches clips/ out/patches --workers 8
-onevision patches out/shards/video out/patches --layout parquet --num-patches 1024
+onevision patches out/shards/video out/patches --num-patches 1024
 onevision patches clips/ out/patches --engine ray --ray-address 10.0.0.1:6379 --workers 200
 """
 
@@ -37,9 +37,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--whole-frame", action="store_true", help="not the middle square, which training takes"
-    )
-    parser.add_argument(
-        "--layout", choices=("tar", "parquet"), default="tar", help="tar is webdataset's (%(default)s)"
     )
     parser.add_argument("--shard-items", type=int, default=256, help="clips a shard (%(default)s)")
     parser.add_argument("--media-column", help="the column of parquet or of a dataset that holds the media")
@@ -82,7 +79,6 @@ def run(args: argparse.Namespace) -> None:
         args.source,
         args.out,
         settings,
-        layout=args.layout,
         shard_items=args.shard_items,
         media_column=args.media_column,
         engine=args.engine,

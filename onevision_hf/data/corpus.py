@@ -103,7 +103,13 @@ def corpus_reader(reader: Mapping[str, Any]) -> Callable[[Item], str | bytes]:
 
 
 def write_items(corpus: Corpus, path: Path, shard_items: int) -> None:
-    """The listing, a row group a shard."""
+    """The listing, a row group a shard.
+
+    Args:
+        corpus: what to list.
+        path: of the parquet file.
+        shard_items: items of a shard, which is a row group.
+    """
     with pq.ParquetWriter(path, _schema()) as writer:
         items = corpus.source.items
         for first in range(0, len(items), shard_items):

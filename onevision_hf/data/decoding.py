@@ -20,7 +20,15 @@ def decoded_batches(
 ) -> Iterator[list[tuple[Item, R]]]:
     """(item, what `prepare` makes of it) in batches, in order; prepared ahead in `workers` threads.
 
-    Broken media go to `rejected` with their reason; `step` is told of every item.
+    Broken media go to `rejected` with their reason; `step` is called for every item.
+
+    Args:
+        prepare: decodes an item; raises one of `media.BROKEN` for a broken one.
+        items: in order.
+        batch_size: items of a batch.
+        workers: threads.
+        step: called with 1 for every item.
+        rejected: where a broken item is put, with `key` and `reason`.
     """
 
     def attempt(item: Item) -> tuple[Item, list[R], str]:

@@ -165,8 +165,6 @@ def _undecoded(dataset: Any) -> tuple[Any, Columns]:
 
     features = dataset.features or {}
     media = [name for name, f in features.items() if isinstance(f, datasets.Image | datasets.Video)]
-    if not media and "media" in features:  # parquet of `cluster pack`
-        media = ["media"]
     inside = features.get("json")
     names = [*features, *(f"json.{name}" for name in inside or ())]
     label = next((n for n in ("labels", "label", "json.labels", "json.label", "cls") if n in names), None)
@@ -176,8 +174,6 @@ def _undecoded(dataset: Any) -> tuple[Any, Columns]:
             f"`label` or `cls` or in a webdataset's json; this one has {names}"
         )
     dataset = dataset.select_columns([media[0], label.partition(".")[0]])
-    if media[0] == "media":
-        return dataset, Columns("media", "image", label)
     video = isinstance(features[media[0]], datasets.Video)
     decoder = datasets.Video(decode=False) if video else datasets.Image(decode=False)
     return dataset.cast_column(media[0], decoder), Columns(media[0], "video" if video else "image", label)
@@ -185,8 +181,6 @@ def _undecoded(dataset: Any) -> tuple[Any, Columns]:
 
 def as_row(record: Mapping[str, Any], columns: Columns, key: str) -> Row:
     content = record[columns.media] or {}
-    if isinstance(content, bytes):
-        content = {"bytes": content}
     media = content.get("bytes") or content.get("path")
     if media is None:
         raise MediaError("the row holds no bytes and no path")

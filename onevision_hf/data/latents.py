@@ -8,8 +8,6 @@ What could not be decoded is in no shard, but in `rejected.jsonl` with its reaso
 row alone.
 """
 
-import bisect
-import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +25,7 @@ from ..modeling.vae_openvision3 import check_vae, encode_pixels, vae_stride
 from .decoding import decoded_batches
 from .media import open_picture
 from .sources import Item, Source
+from .tar_shards import ShardRows
 
 STAGE = "latents"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -53,8 +52,16 @@ def cache_latents(
     that was made with others is refused, or begun anew with `redo`.
 
     Args:
+        source: of the pictures.
+        out: the folder to fill.
+        vae: a diffusers AutoencoderKL.
+        config: of the model that reads the latents.
+        size: shorter side and crop, pixels.
+        dtype: of the stored latents.
         batch_size: pictures that the VAE takes at once; changes results by rounding only.
         workers: threads that decode ahead of the VAE.
+        shard_items: pictures of a shard.
+        redo: empty a folder that was made otherwise, instead of refusing it.
 
     Returns:
         The summary: `items`, `rejected`, `shards`, `rows` (of each shard), `shape` (C, h, w).
@@ -109,8 +116,8 @@ def cache_latents(
         with progress("latents", sum(len(parts[i]) for i in missing)) as step:
             for index in missing:
                 keys, latents, rejected = encode(parts[index], step)
-                beside = (f"keys-{index:05d}.json", f"rejected-{index:05d}.jsonl")
-                with run.shard(names[index], *beside) as (path, keys_path, rejected_path):
+                companions = (f"keys-{index:05d}.json", f"rejected-{index:05d}.jsonl")
+                with run.shard(names[index], *companions) as (path, keys_path, rejected_path):
                     save_file({"latents": latents}, path, metadata={"plan": run.digest})
                     keys_path.write_text(json.dumps(keys, ensure_ascii=False))
                     rejected_path.write_text(json_lines(rejected))
@@ -142,7 +149,7 @@ def digest_of_weights(module: torch.nn.Module) -> str:
     return digest_of(parts())
 
 
-class LatentShards:
+class LatentShards(ShardRows):
     """The rows of a finished latents folder, by number; no file is kept open, so workers may share an object.
 
     Attributes: `keys` (of each row), `shape` (C, h, w), `settings` (size, dtype, scaling, shift, ...).
@@ -153,22 +160,17 @@ class LatentShards:
 
     def __init__(self, path: str | Path):
         run = FinishedRun(path, STAGE)
-        self.path, self.settings = run.path, run.settings
+        super().__init__(run.path, run.summary["rows"])
+        self.settings = run.settings
         self.shape: tuple[int, ...] = tuple(run.summary["shape"])
-        self._starts = list(itertools.accumulate(run.summary["rows"], initial=0))
         self.keys: list[str] = [
             key
             for index in range(run.summary["shards"])
             for key in json.loads((run.path / f"keys-{index:05d}.json").read_text())
         ]
 
-    def __len__(self) -> int:
-        return self._starts[-1]
-
     def __getitem__(self, number: int) -> torch.Tensor:
         """Row `number`, (C, h, w), in the stored dtype. Raises IndexError."""
-        if not 0 <= number < len(self):
-            raise IndexError(f"row {number} of {len(self)} in {self.path}")
-        shard = bisect.bisect_right(self._starts, number) - 1
+        shard, row = self.place(number)
         with safe_open(self.path / shard_name(shard), "pt") as file:
-            return file.get_slice("latents")[number - self._starts[shard]]
+            return file.get_slice("latents")[row]

@@ -58,9 +58,9 @@ class PatchCache:
             found = load_file(path)
         except FileNotFoundError:
             found = self._cut(clip)
-            aside = path.with_name(f".{path.name}.{os.getpid()}")
-            aside.write_bytes(save(found))
-            os.replace(aside, path)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary.write_bytes(save(found))
+            os.replace(temporary, path)
         levels = found["patches"].astype(np.float32).reshape(len(found["patches"]), 3, -1)
         patches = (levels * self._scale + self._offset).reshape(len(levels), -1)
         return {"pixel_values_videos": patches, "patch_positions": found["positions"].astype(np.int64)}

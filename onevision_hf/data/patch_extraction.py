@@ -20,7 +20,8 @@ from .corpus import ITEMS, Corpus, corpus_reader, open_corpus, read_items, write
 from .items import Item, MediaError, Source
 from .media import reason_of
 from .patch_settings import PatchSettings
-from .patch_shards import FORMATS, STAGE, PatchRow, ShardWriter, shard_names
+from .patch_shards import STAGE, PatchRow, ShardWriter
+from .tar_shards import LAYOUT, shard_names
 
 # Workers that may die over a clip before it is left out.
 MAX_DEATHS = 3
@@ -31,7 +32,6 @@ def extract_patches(
     out: str | Path,
     settings: PatchSettings | None = None,
     *,
-    layout: str = "tar",
     shard_items: int = 256,
     media_column: str | None = None,
     engine: str = "local",
@@ -44,8 +44,12 @@ def extract_patches(
     Args:
         source: see `open_corpus`.
         out: the folder; with Ray on a file system that all nodes share.
-        layout: `tar` (webdataset) or `parquet`. shard_items: clips of a shard.
-        engine, workers, address: see `engines.run_tasks`. They change nothing in the result.
+        settings: what is cut of a clip.
+        shard_items: clips of a shard.
+        media_column: of parquet or of a dataset; see `open_source`.
+        engine: see `engines.run_tasks`; like the next two it changes nothing in the result.
+        workers: processes or actors.
+        address: of a Ray cluster.
         redo: empty a folder that was made otherwise, instead of refusing it.
 
     Returns:
@@ -56,21 +60,19 @@ def extract_patches(
         EngineError, ImportError: see `engines.run_tasks`.
     """
     settings, out = settings or PatchSettings(), Path(out)
-    if layout not in FORMATS:
-        raise ValueError(f"unknown layout {layout!r}: choose one of {', '.join(FORMATS)}")
     if shard_items < 1:
         raise ValueError(f"shard_items must be at least 1, not {shard_items}")
     corpus = source if isinstance(source, Corpus) else open_corpus(source, media_column)
     plan = {
         **settings.to_dict(),
-        "layout": layout,
+        "layout": LAYOUT,
         "shard_items": shard_items,
         "classes": corpus.classes,
         "reader": corpus.reader,
     }
     with RunFolder(out, stage=STAGE, settings=plan, sources=corpus.source.digest, redo=redo) as run:
         total = len(corpus.source.items)
-        names = [shard_names(index, layout) for index in range(-(-total // shard_items))]
+        names = [shard_names(STAGE, index) for index in range(-(-total // shard_items))]
         missing = run.missing([name[-1] for name in names])
         if run.finished and not missing:
             return FinishedRun(out, STAGE).summary
@@ -103,12 +105,12 @@ class ShardWorker:
         self.folder = Path(folder)
         plan = json.loads((self.folder / PLAN).read_text())["settings"]
         self.settings = PatchSettings.of(plan)
-        self.layout, self.shard_items = plan["layout"], plan["shard_items"]
+        self.shard_items: int = plan["shard_items"]
         self._read: Callable[[Item], str | bytes] = corpus_reader(plan["reader"])
         self._owner = f"{socket.gethostname()}-{os.getpid()}"
 
     def __call__(self, index: int) -> int:
-        names = shard_names(index, self.layout)
+        names = shard_names(STAGE, index)
         if (self.folder / names[-1]).exists():  # another worker was thought dead, and was not
             return index
         pairs = read_items(self.folder / ITEMS, index)
@@ -117,7 +119,7 @@ class ShardWorker:
         files = [self.folder / name for name in (f"rejected-{index:05d}.jsonl", *names)]
         notes = Deaths(self.folder / f".trying-{index:05d}.json")
         with atomic_files(*files, owner=self._owner) as (rejected_path, *paths):
-            writer = ShardWriter(paths, self.layout, index * self.shard_items)
+            writer = ShardWriter(paths, index * self.shard_items)
             for item, labels in pairs:
                 try:
                     notes.begin(item.key)
@@ -125,7 +127,7 @@ class ShardWorker:
                 except (MediaError, VideoReadError) as error:
                     rejected.append({"key": item.key, "reason": reason_of(error)})
                 else:
-                    writer.add(row)  # what it raises is of the disk, and no clip's fault
+                    writer.add_row(row)  # what it raises is of the disk, and no clip's fault
                 notes.end(item.key)
             writer.close()
             rejected_path.write_text(json_lines(rejected), encoding="utf-8")
@@ -196,9 +198,9 @@ class Deaths:
         self.path.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        aside = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        aside.write_text(json.dumps(self._counts), encoding="utf-8")
-        os.replace(aside, self.path)
+        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(self._counts), encoding="utf-8")
+        os.replace(temporary, self.path)
 
 
 def _sha256(content: str | bytes) -> str:

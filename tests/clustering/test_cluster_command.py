@@ -139,26 +139,11 @@ def test_stage_by_stage_gives_what_run_gives(media, done, tmp_path, capsys):
     assert main(["cluster", "kmeans", one, two, *options]) == 0
     labels = ["--centers", two, "--dedup", str(tmp_path / "dedup")]
     assert main(["cluster", "assign", one, str(tmp_path / "labels"), *labels]) == 0
-    assert (
-        main(
-            [
-                "cluster",
-                "pack",
-                source,
-                str(tmp_path / "labels"),
-                str(tmp_path / "out"),
-                "--layout",
-                "parquet",
-            ]
-        )
-        == 0
-    )
+    pack = ["cluster", "pack", source, str(tmp_path / "labels"), str(tmp_path / "out")]
+    assert main(pack) == 0
     capsys.readouterr()
-    assert (
-        main(["cluster", "pack", source, str(tmp_path / "labels"), str(tmp_path / "out"), "--layout", "tar"])
-        == 1
-    )
-    assert "layout was 'parquet', now 'tar'" in capsys.readouterr().err
+    assert main([*pack, "--shard-items", "5"]) == 1
+    assert "shard_items was 1024, now 5" in capsys.readouterr().err
     centers = [
         load_file(f / "centers.safetensors")["centers"]
         for f in (tmp_path / "kmeans", done / "video" / "kmeans")
@@ -177,10 +162,10 @@ def test_a_mixed_folder_needs_a_kind_and_assign_needs_one_kind_of_labels(media, 
 
 def test_without_a_teacher_clips_go_through_the_encoder_in_the_package(media, tmp_path):
     assert main(["cluster", "features", str(media), str(tmp_path / "f"), "--kind", "video"]) == 0
-    teacher = make_teacher(str(tiny()))
+    extractor = make_teacher(str(tiny()))
     source = open_source(media)
     first = next(item for item in source.items if item.kind == "video" and "cut" not in item.key)
-    expected = teacher.encode([teacher.prepare(source.open(first), "video")])[0]
+    expected = extractor.encode([extractor.prepare(source.open(first), "video")])[0]
     found = torch.tensor(FeatureShards(tmp_path / "f").matrix(0)[0]).float()
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
 

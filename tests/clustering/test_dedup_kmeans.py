@@ -168,24 +168,10 @@ def test_two_levels_give_all_clusters_and_almost_the_objective_of_one(tmp_path):
     assert sum(history["cell_clusters"]) == 40 and sum(history["cell_items"]) == 600
 
 
-def test_faiss_as_a_backend_finds_as_good_centers(tmp_path):
-    pytest.importorskip("faiss", reason="faiss is not installed: pip install faiss-cpu")
-    features = features_of(random_rows(), tmp_path / "f")
-    for backend in ("torch", "faiss"):
-        find_centers(features, tmp_path / backend, 8, backend=backend, seed=1)
-    ours, theirs = (
-        nearest(random_rows(), load_file(tmp_path / b / "centers.safetensors")["centers"])[0].mean()
-        for b in ("torch", "faiss")
-    )
-    assert abs(ours - theirs) <= 0.01 * theirs
-
-
 def test_what_cannot_be_clustered_is_said(tmp_path):
     features = features_of(random_rows(20), tmp_path / "f")
     for arguments, message in [
         ({"clusters": 21}, "21 clusters asked for, but there are 20 items"),
-        ({"clusters": 3, "backend": "magic"}, "unknown backend 'magic'"),
-        ({"clusters": 3, "backend": "faiss", "cells": 2}, "leave out --cells"),
         ({"clusters": 3, "cells": 4}, "4 cells for 3 clusters"),
     ]:
         with pytest.raises(ValueError, match=message):

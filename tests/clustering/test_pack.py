@@ -15,9 +15,10 @@ from onevision_hf.clustering.extractors import make_teacher
 from onevision_hf.clustering.features import extract_features
 from onevision_hf.clustering.kmeans import find_centers
 from onevision_hf.clustering.pack import pack
-from onevision_hf.data.media_shards import PackedShards
+from onevision_hf.data.media_shards import STAGE, PackedShards
 from onevision_hf.data.sources import open_source
 from onevision_hf.data.transcode import transcode
+from onevision_hf.jobs.run_folder import RunFolder
 from onevision_hf.modeling.patch_selection import select_patches
 from onevision_hf.modeling.video_reader import VideoReader
 
@@ -51,10 +52,9 @@ def expected_labels(folder):
     return {r["key"]: r["labels"] for s in range(len(shards)) for r in shards.table(s).to_pylist()}
 
 
-@pytest.mark.parametrize("layout", ["tar", "parquet"])
-def test_any_row_can_be_read_alone(pictures, tmp_path, layout):
+def test_any_row_can_be_read_alone(pictures, tmp_path):
     source, folder = pictures
-    pack(source, folder / "labels", tmp_path / "out", "image", layout=layout, shard_items=10)
+    pack(source, folder / "labels", tmp_path / "out", "image", shard_items=10)
     rows, labels = PackedShards(tmp_path / "out"), expected_labels(folder)
     assert (
         len(rows) == 32 and rows.shard_rows == [10, 10, 10, 2] and (rows.head, rows.classes) == ("image", 6)
@@ -76,10 +76,9 @@ def _read_in_a_process(rows, numbers, results):
     results.put([(n, rows[n].key) for n in numbers])
 
 
-@pytest.mark.parametrize("layout", ["tar", "parquet"])
-def test_processes_share_the_rows_out_as_they_like(pictures, tmp_path, layout):
+def test_processes_share_the_rows_out_as_they_like(pictures, tmp_path):
     source, folder = pictures
-    pack(source, folder / "labels", tmp_path / "out", "image", layout=layout, shard_items=10)
+    pack(source, folder / "labels", tmp_path / "out", "image", shard_items=10)
     rows = PackedShards(tmp_path / "out")
     assert rows[0].key  # files read before the fork are not shared with it
     context = multiprocessing.get_context("fork")
@@ -111,19 +110,17 @@ def test_tars_are_webdatasets_that_datasets_reads(pictures, tmp_path):
 
 def test_a_videos_selection_is_cached_beside_it(clips, tmp_path):
     source, folder = clips
-    for layout in ("tar", "parquet"):
-        pack(source, folder / "labels", tmp_path / layout, "motion", layout=layout, selection=SELECTION)
-        rows = PackedShards(tmp_path / layout)
-        row = rows[5]
-        expected = select_patches(row.media, **SELECTION)
-        assert row.media == source.read(source.items[5])
-        assert np.array_equal(row.selection["positions"], expected.positions)
-        assert row.selection["positions"].dtype == np.int16
-        assert np.array_equal(row.selection["frame_ids"], expected.frame_ids)
-        assert np.array_equal(row.selection["timestamps"], expected.timestamps)
-        assert row.selection["grid"].tolist() == [8, 8]
-        assert (row.kind, row.head, row.frames, row.width) == ("video", "motion", 16, 64)
-        assert row.duration == pytest.approx(1.0)
+    pack(source, folder / "labels", tmp_path / "out", "motion", selection=SELECTION)
+    row = PackedShards(tmp_path / "out")[5]
+    expected = select_patches(row.media, **SELECTION)
+    assert row.media == source.read(source.items[5])
+    assert np.array_equal(row.selection["positions"], expected.positions)
+    assert row.selection["positions"].dtype == np.int16
+    assert np.array_equal(row.selection["frame_ids"], expected.frame_ids)
+    assert np.array_equal(row.selection["timestamps"], expected.timestamps)
+    assert row.selection["grid"].tolist() == [8, 8]
+    assert (row.kind, row.head, row.frames, row.width) == ("video", "motion", 16, 64)
+    assert row.duration == pytest.approx(1.0)
 
 
 def test_a_transcode_has_its_keyframes_where_asked_and_the_same_pictures(clips, tmp_path):
@@ -181,7 +178,7 @@ def test_what_changed_after_it_was_labelled_is_refused_or_rejected(tmp_path):
 
 def test_a_clip_that_cannot_have_the_budget_is_rejected_and_all_of_them_are_an_error(clips, tmp_path):
     source, folder = clips
-    with pytest.raises(ValueError, match=r"none of the 12 items could be packed: .*num_patches=9999"):
+    with pytest.raises(ValueError, match=r"none of the 12 items could be used; .*num_patches=9999"):
         pack(
             source, folder / "labels", tmp_path / "out", "video", selection={**SELECTION, "num_patches": 9999}
         )
@@ -189,12 +186,18 @@ def test_a_clip_that_cannot_have_the_budget_is_rejected_and_all_of_them_are_an_e
 
 def test_what_cannot_be_packed_is_said(pictures, tmp_path):
     source, folder = pictures
-    with pytest.raises(ValueError, match="unknown layout 'zip'"):
-        pack(source, folder / "labels", tmp_path / "out", "image", layout="zip")
     with pytest.raises(ValueError, match="a head's name"):
         pack(source, folder / "labels", tmp_path / "out", "../image")
     with pytest.raises(ValueError, match="made by 'assign', expected 'pack'"):
         PackedShards(folder / "labels")
+
+
+def test_a_pack_of_a_layout_that_is_gone_is_refused_with_what_to_do(tmp_path):
+    settings = {"head": "image", "layout": "parquet"}
+    with RunFolder(tmp_path, stage=STAGE, settings=settings, sources="x") as run:
+        run.finish({"classes": 9, "rows": [2]})
+    with pytest.raises(ValueError, match="layout 'parquet', which is no longer read: make them again"):
+        PackedShards(tmp_path)
 
 
 def test_shards_do_not_depend_on_when_or_where_they_are_made(clips, tmp_path):

@@ -21,10 +21,11 @@ from onevision_hf.cli import main
 from onevision_hf.data.corpus import ITEMS, read_items
 from onevision_hf.data.items import MediaError
 from onevision_hf.data.media_shards import STAGE as PACK
-from onevision_hf.data.media_shards import PackedRow, shard_names, write_shard
+from onevision_hf.data.media_shards import PackedRow, write_shard
 from onevision_hf.data.patch_extraction import MAX_DEATHS, Deaths, extract_patches
 from onevision_hf.data.patch_settings import PatchSettings
 from onevision_hf.data.patch_shards import PatchShards
+from onevision_hf.data.tar_shards import shard_names
 from onevision_hf.jobs.run_folder import RunFolder
 
 
@@ -79,15 +80,6 @@ def test_workers_change_nothing(corpus, made, tmp_path):
     assert contents(tmp_path / "two") == contents(made)
 
 
-def test_both_layouts_have_the_same_rows(corpus, made, tmp_path):
-    extract_patches(str(corpus), tmp_path / "p", SETTINGS, shard_items=4, workers=0, layout="parquet")
-    tar, parquet = PatchShards(made), PatchShards(tmp_path / "p")
-    assert len(tar) == len(parquet)
-    for number in range(len(tar)):
-        one, two = vars(tar[number]), vars(parquet[number])
-        assert all(np.array_equal(one[name], two[name]) for name in one)
-
-
 def test_the_tars_are_webdatasets(made):
     with tarfile.open(made / "patches-00000.tar") as tar:
         names = tar.getnames()
@@ -109,6 +101,19 @@ def test_a_folder_of_other_settings_is_refused_and_redone_when_asked(corpus, mad
         from onevision_hf.data.media_shards import PackedShards
 
         PackedShards(out)
+
+
+def test_a_missing_or_damaged_shard_is_named(made, tmp_path):
+    shutil.copytree(made, tmp_path / "copy")
+    index = tmp_path / "copy" / "patches-00001.index.parquet"
+    index.write_bytes(index.read_bytes()[:50])
+    shards = PatchShards(tmp_path / "copy")
+    assert shards[0].key == PatchShards(made)[0].key
+    with pytest.raises(OSError, match=r"patches-00001.index.parquet is damaged"):
+        shards[4]
+    index.unlink()
+    with pytest.raises(ValueError, match=r"lacks 1 of 6 files, patches-00001.index.parquet the first"):
+        PatchShards(tmp_path / "copy")
 
 
 def test_a_clip_over_which_workers_die_is_left_out(corpus, tmp_path):
@@ -217,9 +222,9 @@ def test_labels_come_from_a_pack_as_they_are(corpus, tmp_path):
     ]  # fmt: skip
     pack = tmp_path / "pack"
     with RunFolder(pack, stage=PACK, settings={"head": "video", "layout": "tar"}, sources="x") as run:
-        *others, last = shard_names("video", 0, "tar")
-        with run.shard(last, *others) as (path, *beside):
-            write_shard(rows, [*beside, path], "tar")
+        tar, index = shard_names("video", 0)
+        with run.shard(index, tar) as (index_path, tar_path):
+            write_shard(rows, [tar_path, index_path])
         run.finish({"classes": 9, "rows": [2]})
     extract_patches(str(pack), tmp_path / "shards", SETTINGS, workers=0)
     shards = PatchShards(tmp_path / "shards")

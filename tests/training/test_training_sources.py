@@ -33,7 +33,7 @@ SELECTION = {"num_frames": 8, "size": 56, "patch_size": 14, "num_patches": 32}
 
 @pytest.fixture(scope="module")
 def packs(tmp_path_factory):
-    """The folders of `cluster pack` for three heads: pictures in tars, words in parquet, clips in tars."""
+    """The folders of `cluster pack` for three heads: pictures, words, clips."""
     out = tmp_path_factory.mktemp("packs")
     drawn.draw_pictures(out / "pictures", 3)
     drawn.draw_clips(out / "clips", 1)
@@ -52,7 +52,7 @@ def packs(tmp_path_factory):
     assign_tags(out / "image" / "features", out / "tags")
     shards = out / "shards"
     pack(pictures, out / "image" / "labels", shards / "image", "image", shard_items=7)
-    pack(pictures, out / "tags", shards / "ocr", "ocr", layout="parquet", shard_items=7)
+    pack(pictures, out / "tags", shards / "ocr", "ocr", shard_items=7)
     pack(clips, out / "video" / "labels", shards / "video", "video", shard_items=7, selection=SELECTION)
     return shards
 
@@ -76,7 +76,7 @@ def streams(packs):
     return found
 
 
-def test_packed_tars_and_parquet_come_through_workers_as_they_come_without(packs):
+def test_packed_rows_come_through_workers_as_they_come_without(packs):
     found, alone = streams(packs), MicroBatches(streams(packs), Share(5))
     for k, batch in zip(range(2, 5), open_loader(found, Share(5), 2, 5, workers=2), strict=True):
         assert batch.keys == alone[k].keys and not batch.broken
@@ -142,7 +142,7 @@ def copied(packs, tmp_path):
     return tmp_path / "shards"
 
 
-@pytest.mark.parametrize(("head", "file"), [("image", "image-00002.tar"), ("ocr", "ocr-00001.parquet")])
+@pytest.mark.parametrize(("head", "file"), [("image", "image-00002.tar"), ("ocr", "ocr-00001.index.parquet")])
 def test_a_missing_shard_is_an_error_before_the_first_step(copied, head, file):
     (copied / head / file).unlink()
     with pytest.raises(ValueError, match=rf"lacks 1 of \d files, {file} the first"):
@@ -151,7 +151,7 @@ def test_a_missing_shard_is_an_error_before_the_first_step(copied, head, file):
 
 @pytest.mark.parametrize(
     ("head", "file"),
-    [("image", "image-00002.tar"), ("image", "image-00002.index.parquet"), ("ocr", "ocr-00001.parquet")],
+    [("image", "image-00002.tar"), ("image", "image-00002.index.parquet")],
 )
 def test_rows_of_a_damaged_shard_are_listed_and_replaced_and_too_many_stop_the_run(copied, head, file):
     path = copied / head / file
@@ -218,12 +218,10 @@ def test_a_stream_begins_elsewhere_after_a_resume(table):
     assert labels_of(f"{table}:train", 2) != labels_of(f"{table}:train", 2, start=1)
 
 
-@pytest.mark.parametrize("head", ["image", "ocr"])
-def test_packed_shards_can_be_streamed_as_a_webdataset_or_as_parquet(packs, tmp_path, head):
-    for file in (packs / head).iterdir():
-        if file.suffix in (".tar", ".parquet") and "index" not in file.name:
-            shutil.copy(file, tmp_path / file.name)
-    rows = open_rows(str(packs / head))
+def test_packed_shards_can_be_streamed_as_a_webdataset(packs, tmp_path):
+    for file in (packs / "image").glob("*.tar"):
+        shutil.copy(file, tmp_path / file.name)
+    rows = open_rows(str(packs / "image"))
     expected = sorted(rows[i].labels.tolist() for i in range(len(rows)))
     stream = iter(StreamRows(f"{tmp_path}:train", seed=1, rank=0, size=1))
     assert sorted(next(stream)[1]().labels.tolist() for _ in range(len(rows))) == expected

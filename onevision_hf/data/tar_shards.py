@@ -1,0 +1,161 @@
+"""Shards that are webdatasets with an index: any row is one seek and one read.
+
+`image-00000.tar` holds for each row a member a part (`000000012.jpg`, say) and its columns
+(`000000012.json`); `image-00000.index.parquet` has the same columns, and the byte offset and length of each
+part.
+"""
+
+import bisect
+import functools
+import io
+import itertools
+import json
+import os
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..jobs.run_folder import FinishedRun
+
+LAYOUT = "tar"  # in the plans of runs, since some were made when there was another
+
+
+def shard_names(prefix: str, index: int) -> tuple[str, str]:
+    """The tar and the index of one shard; the index appears last."""
+    return f"{prefix}-{index:05d}.tar", f"{prefix}-{index:05d}.index.parquet"
+
+
+class TarShardWriter:
+    """Writes the rows of one shard, one after the other.
+
+    Args:
+        paths: of the tar and of the index.
+        columns: of a row, by name.
+        parts: names of the contents of a row.
+        first: number of the shard's first row over all shards, which names its members.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], columns: Mapping[str, pa.DataType], parts: Sequence[str], first: int
+    ):
+        self.columns, self._index_path, self._number = columns, paths[1], first
+        places = [f"{part}_{place}" for part in parts for place in ("offset", "length")]
+        self._values: dict[str, list[Any]] = {name: [] for name in (*columns, *places)}
+        self._tar = tarfile.open(paths[0], "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    def add(self, record: Mapping[str, Any], contents: Mapping[str, tuple[str, bytes | None]]) -> None:
+        """Write a row.
+
+        Args:
+            record: the columns, as JSON values.
+            contents: extension and bytes of each part; None: the row has no such part.
+        """
+        for part, (extension, content) in contents.items():
+            # Where this member's bytes will be: after its header of 512.
+            self._values[f"{part}_offset"].append(self._tar.offset + 512)  # type: ignore[attr-defined]
+            self._values[f"{part}_length"].append(len(content) if content is not None else -1)
+            if content is not None:
+                self._member(extension, content)
+        self._member("json", json.dumps(dict(record), ensure_ascii=False).encode())
+        for name in self.columns:
+            self._values[name].append(record[name])
+        self._number += 1
+
+    def _member(self, extension: str, content: bytes) -> None:
+        member = tarfile.TarInfo(f"{self._number:09d}.{extension}")
+        member.size = len(content)
+        self._tar.addfile(member, io.BytesIO(content))
+
+    def close(self) -> None:
+        """End the tar and write the index."""
+        self._tar.close()
+        kinds = {name: self.columns.get(name, pa.int64()) for name in self._values}
+        table = pa.table({name: pa.array(self._values[name], kind) for name, kind in kinds.items()})
+        pq.write_table(table, self._index_path)
+
+
+class ShardRows:
+    """Numbers of rows that lie in shards one after the other; `shard_rows` says how many each has."""
+
+    def __init__(self, path: Path, shard_rows: Sequence[int]):
+        self.path, self.shard_rows = path, list(shard_rows)
+        self._starts = list(itertools.accumulate(shard_rows, initial=0))
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def place(self, number: int) -> tuple[int, int]:
+        """(shard, row) of a row number; numbers below zero count from the end. Raises IndexError."""
+        number = number + len(self) if number < 0 else number
+        if not 0 <= number < len(self):
+            raise IndexError(f"row {number} of {len(self)} in {self.path}")
+        shard = bisect.bisect_right(self._starts, number) - 1
+        return shard, number - self._starts[shard]
+
+
+class TarShards(ShardRows):
+    """The rows of a finished run that wrote tars, by number.
+
+    Any number of processes and workers may read, each any rows; no file is kept open, so an object can be
+    copied to other processes.
+
+    Args:
+        path: the run's folder.
+        stage: the stage that made it.
+        prefix: of the shards' names; None is the run's head.
+        parts: names of the contents of a row.
+
+    Raises:
+        ValueError: the folder is of another stage, not finished, of another layout, or lacks a file.
+    """
+
+    def __init__(self, path: str | Path, stage: str, prefix: str | None, parts: Sequence[str]):
+        self.run = FinishedRun(path, stage)
+        super().__init__(self.run.path, self.run.summary["rows"])
+        if (layout := self.run.settings["layout"]) != LAYOUT:
+            raise ValueError(
+                f"{path} holds shards of the layout {layout!r}, which is no longer read: make them again"
+            )
+        self._prefix, self._parts = prefix or self.run.settings["head"], parts
+        there = set(os.listdir(self.path))
+        wanted = [name for shard in range(len(self.shard_rows)) for name in shard_names(self._prefix, shard)]
+        if absent := [name for name in wanted if name not in there]:
+            raise ValueError(
+                f"{self.path} lacks {len(absent)} of {len(wanted)} files, {absent[0]} the first: copy "
+                "what is missing, or make the shards again"
+            )
+
+    def index(self, shard: int) -> pa.Table:
+        """The columns of a shard, and where its parts lie. Raises OSError when the file is damaged."""
+        path = self.path / shard_names(self._prefix, shard)[1]
+        try:
+            return _read_index(path)
+        except pa.ArrowInvalid as error:  # whose message names no file
+            raise OSError(f"{path} is damaged: {error}") from error
+
+    def read(self, shard: int, row: int) -> tuple[dict[str, Any], dict[str, bytes | None]]:
+        """The columns of a row, and its parts. Raises OSError when a file is damaged."""
+        record = self.index(shard).slice(row, 1).to_pylist()[0]
+        places = {part: (record.pop(f"{part}_offset"), record.pop(f"{part}_length")) for part in self._parts}
+        with open(self.path / shard_names(self._prefix, shard)[0], "rb") as tar:
+            return record, {part: _read_part(tar, *place) for part, place in places.items()}
+
+
+@functools.lru_cache(maxsize=64)
+def _read_index(path: Path) -> pa.Table:
+    return pq.read_table(path)
+
+
+def _read_part(file: io.BufferedReader, offset: int, length: int) -> bytes | None:
+    """`length` bytes at `offset`; None for a length below zero. Raises OSError when the file ends early."""
+    if length < 0:
+        return None
+    file.seek(offset)
+    content = file.read(length)
+    if len(content) != length:
+        raise OSError(f"{file.name} ends early: {len(content)} of {length} bytes at {offset}")
+    return content
