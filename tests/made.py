@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
-from onevision_hf.clustering.extractors import Teacher
+from onevision_hf.clustering.extractors import FeatureExtractor
 from onevision_hf.clustering.features import extract_features
 from onevision_hf.data.items import Item, Source
 
 
-class Given(Teacher):
-    """A teacher whose feature of the item `n` is row `n`."""
+class Given(FeatureExtractor):
+    """An extractor whose feature of the item `n` is row `n`."""
 
     def __init__(self, rows: torch.Tensor):
         self.rows = torch.nn.functional.normalize(rows, dim=1)

@@ -68,7 +68,9 @@ def nearest_centers(
     """The k most similar centers of each row, keeping a running best over blocks of centers.
 
     Args:
-        rows: (n, D) of length one. centers: (first number, (c, D) of length one), block by block.
+        rows: (n, D) of length one.
+        centers: (first number, (c, D) of length one), block by block.
+        k: how many of them.
 
     Returns:
         (n, k) cosines, descending, and (n, k) int64 numbers; the lower number first where two are equal.
@@ -102,8 +104,14 @@ def assign_labels(
     """Label every kept item with its nearest centers; a run that was stopped goes on with the next shard.
 
     Args:
+        features: a finished features folder.
+        out: the folder to fill.
         centers: a finished k-means folder, or a `centers.safetensors`.
-        labels: how many a item (10, as published, or as many as there are centers if those are fewer).
+        labels: how many an item (10, as published, or as many as there are centers if those are fewer).
+        dedup: a finished dedup of the same features, whose dropped items are left out.
+        device: where it is computed, `cpu`, `cuda`, ...
+        redo: empty a folder that was made otherwise, instead of refusing it.
+        processes: that fill the folder together; those of `torchrun` if left out.
 
     Returns:
         The summary: `items`, `classes`, `rows` (items of each shard).
@@ -164,8 +172,12 @@ def assign_tags(
 
     Args:
         features: a finished features folder that read tags (`--tags-column`, `--tags-file`).
+        out: the folder to fill.
         min_count: a word must occur in so many items.
         vocabulary_size: keep the most frequent so many.
+        dedup: a finished dedup of the same features, whose dropped items are left out.
+        redo: empty a folder that was made otherwise, instead of refusing it.
+        processes: that fill the folder together; those of `torchrun` if left out.
 
     Raises:
         ValueError: the features have no tags, or no word is frequent enough.

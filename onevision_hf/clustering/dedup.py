@@ -45,9 +45,12 @@ def find_duplicates(
 
     Args:
         features: a finished features folder.
-        threshold: cosine from which on two items count as the same, in (0, 1]; 0.97 for a model's features,
-            0.9995 for descriptors, whose histograms are all alike, if left out.
+        out: the folder to fill.
+        threshold: cosine from which on two items count as the same, in (0, 1]; 0.97 for a model's
+            features, 0.9995 for descriptors, whose histograms are all alike, if left out.
         cell_items: mean items of a cell; more finds a few more pairs at borders and costs in proportion.
+        seed: of what is drawn by chance.
+        redo: empty a folder that was made otherwise, instead of refusing it.
 
     Returns:
         The summary: `items`, `dropped`, `groups`.
@@ -94,8 +97,10 @@ def join(first: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarray:
     """Union-find over many pairs at once: `first[i]` is the smallest member of the group of `i`.
 
     Args:
-        first: (N,) int64, a forest flattened by this function, at the start arange(N).
-        one, two: (P,) int64, pairs to join.
+        first: (N,) int64, a forest flattened by this function, at the start arange(N). one, two: (P,)
+            int64, pairs to join.
+        one: (P,) int64, the first of each pair to join.
+        two: (P,) int64, the second of each.
     """
     first = first.copy()
     while len(one):

@@ -1,7 +1,7 @@
 """Label-free descriptors: colour, edges and motion as histograms, from pixels and the codec's motion vectors
 alone.
 
-They need no weights, so they can start a training that has no teacher: cluster them, train, cluster the
+They need no weights, so they can start a training that has no extractor: cluster them, train, cluster the
 encoder's own features. Two parts, usable as a head each:
 
 - `object`: what is seen. A picture: colours and edge directions. A video: those of the patches that the codec
@@ -58,6 +58,7 @@ def describe_video(reader: VideoReader, parts: tuple[str, ...] = PARTS, num_fram
 
     Args:
         reader: the opened clip.
+        parts: `object`, `motion`, or both.
         num_frames: sampled uniformly; short events need many.
 
     Raises:
@@ -214,8 +215,8 @@ def _travel(energy: np.ndarray) -> np.ndarray:
     # What every sampled frame has (a flickering corner, the camera) travels nowhere.
     energy = energy - energy.mean(0)
     found = []
-    for share in TRAVEL_TIMES:
-        later = max(1, round(share * frames))
+    for part in TRAVEL_TIMES:
+        later = max(1, round(part * frames))
         first, second = energy[:-later], energy[later:]
         for down in range(-TRAVEL_REACH, TRAVEL_REACH + 1):
             for right in range(-TRAVEL_REACH, TRAVEL_REACH + 1):

@@ -1,7 +1,7 @@
 """What turns pictures and videos into features: any vision encoder of transformers, an encoder of this
 package, which sees a clip as a whole, or the label-free descriptors.
 
-A teacher has `identity` (what the plan of a run records), `prepare(content, kind)`, which decodes one item
+An extractor has `identity` (what the plan of a run records), `prepare(content, kind)`, which decodes one item
 and may run in many threads, and `encode(prepared)`, which takes a batch of them.
 """
 
@@ -29,7 +29,7 @@ FRAME_POOLS = ("concat", "mean")  # of the frames' features of an image encoder
 CLIP_POOLS = POOLINGS  # of the patches of an encoder of this package
 
 
-class Teacher(Protocol):
+class FeatureExtractor(Protocol):
     identity: dict[str, Any]
 
     def prepare(self, content: str | bytes, kind: Kind) -> Any:
@@ -39,7 +39,7 @@ class Teacher(Protocol):
         """(n, D) float32 features of length one; all items of one kind."""
 
 
-def make_teacher(
+def make_extractor(
     name: str,
     *,
     num_frames: int | None = None,
@@ -48,23 +48,25 @@ def make_teacher(
     device: str = "cpu",
     dtype: str = "float32",
     cache: str | None = None,
-) -> Teacher:
-    """The teacher called `name`.
+) -> FeatureExtractor:
+    """The extractor called `name`.
 
     Args:
-        name: `descriptors`, `descriptors:object`, `descriptors:motion`, or a model of transformers (a folder
-            or a repository).
+        name: `descriptors`, `descriptors:object`, `descriptors:motion`, or a model of transformers (a
+            folder or a repository).
         num_frames: frames of a video; 8 for a model as published, 64 for descriptors; an encoder of this
             package with a video processor takes what that says.
-        pool: how a video becomes one feature. An image encoder's frames: `concat` (published, the default) or
-            `mean`. The patches of an encoder of this package with a video processor: `pooler` (its
-            pooler_output, the default), `tokens` (their mean) or `grid` (their means in a coarse grid of
-            time and space, `readout.grid_means`).
+        pool: how a video becomes one feature. An image encoder's frames: `concat` (published, the
+            default) or `mean`. The patches of an encoder of this package with a video processor: `pooler`
+            (its pooler_output, the default), `tokens` (their mean) or `grid` (their means in a coarse
+            grid of time and space, `readout.grid_means`).
         keep_dims: keep the first so many values of a model's feature (published: 512 of 1024, for videos).
+        device: where it is computed, `cpu`, `cuda`, ...
+        dtype: of a model's weights, `float32`, `bfloat16`, ...
         cache: a folder for cut patches (`PatchCache`), of an encoder of this package.
 
     Raises:
-        ValueError: the model gives no pooled image feature, or an argument does not fit the teacher.
+        ValueError: the model gives no pooled image feature, or an argument does not fit the extractor.
     """
     if name == "descriptors" or name.startswith("descriptors:"):
         parts = tuple(name.partition(":")[2].split("+")) if ":" in name else PARTS
@@ -74,19 +76,19 @@ def make_teacher(
             )
         if keep_dims is not None or pool is not None:
             raise ValueError("descriptors are whole: --keep-dims and --pool are for a model")
-        return DescriptorTeacher(parts, num_frames or 64)
+        return DescriptorExtractor(parts, num_frames or 64)
     if pool not in (None, *FRAME_POOLS, *CLIP_POOLS):
         raise ValueError(f"unknown pool {pool!r}: choose {', '.join((*FRAME_POOLS, *CLIP_POOLS))}")
     if pool not in FRAME_POOLS and _sees_clips(name):
         if keep_dims is not None:
             raise ValueError("--keep-dims is for the frames of an image encoder; this one sees clips whole")
-        return EncoderTeacher(name, num_frames, pool or "pooler", device, dtype, cache)
+        return ClipExtractor(name, num_frames, pool or "pooler", device, dtype, cache)
     if pool in CLIP_POOLS:
         raise ValueError(f"--pool {pool} is for an encoder of this package saved with its video processor")
-    return ModelTeacher(name, num_frames or 8, pool or "concat", keep_dims, device, dtype)
+    return FrameExtractor(name, num_frames or 8, pool or "concat", keep_dims, device, dtype)
 
 
-class DescriptorTeacher:
+class DescriptorExtractor:
     def __init__(self, parts: tuple[str, ...], num_frames: int):
         self.parts, self.num_frames = tuple(p for p in PARTS if p in parts), num_frames
         self.identity = {"teacher": "descriptors:" + "+".join(self.parts), "num_frames": num_frames}
@@ -105,10 +107,18 @@ class DescriptorTeacher:
         return normalize(torch.from_numpy(np.stack(prepared)).float(), dim=1)
 
 
-class ModelTeacher:
+class FrameExtractor:
     """A vision encoder of transformers; a video is its frames' features, each of length one, in a row.
 
     The feature of a picture is `get_image_features` where the model has it, else `pooler_output`.
+
+    Args:
+        name: a folder or a repository.
+        num_frames: frames of a video.
+        pool: `concat` or `mean`, of the frames.
+        keep_dims: keep the first so many values of a frame's feature.
+        device: where it is computed, `cpu`, `cuda`, ...
+        dtype: of the weights.
     """
 
     def __init__(self, name: str, num_frames: int, pool: str, keep_dims: int | None, device: str, dtype: str):
@@ -141,7 +151,7 @@ class ModelTeacher:
         try:
             return self.processor(images=pictures, return_tensors="pt")["pixel_values"]
         except ValueError as error:  # shapes that it cannot take, such as a single line
-            raise MediaError(f"the teacher's image processor refuses it: {error}") from error
+            raise MediaError(f"the extractor's image processor refuses it: {error}") from error
 
     @torch.inference_mode()
     def encode(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -161,7 +171,7 @@ class ModelTeacher:
         if self.keep_dims is not None:
             if self.keep_dims > features.shape[1]:
                 raise ValueError(
-                    f"--keep-dims {self.keep_dims}, but the teacher's features have {features.shape[1]}"
+                    f"--keep-dims {self.keep_dims}, but the extractor's features have {features.shape[1]}"
                 )
             features = features[:, : self.keep_dims]
         frames = normalize(features, dim=1).view(len(prepared), -1, features.shape[1])
@@ -169,10 +179,18 @@ class ModelTeacher:
         return normalize(joined, dim=1).cpu()
 
 
-class EncoderTeacher:
+class ClipExtractor:
     """An encoder of this package; a video goes whole through codec patchification, a picture is one frame.
 
-    `pool` says what the feature is: see `make_teacher`.
+    `pool` says what the feature is: see `make_extractor`.
+
+    Args:
+        name: a folder or a repository.
+        num_frames: frames of a video; None is what the processor says.
+        pool: what the feature is, see `make_extractor`.
+        device: where it is computed, `cpu`, `cuda`, ...
+        dtype: of the weights.
+        cache: a folder for cut patches (`PatchCache`).
     """
 
     def __init__(

@@ -28,7 +28,7 @@ from ..jobs.engines import run_tasks
 from ..jobs.processes import Processes
 from ..jobs.progress import progress
 from ..jobs.run_folder import PLAN, FinishedRun, RunFolder, atomic_files, digest_of, json_lines
-from .extractors import Teacher
+from .extractors import FeatureExtractor
 from .matrix import RowFile
 
 STAGE = "features"
@@ -39,7 +39,7 @@ R = TypeVar("R")
 def extract_features(
     source: Source,
     out: str | Path,
-    teacher: Teacher,
+    extractor: FeatureExtractor,
     kind: Kind,
     *,
     batch_size: int = 32,
@@ -50,16 +50,25 @@ def extract_features(
     engine: str = "local",
     actors: int = 1,
     address: str | None = None,
-    make_teacher: Callable[[], Teacher] | None = None,
+    make_extractor: Callable[[], FeatureExtractor] | None = None,
 ) -> dict[str, Any]:
     """Encode every item of `kind` into shards under `out`; a run that was stopped goes on.
 
     Args:
-        batch_size: items the teacher takes at once. Not part of the plan: it changes results by rounding
+        source: of the items.
+        out: the folder to fill.
+        extractor: of features.
+        kind: of the items to encode.
+        batch_size: items the extractor takes at once. Not part of the plan: it changes results by rounding
             only.
-        workers: threads that decode ahead of the teacher.
-        engine: `local`, this process and its peers of `torchrun`; `ray`, `actors` on the cluster at
-            `address`, each with a teacher of its own from `make_teacher()`, see `engines.run_tasks`.
+        workers: threads that decode ahead of the extractor.
+        shard_items: items of a shard.
+        redo: empty a folder that was made otherwise, instead of refusing it.
+        processes: that fill the folder together; those of `torchrun` if left out.
+        engine: `local`, this process and its peers of `torchrun`; `ray`, see `engines.run_tasks`.
+        actors: of Ray, each with an extractor of its own.
+        address: of the Ray cluster.
+        make_extractor: makes an extractor in an actor.
 
     Returns:
         The summary: `items`, `rejected`, `shards`, `dim`.
@@ -72,7 +81,7 @@ def extract_features(
     items = [item for item in source.items if item.kind == kind]
     if not items:
         raise ValueError(f"the source has {len(source.items)} items, but no {kind}s")
-    settings = {**teacher.identity, "kind": kind, "shard_items": shard_items, "tags": source.tags_digest}
+    settings = {**extractor.identity, "kind": kind, "shard_items": shard_items, "tags": source.tags_digest}
     with processes.main_first():
         run = RunFolder(
             out, stage=STAGE, settings=settings, sources=source.digest, redo=redo, rank=processes.rank
@@ -86,94 +95,98 @@ def extract_features(
         mine = processes.own(missing)
         with progress(f"features ({kind})", sum(len(parts[i]) for i in mine), not processes.main) as step:
             if engine == "local":
+                make = ShardMaker(run.path, source, extractor, batch_size, workers)
                 for index in mine:
-                    _write_shard(run.path, index, source, parts[index], teacher, batch_size, workers, step)
+                    make((index, parts[index]), step)
             else:
-                if source.reader is None or make_teacher is None or processes.world > 1:
+                if source.reader is None or make_extractor is None or processes.world > 1:
                     raise ValueError(
-                        f"--engine {engine} takes one driver process, and a source and a teacher that other "
-                        "processes can open"
+                        f"--engine {engine} takes one driver process, and a source and an extractor that "
+                        "other processes can open"
                     )
-                make = functools.partial(
-                    FeatureWorker, str(run.path.resolve()), source.reader, make_teacher, batch_size, workers
+                folder = str(run.path.resolve())
+                make_worker = functools.partial(
+                    open_worker, folder, source.reader, make_extractor, batch_size, workers
                 )
-                # Whole paths: actors may stand in another folder.
+                # Whole paths: actors may run in another folder.
                 tasks = [
                     (index, [dataclasses.replace(i, path=os.path.abspath(i.path)) for i in parts[index]])
                     for index in mine
                 ]
-                for index in run_tasks(make, tasks, engine=engine, workers=actors, address=address):
+                for index in run_tasks(make_worker, tasks, engine=engine, workers=actors, address=address):
                     step(len(parts[index]))
         processes.finish(lambda: _finish(run, names, len(items)))
         return FinishedRun(out, STAGE).summary
 
 
-class FeatureWorker:
-    """Makes shards of features, each of a task (number, items), with a teacher of its own."""
+class ShardMaker:
+    """Makes shards of features in a run's folder, each of a task (number, items).
+
+    Args:
+        folder: of the run.
+        source: opens the items.
+        extractor: of their features.
+        batch_size: items that it takes at once.
+        workers: threads that decode ahead of it.
+    """
 
     def __init__(
-        self,
-        folder: str,
-        reader: Mapping[str, Any],
-        make_teacher: Callable[[], Teacher],
-        batch_size: int,
-        workers: int,
+        self, folder: Path, source: Source, extractor: FeatureExtractor, batch_size: int, workers: int
     ):
-        self.folder, self._read = Path(folder), open_reader(reader)
-        self.teacher, self.batch_size, self.workers = make_teacher(), batch_size, workers
+        self.folder, self.source, self.extractor = folder, source, extractor
+        self.batch_size, self.workers = batch_size, workers
 
-    def __call__(self, task: tuple[int, list[Item]]) -> int:
+    def __call__(
+        self, task: tuple[int, Sequence[Item]], step: Callable[[int], None] = lambda count: None
+    ) -> int:
         index, items = task
-        source = Source(list(items), self._read)
-        _write_shard(
-            self.folder, index, source, items, self.teacher, self.batch_size, self.workers, lambda count: None
-        )
+        rows, rejected = self._encode(items, step)
+        plan = digest_of(json.loads((self.folder / PLAN).read_text()))
+        files = [self.folder / f"rejected-{index:05d}.jsonl", self.folder / f"features-{index:05d}.parquet"]
+        with atomic_files(*files, owner=f"{socket.gethostname()}-{os.getpid()}") as (rejected_path, path):
+            table = _table(rows, plan)
+            pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)
+            rejected_path.write_text(json_lines(rejected))
         return index
 
+    def _encode(
+        self, items: Sequence[Item], step: Callable[[int], None]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+        """Rows of one shard, and what was rejected. Batches are those of the shard, so a rerun makes the same
+        ones."""
 
-def _write_shard(
-    folder: Path,
-    index: int,
-    source: Source,
-    items: Sequence[Item],
-    teacher: Teacher,
+        def prepare(item: Item) -> Any:
+            return self.extractor.prepare(self.source.open(item), item.kind)
+
+        rows: list[dict[str, Any]] = []
+        rejected: list[dict[str, str]] = []
+        for batch in decoded_batches(prepare, items, self.batch_size, self.workers, step, rejected):
+            features = self.extractor.encode([prepared for _, prepared in batch])
+            for (item, _), feature in zip(batch, features, strict=True):
+                if not bool(torch.isfinite(feature).all()) or float(feature.norm()) < 0.5:
+                    rejected.append({"key": item.key, "reason": "its feature is not finite, or zero"})
+                else:
+                    rows.append({"item": item, "feature": feature.half().numpy()})
+        return rows, rejected
+
+
+def open_worker(
+    folder: str,
+    reader: Mapping[str, Any],
+    make_extractor: Callable[[], FeatureExtractor],
     batch_size: int,
     workers: int,
-    step: Callable[[int], None],
-) -> None:
-    rows, rejected = _encode(source, items, teacher, batch_size, workers, step)
-    plan = digest_of(json.loads((folder / PLAN).read_text()))
-    files = [folder / f"rejected-{index:05d}.jsonl", folder / f"features-{index:05d}.parquet"]
-    with atomic_files(*files, owner=f"{socket.gethostname()}-{os.getpid()}") as (rejected_path, path):
-        table = _table(rows, plan)
-        pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)
-        rejected_path.write_text(json_lines(rejected))
+) -> ShardMaker:
+    """A `ShardMaker` in another process, with a feature extractor of its own.
 
-
-def _encode(
-    source: Source,
-    items: Sequence[Item],
-    teacher: Teacher,
-    batch_size: int,
-    workers: int,
-    step: Callable[[int], None],
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Rows of one shard, and what was rejected. Batches are those of the shard, so a rerun makes the same
-    ones."""
-
-    def prepare(item: Item) -> Any:
-        return teacher.prepare(source.open(item), item.kind)
-
-    rows: list[dict[str, Any]] = []
-    rejected: list[dict[str, str]] = []
-    for batch in decoded_batches(prepare, items, batch_size, workers, step, rejected):
-        features = teacher.encode([prepared for _, prepared in batch])
-        for (item, _), feature in zip(batch, features, strict=True):
-            if not bool(torch.isfinite(feature).all()) or float(feature.norm()) < 0.5:
-                rejected.append({"key": item.key, "reason": "its feature is not finite, or zero"})
-            else:
-                rows.append({"item": item, "feature": feature.half().numpy()})
-    return rows, rejected
+    Args:
+        folder: of the run.
+        reader: of the source, see `Source.reader`.
+        make_extractor: makes the feature extractor.
+        batch_size: items that it takes at once.
+        workers: threads that decode ahead of it.
+    """
+    return ShardMaker(Path(folder), Source([], open_reader(reader)), make_extractor(), batch_size, workers)
 
 
 def _table(rows: list[dict[str, Any]], plan: str) -> pa.Table:
@@ -252,6 +265,11 @@ class FeatureShards:
         """Write the kept rows of `shards` (default all) as one plain file of float16.
 
         Parquet decodes float16 lists at some 100 MB/s; twenty iterations should not pay that twenty times.
+
+        Args:
+            path: of the file to write.
+            dropped: sorted numbers of rows to leave out, counted over all shards.
+            shards: which; None is all.
         """
         count = 0
         with open(path, "wb") as file:

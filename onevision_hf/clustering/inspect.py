@@ -3,7 +3,7 @@
     onevision cluster inspect pictures/ out/inspect --features out/features --labels out/labels --centers
     out/kmeans
 
-Writes `index.html`, which shows the pictures beside it: `sizes.png` (how many items clusters have),
+Writes `index.html`, which shows the pictures next to it: `sizes.png` (how many items clusters have),
 `clusters.png` (chosen clusters, their nearest and farthest items), `pairs.png` (the most similar pairs of
 centers: one thing split in two?) and `duplicates.png` (what dedup dropped, and for what); and `report.json`
     with the numbers.
@@ -73,7 +73,12 @@ def inspect(
     """Draw the report under `out`.
 
     Args:
-        source, features, labels, centers, dedup: of one run.
+        source: the media that were clustered.
+        out: the folder of the report.
+        features: a finished features folder.
+        labels: a finished assign folder.
+        centers: a finished k-means folder, or a `centers.safetensors`.
+        dedup: a finished dedup of the same features.
         clusters: which to show; four each of the largest, the middle and the smallest if left out.
         samples: tiles a cluster (a third as many for videos, whose tiles show three frames).
         pairs: how many pairs of centers, and of duplicates.

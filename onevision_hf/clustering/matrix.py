@@ -16,6 +16,12 @@ class RowFile:
     """`rows` rows of `dim` float16 values in one plain file (C order, no header), from `first` on.
 
     Blocks are read with ordinary reads, not mapped, so the memory of a pass is that of one block.
+
+    Args:
+        path: of the file.
+        rows: how many.
+        dim: values of a row.
+        first: number of the first row in the file.
     """
 
     def __init__(self, path: str | Path, rows: int, dim: int, first: int = 0):
@@ -66,7 +72,13 @@ def blocks(rows: Rows, size: int = BLOCK_ROWS) -> Iterator[tuple[int, torch.Tens
 
 
 def span(rows: Rows, start: int, stop: int) -> torch.Tensor:
-    """Rows start..min(stop, len)-1, float32."""
+    """Rows start..min(stop, len)-1, float32.
+
+    Args:
+        rows: (M, dim).
+        start: the first row.
+        stop: the row after the last; the end where there are fewer.
+    """
     stop = min(stop, len(rows))
     return rows.read(start, stop) if isinstance(rows, RowFile) else rows[start:stop].float()
 
@@ -81,8 +93,11 @@ def group_rows(
     """Write the rows again, sorted by group, so that each group is one contiguous part of a file.
 
     Args:
-        rows: this process's M rows. group_of: (M, G) int64, the G groups of each; a row is written into each.
+        rows: this process's M rows.
+        group_of: (M, G) int64, the G groups of each; a row is written into each.
+        groups: how many there are.
         path: of the one file that all processes write into.
+        processes: that write the file together; those of `torchrun` if left out.
 
     Returns:
         The file of all processes' rows; (groups + 1,) int64 where each group begins; (M, G) int64, the place
@@ -94,7 +109,7 @@ def group_rows(
     counts[processes.rank] = torch.bincount(group_of.flatten(), minlength=groups)
     processes.sum_(counts)
     begins = torch.cat([torch.zeros(1, dtype=torch.int64), counts.sum(0).cumsum(0)])
-    # Where this process's share of each group begins in the file, and in its own sorted order.
+    # Where this process's rows of each group begin in the file, and in its own sorted order.
     own_begins = begins[:-1] + counts[: processes.rank].sum(0)
     sorted_begins = counts[processes.rank].cumsum(0) - counts[processes.rank]
     flat = group_of.flatten()

@@ -59,7 +59,13 @@ class Row:
 
 
 def sheet(heading: str, explanation: str, rows: Sequence[Row]) -> Image.Image:
-    """Rows of tiles under one another."""
+    """Rows of tiles under one another.
+
+    Args:
+        heading: the sheet's title.
+        explanation: a line below it.
+        rows: from top to bottom.
+    """
     caption, group_gap, head = 46, 34, 96
     # Groups of one place begin at one column in every row.
     columns = [MARGIN]

@@ -23,7 +23,7 @@ class Purity:
     Attributes:
         items: clustered items that have a label of the family.
         answers: different labels among them.
-        purity: share of items whose label is the commonest of their cluster.
+        purity: fraction of items whose label is the commonest of their cluster.
         chance: the same after the labels were shuffled among the items, mean of five shuffles: what many
             small clusters reach by themselves.
     """
@@ -59,14 +59,16 @@ def cluster_purity(source: str | Path, labels: str | Path) -> dict[str, Purity]:
         raise ValueError(f"none of the {len(cluster_of)} labelled items is in a {MANIFEST} below {source}")
     report = {}
     for family in next(iter(truth.values())):
-        asked = [key for key in known if truth[key].get(family) is not None]
-        if not asked:
+        known_here = [key for key in known if truth[key].get(family) is not None]
+        if not known_here:
             continue
-        clusters = np.array([cluster_of[key] for key in asked])
-        answers = np.unique([truth[key][family] for key in asked], return_inverse=True)[1]
+        clusters = np.array([cluster_of[key] for key in known_here])
+        answers = np.unique([truth[key][family] for key in known_here], return_inverse=True)[1]
         shuffles = [np.random.default_rng(seed).permutation(answers) for seed in range(5)]
         by_chance = float(np.mean([_purity(clusters, shuffled) for shuffled in shuffles]))
-        report[family] = Purity(len(asked), int(answers.max()) + 1, _purity(clusters, answers), by_chance)
+        report[family] = Purity(
+            len(known_here), int(answers.max()) + 1, _purity(clusters, answers), by_chance
+        )
     return report
 
 

@@ -44,7 +44,8 @@ def nearest(rows: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, to
     """The most similar center of each row.
 
     Args:
-        rows: (n, D) float32. centers: (K, D) float32.
+        rows: (n, D) float32.
+        centers: (K, D) float32.
 
     Returns:
         (n,) similarity and (n,) int64 index; the lower index where two are equal.
@@ -70,7 +71,12 @@ def random_start(
     """(clusters, D) unit rows drawn without replacement; the same for any number of processes.
 
     Args:
-        rows: this process's rows, which are rows first..first+len(rows)-1 of `total` over all processes.
+        rows: this process's rows, (n, D).
+        clusters: how many rows to draw.
+        seed: of what is drawn by chance.
+        processes: that hold the rows together; those of `torchrun` if left out.
+        first: number of this process's first row over all processes.
+        total: rows of all processes; below zero: there is this one alone.
 
     Raises:
         ValueError: fewer rows than clusters.
@@ -102,6 +108,10 @@ def lloyd(
 
     Args:
         rows: this process's rows (n, D), of any length but zero; they are normalised block by block.
+        state: where to begin.
+        iterations: how many in all, those of `state` included.
+        processes: that hold the rows together; those of `torchrun` if left out.
+        device: where it is computed, `cpu`, `cuda`, ...
         after: called with the state after each iteration (to report it, or to save it).
 
     Returns:

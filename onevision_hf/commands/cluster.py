@@ -233,10 +233,10 @@ def _device(args: argparse.Namespace) -> str:
 
 def _make_teacher(args: argparse.Namespace) -> Callable[[], Any]:
     """What makes the feature extractor, here or in another process."""
-    from ..clustering.extractors import make_teacher
+    from ..clustering.extractors import make_extractor
 
     return functools.partial(
-        make_teacher,
+        make_extractor,
         model_folder(args.teacher),
         num_frames=args.num_frames,
         pool=args.pool,
@@ -263,7 +263,7 @@ def _extract(args: argparse.Namespace, source: Any, kind: Any, out: Path) -> dic
         engine=getattr(args, "engine", "local"),
         actors=getattr(args, "actors", 1),
         address=getattr(args, "ray_address", None),
-        make_teacher=make,
+        make_extractor=make,
     )
 
 

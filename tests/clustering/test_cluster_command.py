@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 from onevision_hf import tiny
 from onevision_hf.cli import main
 from onevision_hf.clustering.assign import CenterFile
-from onevision_hf.clustering.extractors import make_teacher
+from onevision_hf.clustering.extractors import make_extractor
 from onevision_hf.clustering.features import FeatureShards
 from onevision_hf.clustering.inspect import closest_pairs
 from onevision_hf.clustering.pictures import size_histogram
@@ -162,7 +162,7 @@ def test_a_mixed_folder_needs_a_kind_and_assign_needs_one_kind_of_labels(media, 
 
 def test_without_a_teacher_clips_go_through_the_encoder_in_the_package(media, tmp_path):
     assert main(["cluster", "features", str(media), str(tmp_path / "f"), "--kind", "video"]) == 0
-    extractor = make_teacher(str(tiny()))
+    extractor = make_extractor(str(tiny()))
     source = open_source(media)
     first = next(item for item in source.items if item.kind == "video" and "cut" not in item.key)
     expected = extractor.encode([extractor.prepare(source.open(first), "video")])[0]

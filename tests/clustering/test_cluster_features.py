@@ -1,5 +1,4 @@
-"""Features are those of the teacher, item by item; what is broken is named and nobody else's data stands for
-it."""
+"""Features are those of the extractor, item by item; what is broken is named, and nothing stands for it."""
 
 import json
 
@@ -11,7 +10,7 @@ from drawn import MOVES, as_bytes, clip, draw_pictures, picture
 from torch.nn.functional import normalize
 
 from onevision_hf.clustering.descriptors import describe_video
-from onevision_hf.clustering.extractors import make_teacher
+from onevision_hf.clustering.extractors import make_extractor
 from onevision_hf.clustering.features import FeatureShards, extract_features
 from onevision_hf.data.items import MediaError
 from onevision_hf.data.media import open_picture, picture_size, segment_centers
@@ -56,7 +55,9 @@ def test_a_feature_is_what_the_model_gives_for_that_picture(tmp_path, clip_model
     from transformers import AutoImageProcessor, AutoModel
 
     source = open_source(draw_pictures(tmp_path / "media", each=2))
-    extract_features(source, tmp_path / "out", make_teacher(clip_model), "image", batch_size=5, shard_items=6)
+    extract_features(
+        source, tmp_path / "out", make_extractor(clip_model), "image", batch_size=5, shard_items=6
+    )
     shards = FeatureShards(tmp_path / "out")
     assert shards.rows == [6, 6, 4] and shards.dim == 24
     model, processor = (
@@ -75,21 +76,21 @@ def test_a_feature_is_what_the_model_gives_for_that_picture(tmp_path, clip_model
 
 
 def test_a_model_without_image_features_gives_its_pooled_output(tmp_path, dino_model):
-    teacher = make_teacher(dino_model)
-    feature = teacher.encode([teacher.prepare(as_bytes(picture("red", "disc", 0)), "image")])
+    extractor = make_extractor(dino_model)
+    feature = extractor.encode([extractor.prepare(as_bytes(picture("red", "disc", 0)), "image")])
     assert feature.shape == (1, 32)
     torch.testing.assert_close(feature.norm(dim=1), torch.ones(1))
 
 
 def test_a_videos_feature_is_its_frames_features_in_a_row_as_published(clip_model):
     content = clip("red", "right", 0, frames=20)
-    teacher, pictures = make_teacher(clip_model, keep_dims=10), make_teacher(clip_model)
-    feature = teacher.encode([teacher.prepare(content, "video")])[0]
+    extractor, pictures = make_extractor(clip_model, keep_dims=10), make_extractor(clip_model)
+    feature = extractor.encode([extractor.prepare(content, "video")])[0]
     assert feature.shape == (80,)
     frames = pictures.prepare(content, "video")
     single = normalize(pictures.encode(list(frames[:, None]))[:, :10], dim=1)
     torch.testing.assert_close(feature.view(8, 10), single / 8**0.5, atol=1e-5, rtol=1e-4)
-    mean = make_teacher(clip_model, pool="mean")
+    mean = make_extractor(clip_model, pool="mean")
     assert mean.encode([mean.prepare(content, "video")]).shape == (1, 24)
 
 
@@ -103,12 +104,12 @@ def test_other_weights_under_the_same_name_are_another_plan(tmp_path, clip_model
 
     copy = tmp_path / "model"
     shutil.copytree(clip_model, copy)
-    before = make_teacher(str(copy)).identity
+    before = make_extractor(str(copy)).identity
     weights = next(copy.glob("*.safetensors"))
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert make_teacher(str(copy)).identity != before
+    assert make_extractor(str(copy)).identity != before
 
 
 def test_broken_media_are_rejected_with_a_reason_and_the_rest_goes_on(tmp_path):
@@ -118,15 +119,15 @@ def test_broken_media_are_rejected_with_a_reason_and_the_rest_goes_on(tmp_path):
     (media / "empty.png").write_bytes(b"")
     (media / "text.png").write_text("no picture at all")
     source = open_source(media)
-    summary = extract_features(source, tmp_path / "out", make_teacher("descriptors"), "image", batch_size=3)
+    summary = extract_features(source, tmp_path / "out", make_extractor("descriptors"), "image", batch_size=3)
     assert (summary["items"], summary["rejected"]) == (8, 3)
     rejected = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
     assert [r["key"] for r in rejected] == ["cut.jpg", "empty.png", "text.png"]
     assert all(len(r["reason"]) > 10 for r in rejected)
-    teacher = make_teacher("descriptors")
+    extractor = make_extractor("descriptors")
     shards = FeatureShards(tmp_path / "out")
     for key, row in zip(shards.table(0)["key"].to_pylist(), shards.matrix(0), strict=True):
-        expected = teacher.encode([teacher.prepare(str(media / key), "image")])[0].half().numpy()
+        expected = extractor.encode([extractor.prepare(str(media / key), "image")])[0].half().numpy()
         assert np.array_equal(row, expected)
 
 
@@ -135,30 +136,30 @@ def test_a_folder_of_nothing_but_broken_media_is_an_error(tmp_path):
     (tmp_path / "media" / "a.png").write_text("nothing")
     with pytest.raises(ValueError, match=r"none of the 1 items .* a\.png: not a readable picture"):
         extract_features(
-            open_source(tmp_path / "media"), tmp_path / "out", make_teacher("descriptors"), "image"
+            open_source(tmp_path / "media"), tmp_path / "out", make_extractor("descriptors"), "image"
         )
 
 
 def test_changed_files_are_never_taken_for_finished_work(tmp_path):
     media = draw_pictures(tmp_path / "media", each=1)
-    teacher = make_teacher("descriptors")
-    extract_features(open_source(media), tmp_path / "out", teacher, "image")
+    extractor = make_extractor("descriptors")
+    extract_features(open_source(media), tmp_path / "out", extractor, "image")
     before = pq.read_table(tmp_path / "out" / "features-00000.parquet")
     picture("green", "stripes", 9).save(media / "red-disc" / "00.png")
     with pytest.raises(ValueError, match="sources have changed"):
-        extract_features(open_source(media), tmp_path / "out", teacher, "image")
-    extract_features(open_source(media), tmp_path / "out", teacher, "image", redo=True)
+        extract_features(open_source(media), tmp_path / "out", extractor, "image")
+    extract_features(open_source(media), tmp_path / "out", extractor, "image", redo=True)
     after = pq.read_table(tmp_path / "out" / "features-00000.parquet")
     same = [a == b for a, b in zip(before["feature"].to_pylist(), after["feature"].to_pylist(), strict=True)]
     assert same.count(False) == 1
 
 
 def test_the_batch_size_is_no_other_plan_but_the_shard_size_is(tmp_path):
-    source, teacher = open_source(draw_pictures(tmp_path / "media", each=1)), make_teacher("descriptors")
-    extract_features(source, tmp_path / "out", teacher, "image", batch_size=2)
-    extract_features(source, tmp_path / "out", teacher, "image", batch_size=3)
+    source, extractor = open_source(draw_pictures(tmp_path / "media", each=1)), make_extractor("descriptors")
+    extract_features(source, tmp_path / "out", extractor, "image", batch_size=2)
+    extract_features(source, tmp_path / "out", extractor, "image", batch_size=3)
     with pytest.raises(ValueError, match="shard_items was 4096, now 3"):
-        extract_features(source, tmp_path / "out", teacher, "image", shard_items=3)
+        extract_features(source, tmp_path / "out", extractor, "image", shard_items=3)
 
 
 def test_pictures_are_read_as_they_are_displayed(tmp_path):
@@ -202,8 +203,8 @@ def test_object_tells_the_colour_of_what_moves_and_is_blind_to_where_it_goes():
 
 def test_descriptors_say_what_they_cannot_describe(tmp_path):
     with pytest.raises(MediaError, match="a picture has no motion"):
-        make_teacher("descriptors:motion").prepare(as_bytes(picture("red", "disc", 0)), "image")
+        make_extractor("descriptors:motion").prepare(as_bytes(picture("red", "disc", 0)), "image")
     with pytest.raises(ValueError, match="unknown descriptors"):
-        make_teacher("descriptors:smell")
+        make_extractor("descriptors:smell")
     with pytest.raises(ValueError, match="--keep-dims"):
-        make_teacher("descriptors", keep_dims=4)
+        make_extractor("descriptors", keep_dims=4)

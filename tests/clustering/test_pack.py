@@ -11,7 +11,7 @@ import pytest
 from drawn import as_bytes, clip, draw_clips, draw_pictures, picture
 
 from onevision_hf.clustering.assign import LabelShards, assign_labels, assign_tags
-from onevision_hf.clustering.extractors import make_teacher
+from onevision_hf.clustering.extractors import make_extractor
 from onevision_hf.clustering.features import extract_features
 from onevision_hf.clustering.kmeans import find_centers
 from onevision_hf.clustering.pack import pack
@@ -28,7 +28,7 @@ SELECTION = {"num_frames": 8, "size": 64, "patch_size": 8, "num_patches": 128}
 def labelled(media, kind, out, **source_options):
     source = open_source(media, **source_options)
     extract_features(
-        source, out / "features", make_teacher("descriptors", num_frames=8), kind, shard_items=13
+        source, out / "features", make_extractor("descriptors", num_frames=8), kind, shard_items=13
     )
     find_centers(out / "features", out / "kmeans", 6, iterations=4)
     assign_labels(out / "features", out / "labels", out / "kmeans", labels=3)

@@ -19,7 +19,7 @@ COLOURS = ("red", "green", "blue", "yellow")
 
 
 class Told:
-    """A teacher that is told the colour: clusters of it are pure in that, and in nothing else."""
+    """An extractor that is told the colour: clusters of it are pure in that, and in nothing else."""
 
     def __init__(self, media):
         rows = read_manifest(media / "drawn").select(["path", "labels"]).to_pylist()

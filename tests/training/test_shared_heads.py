@@ -9,7 +9,7 @@ import torch
 import training_workers as workers
 
 from onevision_hf.clustering.assign import assign_labels
-from onevision_hf.clustering.extractors import make_teacher
+from onevision_hf.clustering.extractors import make_extractor
 from onevision_hf.clustering.features import extract_features
 from onevision_hf.clustering.kmeans import find_centers
 from onevision_hf.clustering.pack import pack
@@ -46,7 +46,7 @@ def packs(tmp_path_factory):
     source = open_source(folder / "media")
     for head in ("object", "motion"):
         out = folder / head
-        extract_features(source, out / "features", make_teacher(f"descriptors:{head}"), "video")
+        extract_features(source, out / "features", make_extractor(f"descriptors:{head}"), "video")
         find_centers(out / "features", out / "kmeans", 3)
         assign_labels(out / "features", out / "labels", out / "kmeans", labels=1)
         pack(source, out / "labels", out / "shards", head)

@@ -12,7 +12,7 @@ import torch
 import training_workers as workers
 
 from onevision_hf.clustering.assign import assign_labels, assign_tags
-from onevision_hf.clustering.extractors import make_teacher
+from onevision_hf.clustering.extractors import make_extractor
 from onevision_hf.clustering.features import extract_features
 from onevision_hf.clustering.kmeans import find_centers
 from onevision_hf.clustering.pack import pack
@@ -46,7 +46,7 @@ def packs(tmp_path_factory):
     clips = open_source(out / "clips")
     for kind, source in (("image", pictures), ("video", clips)):
         made = out / kind
-        extract_features(source, made / "features", make_teacher("descriptors", num_frames=8), kind)
+        extract_features(source, made / "features", make_extractor("descriptors", num_frames=8), kind)
         find_centers(made / "features", made / "kmeans", 5, iterations=2)
         assign_labels(made / "features", made / "labels", made / "kmeans", labels=3)
     assign_tags(out / "image" / "features", out / "tags")

@@ -24,14 +24,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ...clustering.extractors import Teacher, make_teacher
+from ...clustering.extractors import FeatureExtractor, make_extractor
 from ...clustering.features import FeatureShards, extract_features
 from ...clustering.pictures import Row as SheetRow
 from ...clustering.pictures import sheet, tile
 from ...data.items import Item, Kind, Source
 from ...data.labelled import Row
 from ...data.media import open_picture
-from ...jobs.run_folder import digest_of
+from ...jobs.run_folder import OtherPlanError, digest_of
 from ...modeling.grid_pooling import GRID, POOLINGS
 from ...training.config import ConfigError
 from ...training.loader import collate
@@ -178,14 +178,14 @@ def _teacher(
     processor: Mapping[str, Any],
     size: int | None,
     device: str,
-) -> Teacher:
+) -> FeatureExtractor:
     if model == _DESCRIPTORS or model.startswith(f"{_DESCRIPTORS}:"):
         unused = {"kind": kind, "pooling": pooling, "size": size, **processor}
         unused.pop("num_frames", None)
         given = [name for name, value in unused.items() if value is not None]
         if given:
             raise ConfigError(f"{', '.join(given)} is for an encoder; {model} takes num_frames only")
-        return make_teacher(model, num_frames=processor.get("num_frames"))
+        return make_extractor(model, num_frames=processor.get("num_frames"))
     if pooling not in (None, *POOLINGS):
         raise ConfigError(f"unknown pooling {pooling!r}: choose {', '.join(POOLINGS)}")
     encoder = load_encoder(model, device)
@@ -207,12 +207,12 @@ def _accuracies(matrix: Tensor, labels: np.ndarray, folds: np.ndarray) -> dict[s
     }
 
 
-def _default_cache(source: Source, teacher: Teacher) -> Path:
+def _default_cache(source: Source, teacher: FeatureExtractor) -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "onevision_hf" / "knn" / digest_of([source.digest, teacher.identity])[:24]
 
 
-def _features(source: Source, teacher: Teacher, cache: str | Path) -> Features:
+def _features(source: Source, teacher: FeatureExtractor, cache: str | Path) -> Features:
     """Encode what is not encoded yet, pictures and clips apart, and read all of it."""
     by_key = {item.key: item for item in source.items}
     matrices, items, rejected = [], [], []
@@ -220,11 +220,11 @@ def _features(source: Source, teacher: Teacher, cache: str | Path) -> Features:
         run = Path(cache) / kind
         try:
             extract_features(source, run, teacher, kind, batch_size=8, workers=2)
-        except ValueError as error:
-            if "made from something else" not in str(error):
-                raise
-            difference = str(error).partition(". Choose")[0]
-            raise ConfigError(f"the cache {difference}. Name another --cache, or delete this one") from error
+        except OtherPlanError as error:
+            raise ConfigError(
+                f"the cache {run} was made from something else: {error.difference}. Name another --cache, or "
+                "delete this one"
+            ) from error
         shards = FeatureShards(run)
         for shard in range(len(shards)):
             items += [by_key[key] for key in shards.table(shard, ["key"])["key"].to_pylist()]

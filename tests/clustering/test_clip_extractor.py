@@ -1,4 +1,4 @@
-"""An encoder of this package as a teacher: it sees a clip as a whole, through its own processor."""
+"""An encoder of this package as an extractor: it sees a clip as a whole, through its own processor."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from drawn import as_bytes, clip, picture
 from torch.nn.functional import normalize
 
 from onevision_hf import OneVisionConfig, OneVisionModel, OneVisionVideoProcessor
-from onevision_hf.clustering.extractors import EncoderTeacher, ModelTeacher, make_teacher
+from onevision_hf.clustering.extractors import ClipExtractor, FrameExtractor, make_extractor
 from onevision_hf.data.patch_cache import PatchCache
 from onevision_hf.modeling.grid_pooling import grid_means
 
@@ -36,9 +36,9 @@ def outputs(encoder, content):
 
 @pytest.mark.parametrize("pool", ["pooler", "tokens", "grid"])
 def test_a_feature_is_read_off_what_the_encoder_makes_of_the_whole_clip(encoder, clips, pool):
-    teacher = make_teacher(encoder, pool=pool)
+    extractor = make_extractor(encoder, pool=pool)
     # Clips of unequal lengths in one batch: the padding changes nothing.
-    found = teacher.encode([teacher.prepare(content, "video") for content in clips])
+    found = extractor.encode([extractor.prepare(content, "video") for content in clips])
     for content, feature in zip(clips, found, strict=True):
         inputs, output = outputs(encoder, content)
         expected = {
@@ -50,9 +50,9 @@ def test_a_feature_is_read_off_what_the_encoder_makes_of_the_whole_clip(encoder,
 
 
 def test_the_default_is_the_pooled_output_and_a_picture_is_one_frame(encoder):
-    teacher = make_teacher(encoder)
-    assert isinstance(teacher, EncoderTeacher) and teacher.identity["pool"] == "pooler"
-    feature = teacher.encode([teacher.prepare(as_bytes(picture("red", "disc", 0)), "image")])
+    extractor = make_extractor(encoder)
+    assert isinstance(extractor, ClipExtractor) and extractor.identity["pool"] == "pooler"
+    feature = extractor.encode([extractor.prepare(as_bytes(picture("red", "disc", 0)), "image")])
     assert feature.shape == (1, 64)
     torch.testing.assert_close(feature.norm(dim=1), torch.ones(1))
 
@@ -63,18 +63,18 @@ def test_frame_by_frame_still_works_for_an_encoder_of_this_package(tmp_path):
 
     OneVisionModel(OneVisionConfig.tiny(**SIZES)).save_pretrained(tmp_path)
     OneVisionImageProcessor(size={"height": 64, "width": 64}, patch_size=16).save_pretrained(tmp_path)
-    assert isinstance(make_teacher(str(tmp_path)), ModelTeacher)
+    assert isinstance(make_extractor(str(tmp_path)), FrameExtractor)
     with pytest.raises(ValueError, match="--pool grid is for an encoder of this package"):
-        make_teacher(str(tmp_path), pool="grid")
+        make_extractor(str(tmp_path), pool="grid")
 
 
 def test_arguments_that_do_not_fit_are_named(encoder):
     with pytest.raises(ValueError, match=r"unknown pool 'median'.*grid"):
-        make_teacher(encoder, pool="median")
+        make_extractor(encoder, pool="median")
     with pytest.raises(ValueError, match="--keep-dims is for the frames of an image encoder"):
-        make_teacher(encoder, keep_dims=8)
+        make_extractor(encoder, keep_dims=8)
     with pytest.raises(ValueError, match="descriptors are whole"):
-        make_teacher("descriptors", pool="mean")
+        make_extractor("descriptors", pool="mean")
 
 
 def test_a_grid_cell_is_the_mean_of_its_patches_and_padding_is_in_none():
@@ -108,6 +108,6 @@ def test_cached_patches_are_those_of_the_processor_to_the_bit(encoder, clips, tm
 
 
 def test_a_teacher_with_a_cache_gives_the_same_features(encoder, clips, tmp_path):
-    plain, cached = make_teacher(encoder), make_teacher(encoder, cache=str(tmp_path / "cache"))
+    plain, cached = make_extractor(encoder), make_extractor(encoder, cache=str(tmp_path / "cache"))
     features = [t.encode([t.prepare(c, "video") for c in clips]) for t in (plain, cached, cached)]
     assert torch.equal(features[0], features[1]) and torch.equal(features[0], features[2])
