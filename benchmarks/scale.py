@@ -83,7 +83,8 @@ def training(source: Path, out: Path, steps: int) -> dict[str, float]:
     """A tiny encoder on one process with one loading worker: samples a second, and the share of waiting."""
     config = from_dict(
         {
-            "out": str(out), "steps": steps, "workers": 1, "trackers": [], "device": "cpu", "log_every": 1,
+            "out": str(out), "max_steps": steps, "dataloader_num_workers": 1, "report_to": [],
+            "device": "cpu", "logging_steps": 1,
             "model": {"size": "tiny"}, "cluster": {"heads": {"video": HEAD | {"source": str(source)}}},
         }
     )  # fmt: skip

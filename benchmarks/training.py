@@ -23,14 +23,16 @@ from onevision_hf import bundled_clip
 from onevision_hf.data.labelled import Row
 from onevision_hf.objectives import draw_together
 from onevision_hf.training import checkpoint
-from onevision_hf.training.config import HeadConfig, from_dict
-from onevision_hf.training.dry_run.dummy_data import RandomRows, as_drawn
-from onevision_hf.training.loader import MicroBatches, Share, Stream, open_loader
+from onevision_hf.training.config import from_dict
+from onevision_hf.training.dry_run.dummy_data import DummyExamples, as_drawn
+from onevision_hf.training.loader import MicroBatches, open_loader
 from onevision_hf.training.loop import Trainer
+from onevision_hf.training.mixture import MixtureComponent, RankSlice
 from onevision_hf.training.optimisation import Optimizers
-from onevision_hf.training.report import Report, read_lines
-from onevision_hf.training.sampler import Order
-from onevision_hf.training.transforms import VideoView
+from onevision_hf.training.report import RunReport, read_lines
+from onevision_hf.training.sampler import Sampler
+from onevision_hf.training.tasks.cluster_config import HeadConfig
+from onevision_hf.training.transforms import VideoTransform
 
 SIZES = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6}
 REPEATS = 30
@@ -57,28 +59,29 @@ def make_config(out: Path, **optim: object) -> object:
     }
     return from_dict(
         {
-            "out": str(out), "steps": 10_000, "workers": 0, "trackers": [], "device": "cpu", "log_every": 10,
+            "out": str(out), "max_steps": 10_000, "dataloader_num_workers": 0, "report_to": [],
+            "device": "cpu", "logging_steps": 10,
             "model": {"size": "tiny", "overrides": {**SIZES, "image_size": 112}},
-            "cluster": {"heads": heads}, "optim": {"lr": 1e-4, **optim},
+            "cluster": {"heads": heads}, "optim": {"learning_rate": 1e-4, **optim},
         }
     )  # fmt: skip
 
 
 class Kept:
-    """Random rows that are made once, so that a loop is timed and not a generator of random numbers."""
+    """Dummy examples that are made once, so that a loop is timed and not a generator of random numbers."""
 
-    def __init__(self, rows: RandomRows):
-        self.classes = rows.classes
-        self._rows = [as_drawn(rows[index], None, 0) for index in range(16)]
+    def __init__(self, examples: DummyExamples):
+        self.classes = examples.classes
+        self._samples = [as_drawn(examples[index], None, 0) for index in range(16)]
 
     def __len__(self) -> int:
         return 16
 
-    def __getitem__(self, index: int) -> "KeptRow":
-        return KeptRow(str(index), self._rows[index])
+    def __getitem__(self, index: int) -> "KeptExample":
+        return KeptExample(str(index), self._samples[index])
 
 
-class KeptRow:
+class KeptExample:
     def __init__(self, key: str, sample: dict):
         self.key, self._sample = key, sample
 
@@ -88,10 +91,11 @@ class KeptRow:
 
 def make_trainer(out: Path, **optim: object) -> Trainer:
     config = make_config(out, **optim)
-    rows = {name: RandomRows(head, head.classes, 14, rows=16) for name, head in config.cluster.heads.items()}
-    trainer = Trainer(config, rows)
-    for stream in trainer.task.streams:
-        stream.rows = Kept(rows[stream.name])
+    heads = config.cluster.heads
+    dummies = {name: DummyExamples(head, head.classes, 14, count=16) for name, head in heads.items()}
+    trainer = Trainer(config, {name: examples.transformed() for name, examples in dummies.items()})
+    for component in trainer.task.mixture:
+        component.dataset = Kept(dummies[component.name])
     return trainer
 
 
@@ -100,9 +104,9 @@ def loop_overhead(folder: Path) -> dict[str, Spread]:
     already.
     """
     ours, bare = make_trainer(folder / "ours"), make_trainer(folder / "bare")
-    report = Report(ours.config, ours.accelerator, ours.total, ours.samples_per_step)
-    batch = MicroBatches(bare.task.streams, Share(0))[0].inputs
-    plain = Optimizers(bare.task.model, bare.task.sharded, bare.optim, False)
+    report = RunReport(ours.config, ours.accelerator, ours.total, ours.samples_per_step)
+    batch = MicroBatches(bare.task.mixture, RankSlice(0))[0].inputs
+    plain = Optimizers(bare.task.model, bare.task.sharded, bare.optim)
     step = 0
 
     def bare_step() -> None:
@@ -159,20 +163,21 @@ class Clip:
 def decoding() -> dict[str, Spread]:
     """Samples a second of each video mode in one process, and through two workers."""
     found: dict[str, list[float]] = {}
-    streams = {}
+    components = {}
     for mode in ("codec", "uniform", "collage"):
         shares = {name: float(name == mode) for name in ("codec", "uniform", "collage")}
-        view = VideoView(HeadConfig(kind="video", num_frames=32, num_patches=1024, **shares), 14, 64)
-        streams[mode] = Stream("video", Clip(), view, 8, Order(64, 0, 0))
+        head = HeadConfig(kind="video", num_frames=32, num_patches=1024, **shares)
+        transform = VideoTransform(head, 14, 64)
+        components[mode] = MixtureComponent("video", Clip(), transform, 8, Sampler(64, 0, 0))
     for _ in range(5):
-        for mode, stream in streams.items():
+        for mode, component in components.items():
             began = time.perf_counter()
             for k in range(2):
-                MicroBatches([stream], Share(0))[k]
+                MicroBatches([component], RankSlice(0))[k]
             rate = 16 / (time.perf_counter() - began)
             found.setdefault(f"{mode} samples/s, alone", []).append(rate)
-    for mode, stream in streams.items():
-        batches = iter(open_loader([stream], Share(0), 0, 16, workers=2))
+    for mode, component in components.items():
+        batches = iter(open_loader([component], RankSlice(0), 0, 16, workers=2))
         for _ in range(6):  # what was decoded ahead while the workers started
             next(batches)
         for _ in range(5):
@@ -190,8 +195,9 @@ def waiting(folder: Path) -> dict[str, Spread]:
     }
     config = from_dict(
         {
-            "out": str(folder / "waiting"), "steps": 24, "workers": 2, "trackers": [], "device": "cpu",
-            "log_every": 2, "model": {"size": "tiny", "overrides": SIZES}, "cluster": {"heads": heads},
+            "out": str(folder / "waiting"), "max_steps": 24, "dataloader_num_workers": 2, "report_to": [],
+            "device": "cpu", "logging_steps": 2, "model": {"size": "tiny", "overrides": SIZES},
+            "cluster": {"heads": heads},
         }
     )  # fmt: skip
     Trainer(config, {"video": Clip()}).fit()
@@ -201,7 +207,7 @@ def waiting(folder: Path) -> dict[str, Spread]:
 
 def peak(checkpointing: bool, out: str, result: object) -> None:
     trainer = make_trainer(Path(out), gradient_checkpointing=checkpointing)
-    batch = MicroBatches(trainer.task.streams, Share(0))[0]
+    batch = MicroBatches(trainer.task.mixture, RankSlice(0))[0]
     before = high_water()
     for _ in range(2):
         trainer._accumulate(batch, 0, True)

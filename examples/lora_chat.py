@@ -47,8 +47,8 @@ def main(argv: list[str] | None = None) -> Path:
         "vl.lora_rank": args.rank,
         "vl.lora_alpha": 2 * args.rank,
         "vl.batch_size": args.batch_size,
-        "vl.connector_lr": 5,  # times the rate of the matrices: it starts from nothing
-        "steps": args.steps,
+        "vl.connector_lr_scale": 5,  # times the rate of the matrices: it starts from nothing
+        "max_steps": args.steps,
         "out": str(run),
         **({"device": args.device} if args.device else {}),
     }

@@ -34,9 +34,9 @@ def losses(steps: int = STEPS) -> dict[str, list[float]]:
             f"out={folder}/run",
             f"cluster.heads.object.cache={folder}/cache",
             "device=cpu",
-            "workers=0",
+            "dataloader_num_workers=0",
         ]
-        given += ["optim.precision=float32", "cluster.heads.object.batch_size=16", "log_every=5"]
+        given += ["optim.precision=float32", "cluster.heads.object.batch_size=16", "logging_steps=5"]
         trainer = Trainer(load_config("onevision_tiny", given), max_steps=steps)
         trainer.fit()
         lines = read_lines(trainer.out / "log.jsonl")

@@ -113,7 +113,7 @@ def train(
         "onevision_tiny",
         "device=cpu",
         f"out={run}",
-        f"steps={steps}",
+        f"max_steps={steps}",
         *given,
     )
     save_processors(run / "model")

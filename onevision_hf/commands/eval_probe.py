@@ -35,7 +35,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="after training, change the patches of the test clips; may be given several times",
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="fields of the config, for instance optim.lr=5e-5"
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="fields of the config, for instance optim.learning_rate=5e-5",
     )
     parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
 

@@ -17,7 +17,7 @@
 `summary.json` says how many rows each shard has, the head, and the number of classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,3 +127,10 @@ class PackedShards(TarShards):
     def table(self, shard: int) -> pa.Table:
         """Every column of a shard but the media and selections: labels and sizes without reading pictures."""
         return self.index(shard).select(list(_COLUMNS))
+
+    def labels_by_key(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Key and labels (M,) int64 of every row, without reading media."""
+        for shard in range(len(self.shard_rows)):
+            table = self.table(shard)
+            for key, labels in zip(table["key"].to_pylist(), table["labels"].to_pylist(), strict=True):
+                yield key, np.asarray(labels, np.int64)

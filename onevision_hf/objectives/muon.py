@@ -33,12 +33,26 @@ def orthogonal(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-class MuonAdamW(torch.optim.AdamW):
+class AdamW(torch.optim.AdamW):
+    """torch's, whose state can be made before the first step, as a checkpoint is read into it."""
+
+    def empty_state(self, parameter: Tensor) -> dict[str, Tensor]:
+        """The state of a parameter before its first step."""
+        moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        return {"step": torch.tensor(0.0), **moments}
+
+
+class MuonAdamW(AdamW):
     """AdamW, but for the groups with `muon` true. Those keep one moment, `exp_avg`."""
 
     def __init__(self, groups: list[dict[str, Any]], **settings: Any):
         super().__init__([{"muon": False, **group} for group in groups], **settings)
         self.matrices = {id(p) for group in self.param_groups if group["muon"] for p in group["params"]}
+
+    def empty_state(self, parameter: Tensor) -> dict[str, Tensor]:
+        if id(parameter) in self.matrices:
+            return {"exp_avg": torch.zeros_like(parameter)}
+        return super().empty_state(parameter)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -64,8 +78,8 @@ class MuonAdamW(torch.optim.AdamW):
         for parameter in parameters:
             state, gradient = self.state[parameter], parameter.grad
             assert gradient is not None
-            if "exp_avg" not in state:
-                state["exp_avg"] = torch.zeros_like(parameter)
+            if not state:
+                state.update(self.empty_state(parameter))
             momenta.append(gradient.lerp(state["exp_avg"].lerp_(gradient, 1 - MOMENTUM), MOMENTUM))
         rows, columns = parameters[0].shape
         # The rate may be a tensor, which a recorded CUDA graph reads anew in each step.

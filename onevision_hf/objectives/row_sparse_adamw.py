@@ -47,6 +47,12 @@ class RowSparseAdamW(torch.optim.Optimizer):
         for state in self.state.values():
             state["row_steps"] = state["row_steps"].to(torch.int32)
 
+    def empty_state(self, parameter: Tensor) -> dict[str, Tensor]:
+        """The state of a parameter before its first step."""
+        moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        steps = torch.zeros(parameter.shape[0], dtype=torch.int32, device=parameter.device)
+        return {"row_steps": steps, **moments}
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update the rows that have a gradient. Raises ValueError for a dense gradient."""
@@ -69,9 +75,7 @@ class RowSparseAdamW(torch.optim.Optimizer):
     def _update(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-            state["row_steps"] = torch.zeros(parameter.shape[0], dtype=torch.int32, device=parameter.device)
+            state.update(self.empty_state(parameter))
         rows, values = grad.indices()[0], grad.values()
         beta1, beta2 = group["betas"]
 

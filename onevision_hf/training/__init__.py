@@ -2,9 +2,10 @@
 
     accelerate launch -m onevision_hf.training --config cluster_smoke cluster.heads.image.source=shards/image
 
-`config` is what a run is asked to do, `data` which rows of which source make a step, `views` what becomes
-of a row, `tasks` what is learned, `optimisation` how, `checkpoint` how a run survives, `loop` the steps
-themselves, `report` what a person sees. docs/training.md walks through it.
+`config` holds the fields of a run, `mixture`, `sampler` and `loader` say which examples make a step,
+`transforms` what becomes of one, `tasks` what is learned, `optimisation` how, `checkpoint` how a run
+survives, `loop` the steps themselves, `report` what a person sees, `dry_run` the plan. docs/training.md walks
+through it.
 """
 
 try:

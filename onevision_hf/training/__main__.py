@@ -15,11 +15,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--config", required=True, help="a name in onevision_hf/training/configs, or a YAML file"
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="fields of the config, for instance optim.lr=5e-5"
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="fields of the config, for instance optim.learning_rate=5e-5",
     )
-    told = parser.add_mutually_exclusive_group()
-    told.add_argument("--dry-run", action="store_true", help="print the plan, take two steps, keep nothing")
-    told.add_argument("--json", action="store_true", help="print the last figures as one line of JSON")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--dry-run", action="store_true", help="print the plan, take two steps, keep nothing")
+    output.add_argument("--json", action="store_true", help="print the last figures as one line of JSON")
     parser.add_argument(
         "--processes",
         type=int,

@@ -29,7 +29,6 @@ from torch.distributed.checkpoint import CheckpointException, FileSystemWriter
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
-from ..objectives.muon import MuonAdamW
 from .optimisation import Average, Optimizers
 from .stored_metadata import NAME as METADATA
 from .stored_metadata import ForeignMetadataError, Reader, read_metadata
@@ -83,7 +82,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
 
     Raises OSError, on every process, when it cannot be written; what was there stays.
     """
-    rank, size = _processes()
+    rank, _ = _processes()
     target, aside = folder / f"step-{step:08d}", folder / f".step-{step:08d}.partial"
 
     def begin() -> None:
@@ -236,30 +235,22 @@ def gather_tensors(
         tensors |= {f"average.{name}": p for name, p in average.weights.items()}
     for group in optimizers.model.param_groups:
         for parameter in group["params"]:
-            for key, value in moments(optimizers.model, parameter).items():
+            for key, value in state_of(optimizers.model, parameter).items():
                 tensors[f"optimizer.{optimizers.names[id(parameter)]}.{key}"] = value
     mesh = _mesh()
     for name, module in sharded.items():
         tensors[f"sharded.{name}.centers"] = _cut(module.centers.detach(), module.num_classes, mesh)
-        for key, value in moments(optimizers.sharded[name], module.centers).items():
+        for key, value in state_of(optimizers.sharded[name], module.centers).items():
             rows = value.ndim > 0
             tensors[f"sharded.{name}.{key}"] = _cut(value, module.num_classes, mesh) if rows else value
     return tensors
 
 
-def moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+def state_of(optimizer: Any, parameter: Tensor) -> dict[str, Tensor]:
     """The optimizer's state of a parameter, made where no step has made it yet."""
     state = optimizer.state[parameter]
     if not state:
-        if isinstance(optimizer, MuonAdamW) and id(parameter) in optimizer.matrices:
-            state["exp_avg"] = torch.zeros_like(parameter)
-            return state
-        if isinstance(optimizer, torch.optim.AdamW):
-            state["step"] = torch.tensor(0.0)
-        else:
-            state["row_steps"] = torch.zeros(parameter.shape[0], dtype=torch.int32, device=parameter.device)
-        state["exp_avg"] = torch.zeros_like(parameter)
-        state["exp_avg_sq"] = torch.zeros_like(parameter)
+        state.update(optimizer.empty_state(parameter))
     return state
 
 
@@ -329,35 +320,3 @@ def _sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-# What a run cannot change on its way without becoming another run.
-_FIXED = (
-    "task",
-    "seed",
-    "model",
-    "cluster.heads.*.batch_size",
-    "optim.accumulation",
-    "vl.(model|source|prompt|token_budget|batch_size|settings|lora_rank|lora_target)",
-    "unified.encoder",
-    "unified.pairs.batch_size",
-)
-
-
-def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The fixed fields that differ between two configs, as `key = old, now new`."""
-    old, new = _flat(saved), _flat(now)
-    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    fixed = [key for key in changed if any(_matches(key, pattern) for pattern in _FIXED)]
-    return [f"{key} = {old.get(key)!r}, now {new.get(key)!r}" for key in fixed]
-
-
-def _flat(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{at}{key}.") if isinstance(value, Mapping) else {f"{at}{key}": value}
-    return flat
-
-
-def _matches(key: str, pattern: str) -> bool:
-    return bool(re.fullmatch(pattern.replace(".", r"\.").replace("*", "[^.]+") + r"(\..*)?", key))

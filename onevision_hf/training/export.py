@@ -1,50 +1,63 @@
-"""The end of a run: a folder that `AutoModel.from_pretrained` loads, the centers, and a card that says
-how.
-"""
+"""The end of a run: a folder that `from_pretrained` loads, the centers, and a card that says how."""
 
 import json
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from .report import LOG, VALIDATION, Report, read_lines
-
-if TYPE_CHECKING:
-    from .loop import Trainer
+from ..jobs.processes import Processes
+from .config import TrainConfig
+from .mixture import MixtureComponent
+from .report import LOG, VALIDATION, read_lines
+from .tasks.task import Task
 
 MODEL = "model"
 
 
-def export(trainer: "Trainer", report: Report) -> Path:
-    """Write `out`/model: weights (averaged, if there is an average), processor, centers-NAME.safetensors,
-    README.md.
+@dataclass(frozen=True)
+class Counts:
+    """What a run has done: optimizer steps, samples that were read, and broken ones that were replaced."""
 
-    Every process calls this. The folder is written aside and renamed.
+    step: int
+    samples: int
+    broken: int
+
+
+def export(config: TrainConfig, task: Task, weights: Mapping[str, Tensor], counts: Counts) -> Path:
+    """Write `out`/model: weights, processor, centers-NAME.safetensors, README.md.
+
+    Every process calls this. The folder is written under another name and renamed.
+
+    Args:
+        config: of the run.
+        task: built and trained.
+        weights: of `task.model`, or their average.
+        counts: for the card.
+
+    Returns:
+        The folder.
     """
-    target, aside = trainer.out / MODEL, trainer.out / f".{MODEL}.partial"
-    live = trainer.average.weights if trainer.average else dict(trainer.task.model.named_parameters())
-    state = {name: _whole(tensor.detach()) for name, tensor in live.items()}
-    if trainer.rank == 0:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        trainer.task.export(aside, state)
-        (aside / "README.md").write_text(card(trainer), encoding="utf-8")
-    if trainer.size > 1:
-        dist.barrier()
-    for name, module in trainer.task.sharded.items():
-        module.save_centers(aside / f"centers-{name}.safetensors")
-    if trainer.rank == 0:
+    processes, out = Processes.current(), Path(config.out)
+    target, partial = out / MODEL, out / f".{MODEL}.partial"
+    state = {name: _whole(tensor.detach()) for name, tensor in weights.items()}
+    if processes.main:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        task.export(partial, state)
+        (partial / "README.md").write_text(card(config, task, counts, processes.world), encoding="utf-8")
+    processes.barrier()
+    for name, module in task.sharded.items():
+        module.save_centers(partial / f"centers-{name}.safetensors")
+    if processes.main:
         shutil.rmtree(target, ignore_errors=True)
-        os.replace(aside, target)
-    if trainer.size > 1:
-        dist.barrier()
-    auto_class = getattr(trainer.task, "auto_class", "AutoModel")
-    report.say(f"trained: {target} loads with {auto_class}.from_pretrained")
+        os.replace(partial, target)
+    processes.barrier()
     return target
 
 
@@ -52,36 +65,43 @@ def _whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
 
 
-def card(trainer: "Trainer") -> str:
-    """A model card: what it was trained on, with what recipe, and the figures that the run measured."""
-    config = trainer.config
-    auto_class = getattr(trainer.task, "auto_class", "AutoModel")
-    log, validation = (read_lines(trainer.out / name) for name in (LOG, VALIDATION))
+def card(config: TrainConfig, task: Task, counts: Counts, processes: int) -> str:
+    """A model card: what it was trained on, with what recipe, and the figures that the run measured.
+
+    Args:
+        config: of the run.
+        task: trained.
+        counts: of the run.
+        processes: that trained it.
+    """
+    out = Path(config.out)
+    log, validation = (read_lines(out / name) for name in (LOG, VALIDATION))
     lines = [
         "---",
         "library_name: transformers",
-        f"pipeline_tag: {'image-feature-extraction' if auto_class == 'AutoModel' else 'image-text-to-text'}",
+        f"pipeline_tag: {task.pipeline_tag}",
         "tags: [onevision-hf, vision-encoder]",
         "---",
         "",
-        f"# {trainer.out.name}",
+        f"# {out.name}",
         "",
-        f"Trained by onevision-hf, task `{config.task}`, {trainer.step} optimizer steps of "
-        f"{trainer.samples_per_step} samples, seed {config.seed}, on {trainer.size} process(es).",
+        f"Trained by onevision-hf, task `{config.task}`, {counts.step} optimizer steps of "
+        f"{sum(component.batch_size for component in task.mixture)} samples, seed {config.seed}, on "
+        f"{processes} process(es).",
         "",
         "```python",
         "import onevision_hf",
-        f"from transformers import {auto_class}",
-        f'model = {auto_class}.from_pretrained("this folder")',
+        f"from transformers import {task.auto_class}",
+        f'model = {task.auto_class}.from_pretrained("this folder")',
         "```",
         "",
         "## Data",
         "",
-        "| stream | rows | samples a step |",
+        "| component | examples | samples a step |",
         "|---|---|---|",
-        *(f"| {s.name} | {_rows(s)} | {s.batch_size} |" for s in trainer.task.streams),
+        *(f"| {c.name} | {_examples(c)} | {c.batch_size} |" for c in task.mixture),
         "",
-        f"{trainer.samples} samples were read; {trainer.broken} broken ones were replaced.",
+        f"{counts.samples} samples were read; {counts.broken} broken ones were replaced.",
         "",
         "## Figures",
         "",
@@ -110,8 +130,10 @@ def card(trainer: "Trainer") -> str:
     return "\n".join(lines)
 
 
-def _rows(stream: Any) -> str:
-    return f"{len(stream.rows)} ({stream.order.rows} trained on)" if stream.order else "streamed"
+def _examples(component: MixtureComponent) -> str:
+    if component.sampler is None:
+        return "streamed"
+    return f"{len(component.dataset)} ({len(component.sampler)} trained on)"
 
 
 def _without_paths(values: Any) -> Any:

@@ -1,53 +1,45 @@
-"""From streams of rows to the batches of a step: number k gives the micro-batch k, on any process.
+"""From a mixture to the batches of a step: number k gives the micro-batch k, on any process.
 
-    stream = Stream("image", rows, view, batch_size=1024, order=Order(len(rows), seed, stream=0))
-    loader = open_loader([stream], Share(seed), start=120, stop=1000, workers=2)
+    loader = open_loader([component], RankSlice(seed), start=120, stop=1000, workers=2)
 
-Micro-batch k is part k % A of step k // A; a process takes its share of each stream's samples in it. Decoding
-runs in worker processes, which share nothing: a sample is a function of (seed, stream, position).
+Micro-batch k is part k % A of step k // A; a process takes its slice of each component's samples in it.
+Decoding runs in worker processes, which share nothing: a sample is a function of (seed, component, position).
 """
 
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from ..data.labelled import Rows, StreamRows
-from ..data.media import BROKEN
+from ..data.labelled import StreamRows
 from ..objectives.cluster_sampling import derive_key
-from .sampler import ITEM, STREAM, Order, own_share
-from .transforms import Sample
-
-REPLACEMENTS = 16  # broken rows in a row after which the source is broken
-
-
-class View(Protocol):
-    def __call__(self, row: Any, rng: np.random.Generator | None, position: int) -> Sample: ...
+from .mixture import MixtureComponent, RankSlice, Sample
+from .sampler import STREAMED
 
 
 @dataclass
 class Batch:
     """One process's part of a micro-batch.
 
-    inputs: stream -> name -> tensor (samples first). keys: stream -> the rows' keys. broken: a record of
-    each row that could not be read, with what stood in for it.
+    inputs: component -> name -> tensor (samples first). keys: component -> the examples' keys. broken: a
+    record of each example that could not be read.
     """
 
     inputs: dict[str, dict[str, Tensor]]
     keys: dict[str, list[str]]
     broken: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, stream: str, samples: Iterator[tuple[str, Sample]]) -> None:
+    def add(self, component: str, samples: Iterator[tuple[str, Sample]]) -> None:
         keys, shown = zip(*samples, strict=True)
-        self.keys[stream] = list(keys)
-        self.inputs[stream] = collate(shown)
+        self.keys[component] = list(keys)
+        self.inputs[component] = collate(shown)
 
     @property
     def samples(self) -> int:
@@ -64,139 +56,63 @@ class Batch:
         return Batch(moved, self.keys, self.broken)
 
 
-@dataclass
-class Stream:
-    """Rows with the order in which they come and the view in which they are shown.
-
-    `rows` is a source with random access and `order` says which row comes when; or `rows` is the name of a
-    streamed dataset and `order` is None: rows come as they come.
-    """
-
-    name: str
-    rows: Rows | str
-    view: View
-    batch_size: int
-    order: Order | None
-
-    def positions(self, k: int, accumulation: int, rank: int, size: int) -> np.ndarray:
-        """Which samples of the run this process takes in micro-batch k."""
-        step, micro = divmod(k, accumulation)
-        count = self.batch_size // accumulation
-        own = own_share(count, rank, size)
-        return step * self.batch_size + micro * count + np.arange(own.start, own.stop)
-
-    def draw(
-        self, seed: int, positions: np.ndarray, broken: list[dict[str, Any]]
-    ) -> Iterator[tuple[str, Sample]]:
-        """The samples at positions. Instead of a broken row, which is recorded, comes another that the
-        position decides."""
-        assert self.order is not None and not isinstance(self.rows, str)
-        for position, first in zip(positions.tolist(), self.order(positions).tolist(), strict=True):
-            row = first
-            for attempt in range(REPLACEMENTS):
-                key = f"row {row}"
-                try:
-                    found = self.rows[row]
-                    key = found.key
-                    yield key, self.view(found, _generator(seed, self.order.stream, position), position)
-                    break
-                except BROKEN as error:
-                    broken.append(_record(self.name, position, key, error))
-                    row = self.order.replacement(position, attempt)
-            else:
-                raise ValueError(self._all_broken(position, broken[-1]))
-
-    def pull(
-        self,
-        seed: int,
-        rows: Iterator[tuple[str, Callable[[], Any]]],
-        positions: np.ndarray,
-        broken: list[dict[str, Any]],
-    ) -> Iterator[tuple[str, Sample]]:
-        """The next samples of a streamed dataset; broken rows are left out."""
-        for position in positions.tolist():
-            for attempt, (key, read) in enumerate(rows, 1):
-                try:
-                    yield key, self.view(read(), _generator(seed, STREAM, position), position)
-                    break
-                except BROKEN as error:
-                    broken.append(_record(self.name, position, key, error))
-                if attempt == REPLACEMENTS:
-                    raise ValueError(self._all_broken(position, broken[-1]))
-
-    def _all_broken(self, position: int, last: Mapping[str, Any]) -> str:
-        return (
-            f"stream {self.name}: {REPLACEMENTS} broken rows in a row at position {position}, the last one "
-            f"{last['key']}: {last['reason']}"
-        )
-
-
-def _generator(seed: int, stream: int, position: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(derive_key(ITEM, seed, stream, position)))
-
-
-def _record(stream: str, position: int, key: str, error: Exception) -> dict[str, Any]:
-    return {"stream": stream, "position": position, "key": key, "reason": " ".join(str(error).split())}
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which part of the run's micro-batches a loader makes: those of one process."""
-
-    seed: int
-    accumulation: int = 1
-    rank: int = 0
-    size: int = 1
-
-
 class MicroBatches(Dataset):
     """`dataset[k]` is the micro-batch k of this process."""
 
-    def __init__(self, streams: Sequence[Stream], share: Share):
-        self.streams, self.share = list(streams), share
+    def __init__(self, mixture: Sequence[MixtureComponent], part: RankSlice):
+        self.mixture, self.part = list(mixture), part
 
     def __getitem__(self, k: int) -> Batch:
-        share, batch = self.share, Batch({}, {})
-        for stream in self.streams:
-            positions = stream.positions(k, share.accumulation, share.rank, share.size)
-            batch.add(stream.name, stream.draw(share.seed, positions, batch.broken))
+        part, batch = self.part, Batch({}, {})
+        for component in self.mixture:
+            positions = component.positions(k, part)
+            batch.add(component.name, component.draw(part.seed, positions, batch.broken))
         return batch
 
 
 class StreamedBatches(IterableDataset):
     """The same from sources without random access: each process and worker reads its own part of them."""
 
-    def __init__(self, streams: Sequence[Stream], share: Share, start: int, stop: int):
-        self.streams, self.share, self.start, self.stop = list(streams), share, start, stop
+    def __init__(self, mixture: Sequence[MixtureComponent], part: RankSlice, start: int, stop: int):
+        self.mixture, self.part, self.start, self.stop = list(mixture), part, start, stop
 
     def __iter__(self) -> Iterator[Batch]:
-        share, info = self.share, get_worker_info()
+        part, info = self.part, get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        part, parts = share.rank * workers + worker, share.size * workers
+        reader, readers = part.rank * workers + worker, part.size * workers
         # Another order after a resume: what was seen before cannot be skipped exactly, so it is not claimed.
-        seed = derive_key(STREAM, share.seed, self.start) % 2**32
+        seed = derive_key(STREAMED, part.seed, self.start) % 2**32
         opened = {
-            s.name: iter(StreamRows(s.rows, seed, part, parts))
-            for s in self.streams
-            if isinstance(s.rows, str)
+            c.name: iter(StreamRows(c.dataset, seed, reader, readers))
+            for c in self.mixture
+            if isinstance(c.dataset, str)
         }
         for k in range(self.start + worker, self.stop, workers):
             batch = Batch({}, {})
-            for stream in self.streams:
-                positions = stream.positions(k, share.accumulation, share.rank, share.size)
-                if stream.name in opened:
-                    samples = stream.pull(share.seed, opened[stream.name], positions, batch.broken)
+            for component in self.mixture:
+                positions = component.positions(k, part)
+                if component.name in opened:
+                    samples = component.pull(part.seed, opened[component.name], positions, batch.broken)
                 else:
-                    samples = stream.draw(share.seed, positions, batch.broken)
-                batch.add(stream.name, samples)
+                    samples = component.draw(part.seed, positions, batch.broken)
+                batch.add(component.name, samples)
             yield batch
 
 
 def check_batch(name: str, batch_size: int, accumulation: int, processes: int) -> None:
+    """Raise ValueError where a process would have no sample of a micro-batch.
+
+    Args:
+        name: of the component.
+        batch_size: samples an optimizer step.
+        accumulation: micro-batches an optimizer step.
+        processes: that share it.
+    """
     if batch_size // accumulation < processes:
         raise ValueError(
             f"{name}: {processes} processes cannot share a micro-batch of {batch_size // accumulation} "
-            f"samples (batch_size {batch_size} / accumulation {accumulation}); give each at least one"
+            f"samples (batch_size {batch_size} / gradient_accumulation_steps {accumulation}); give each at "
+            "least one"
         )
 
 
@@ -217,17 +133,32 @@ def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
 
 
 def open_loader(
-    streams: Sequence[Stream], share: Share, start: int, stop: int, *, workers: int = 0, pin: bool = False
+    mixture: Sequence[MixtureComponent],
+    part: RankSlice,
+    start: int,
+    stop: int,
+    *,
+    workers: int = 0,
+    pin: bool = False,
 ) -> DataLoader:
     """The micro-batches start..stop-1 of a process in order, decoded ahead by `workers` processes.
 
-    Raises ValueError when a stream's batch is too small to give every process a sample.
+    Args:
+        mixture: what is read.
+        part: of which process.
+        start: first micro-batch.
+        stop: after the last one.
+        workers: decoding processes; 0: this one.
+        pin: in page-locked memory.
+
+    Raises:
+        ValueError: a component's batch is too small to give every process a sample.
     """
-    for stream in streams:
-        check_batch(stream.name, stream.batch_size, share.accumulation, share.size)
-    streamed = any(stream.order is None for stream in streams)
+    for component in mixture:
+        check_batch(component.name, component.batch_size, part.accumulation, part.size)
+    streamed = any(component.sampler is None for component in mixture)
     dataset: Dataset = (
-        StreamedBatches(streams, share, start, stop) if streamed else MicroBatches(streams, share)
+        StreamedBatches(mixture, part, start, stop) if streamed else MicroBatches(mixture, part)
     )
     return DataLoader(
         dataset, batch_size=None, sampler=None if streamed else range(start, stop), pin_memory=pin,

@@ -26,18 +26,19 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from ..data.labelled import Rows
 from ..modeling.patch_inputs import trusted_values
 from ..objectives.cluster_sampling import derive_key
 from . import checkpoint
-from .config import TrainConfig, total_steps
-from .export import export
-from .loader import Batch, Share, open_loader
+from .config import TrainConfig
+from .export import Counts, export
+from .loader import Batch, open_loader
+from .mixture import RankSlice
 from .optimisation import Average, Optimizers, distribute, learning_rate_factor
-from .report import Report, available_trackers
+from .report import RunReport, available_trackers
 from .sampler import DROPOUT
-from .tasks.task import make_task
-from .validation import Validation
+from .schema import differences
+from .tasks.task import Task, make_task
+from .validation import Validation, Validator
 
 _CHECK_BROKEN_FROM = 100  # samples
 
@@ -50,9 +51,11 @@ class Trainer:
     """One run, new or resumed from `out`/checkpoints.
 
     Args:
-        rows: sources that stand in for those of the config, by stream.
-        task: what is learned, instead of the task that the config names.
+        config: of the run.
+        datasets: by component, in place of the config's sources: a dataset, or a `Transformed` one.
         max_steps: stop (and save) there, although the schedules go on to the config's end.
+        task: what is learned, instead of the task that the config names.
+        checkpoints: whether any are written.
 
     Attributes: `task`, `config`, `step` (optimizer steps done), `total` (planned), `rank`, `size`.
     """
@@ -60,18 +63,19 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        rows: Mapping[str, Rows] | None = None,
+        datasets: Mapping[str, Any] | None = None,
         max_steps: int | None = None,
-        task: Any = None,
+        task: Task | None = None,
+        checkpoints: bool = True,
     ):
         self.config, self.optim = config, config.optim
-        self.out = Path(config.out)
-        self.task = make_task(config, rows) if task is None else task
+        self.out, self.checkpoints = Path(config.out), checkpoints
+        self.task: Task = make_task(config, datasets) if task is None else task
         limit = InitProcessGroupKwargs(timeout=timedelta(seconds=config.timeout))
         self.accelerator = Accelerator(
             cpu=config.device == "cpu",
             kwargs_handlers=[limit],
-            log_with=available_trackers(config.trackers) or None,
+            log_with=available_trackers(config.report_to) or None,
         )
         self.device = self.accelerator.device
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
@@ -86,17 +90,11 @@ class Trainer:
         for module in self.task.sharded.values():
             module.to(self.device)
         self.model = distribute(self.task.model, self.optim, self.device)
-        self.optimizers = Optimizers(
-            self.task.model,
-            self.task.sharded,
-            self.optim,
-            config.cluster.sparse_grad,
-            getattr(self.task, "learning_rates", None),
-        )
+        self.optimizers = Optimizers(self.task.model, self.task.sharded, self.optim, self.task.lr_scales)
         self.average = Average(self.task.model, self.optim.ema) if self.optim.ema else None
         self.step, self.samples, self.broken = 0, 0, 0
-        self.samples_per_step = sum(stream.batch_size for stream in self.task.streams)
-        self.total = total_steps(config, self.samples_per_step)
+        self.samples_per_step = sum(component.batch_size for component in self.task.mixture)
+        self.total = config.total_steps(self.samples_per_step)
         self.stop_at = min(self.total, max_steps or self.total)
         self.signal: int | None = None
         self._checked = False
@@ -106,11 +104,12 @@ class Trainer:
 
         Raises TrainingError when the run cannot go on, OSError when a checkpoint cannot be written.
         """
-        report = Report(self.config, self.accelerator, self.total, self.samples_per_step)
+        report = RunReport(self.config, self.accelerator, self.total, self.samples_per_step)
         validation = self.validation()
         with self._signals(), report:
             resumed = self.resume()
-            report.start(self.step, resumed, [s.name for s in self.task.streams if s.order is None])
+            streamed = [component.name for component in self.task.mixture if component.sampler is None]
+            report.start(self.step, resumed, streamed)
             if validation.due(self.step, self.total):
                 validation.report(report, self.step)
             saved = self.step if resumed else -1
@@ -122,7 +121,7 @@ class Trainer:
                     validation.report(report, self.step)
                 if stop:
                     name = signal.Signals(stop).name
-                    report.say(f"stopped by {name} after step {self.step}, saved; the same command goes on")
+                    report.show(f"stopped by {name} after step {self.step}, saved; the same command goes on")
                     return 128 + stop
             if saved != self.step:
                 self.save()
@@ -130,26 +129,31 @@ class Trainer:
                 self.finish(report)
         return 0
 
-    def validation(self) -> Any:
-        """What has `due(step, total)` and `report(report, step)`."""
-        return Validation(self.config, self.task, self.rank, self.size, self.device)
+    def validation(self) -> Validator:
+        return Validation(self.config, self.task, self.device)
 
     def saves(self) -> bool:
         """Whether a checkpoint is due after this step."""
-        return self.step % self.config.save_every == 0 or self.step == self.stop_at
+        return self.step % self.config.save_steps == 0 or self.step == self.stop_at
 
-    def finish(self, report: Report) -> None:
+    def finish(self, report: RunReport) -> None:
         """Every process calls this after the last step."""
-        export(self, report)
+        weights = self.average.weights if self.average else dict(self.task.model.named_parameters())
+        counts = Counts(self.step, self.samples, self.broken)
+        target = export(self.config, self.task, weights, counts)
+        report.show(f"trained: {target} loads with {self.task.auto_class}.from_pretrained")
 
-    def _steps(self, report: Report) -> Iterator[int]:
+    def _steps(self, report: RunReport) -> Iterator[int]:
         """Yield after every optimizer step: 0, or the signal after which all processes stop here."""
-        parts = self.optim.accumulation
-        share = Share(self.config.seed, parts, self.rank, self.size)
+        parts = self.optim.gradient_accumulation_steps
         loader = open_loader(
-            self.task.streams, share, self.step * parts, self.stop_at * parts, workers=self.config.workers,
+            self.task.mixture,
+            RankSlice(self.config.seed, parts, self.rank, self.size),
+            self.step * parts,
+            self.stop_at * parts,
+            workers=self.config.dataloader_num_workers,
             pin=self.device.type == "cuda",
-        )  # fmt: skip
+        )
         batches = iter(loader)
         pending: tuple[int, Tensor, list[Batch]] | None = None
         while self.step < self.stop_at:
@@ -161,7 +165,7 @@ class Trainer:
                 read.append(batch)
                 losses = self._accumulate(batch, self.step * parts + part, last=part == parts - 1)
                 sums = {name: sums[name] + loss if part else loss for name, loss in losses.items()}
-            logs = self.step + 1 == self.stop_at or (self.step + 1) % self.config.log_every == 0
+            logs = self.step + 1 == self.stop_at or (self.step + 1) % self.config.logging_steps == 0
             metrics = self.task.metrics() if logs else {}
             norm = self.optimizers.clip()
             factor = learning_rate_factor(self.optim, self.step, self.total)
@@ -172,15 +176,19 @@ class Trainer:
             self.step += 1
             state = self._state(sums, norm, read)
             # A step's state is read when the next one is under way; before something is written, at once.
-            stop = self._settle(pending, report)[0] if pending else 0
+            stop = self._read_back(pending, report)[0] if pending else 0
             pending = (self.step, state, read)
             if logs or stop or self.saves():
-                also, norm_value, values = self._settle(pending, report)
+                also, norm_value, values = self._read_back(pending, report)
                 stop, pending = also or stop, None
                 if logs:
                     named = dict(zip(sums, values, strict=True))
                     total = sum(self.task.weights[name] * value for name, value in named.items())
-                    figures = {"loss": total, "grad_norm": norm_value, "lr": factor * self.optim.lr}
+                    figures = {
+                        "loss": total,
+                        "grad_norm": norm_value,
+                        "lr": factor * self.optim.learning_rate,
+                    }
                     figures |= {f"{name}/loss": value for name, value in named.items()}
                     report.log(self.step, figures | {name: float(value) for name, value in metrics.items()})
             yield stop
@@ -188,7 +196,7 @@ class Trainer:
                 return
 
     def _accumulate(self, batch: Batch, key: int, last: bool) -> dict[str, Tensor]:
-        """Add one micro-batch's gradients; gives its share of the step's losses."""
+        """Add one micro-batch's gradients; gives its part of the step's losses."""
         inputs = batch.inputs if self.device.type == "cpu" else batch.to(self.device).inputs
         torch.manual_seed(derive_key(DROPOUT, self.config.seed, key, self.rank) % 2**63)
         prepared = self.task.prepare(inputs, key)
@@ -200,11 +208,10 @@ class Trainer:
                 outputs = self.model(inputs)
             self._checked = True
             losses = self.task.losses(outputs, prepared)
-            total = (
-                sum(self.task.weights[name] * loss for name, loss in losses.items()) / self.optim.accumulation
-            )
+            parts = self.optim.gradient_accumulation_steps
+            total = sum(self.task.weights[name] * loss for name, loss in losses.items()) / parts
             total.backward()
-        return {name: loss.detach() / self.optim.accumulation for name, loss in losses.items()}
+        return {name: loss.detach() / parts for name, loss in losses.items()}
 
     @contextmanager
     def _unsynced(self, wanted: bool) -> Iterator[None]:
@@ -227,8 +234,8 @@ class Trainer:
             dist.all_reduce(over_all)
         return torch.cat([over_all, norm.reshape(1), *(loss.float().reshape(1) for loss in losses.values())])
 
-    def _settle(
-        self, pending: tuple[int, Tensor, list[Batch]], report: Report
+    def _read_back(
+        self, pending: tuple[int, Tensor, list[Batch]], report: RunReport
     ) -> tuple[int, float, list[float]]:
         """Read the state of a step: count, and stop what must not go on. Gives (signal, norm, losses)."""
         step, state, read = pending
@@ -279,12 +286,16 @@ class Trainer:
     def tensors(self) -> dict[str, Tensor]:
         return checkpoint.gather_tensors(self.task.model, self.task.sharded, self.optimizers, self.average)
 
-    def save(self) -> Path:
+    def save(self) -> Path | None:
+        """Write a checkpoint, unless none are wanted; every process calls this."""
+        if not self.checkpoints:
+            return None
         state = {
             "step": self.step, "samples": self.samples, "broken": self.broken, "processes": self.size,
             "config": self.config.to_dict(),
         }  # fmt: skip
-        return checkpoint.save(self.out / "checkpoints", self.step, self.tensors(), state, self.config.keep)
+        limit = self.config.save_total_limit
+        return checkpoint.save(self.out / "checkpoints", self.step, self.tensors(), state, limit)
 
     def resume(self) -> bool:
         """Go on from the latest checkpoint of the run's folder, if there is one.
@@ -295,7 +306,8 @@ class Trainer:
         if found is None:
             return False
         state = checkpoint.load(found, self.tensors())
-        fixed = checkpoint.differences(state["config"], self.config.to_dict())
+        # A run of an earlier version has its config under the names of that time.
+        fixed = differences(type(self.config), state["config"], self.config.to_dict())
         if fixed:
             raise checkpoint.CheckpointError(
                 f"{self.out} is a run with {'; '.join(fixed)}: its data and random numbers would not go on "

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..objectives import RowSparseAdamW
-from ..objectives.muon import MuonAdamW, is_layer_matrix
+from ..objectives.muon import AdamW, MuonAdamW, is_layer_matrix
 from .config import OptimConfig
 
 _NO_DECAY = ("norm", "probe", "position", "cls_token", "query_tokens")
@@ -28,27 +28,41 @@ def decays(name: str, parameter: Tensor) -> bool:
 
 
 def learning_rate_factor(optim: OptimConfig, step: int, total: int) -> float:
-    """The multiple of `lr` with which optimizer step `step` (from 0) of `total` is taken.
+    """The multiple of `learning_rate` with which an optimizer step is taken.
 
-    Warm-up rises linearly and reaches 1 at step `warmup`; the schedule then falls to `final_lr` at the end. A
-    function of the step alone, so a resume cannot bend it.
+    Warm-up rises linearly and reaches 1 at step `warmup_steps`; the schedule then falls to `final_lr_scale`
+    at the end. A function of the step alone, so a resume cannot bend it.
+
+    Args:
+        optim: the schedule.
+        step: number of the step, from 0.
+        total: steps of the run.
     """
-    if step < optim.warmup:
-        return (step + 1) / (optim.warmup + 1)
-    share = min(1.0, (step - optim.warmup) / max(1, total - optim.warmup))
+    warmup = optim.warmup_steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
     falling = {
-        "linear": 1 - share,
-        "cosine": 0.5 * (1 + math.cos(math.pi * share)),
-        "poly": (1 - share) ** optim.power,
-    }[optim.schedule]
-    return optim.final_lr + (1 - optim.final_lr) * falling
+        "linear": 1 - progress,
+        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        "poly": (1 - progress) ** optim.power,
+    }[optim.lr_scheduler_type]
+    return optim.final_lr_scale + (1 - optim.final_lr_scale) * falling
 
 
 class Optimizers:
     """AdamW of the model (two groups; with `muon_lr` Muon for the layers' matrices) and of each sharded
     matrix.
 
-    The sharded ones are apart because their gradients are complete on the process that owns the rows.
+    The sharded ones are apart because their gradients are complete on the process that owns the rows; those
+    with row-sparse gradients take `RowSparseAdamW`.
+
+    Args:
+        model: whose parameters with a gradient are trained.
+        sharded: modules by name, as `Task.sharded`.
+        optim: rates, decay, clipping.
+        lr_scales: a module's name, anywhere in a parameter's -> the multiple of `learning_rate` for it
+            (default 1).
     """
 
     def __init__(
@@ -56,35 +70,33 @@ class Optimizers:
         model: nn.Module,
         sharded: Mapping[str, Any],
         optim: OptimConfig,
-        sparse: bool,
-        rates: Mapping[str, float] | None = None,
+        lr_scales: Mapping[str, float] | None = None,
     ):
-        """`rates`: a module's name, anywhere in a parameter's -> the multiple of `lr` for it (default 1)."""
         self.settings = optim
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        # (by Muon, decays, rate) -> parameters; Muon's matrices all decay.
+        # (by Muon, decays, scale) -> parameters; Muon's matrices all decay.
         grouped: dict[tuple[bool, bool, float], list[Tensor]] = defaultdict(list)
         for n, p in named:
             muon = bool(optim.muon_lr) and is_layer_matrix(n, p)
-            grouped[muon, muon or decays(n, p), rate_under(n, rates or {})].append(p)
+            grouped[muon, muon or decays(n, p), scale_under(n, lr_scales or {})].append(p)
         groups: list[dict[str, Any]] = [
             {
-                "params": grouped[muon, decaying, rate],
+                "params": grouped[muon, decaying, scale],
                 "weight_decay": optim.weight_decay if decaying else 0.0,
                 "muon": muon,
-                "rate": rate,
+                "scale": scale,
             }
-            for muon, decaying, rate in sorted(grouped, key=lambda g: (g[0], not g[1], g[2]))
+            for muon, decaying, scale in sorted(grouped, key=lambda g: (g[0], not g[1], g[2]))
         ]
         common: dict[str, Any] = {"betas": tuple(optim.betas), "eps": optim.eps}
-        kind = MuonAdamW if any(group["muon"] for group in groups) else torch.optim.AdamW
-        self.model = kind(groups, lr=optim.lr, **common)
+        kind = MuonAdamW if any(group["muon"] for group in groups) else AdamW
+        self.model = kind(groups, lr=optim.learning_rate, **common)
         self.names = {id(p): n for n, p in named}
         self.modules = dict(sharded)
-        make: Any = RowSparseAdamW if sparse else torch.optim.AdamW
+        common |= {"lr": optim.learning_rate, "weight_decay": optim.centers_weight_decay}
         self.sharded = {
-            name: make([m.centers], lr=optim.lr, weight_decay=optim.centers_weight_decay, **common)
-            for name, m in sharded.items()
+            name: (RowSparseAdamW if module.sparse_grad else AdamW)([module.centers], **common)
+            for name, module in sharded.items()
         }
 
     def zero_grad(self) -> None:
@@ -92,15 +104,15 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def clip(self) -> Tensor:
-        """Scale all gradients so that their global norm is at most `clip`; gives the norm () before."""
+        """Scale all gradients so that their global norm is at most `max_grad_norm`; gives the old one, ()."""
         gradients = [
             p.grad for group in self.model.param_groups for p in group["params"] if p.grad is not None
         ]
         squares = [global_norm(gradients).square()]
         squares += [module.grad_norm().square() for module in self.modules.values()]
         norm = torch.stack([s.to(squares[0].device, torch.float32) for s in squares]).sum().sqrt()
-        if self.settings.clip:
-            factor = (self.settings.clip / (norm + 1e-6)).clamp(max=1.0)
+        if self.settings.max_grad_norm:
+            factor = (self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_(gradients, factor)
             for module in self.modules.values():
                 module.centers.grad.mul_(factor)
@@ -108,19 +120,20 @@ class Optimizers:
 
     def step(self, factor: float) -> None:
         """One update with `factor` times the configured learning rates."""
-        for optimizer, scale in [
-            (self.model, 1.0),
-            *((o, self.settings.centers_lr) for o in self.sharded.values()),
-        ]:
+        settings = self.settings
+        for group in self.model.param_groups:
+            highest = settings.muon_lr if group["muon"] else settings.learning_rate
+            group["lr"] = highest * group["scale"] * factor
+        for optimizer in self.sharded.values():
             for group in optimizer.param_groups:
-                highest = self.settings.muon_lr if group.get("muon") else self.settings.lr
-                group["lr"] = highest * scale * group.get("rate", 1.0) * factor
+                group["lr"] = settings.learning_rate * settings.centers_lr_scale * factor
+        for optimizer in (self.model, *self.sharded.values()):
             optimizer.step()
 
 
-def rate_under(name: str, rates: Mapping[str, float]) -> float:
-    """The rate of the module among `rates` whose name is in a parameter's, or 1."""
-    return next((rate for part, rate in rates.items() if f".{part}." in f".{name}"), 1.0)
+def scale_under(name: str, scales: Mapping[str, float]) -> float:
+    """The scale of the module whose name is in a parameter's, or 1."""
+    return next((scale for part, scale in scales.items() if f".{part}." in f".{name}"), 1.0)
 
 
 def global_norm(gradients: Iterable[Tensor]) -> Tensor:
@@ -144,9 +157,14 @@ class Average:
 
 
 def distribute(model: nn.Module, optim: OptimConfig, device: torch.device) -> nn.Module:
-    """The model as the processes share it: alone as it is, replicated by DDP, or cut by FSDP2.
+    """The model as the processes hold it: alone as it is, replicated by DDP, or cut by FSDP2.
 
     FSDP2 cuts each transformer layer and the rest; weights stay float32, the computation follows `precision`.
+
+    Args:
+        model: whole, on `device`.
+        optim: `parallel`, `precision`, `compile`.
+        device: of this process.
     """
     if optim.compile:
         model.compile(dynamic=False)  # in place: no other names in checkpoints

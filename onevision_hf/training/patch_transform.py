@@ -1,4 +1,4 @@
-"""Patch shards in training: the samples of `VideoView`, without decoding."""
+"""Patch shards in training: the samples of `VideoTransform`, without decoding."""
 
 from typing import Any
 
@@ -8,12 +8,14 @@ from ..data.patch_settings import PatchSettings
 from ..data.patch_shards import PatchRow
 from ..modeling.patch_cutting import pixel_scale
 from ..modeling.video_processing_onevision import virtual_times
-from .config import ConfigError, HeadConfig
-from .transforms import Sample, VideoView, pad_labels
+from .mixture import Sample
+from .schema import ConfigError
+from .tasks.cluster_config import HeadConfig
+from .transforms import VideoTransform, pad_labels
 
 
-class PatchView(VideoView):
-    """What `VideoView` gives in its mode `codec`, from rows of `PatchShards` to the bit; other rows are
+class PatchTransform(VideoTransform):
+    """What `VideoTransform` gives in its mode `codec`, from examples of `PatchShards` to the bit; others are
     videos."""
 
     def __init__(self, head: HeadConfig, patch_size: int, temporal_size: int | None):
@@ -21,25 +23,32 @@ class PatchView(VideoView):
         self.temporal_size = temporal_size
         self._scale, self._offset = pixel_scale(self._processor.resolve_settings({}))
 
-    def __call__(self, row: Any, rng: np.random.Generator | None, position: int) -> Sample:
-        if not isinstance(row, PatchRow):
-            return super().__call__(row, rng, position)
-        count, channels = row.patches.shape[:2]
-        pixels = row.patches.reshape(count, channels, -1)
+    def __call__(self, example: Any, rng: np.random.Generator | None, position: int) -> Sample:
+        if not isinstance(example, PatchRow):
+            return super().__call__(example, rng, position)
+        count, channels = example.patches.shape[:2]
+        pixels = example.patches.reshape(count, channels, -1)
         patches = np.empty(pixels.shape, np.float32)
         for channel in range(channels):
             patches[:, channel] = pixels[:, channel] * self._scale[channel] + self._offset[channel]
-        positions = row.positions.astype(np.int64)
-        positions[:, 0] = virtual_times(row.num_frames, self.temporal_size)[positions[:, 0]]
+        positions = example.positions.astype(np.int64)
+        positions[:, 0] = virtual_times(example.num_frames, self.temporal_size)[positions[:, 0]]
         return {
             "pixel_values_videos": patches.reshape(count, -1),
             "patch_positions": positions,
-            "labels": pad_labels(row.labels, self.head.max_labels),
+            "labels": pad_labels(example.labels, self.head.max_labels),
         }
 
 
 def check_patch_shards(name: str, head: HeadConfig, patch_size: int, found: PatchSettings) -> None:
-    """Raise ConfigError where shards do not hold what the head would cut from the videos."""
+    """Raise ConfigError where shards do not hold what the head would cut from the videos.
+
+    Args:
+        name: of the head.
+        head: its settings.
+        patch_size: of the encoder, pixels.
+        found: the settings that the shards were made with.
+    """
     at = f"cluster.heads.{name}"
     if head.kind != "video":
         raise ConfigError(f"{at}.kind is {head.kind!r}, but its source holds patches of videos")

@@ -1,8 +1,8 @@
 """What a person sees of a run: a progress line, `log.jsonl`, trackers, and the lists of what went wrong.
 
-log.jsonl             a line every `log_every` steps: step, loss, and every other figure
+log.jsonl             a line every `logging_steps` steps: step, loss, and every other figure
 validation.jsonl      a line a validation: step, accuracy
-broken-RANK.jsonl     rows that could not be read, and why
+broken-RANK.jsonl     examples that could not be read, and why
 bad-batch-RANK.pt     the batch of a step whose loss was not finite (torch.load)
 """
 
@@ -19,14 +19,22 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 
-from .config import ConfigError, TrainConfig
+from .config import TrainConfig
 from .loader import Batch
+from .schema import ConfigError, flat
 
 LOG, VALIDATION = "log.jsonl", "validation.jsonl"
 
 
-class Report:
-    """Written by the first process, except for what each process alone knows."""
+class RunReport:
+    """Written by the first process, except for what each process alone knows.
+
+    Args:
+        config: of the run.
+        accelerator: whose trackers and processes these are.
+        total: optimizer steps of the run.
+        samples_per_step: over all processes.
+    """
 
     def __init__(self, config: TrainConfig, accelerator: Accelerator, total: int, samples_per_step: int):
         self.config, self.out, self.total = config, Path(config.out), total
@@ -36,7 +44,7 @@ class Report:
         self._waited = 0.0
         self._tracking = False
 
-    def __enter__(self) -> "Report":
+    def __enter__(self) -> "RunReport":
         self.out.mkdir(parents=True, exist_ok=True)
         return self
 
@@ -46,6 +54,13 @@ class Report:
                 tracker.finish()
 
     def start(self, step: int, resumed: bool, inexact: list[str]) -> None:
+        """Begin, or go on.
+
+        Args:
+            step: that is done.
+            resumed: whether from a checkpoint.
+            inexact: components that are streamed.
+        """
         if self.main:
             # What was logged after the checkpoint happens again, and so does the validation of its own step,
             # which may have been cut off.
@@ -53,14 +68,18 @@ class Report:
             _truncate(self.out / VALIDATION, step - 1)
             (self.out / "config.json").write_text(json.dumps(self.config.to_dict(), indent=1) + "\n")
         if resumed:
-            self.say(f"resumed from step {step} of {self.total}")
+            self.show(f"resumed from step {step} of {self.total}")
         if inexact:
-            self.say(
+            self.show(
                 f"{', '.join(inexact)}: streamed without random access, so a resume starts the stream anew: "
-                "rows may be seen twice or not at all, and runs are not reproducible"
+                "examples may be seen twice or not at all, and runs are not reproducible"
             )
-        if self.config.trackers:
-            self.accelerator.init_trackers(self.out.name, config=_flat_figures(self.config.to_dict()))
+        if self.config.report_to:
+            figures = {
+                key: value if isinstance(value, bool | str | float | int) else str(value)
+                for key, value in flat(self.config.to_dict()).items()
+            }
+            self.accelerator.init_trackers(self.out.name, config=figures)
             self._tracking = True
         self._since, self._from, self._waited = time.perf_counter(), step, 0.0
 
@@ -99,15 +118,22 @@ class Report:
         self,
         step: int,
         accuracy: float,
-        said: str = "nearest neighbours of held-out samples agree in",
+        message: str = "nearest neighbours of held-out samples agree in",
         **more: float,
     ) -> None:
-        """Write and say an accuracy; `more` figures go beside it into the file."""
+        """Write and show an accuracy.
+
+        Args:
+            step: that it follows.
+            accuracy: a share.
+            message: shown before it.
+            more: figures of the same line of the file.
+        """
         # Its time is not the training's.
         self._since, self._from, self._waited = time.perf_counter(), step, 0.0
         if self.main:
             _append(self.out / VALIDATION, [{"step": step, "accuracy": accuracy, **more}])
-            self.say(f"step {step}: {said} {accuracy:.1%}")
+            self.show(f"step {step}: {message} {accuracy:.1%}")
             if self._tracking:
                 self.accelerator.log({"validation/accuracy": accuracy}, step=step)
 
@@ -120,7 +146,7 @@ class Report:
         torch.save({"step": step, "micro_batches": parts}, path)
         return path
 
-    def say(self, text: str) -> None:
+    def show(self, text: str) -> None:
         if self.main:
             self._show(text, final=True)
 
@@ -140,8 +166,8 @@ def available_trackers(names: list[str]) -> list[str]:
     for name in names:
         if name not in installed:
             raise ConfigError(
-                f"trackers names {name!r}, which is not installed (there is "
-                f"{', '.join(installed) or 'none'}): pip install {name}, or trackers=[]"
+                f"report_to names {name!r}, which is not installed (there is "
+                f"{', '.join(installed) or 'none'}): pip install {name}, or report_to=[]"
             )
     return names
 
@@ -156,9 +182,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def _truncate(path: Path, step: int) -> None:
     kept = [line for line in read_lines(path) if line["step"] <= step]
     if path.exists():
-        aside = path.with_name(f".{path.name}.partial")
-        aside.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(aside, path)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(partial, path)
 
 
 def _append(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -171,13 +197,3 @@ def _clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"
-
-
-def _flat_figures(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat_figures(value, f"{at}{key}.")
-        else:
-            flat[at + key] = value if isinstance(value, bool | str | float | int) else str(value)
-    return flat

@@ -1,7 +1,7 @@
-"""Which row comes when: keyed permutations, so that the whole state of the data is the number of the step.
+"""Which example comes when: keyed permutations, so that the data's whole state is the number of the step.
 
-Position q of a stream lies in epoch q // n at index q % n; the row is that index under a permutation keyed by
-(seed, epoch). Nothing is stored and any position is found at once, on any process.
+Position q of a mixture component lies in epoch q // n at index q % n; the example is that index under a
+permutation keyed by (seed, epoch). Nothing is stored and any position is found at once, on any process.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from ..objectives.cluster_sampling import derive_key
 
 # What a key is for; with the ones of the cluster objective they are all different.
-HELD_OUT, EPOCH, ITEM, REPLACEMENT, MODEL, DROPOUT, STREAM = 11, 12, 13, 14, 15, 16, 17
+HELD_OUT, EPOCH, ITEM, REPLACEMENT, MODEL, DROPOUT, STREAMED = 11, 12, 13, 14, 15, 16, 17
 _ROUNDS = 6
 
 
@@ -18,19 +18,19 @@ class Permutation:
 
     def __init__(self, size: int, *key: int):
         if size < 1:
-            raise ValueError(f"a permutation of {size} rows")
+            raise ValueError(f"a permutation of {size} indices")
         self.size = size
         self._half = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))
         self._mask = np.uint64((1 << int(self._half)) - 1)
         self._keys = [np.uint64(derive_key(*key, number)) for number in range(_ROUNDS)]
 
     def __call__(self, index: np.ndarray) -> np.ndarray:
-        """Rows (int64) of the indices 0..size-1."""
-        rows = self._mix(np.asarray(index, np.uint64))
+        """(n,) indices of 0..size-1 -> where each comes, (n,) int64."""
+        found = self._mix(np.asarray(index, np.uint64))
         # The network permutes a power of four that is less than four times the size.
-        while (outside := rows >= self.size).any():
-            rows[outside] = self._mix(rows[outside])
-        return rows.astype(np.int64)
+        while (outside := found >= self.size).any():
+            found[outside] = self._mix(found[outside])
+        return found.astype(np.int64)
 
     def _mix(self, values: np.ndarray) -> np.ndarray:
         left, right = values >> self._half, values & self._mask
@@ -46,39 +46,52 @@ def _scramble(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def split_held_out(rows: int, share: float, seed: int) -> tuple[np.ndarray, int]:
-    """(held-out rows, number of training rows); training row i is `Permutation(rows, seed, HELD_OUT)(i)`."""
-    held = round(rows * share)
-    order = Permutation(rows, HELD_OUT, seed)
-    return order(np.arange(rows - held, rows)), rows - held
+class Sampler:
+    """Positions of a mixture component -> examples of its dataset, epoch after epoch.
 
+    `len(sampler)` examples are trained on; `held_out` (n,) int64 are never.
 
-class Order:
-    """Positions of a stream -> rows of its source, epoch after epoch, without the held-out ones."""
+    Args:
+        examples: in the dataset.
+        seed: of the run.
+        component: number of the component in the mixture.
+        held_out: share of the examples that is never trained on.
+    """
 
-    def __init__(self, rows: int, seed: int, stream: int, held_out: float = 0.0):
-        self.held_out, self.rows = split_held_out(rows, held_out, seed)
-        if self.rows < 1:
-            raise ValueError(f"no rows left to train on: {rows} rows, {held_out:.0%} held out")
-        self._train = Permutation(rows, HELD_OUT, seed)
-        self.stream = stream
-        self._key = (seed, stream)
+    def __init__(self, examples: int, seed: int, component: int, held_out: float = 0.0):
+        self._length = examples - round(examples * held_out)
+        if self._length < 1:
+            raise ValueError(f"nothing left to train on: {examples} examples, {held_out:.0%} held out")
+        self._train = Permutation(examples, HELD_OUT, seed)
+        self.held_out = self._train(np.arange(self._length, examples))
+        self.component = component
+        self._key = (seed, component)
+
+    def __len__(self) -> int:
+        return self._length
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
-        epochs, index = np.divmod(np.asarray(positions, np.int64), self.rows)
-        rows = np.empty_like(index)
+        """(n,) positions -> (n,) int64 indices into the dataset."""
+        epochs, index = np.divmod(np.asarray(positions, np.int64), self._length)
+        found = np.empty_like(index)
         for epoch in np.unique(epochs):
             chosen = epochs == epoch
-            rows[chosen] = self._train(Permutation(self.rows, EPOCH, *self._key, int(epoch))(index[chosen]))
-        return rows
+            shuffled = Permutation(self._length, EPOCH, *self._key, int(epoch))(index[chosen])
+            found[chosen] = self._train(shuffled)
+        return found
 
     def replacement(self, position: int, attempt: int) -> int:
-        """The row that stands in for a broken one."""
-        return int(
-            self._train(np.array([derive_key(REPLACEMENT, *self._key, position, attempt) % self.rows]))[0]
-        )
+        """The example that replaces a broken one."""
+        drawn = derive_key(REPLACEMENT, *self._key, position, attempt) % self._length
+        return int(self._train(np.array([drawn]))[0])
 
 
-def own_share(total: int, rank: int, size: int) -> range:
-    """The part of 0..total-1 that a process takes; the parts are consecutive and differ by one at most."""
+def rank_slice(total: int, rank: int, size: int) -> range:
+    """The part of 0..total-1 that a process takes; the parts are consecutive and differ by one at most.
+
+    Args:
+        total: to be divided.
+        rank: of the process.
+        size: processes.
+    """
     return range(total * rank // size, total * (rank + 1) // size)

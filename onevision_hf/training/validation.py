@@ -1,56 +1,75 @@
 """Validation while training: the nearest neighbours of samples that are never trained on."""
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from ..data.labelled import open_rows
 from ..data.media import BROKEN
-from .config import ConfigError, TrainConfig
+from ..jobs.processes import Processes
+from .config import TrainConfig
 from .loader import collate
+from .mixture import Sample
 from .neighbours import neighbour_accuracy
+from .report import RunReport
 from .sampler import HELD_OUT, Permutation
+from .schema import ConfigError
+from .tasks.task import Task
 
 _BLOCK = 16  # samples encoded at once, whatever the number of processes: the same products, the same bits
 
 
+class Validator(Protocol):
+    """What the loop wants of a validation."""
+
+    def due(self, step: int, total: int) -> bool:
+        """Whether one follows step `step` (0: before the first) of `total`."""
+
+    def report(self, report: RunReport, step: int) -> None:
+        """Run it, and write and show what came of it; every process calls this."""
+
+
 class Validation:
-    """Encodes held-out rows, each process a share of blocks, and asks whether their neighbours have their
+    """Encodes held-out examples, each process a slice of blocks, and asks whether their neighbours have their
     label.
 
-    A row's label is the first of its labels (the nearest center, or the class of its folder).
+    An example's label is the first of its labels (the nearest center, or the class of its folder).
+
+    Args:
+        config: of the run.
+        task: built, on `device`.
+        device: of this process.
     """
 
-    def __init__(self, config: TrainConfig, task: Any, rank: int, size: int, device: torch.device):
-        self.config, self.task, self.rank, self.size, self.device = config, task, rank, size, device
+    def __init__(self, config: TrainConfig, task: Task, device: torch.device):
+        self.config, self.task, self.device = config, task, device
+        self.processes = Processes.current()
         settings = config.validation
         if not settings.every:
             return
-        stream = next((s for s in task.streams if settings.head in ("", s.name)), None)
-        if stream is None:
-            raise ConfigError(f"validation.head is {settings.head!r}, no stream of this task")
-        self.view = stream.view
+        component = next((c for c in task.mixture if settings.head in ("", c.name)), None)
+        if component is None:
+            raise ConfigError(f"validation.head is {settings.head!r}, no component of this task's mixture")
+        self.transform = component.transform
         if settings.source:
-            self.rows: Any = open_rows(settings.source)
-            self.numbers = Permutation(len(self.rows), HELD_OUT, config.seed)(np.arange(len(self.rows)))
-        elif stream.order is not None and len(stream.order.held_out) > 1:
-            self.rows, self.numbers = stream.rows, stream.order.held_out
+            self.dataset: Any = open_rows(settings.source)
+            numbers = Permutation(len(self.dataset), HELD_OUT, config.seed)(np.arange(len(self.dataset)))
+        elif component.sampler is not None and len(component.sampler.held_out) > 1:
+            self.dataset, numbers = component.dataset, component.sampler.held_out
         else:
             raise ConfigError(
                 "validation.every is set, but there is nothing to validate on: give validation.source, or a "
-                "share validation.held_out of at least two rows"
+                "share validation.held_out of at least two examples"
             )
-        self.numbers = np.sort(self.numbers[: settings.items])
+        self.numbers = np.sort(numbers[: settings.items])
 
     def due(self, step: int, total: int) -> bool:
         every = self.config.validation.every
         return bool(every) and (step % every == 0 or step == total)
 
-    def report(self, report: Any, step: int) -> None:
-        """Run, and say and write what came of it."""
+    def report(self, report: RunReport, step: int) -> None:
         report.validated(step, self.run())
 
     @torch.no_grad()
@@ -59,10 +78,10 @@ class Validation:
         parts: list[tuple[int, torch.Tensor, torch.Tensor]] = []
         model = self.task.model.eval()
         blocks = -(-len(self.numbers) // _BLOCK)
-        rounds = -(-blocks // self.size)
-        for turn in range(rounds):
+        rank, size = self.processes.rank, self.processes.world
+        for turn in range(-(-blocks // size)):
             # Under FSDP all take part in every forward pass: those left over do the last block again.
-            block = turn * self.size + self.rank
+            block = turn * size + rank
             last = block >= blocks
             samples = self._samples(min(block, blocks - 1))
             if not samples:
@@ -77,20 +96,17 @@ class Validation:
             keep = (found >= 0) & (not last)
             parts.append((block, encoded[keep], found[keep]))
         model.train()
-        everyone: list[Any] = [parts]
-        if self.size > 1:
-            everyone = [None] * self.size
-            dist.all_gather_object(everyone, parts)
+        everyone = self.processes.gather(parts)
         ordered = sorted((part for own in everyone for part in own), key=lambda part: part[0])
         labels = torch.cat([part[2] for part in ordered])
         return neighbour_accuracy(
             torch.cat([part[1] for part in ordered]), labels, self.config.validation.neighbours
         )
 
-    def _samples(self, block: int) -> list[dict[str, np.ndarray]]:
+    def _samples(self, block: int) -> list[Sample]:
         """Those of a block that can be read."""
         samples = []
         for number in self.numbers[block * _BLOCK : (block + 1) * _BLOCK]:
             with suppress(*BROKEN):
-                samples.append(self.view(self.rows[int(number)], None, 0))
+                samples.append(self.transform(self.dataset[int(number)], None, 0))
         return samples

@@ -51,16 +51,17 @@ def write_list(path: Path, lines: list[tuple[str, object]], header: bool = False
 
 
 SETTINGS = {
-    "epochs": 3, "batch_size": 6, "seeds": [1], "workers": 0, "log_every": 1, "device": "cpu",
+    "epochs": 3, "batch_size": 6, "seeds": [1], "dataloader_num_workers": 0, "logging_steps": 1,
+    "device": "cpu",
     "input": {"num_patches": 40, "num_frames": 8, "size": SIDE, "augment": False},
-    "optim": {"lr": 2e-3, "final_lr": 1e-3, "weight_decay": 0.0},
+    "optim": {"learning_rate": 2e-3, "final_lr_scale": 1e-3, "weight_decay": 0.0},
 }  # fmt: skip
 
 
 def make_config(model, train, out, **changes):
     """A small probe; keys with a point reach into the sections."""
     from onevision_hf.eval.probes.config import ProbeConfig, _check
-    from onevision_hf.training.config import build
+    from onevision_hf.training.schema import build
 
     values = {k: dict(v) if isinstance(v, dict) else v for k, v in SETTINGS.items()}
     values |= {"model": str(model), "out": str(out), "data": {"train": str(train), "max_missing": 0.0}}

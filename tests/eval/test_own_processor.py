@@ -18,7 +18,7 @@ from onevision_hf.eval.probes.config import InputConfig, ProbeConfig
 from onevision_hf.eval.probes.encoders import load_encoder
 from onevision_hf.eval.probes.knn import readout
 from onevision_hf.eval.probes.run import clip_settings, run_probe
-from onevision_hf.training.config import ConfigError, build
+from onevision_hf.training.schema import ConfigError, build
 
 # A published folder has an image processor's file only.
 PUBLISHED = {

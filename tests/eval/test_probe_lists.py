@@ -145,8 +145,13 @@ def test_the_configs_are_the_published_settings(name):
     assert (config.data.classes, config.epochs, config.batch_size) == PUBLISHED[name]
     assert config.dataset == name and config.out == f"runs/probe-{name}"
     optim = config.optim
-    assert (optim.lr, optim.schedule, optim.lr * optim.final_lr) == (1e-4, "linear", pytest.approx(1e-7))
-    assert (optim.weight_decay, optim.betas, optim.clip, optim.warmup) == (0, [0.9, 0.999], 5.0, 0)
+    assert (optim.learning_rate, optim.lr_scheduler_type, optim.final_lr_scale) == (1e-4, "linear", 1e-3)
+    assert (optim.weight_decay, optim.betas, optim.max_grad_norm, optim.warmup_steps) == (
+        0,
+        [0.9, 0.999],
+        5.0,
+        0,
+    )
     assert config.head.label_smoothing == 0.1 and config.head.position is None
     assert config.mean_average_precision is (name == "charades_ego")
     text = (CONFIGS / f"{name}.yaml").read_text()
@@ -156,12 +161,12 @@ def test_the_configs_are_the_published_settings(name):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("optim.learning_rate=1", r"unknown key optim.learning_rate \(did you mean optim.lr\?\)"),
+        ("optim.lr=1", r"optim.lr is now called optim.learning_rate"),
         ("input.kind=codecs", r"input.kind is 'codecs', expected one of codec, frames, dense"),
         ("intervene=[swap]", "intervene is 'swap', expected one of replace, foreign, shuffle"),
         ("head.position=[0,0]", r"head.position is \[0.0, 0.0\], expected \[t, h, w\]"),
         ("seeds=[]", "seeds is"),
-        ("optim.accumulation=2", "expected 1 for a probe"),
+        ("optim.gradient_accumulation_steps=2", "expected 1 for a probe"),
         ("model=''", "give --model"),
     ],
 )

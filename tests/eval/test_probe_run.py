@@ -226,8 +226,8 @@ def test_the_command_says_what_is_wrong_in_one_line(made, tmp_path, capsys):
 
     assert probe("--budget", "2000") == 1
     assert "num_patches is 2000, but 64 frames of 56 x 56 pixels have 1024" in capsys.readouterr().err
-    assert probe("optim.lrr=1") == 1
-    assert "did you mean optim.lr?" in capsys.readouterr().err
+    assert probe("optim.lr=1") == 1
+    assert "now called optim.learning_rate" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     small = ["--budget", "48", "--json", "seeds=[3]", "epochs=1", "input.num_frames=8", "batch_size=6"]
     assert probe("--input", "frames", *small) == 0
@@ -262,7 +262,7 @@ def test_the_launcher_starts_two_processes_that_are_one_probe(made, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
                "-m", "onevision_hf.cli", "eval", "probe", "--config", "drawn", "--model",
                str(folder / "encoder"), f"data.train={folder / 'clips'}", f"out={tmp_path / 'run'}",
-               "head.position=[0,0,0]", "log_every=1", *settings]  # fmt: skip
+               "head.position=[0,0,0]", "logging_steps=1", *settings]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
     seed = json.loads((tmp_path / "run" / "seed-1" / "result.json").read_text())

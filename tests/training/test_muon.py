@@ -5,11 +5,17 @@ import torch
 import training_workers as workers
 from torch import nn
 
-from onevision_hf.objectives.muon import MuonAdamW, is_layer_matrix, orthogonal
+from onevision_hf.objectives.muon import AdamW, MuonAdamW, is_layer_matrix, orthogonal
 from onevision_hf.training.config import ConfigError, OptimConfig, from_dict
 from onevision_hf.training.optimisation import Optimizers
 
-MUON = {"lr": 1e-3, "muon_lr": 0.02, "warmup": 3, "schedule": "cosine", "clip": 5.0}
+MUON = {
+    "learning_rate": 1e-3,
+    "muon_lr": 0.02,
+    "warmup_steps": 3,
+    "lr_scheduler_type": "cosine",
+    "max_grad_norm": 5.0,
+}
 
 
 @pytest.mark.parametrize("shape", [(16, 48), (48, 16), (24, 24)])
@@ -29,9 +35,9 @@ def test_only_matrices_of_layers_are_for_muon():
     model = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(4, 4)]), "head": nn.Linear(4, 4)})
     chosen = {n for n, p in model.named_parameters() if is_layer_matrix(n, p)}
     assert chosen == {"layers.0.weight"}
-    optimizers = Optimizers(model, {}, OptimConfig(**MUON), sparse=False)
+    optimizers = Optimizers(model, {}, OptimConfig(**MUON))
     assert isinstance(optimizers.model, MuonAdamW)
-    assert type(Optimizers(model, {}, OptimConfig(), sparse=False).model) is torch.optim.AdamW
+    assert type(Optimizers(model, {}, OptimConfig()).model) is AdamW
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
@@ -44,9 +50,9 @@ def test_only_matrices_of_layers_are_for_muon():
 
 
 def test_a_stopped_run_goes_on_to_the_bit(tmp_path):
-    settings = {"steps": 6, "optim": MUON}
+    settings = {"max_steps": 6, "optim": MUON}
     straight = workers.train(tmp_path / "straight", **settings)
-    workers.train(tmp_path / "stopped", max_steps=3, **settings)
+    workers.train(tmp_path / "stopped", stop_at=3, **settings)
     again = workers.train(tmp_path / "stopped", **settings)
     assert straight["tensors"].keys() == again["tensors"].keys()
     for name, tensor in straight["tensors"].items():
@@ -55,4 +61,4 @@ def test_a_stopped_run_goes_on_to_the_bit(tmp_path):
 
 def test_matrices_that_are_cut_are_refused():
     with pytest.raises(ConfigError, match=r"optim.muon_lr is 0.02, expected 0 with optim.parallel fsdp"):
-        from_dict({"steps": 1, "optim": {"muon_lr": 0.02, "parallel": "fsdp"}})
+        from_dict({"max_steps": 1, "optim": {"muon_lr": 0.02, "parallel": "fsdp"}})

@@ -17,13 +17,13 @@ def factors(total=1000, **settings):
 
 
 def test_a_polynomial_of_power_two_is_not_nearly_linear():
-    found = factors(schedule="poly", power=2.0)
+    found = factors(lr_scheduler_type="poly", power=2.0)
     assert found[500] == pytest.approx(0.25) and found[750] == pytest.approx(0.0625)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "poly"])
 def test_schedules_rise_to_one_at_the_end_of_the_warm_up_and_fall_to_the_final_share(schedule):
-    found = factors(schedule=schedule, warmup=100, final_lr=0.1)
+    found = factors(lr_scheduler_type=schedule, warmup_steps=100, final_lr_scale=0.1)
     assert (
         found[0] == pytest.approx(1 / 101)
         and found[100] == pytest.approx(1)
@@ -31,7 +31,7 @@ def test_schedules_rise_to_one_at_the_end_of_the_warm_up_and_fall_to_the_final_s
     )
     assert all(a < b for a, b in pairwise(found[:101]))
     assert all(a >= b for a, b in pairwise(found[100:]))
-    assert factors(total=10, warmup=20)[5] == pytest.approx(6 / 21)  # a run shorter than its warm-up
+    assert factors(total=10, warmup_steps=20)[5] == pytest.approx(6 / 21)  # a run shorter than its warm-up
 
 
 def test_norms_biases_probes_and_positions_do_not_decay_and_everything_else_does():
@@ -46,7 +46,7 @@ def one_step(clip, factor=1.0, **settings):
     torch.manual_seed(0)
     model = nn.Linear(5, 4)
     loss = ClusterDiscriminationLoss(9, 4, sample_rate=1.0, labels_per_sample=1)
-    optimizers = Optimizers(model, {"a": loss}, OptimConfig(clip=clip, **settings), sparse=False)
+    optimizers = Optimizers(model, {"a": loss}, OptimConfig(max_grad_norm=clip, **settings))
     loss(model(torch.randn(6, 5)), torch.arange(6)[:, None]).backward()
     gradients = [model.weight.grad.clone(), model.bias.grad.clone(), loss.centers.grad.clone()]
     before = loss.centers.detach().clone()
@@ -70,7 +70,7 @@ def test_clipping_is_by_one_norm_over_the_backbone_and_the_centers():
 
 
 def test_centers_have_their_own_rate_and_decay():
-    *_, before, after = one_step(clip=0, lr=1e-2, centers_lr=0.5, centers_weight_decay=0.0)
+    *_, before, after = one_step(clip=0, learning_rate=1e-2, centers_lr_scale=0.5, centers_weight_decay=0.0)
     # The first step of Adam is the rate itself, whatever the gradient.
     assert (after - before).abs().max().item() == pytest.approx(5e-3, rel=1e-3)
     *_, before, after = one_step(clip=0, factor=0.0)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onevision_hf.training.loader import MicroBatches, Share, Stream, open_loader
-from onevision_hf.training.sampler import Order, Permutation, own_share
+from onevision_hf.training.loader import MicroBatches, open_loader
+from onevision_hf.training.mixture import MixtureComponent, RankSlice
+from onevision_hf.training.sampler import Permutation, Sampler, rank_slice
 
 
 @given(size=st.integers(1, 3000), key=st.integers(0, 2**40))
@@ -27,17 +28,17 @@ def test_permutations_of_different_keys_differ_and_leave_no_trace_of_the_order()
 def test_held_out_rows_are_never_trained_on_and_all_others_are_once_an_epoch(rows, share, seed):
     if round(rows * share) >= rows:
         return
-    order = Order(rows, seed, stream=0, held_out=share)
-    epochs = order(np.arange(2 * order.rows)).reshape(2, -1)
+    sampler = Sampler(rows, seed, component=0, held_out=share)
+    epochs = sampler(np.arange(2 * len(sampler))).reshape(2, -1)
     for epoch in epochs:
-        assert sorted([*epoch, *order.held_out]) == list(range(rows))
-    replaced = {order.replacement(7, attempt) for attempt in range(50)}
-    assert not replaced & set(order.held_out.tolist())
+        assert sorted([*epoch, *sampler.held_out]) == list(range(rows))
+    replaced = {sampler.replacement(7, attempt) for attempt in range(50)}
+    assert not replaced & set(sampler.held_out.tolist())
 
 
 @given(total=st.integers(0, 50), size=st.integers(1, 7))
 def test_the_shares_of_all_processes_are_the_whole(total, size):
-    parts = [own_share(total, rank, size) for rank in range(size)]
+    parts = [rank_slice(total, rank, size) for rank in range(size)]
     assert [i for part in parts for i in part] == list(range(total))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -66,9 +67,9 @@ def number(row, rng, position):
 
 
 def read(rows, k, share=None, batch=12, **options):
-    share = share or Share(seed=5, **options)
-    stream = Stream("numbers", rows, number, batch, Order(len(rows), share.seed, stream=0))
-    return MicroBatches([stream], share)[k]
+    share = share or RankSlice(seed=5, **options)
+    component = MixtureComponent("numbers", rows, number, batch, Sampler(len(rows), share.seed, component=0))
+    return MicroBatches([component], share)[k]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
@@ -93,7 +94,7 @@ def test_a_step_is_the_same_samples_with_the_same_draws_on_any_number_of_process
 
 def test_a_broken_row_is_recorded_and_another_that_the_position_decides_takes_its_place():
     broken = read(Numbers(50, broken=[3, 8, 40]), 0, batch=50)
-    assert sorted(record["key"] for record in broken.broken) == ["row 3", "row 40", "row 8"]
+    assert sorted(record["key"] for record in broken.broken) == ["example 3", "example 40", "example 8"]
     again = read(Numbers(50, broken=[3, 8, 40]), 0, batch=50)
     assert broken.keys == again.keys and len(broken.keys["numbers"]) == 50
     assert not {"3", "8", "40"} & set(broken.keys["numbers"])
@@ -103,11 +104,11 @@ def test_a_broken_row_is_recorded_and_another_that_the_position_decides_takes_it
 
 
 def test_a_source_that_is_all_broken_is_an_error_and_no_endless_search():
-    with pytest.raises(ValueError, match="16 broken rows in a row"):
+    with pytest.raises(ValueError, match="16 broken examples in a row"):
         read(Numbers(50, broken=range(50)), 0)
 
 
 def test_a_batch_that_leaves_a_process_without_a_sample_is_refused():
-    stream = Stream("numbers", Numbers(50), number, 4, Order(50, 5, stream=0))
+    component = MixtureComponent("numbers", Numbers(50), number, 4, Sampler(50, 5, component=0))
     with pytest.raises(ValueError, match="5 processes cannot share a micro-batch of 4"):
-        open_loader([stream], Share(5, size=5), 0, 1)
+        open_loader([component], RankSlice(5, size=5), 0, 1)

@@ -24,9 +24,9 @@ from onevision_hf.pretraining.tokenizer import CaptionTokenizer, load_tokenizer
 from onevision_hf.synthetic.folder import Job, produce
 from onevision_hf.synthetic.images import ImageSettings
 from onevision_hf.training.config import ConfigError
-from onevision_hf.training.loader import Stream
-from onevision_hf.training.sampler import Order
-from onevision_hf.training.tasks.pair_transform import Needs, PairView
+from onevision_hf.training.mixture import MixtureComponent
+from onevision_hf.training.sampler import Sampler
+from onevision_hf.training.tasks.pair_transform import Needs, PairTransform
 from onevision_hf.training.tasks.task import make_task
 from onevision_hf.training.tasks.unified_config import PairsConfig
 
@@ -153,13 +153,13 @@ def test_sources_that_hold_no_pairs_are_named(tmp_path, table, tars):
 def view(needs=ALL, lengths=(12, 16), **settings):
     tokenizer = load_tokenizer()
     pairs = PairsConfig(batch_size=2, size=32, **settings)
-    return PairView(pairs, needs, *(CaptionTokenizer(tokenizer, length) for length in lengths))
+    return PairTransform(pairs, needs, *(CaptionTokenizer(tokenizer, length) for length in lengths))
 
 
 def draw(rows, how, positions, seed=0):
     broken = []
-    stream = Stream("pairs", rows, how, 2, Order(len(rows), seed, 0))
-    return list(stream.draw(seed, np.array(positions), broken)), broken
+    component = MixtureComponent("pairs", rows, how, 2, Sampler(len(rows), seed, 0))
+    return list(component.draw(seed, np.array(positions), broken)), broken
 
 
 def text(ids):
@@ -170,7 +170,7 @@ def test_a_sample_is_decided_by_seed_and_position_and_so_is_its_noise():
     rows = [
         PairRow(str(i), Image.new("RGB", (48, 40), (60 * i, 0, 0)), tuple(c)) for i, c in enumerate(CAPTIONS)
     ]
-    how = view(texts=2, min_zoom=0.5)
+    how = view(texts=2, min_crop_scale=0.5)
     samples, _ = draw(rows, how, range(9))
     again, _ = draw(rows, how, [5, 2])
     for (key, sample), number in zip(again, (5, 2), strict=True):
@@ -179,7 +179,7 @@ def test_a_sample_is_decided_by_seed_and_position_and_so_is_its_noise():
     seeds = [int(sample["noise_seed"][0]) for _, sample in samples]
     assert len(set(seeds)) == 9
     # Without texts nothing else changes.
-    bare, _ = draw(rows, view(Needs(True, False, False, False), min_zoom=0.5), range(9))
+    bare, _ = draw(rows, view(Needs(True, False, False, False), min_crop_scale=0.5), range(9))
     assert [int(sample["noise_seed"][0]) for _, sample in bare] == seeds
     assert all(
         np.array_equal(a[1]["pixel_values"], b[1]["pixel_values"]) for a, b in zip(bare, samples, strict=True)
@@ -254,9 +254,9 @@ def test_cached_latents_come_with_the_pixels_that_they_were_made_of(drawn, cache
 def test_a_run_on_cached_latents_needs_no_vae_where_no_loss_is_of_pixels(drawn, cached, tmp_path):
     from onevision_hf.training.loop import Trainer
 
-    pairs = {"source": str(drawn), "latents": str(cached), "min_zoom": 1.0, "batch_size": 4}
+    pairs = {"source": str(drawn), "latents": str(cached), "min_crop_scale": 1.0, "batch_size": 4}
     config = workers.make_config(
-        tmp_path, vae="nowhere", steps=2, unified={"pairs": pairs, "pixel_weight": 0.0}
+        tmp_path, vae="nowhere", max_steps=2, unified={"pairs": pairs, "pixel_weight": 0.0}
     )
     trainer = Trainer(config)
     assert trainer.fit() == 0
@@ -276,7 +276,7 @@ def test_a_run_on_cached_latents_needs_no_vae_where_no_loss_is_of_pixels(drawn, 
         ({"task": "unified", "cluster": {"heads": {"v": workers.HEAD | {"kind": "video"}}}}, "reads images"),
         ({"model": {"size": "huge"}}, "no OpenVision 3 encoder has"),
         ({"validation": {"every": 1}}, "pairs have no labels"),
-        ({"unified": {"pairs": {"latents": "x"}}}, "no min_zoom or mirror"),
+        ({"unified": {"pairs": {"latents": "x"}}}, "no min_crop_scale or horizontal_flip"),
         ({"unified": {"pairs": {"size": 40}}}, "multiple of 16"),
         ({"unified": {"lpips_weight": -1}}, "0 or more"),
         ({"unified": {"contrastive_chunk": 2}, "optim": {"parallel": "fsdp"}}, "use optim.parallel=ddp"),

@@ -12,7 +12,8 @@ from onevision_hf.data.patch_settings import PatchSettings
 from onevision_hf.data.patch_shards import PatchShards
 from onevision_hf.modeling import video_reader
 from onevision_hf.training.config import ConfigError, from_dict
-from onevision_hf.training.loader import MicroBatches, Share
+from onevision_hf.training.loader import MicroBatches
+from onevision_hf.training.mixture import RankSlice
 from onevision_hf.training.tasks.cluster import ClusterTask
 
 HEAD = {"kind": "video", "batch_size": 4, "size": 56, "num_frames": 8, "num_patches": 48}
@@ -35,20 +36,20 @@ def folders(tmp_path_factory):
 
 
 def task(source, **head):
-    config = {"steps": 4, "model": {"size": "tiny"}, "cluster": {"heads": {"v": HEAD | CODEC | head}}}
+    config = {"max_steps": 4, "model": {"size": "tiny"}, "cluster": {"heads": {"v": HEAD | CODEC | head}}}
     config["cluster"]["heads"]["v"]["source"] = source
     return ClusterTask(from_dict(config), {})
 
 
 def test_the_batches_are_those_of_the_videos_to_the_bit(folders, monkeypatch):
     videos, shards = folders
-    by_video = MicroBatches(task(videos).streams, Share(seed=3))
+    by_video = MicroBatches(task(videos).mixture, RankSlice(seed=3))
     expected = [by_video[k] for k in range(4)]
 
     def decode(*args, **kwargs):
         raise AssertionError("a video was opened")
 
-    by_shard = MicroBatches(task(shards).streams, Share(seed=3))
+    by_shard = MicroBatches(task(shards).mixture, RankSlice(seed=3))
     monkeypatch.setattr(video_reader.VideoReader, "__init__", decode)
     for k in range(4):
         found = by_shard[k]
@@ -61,7 +62,7 @@ def test_the_batches_are_those_of_the_videos_to_the_bit(folders, monkeypatch):
 def test_a_source_of_patch_shards_is_opened_by_its_plan(folders):
     rows = open_rows(folders[1])
     assert isinstance(rows, PatchShards) and len(rows) == 7 and rows.classes == 2
-    assert task(folders[1]).classes("v") == 2
+    assert task(folders[1]).heads.classes("v") == 2
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_the_camera_of_a_head_is_in_its_batches_and_in_what_it_saves(folders, tm
     kept = []
     for camera in (None, "none"):
         its = task(folders[0], camera=camera)
-        kept.append(MicroBatches(its.streams, Share(seed=3))[0].inputs["v"]["patch_positions"])
+        kept.append(MicroBatches(its.mixture, RankSlice(seed=3))[0].inputs["v"]["patch_positions"])
         weights = OneVisionModel(its.encoder_config).state_dict()
         its.export(tmp_path / str(camera), {f"encoder.{name}": value for name, value in weights.items()})
         assert OneVisionVideoProcessor.from_pretrained(tmp_path / str(camera)).camera == camera
@@ -98,7 +99,7 @@ def test_a_damaged_shard_is_a_broken_row(folders, tmp_path):
     shutil.copytree(folders[1], copy)
     tar = copy / "patches-00000.tar"
     tar.write_bytes(tar.read_bytes()[:3000])
-    batch = MicroBatches(task(str(copy)).streams, Share(seed=3))[0]
+    batch = MicroBatches(task(str(copy)).mixture, RankSlice(seed=3))[0]
     assert batch.samples == 4
     assert all("ends early" in record["reason"] for record in batch.broken)
     assert np.isfinite(batch.inputs["v"]["pixel_values_videos"].numpy()).all()

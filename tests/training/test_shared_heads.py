@@ -16,10 +16,12 @@ from onevision_hf.clustering.pack import pack
 from onevision_hf.data.media_shards import PackedShards
 from onevision_hf.data.sources import open_source
 from onevision_hf.modeling.grid_pooling import grid_means
-from onevision_hf.training.config import ConfigError, HeadConfig, from_dict
-from onevision_hf.training.loader import MicroBatches, Share
+from onevision_hf.training.config import ConfigError, from_dict
+from onevision_hf.training.loader import MicroBatches
 from onevision_hf.training.loop import Trainer
-from onevision_hf.training.tasks.shared_heads import Labels, SharedView
+from onevision_hf.training.mixture import RankSlice
+from onevision_hf.training.tasks.cluster_config import HeadConfig
+from onevision_hf.training.tasks.shared_heads import Labels, SharedTransform
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "clustering"))
 import drawn
@@ -30,7 +32,7 @@ MOTION = {"clips_of": "object", "readout": "grid", "classes": 5, "max_labels": 1
 
 def shared(**changes):
     return {
-        "steps": 3,
+        "max_steps": 3,
         "model": {"size": "tiny", "overrides": {"num_hidden_layers": 1}},
         "cluster": {"heads": {"object": OBJECT, "motion": {**MOTION, **changes}}, "sample_rate": 1.0},
     }
@@ -54,7 +56,7 @@ def packs(tmp_path_factory):
 
 
 def test_a_sample_has_the_labels_of_both_heads_by_its_key(packs):
-    view = SharedView(lambda row, rng, position: {"labels": row.labels}, {
+    view = SharedTransform(lambda row, rng, position: {"labels": row.labels}, {
         "motion": Labels("motion", packs["motion"], 2)
     })  # fmt: skip
     for number in range(6):
@@ -71,8 +73,8 @@ def test_the_clip_is_encoded_once_and_each_readout_meets_its_own_centers(tmp_pat
     config.cluster.heads.pop("image", None)
     config.cluster.heads.pop("video", None)
     trainer = Trainer(config, workers.make_rows(config))
-    assert trainer.samples_per_step == 6 and [s.name for s in trainer.task.streams] == ["object"]
-    batch = MicroBatches(trainer.task.streams, Share(0))[0]
+    assert trainer.samples_per_step == 6 and [s.name for s in trainer.task.mixture] == ["object"]
+    batch = MicroBatches(trainer.task.mixture, RankSlice(0))[0]
     calls = []
     trainer.task.model.encoder.register_forward_hook(lambda *_: calls.append(1))
     outputs = trainer.task.model(batch.inputs)
@@ -102,7 +104,7 @@ def test_clips_kept_in_a_cache_train_alike(packs, tmp_path):
         for name in ("image", "video"):
             config.cluster.heads.pop(name, None)
         trainer = Trainer(config, packs)
-        batch = MicroBatches(trainer.task.streams, Share(0))[0]
+        batch = MicroBatches(trainer.task.mixture, RankSlice(0))[0]
         outputs = trainer.task.model(batch.inputs)
         found = trainer.task.losses(outputs, trainer.task.prepare(batch.inputs, 0))
         losses.append([found[head].item() for head in ("object", "motion")])
@@ -126,7 +128,7 @@ def test_heads_that_do_not_fit_are_named(changes, message):
 def test_a_picture_has_no_grid_of_time():
     heads = {"image": {**workers.HEADS["image"], "readout": "grid"}}
     with pytest.raises(ConfigError, match="pooler for images"):
-        from_dict({"steps": 1, "cluster": {"heads": heads}})
+        from_dict({"max_steps": 1, "cluster": {"heads": heads}})
 
 
 def test_labels_by_key_need_a_pack():

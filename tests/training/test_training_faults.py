@@ -21,16 +21,16 @@ from onevision_hf.training.loop import Trainer, TrainingError
 from onevision_hf.training.report import read_lines
 
 
-def trainer(out, rows=None, max_steps=None, **changes):
-    config = workers.make_config(out, **{"steps": 6, **changes})
-    return Trainer(config, rows or workers.make_rows(config), max_steps)
+def trainer(out, rows=None, stop_at=None, **changes):
+    config = workers.make_config(out, **{"max_steps": 6, **changes})
+    return Trainer(config, rows or workers.make_rows(config), stop_at)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run with checkpoints of the steps 2, 4 and 6."""
     out = tmp_path_factory.mktemp("run")
-    assert trainer(out, save_every=2).fit() == 0
+    assert trainer(out, save_steps=2).fit() == 0
     return out
 
 
@@ -45,7 +45,7 @@ def newest(out):
 
 
 def test_the_last_checkpoints_are_kept_and_latest_names_the_newest(tmp_path):
-    trainer(tmp_path, save_every=1, keep=2).fit()
+    trainer(tmp_path, save_steps=1, save_total_limit=2).fit()
     assert [p.name for p in checkpoint.all_checkpoints(tmp_path / "checkpoints")] == [
         "step-00000005",
         "step-00000006",
@@ -69,9 +69,9 @@ def test_a_damaged_checkpoint_is_an_error_that_names_the_file_and_what_is_left(c
         content[len(content) // 2] ^= 1
         file.write_bytes(content[:-5] if damage == "cut" else content)
     with pytest.raises(checkpoint.CheckpointError, match=rf"{file.name}.*step-00000002, step-00000004"):
-        trainer(copy, steps=8).fit()
+        trainer(copy, max_steps=8).fit()
     (copy / "checkpoints" / "latest").write_text("step-00000004")
-    assert trainer(copy, steps=8).resume()
+    assert trainer(copy, max_steps=8).resume()
 
 
 def test_a_checkpoint_of_another_model_seed_or_batch_is_refused_and_says_what_differs(copy):
@@ -93,7 +93,7 @@ def test_latest_that_names_nothing_is_an_error_and_no_new_beginning(copy):
 
 
 def test_a_full_disk_names_the_file_and_keeps_the_checkpoint_before(copy):
-    going_on = trainer(copy, steps=8)
+    going_on = trainer(copy, max_steps=8)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
     try:
@@ -105,12 +105,12 @@ def test_a_full_disk_names_the_file_and_keeps_the_checkpoint_before(copy):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert newest(copy).name == "step-00000006"
     assert not list((copy / "checkpoints").glob(".*partial"))
-    assert trainer(copy, steps=8).fit() == 0
+    assert trainer(copy, max_steps=8).fit() == 0
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_was(run, tmp_path, number, status):
-    stopped = trainer(tmp_path, save_every=2)
+    stopped = trainer(tmp_path, save_steps=2)
     prepare = stopped.task.prepare
 
     def prepare_and_signal(inputs, key):
@@ -122,15 +122,15 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_was(run, tmp_path, num
     assert stopped.fit() == status
     assert newest(tmp_path).name == "step-00000003"
     assert not (tmp_path / "model").exists()
-    assert trainer(tmp_path, save_every=2).fit() == 0
+    assert trainer(tmp_path, save_steps=2).fit() == 0
     assert [line["loss"] for line in read_lines(tmp_path / "log.jsonl")] == [
         line["loss"] for line in read_lines(run / "log.jsonl")
     ]
 
 
 def test_a_run_resumed_where_it_validates_has_each_validation_once(tmp_path):
-    changes = {"validation": {"every": 2, "held_out": 0.3}, "save_every": 2}
-    trainer(tmp_path, max_steps=4, **changes).fit()
+    changes = {"validation": {"every": 2, "held_out": 0.3}, "save_steps": 2}
+    trainer(tmp_path, stop_at=4, **changes).fit()
     trainer(tmp_path, **changes).fit()
     assert [line["step"] for line in read_lines(tmp_path / "validation.jsonl")] == [0, 2, 4, 6]
 
@@ -154,27 +154,27 @@ def poisoned(out, changes, **poison):
     config = workers.make_config(out, **changes)
     rows = workers.make_rows(config)
     found = trainer(out, rows, **changes)
-    stream = found.task.streams[0]
-    stream.rows, view = Poisoned(rows["image"], **poison), stream.view
+    component = found.task.mixture[0]
+    component.dataset, transform = Poisoned(component.dataset, **poison), component.transform
 
-    def show(row, rng, position):
-        sample = view(row, rng, position)
-        if row.key == f"random/{poison.get('nan')}":
+    def show(example, rng, position):
+        sample = transform(example, rng, position)
+        if example.key == f"random/{poison.get('nan')}":
             sample["pixel_values"][0, 0, 0] = float("nan")
         return sample
 
-    stream.view = show
+    component.transform = show
     return found
 
 
 def test_a_loss_that_is_not_a_number_stops_and_writes_the_batch_out(tmp_path):
-    going = poisoned(tmp_path, {"steps": 40, "save_every": 1, "log_every": 50}, nan=17)
+    going = poisoned(tmp_path, {"max_steps": 40, "save_steps": 1, "logging_steps": 50}, nan=17)
     with pytest.raises(TrainingError, match=r"not finite.*bad-batch-0.pt"):
         going.fit()
     written = torch.load(tmp_path / "bad-batch-0.pt", weights_only=True)
     assert "random/17" in written["micro_batches"][0]["keys"]["image"]
     assert written["step"] == int(newest(tmp_path).name[5:]) + 1
-    for tensor in trainer(tmp_path, steps=40).tensors().values():
+    for tensor in trainer(tmp_path, max_steps=40).tensors().values():
         assert tensor.isfinite().all()
 
 
@@ -183,8 +183,8 @@ def test_broken_samples_are_counted_and_listed_and_too_many_stop_the_run(tmp_pat
     assert few.fit() == 0
     listed = read_lines(tmp_path / "few" / "broken-0.jsonl")
     assert few.broken == len(listed) > 0 and few.samples == 6 * 16
-    assert {"stream", "position", "key", "reason"} == set(listed[0])
-    many = poisoned(tmp_path / "many", {"max_broken": 0.1, "steps": 30}, broken=range(45))
+    assert {"component", "position", "key", "reason"} == set(listed[0])
+    many = poisoned(tmp_path / "many", {"max_broken": 0.1, "max_steps": 30}, broken=range(45))
     with pytest.raises(TrainingError, match=r"samples are broken, more than max_broken = 0.1.*broken-\*"):
         many.fit()
 
@@ -224,7 +224,7 @@ def further(out, step, process):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_and_the_run_ends_as_if_nothing_was(tmp_path):
-    changes = {"steps": 120, "save_every": 1, "keep": 2}
+    changes = {"max_steps": 120, "save_steps": 1, "save_total_limit": 2}
     whole = start(tmp_path / "whole", **changes)
     whole[0].join(120)
     assert whole[0].exitcode == 0
@@ -256,7 +256,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_and_the_run_ends_as_if_n
 
 @pytest.mark.slow
 def test_the_death_of_one_process_ends_the_others_within_a_minute(tmp_path):
-    processes = start(tmp_path, 2, steps=100_000)
+    processes = start(tmp_path, 2, max_steps=100_000)
     try:
         assert wait_for(lambda: len(read_lines(tmp_path / "log.jsonl")) > 3, 60)
         os.kill(processes[1].pid, signal.SIGKILL)
@@ -269,7 +269,7 @@ def test_the_death_of_one_process_ends_the_others_within_a_minute(tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_to_two_processes_saves_one_checkpoint_that_one_process_reads(tmp_path):
-    processes = start(tmp_path, 2, steps=100_000)
+    processes = start(tmp_path, 2, max_steps=100_000)
     try:
         assert wait_for(lambda: len(read_lines(tmp_path / "log.jsonl")) > 3, 60)
         os.kill(processes[1].pid, signal.SIGTERM)  # one of them is told, both stop
@@ -279,7 +279,7 @@ def test_a_signal_to_two_processes_saves_one_checkpoint_that_one_process_reads(t
     finally:
         for process in processes:
             process.kill()
-    assert trainer(tmp_path, steps=100_000).resume()
+    assert trainer(tmp_path, max_steps=100_000).resume()
     assert Path(newest(tmp_path)).name != "step-00000000"
 
 

@@ -33,7 +33,12 @@ def config(tmp_path):
         "max_labels": 1,
         "labels_per_sample": 1,
     }
-    values = {**workers.BASE, "steps": 6, "cluster": {"heads": {"image": image}}, "workers": 1}
+    values = {
+        **workers.BASE,
+        "max_steps": 6,
+        "cluster": {"heads": {"image": image}},
+        "dataloader_num_workers": 1,
+    }
     (tmp_path / "folder.yaml").write_text(yaml.safe_dump(values))
     return tmp_path / "folder.yaml"
 
@@ -73,7 +78,13 @@ def test_a_signal_to_the_whole_group_workers_included_saves(config, tmp_path):
         "OMP_NUM_THREADS": "1",
         "ACCELERATE_USE_CPU": "true",
     }
-    options = ["--config", str(config), f"out={tmp_path / 'run'}", "steps=100000", "workers=2"]
+    options = [
+        "--config",
+        str(config),
+        f"out={tmp_path / 'run'}",
+        "max_steps=100000",
+        "dataloader_num_workers=2",
+    ]
     process = subprocess.Popen(
         [sys.executable, "train.py", *options], cwd=ROOT, env=environment, start_new_session=True
     )

@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoVideoProcessor
 from onevision_hf.cli import main as onevision
 from onevision_hf.training.__main__ import main as module
 from onevision_hf.training.config import ModelConfig
-from onevision_hf.training.dry_run.dummy_data import RandomRows
+from onevision_hf.training.dry_run.dummy_data import DummyExamples
 from onevision_hf.training.loop import Trainer
 from onevision_hf.training.report import read_lines
 
@@ -23,13 +23,13 @@ from onevision_hf.training.report import read_lines
 @pytest.fixture
 def config(tmp_path):
     """A config file of the tiny run, whose sources are not there."""
-    values = workers.merged(workers.BASE, {"steps": 4, "out": str(tmp_path / "out")})
+    values = workers.merged(workers.BASE, {"max_steps": 4, "out": str(tmp_path / "out")})
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
     return tmp_path / "tiny.yaml"
 
 
 def test_a_dry_run_prints_the_plan_says_that_there_is_no_data_and_keeps_nothing(config, capsys, tmp_path):
-    assert module(["--config", str(config), "--dry-run", "--processes", "4", "steps=500"]) == 0
+    assert module(["--config", str(config), "--dry-run", "--processes", "4", "max_steps=500"]) == 0
     said = capsys.readouterr().out
     assert (
         "on 4 process(es)" in said and "image: no data (no source is named); random tensors instead" in said
@@ -52,12 +52,12 @@ def test_a_dry_run_prints_the_plan_says_that_there_is_no_data_and_keeps_nothing(
 
 
 def test_memory_of_the_plan_is_what_a_trainer_holds(tmp_path):
-    from onevision_hf.training.dry_run.plan import memory
+    from onevision_hf.training.dry_run.plan import make_plan, memory_by_part
 
     config = workers.make_config(tmp_path)
     trainer = Trainer(config, workers.make_rows(config))
     tensors = trainer.tensors()
-    planned = memory(config, trainer.task, sum(p.numel() for p in trainer.task.model.parameters()), 1)
+    planned = memory_by_part(make_plan(config, tmp_path / "plan"), 1)
 
     def held(*ends):
         return sum(t.nbytes for n, t in tensors.items() if n.startswith(ends[0]) and n.endswith(ends[1:]))
@@ -84,15 +84,17 @@ def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys)
 
 
 def test_a_wrong_key_on_the_command_line_is_one_line_with_the_right_one(config, capsys):
-    assert onevision(["train", "--config", str(config), "optim.learning_rate=1"]) == 1
+    assert onevision(["train", "--config", str(config), "optim.lr=1"]) == 1
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "did you mean optim.lr" in error
+    assert error.count("\n") == 1 and "optim.lr is now called optim.learning_rate" in error
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "tiny"
-    config = workers.make_config(out, steps=6, optim={"ema": 0.5}, validation={"every": 3, "held_out": 0.3})
+    config = workers.make_config(
+        out, max_steps=6, optim={"ema": 0.5}, validation={"every": 3, "held_out": 0.3}
+    )
     trainer = Trainer(config, workers.make_rows(config))
     assert trainer.fit() == 0
     return trainer
@@ -105,7 +107,7 @@ def test_the_end_of_a_run_is_a_folder_that_loads_with_the_averaged_weights_and_a
     assert AutoVideoProcessor.from_pretrained(run.out / "model").num_patches == 8
     card = (run.out / "model" / "README.md").read_text()
     log = read_lines(run.out / "log.jsonl")
-    assert f"{log[-1]['loss']:.4f} at step 6" in card and '"lr": 0.001' in card
+    assert f"{log[-1]['loss']:.4f} at step 6" in card and '"learning_rate": 0.001' in card
     assert "| image | 90 (63 trained on) | 8 |" in card
     assert str(run.out.parent) not in card  # the machine's folders stay at home
     assert (run.out / "model" / "centers-image.safetensors").exists()
@@ -149,14 +151,14 @@ def test_a_tracker_of_accelerate_gets_the_lines_of_the_log(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "trackio", trackio)
     monkeypatch.setattr("onevision_hf.training.report.get_available_trackers", lambda: [LoggerType.TRACKIO])
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: [LoggerType.TRACKIO])
-    config = workers.make_config(tmp_path, steps=2, trackers=["trackio"])
+    config = workers.make_config(tmp_path, max_steps=2, report_to=["trackio"])
     assert Trainer(config, workers.make_rows(config)).fit() == 0
     logged = [(line["step"], line["loss"]) for line in read_lines(tmp_path / "log.jsonl")]
     assert trackio.calls == [3, *logged, "finished"]
 
 
 def test_a_tracker_that_is_not_installed_is_an_error_and_not_left_out(tmp_path):
-    config = workers.make_config(tmp_path, trackers=["nosuch"])
+    config = workers.make_config(tmp_path, report_to=["nosuch"])
     with pytest.raises(ValueError, match="'nosuch', which is not installed"):
         Trainer(config, workers.make_rows(config))
 
@@ -173,7 +175,7 @@ def test_training_goes_on_from_a_folder_in_float32_whatever_it_holds(run, tmp_pa
 
 
 def losses(out, **optim):
-    config = workers.make_config(out, steps=2, optim=optim)
+    config = workers.make_config(out, max_steps=2, optim=optim)
     assert Trainer(config, workers.make_rows(config)).fit() == 0
     return [line["loss"] for line in read_lines(out / "log.jsonl")]
 
@@ -195,7 +197,7 @@ def test_a_compiled_model_takes_the_same_steps_and_saves_under_the_same_names(tm
 
 def test_classes_that_do_not_fit_the_source_are_an_error(tmp_path):
     config = workers.make_config(tmp_path)
-    rows = {name: RandomRows(head, 99, 14) for name, head in config.cluster.heads.items()}
+    rows = {n: DummyExamples(head, 99, 14).transformed() for n, head in config.cluster.heads.items()}
     with pytest.raises(ValueError, match=r"image.classes is 37, its source has labels 0..98"):
         Trainer(config, rows)
 
@@ -207,7 +209,7 @@ def test_the_command_trains_from_a_folder_and_prints_its_last_figures(tmp_path, 
         Image.new("RGB", (40, 40), (30 * number, 90, 90)).save(path)
     image = {"source": str(tmp_path / "media"), "batch_size": 4, "size": 28, "max_labels": 1}
     out = tmp_path / "out"
-    values = {**workers.BASE, "steps": 3, "out": str(out), "cluster": {"heads": {"image": image}}}
+    values = {**workers.BASE, "max_steps": 3, "out": str(out), "cluster": {"heads": {"image": image}}}
     (tmp_path / "folder.yaml").write_text(yaml.safe_dump(values))
     command = ["train", "--config", str(tmp_path / "folder.yaml"), "--json"]
     assert onevision([*command, "--max-steps", "2"]) == 0

@@ -7,8 +7,9 @@ import training_workers as workers
 from training_workers import STEPS, STOP
 
 from onevision_hf.data.labelled import Row
-from onevision_hf.training.loader import MicroBatches, Share, Stream, open_loader
-from onevision_hf.training.sampler import Order
+from onevision_hf.training.loader import MicroBatches, open_loader
+from onevision_hf.training.mixture import MixtureComponent, RankSlice
+from onevision_hf.training.sampler import Sampler
 
 pytestmark = pytest.mark.timeout(1500)  # a busy machine must not fail a test
 
@@ -146,8 +147,8 @@ def show(row, rng, position):
 
 
 def test_worker_processes_give_the_same_micro_batches_in_order(results):  # after them: the forkserver is warm
-    stream = Stream("numbers", Numbers(), show, 12, Order(50, 5, stream=0))
-    alone = MicroBatches([stream], Share(5))
-    for k, batch in zip(range(3, 7), open_loader([stream], Share(5), 3, 7, workers=2), strict=True):
+    component = MixtureComponent("numbers", Numbers(), show, 12, Sampler(50, 5, component=0))
+    alone = MicroBatches([component], RankSlice(5))
+    for k, batch in zip(range(3, 7), open_loader([component], RankSlice(5), 3, 7, workers=2), strict=True):
         assert batch.keys == alone[k].keys
         assert torch.equal(batch.inputs["numbers"]["draw"], alone[k].inputs["numbers"]["draw"])

@@ -18,12 +18,14 @@ from onevision_hf.clustering.kmeans import find_centers
 from onevision_hf.clustering.pack import pack
 from onevision_hf.data.labelled import StreamRows, open_rows
 from onevision_hf.data.sources import open_source
-from onevision_hf.training.config import HeadConfig, from_dict
-from onevision_hf.training.loader import MicroBatches, Share, Stream, open_loader
+from onevision_hf.training.config import from_dict
+from onevision_hf.training.loader import MicroBatches, open_loader
 from onevision_hf.training.loop import Trainer
+from onevision_hf.training.mixture import MixtureComponent, RankSlice
 from onevision_hf.training.report import read_lines
-from onevision_hf.training.sampler import Order
-from onevision_hf.training.transforms import ImageView, VideoView
+from onevision_hf.training.sampler import Sampler
+from onevision_hf.training.tasks.cluster_config import HeadConfig
+from onevision_hf.training.transforms import ImageTransform, VideoTransform
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "clustering"))
 import drawn
@@ -65,47 +67,50 @@ HEADS = {
 BATCHES = {"image": 8, "ocr": 6, "video": 4}
 
 
-def streams(packs):
+def mixture(packs):
     found = []
     for number, (name, head) in enumerate(HEADS.items()):
         rows, view = (
             open_rows(str(packs / name)),
-            VideoView(head, 14, 64) if name == "video" else ImageView(head),
+            VideoTransform(head, 14, 64) if name == "video" else ImageTransform(head),
         )
-        found.append(Stream(name, rows, view, BATCHES[name], Order(len(rows), 5, number)))
+        found.append(MixtureComponent(name, rows, view, BATCHES[name], Sampler(len(rows), 5, number)))
     return found
 
 
-def test_packed_rows_come_through_workers_as_they_come_without(packs):
-    found, alone = streams(packs), MicroBatches(streams(packs), Share(5))
-    for k, batch in zip(range(2, 5), open_loader(found, Share(5), 2, 5, workers=2), strict=True):
+def test_packed_examples_come_through_workers_as_they_come_without(packs):
+    found, alone = mixture(packs), MicroBatches(mixture(packs), RankSlice(5))
+    for k, batch in zip(range(2, 5), open_loader(found, RankSlice(5), 2, 5, workers=2), strict=True):
         assert batch.keys == alone[k].keys and not batch.broken
         for name, tensors in batch.inputs.items():
             assert all(torch.equal(tensor, alone[k].inputs[name][key]) for key, tensor in tensors.items())
 
 
 def test_each_head_shows_its_own_rows_once_an_epoch_with_the_packed_labels(packs):
-    for stream in streams(packs):
+    for component in mixture(packs):
         packed = {
-            row.key: row.labels.tolist() for row in map(stream.rows.__getitem__, range(len(stream.rows)))
+            row.key: row.labels.tolist()
+            for row in map(component.dataset.__getitem__, range(len(component.dataset)))
         }
-        seen, steps = [], len(packed) // stream.batch_size
+        seen, steps = [], len(packed) // component.batch_size
         for k in range(steps):
-            batch = MicroBatches([stream], Share(5))[k]
-            assert len(batch.keys[stream.name]) == BATCHES[stream.name]
-            for key, labels in zip(batch.keys[stream.name], batch.inputs[stream.name]["labels"], strict=True):
+            batch = MicroBatches([component], RankSlice(5))[k]
+            assert len(batch.keys[component.name]) == BATCHES[component.name]
+            for key, labels in zip(
+                batch.keys[component.name], batch.inputs[component.name]["labels"], strict=True
+            ):
                 seen.append(key)
                 # What a row has no label for is no label, and not class 0.
                 wanted = packed[key][: len(labels)]
                 assert labels.tolist() == wanted + [-100] * (len(labels) - len(wanted))
-        assert len(set(seen)) == len(seen) == steps * stream.batch_size
+        assert len(set(seen)) == len(seen) == steps * component.batch_size
     words = open_rows(str(packs / "ocr"))
     assert len(words) == 19 and {len(words[i].labels) for i in range(19)} == {1, 2, 3, 4}
 
 
 def test_a_selection_that_is_longer_than_the_budget_keeps_its_strongest_patches(packs):
     rows = open_rows(str(packs / "video"))
-    row, view = rows[1], VideoView(HEADS["video"], 14, None)
+    row, view = rows[1], VideoTransform(HEADS["video"], 14, None)
     position = next(p for p in range(8) if view.mode(p) == "codec")
     shown = view(row, np.random.default_rng(0), position)["patch_positions"]
     scores = row.selection["scores"]
@@ -121,7 +126,7 @@ def config_of(packs, out, **changes):
             "batch_size": BATCHES[name], "max_labels": HEADS[name].max_labels, "labels_per_sample": 2,
             "num_frames": 8, "num_patches": 24,
         }  # fmt: skip
-    values = workers.merged(workers.BASE, {"out": str(out), "steps": 3, **changes})
+    values = workers.merged(workers.BASE, {"out": str(out), "max_steps": 3, **changes})
     return from_dict({**values, "cluster": {"heads": heads, "sample_rate": 0.5}})
 
 
@@ -156,8 +161,8 @@ def test_a_missing_shard_is_an_error_before_the_first_step(copied, head, file):
 def test_rows_of_a_damaged_shard_are_listed_and_replaced_and_too_many_stop_the_run(copied, head, file):
     path = copied / head / file
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
-    found = next(stream for stream in streams(copied) if stream.name == head)
-    batches = [MicroBatches([found], Share(5))[k] for k in range(4)]
+    found = next(component for component in mixture(copied) if component.name == head)
+    batches = [MicroBatches([found], RankSlice(5))[k] for k in range(4)]
     broken = [record for batch in batches for record in batch.broken]
     assert 0 < len(broken) < 4 * BATCHES[head]
     assert any(file in record["reason"] for record in broken)
@@ -183,18 +188,20 @@ def table(tmp_path_factory):
 
 def labels_of(spec, batches, workers=0, batch_size=4, start=0, **share):
     """The first labels that a loader gives from a stream, micro-batch by micro-batch."""
-    stream = Stream("image", spec, ImageView(HeadConfig(size=28, max_labels=2)), batch_size, None)
-    loader = open_loader([stream], Share(5, **share), start, start + batches, workers=workers)
+    component = MixtureComponent(
+        "image", spec, ImageTransform(HeadConfig(size=28, max_labels=2)), batch_size, None
+    )
+    loader = open_loader([component], RankSlice(5, **share), start, start + batches, workers=workers)
     return [label for batch in loader for label in batch.inputs["image"]["labels"][:, 0].tolist()]
 
 
 def test_a_dataset_of_the_hub_is_read_at_random_through_workers(table, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     rows = open_rows(f"hf:{table}:train")
-    view = ImageView(HeadConfig(size=28, max_labels=1))
-    stream = Stream("image", rows, view, 8, Order(len(rows), 5, 0))
-    alone, labels = MicroBatches([stream], Share(5)), []
-    for k, batch in enumerate(open_loader([stream], Share(5), 0, 3, workers=1)):
+    view = ImageTransform(HeadConfig(size=28, max_labels=1))
+    component = MixtureComponent("image", rows, view, 8, Sampler(len(rows), 5, 0))
+    alone, labels = MicroBatches([component], RankSlice(5)), []
+    for k, batch in enumerate(open_loader([component], RankSlice(5), 0, 3, workers=1)):
         assert torch.equal(batch.inputs["image"]["pixel_values"], alone[k].inputs["image"]["pixel_values"])
         labels += batch.inputs["image"]["labels"][:, 0].tolist()
     assert sorted(labels) == list(range(24))
@@ -229,7 +236,9 @@ def test_packed_shards_can_be_streamed_as_a_webdataset(packs, tmp_path):
 
 def test_a_run_from_a_stream_says_that_its_resume_is_not_exact(table, tmp_path, capsys):
     heads = {"image": {"source": f"stream:{table}:train", "batch_size": 4, "classes": 24, "size": 28}}
-    values = workers.merged(workers.BASE, {"out": str(tmp_path), "steps": 4, "optim": {"warmup": 0}})
+    values = workers.merged(
+        workers.BASE, {"out": str(tmp_path), "max_steps": 4, "optim": {"warmup_steps": 0}}
+    )
     config = from_dict({**values, "cluster": {"heads": heads}})
     assert Trainer(config, max_steps=2).fit() == 0
     assert Trainer(config).fit() == 0
@@ -246,12 +255,14 @@ def test_broken_rows_of_a_stream_are_listed_and_left_out_until_there_are_too_man
     for name, values in (("some", [good, *bad, good]), ("all", bad)):
         table = {"image": values * 4, "label": list(range(4 * len(values)))}
         datasets.Dataset.from_dict(table, features=features).to_parquet(tmp_path / name / "train.parquet")
-    stream = Stream("image", f"{tmp_path / 'some'}:train", ImageView(HeadConfig(size=28)), 8, None)
-    (batch,) = open_loader([stream], Share(5), 0, 1)
+    component = MixtureComponent(
+        "image", f"{tmp_path / 'some'}:train", ImageTransform(HeadConfig(size=28)), 8, None
+    )
+    (batch,) = open_loader([component], RankSlice(5), 0, 1)
     assert len(batch.keys["image"]) == 8 and 0 < len(batch.broken) <= 8
     reasons = {record["reason"] for record in batch.broken}
     assert any("no bytes and no path" in reason for reason in reasons)
-    with pytest.raises(ValueError, match="16 broken rows in a row"):
+    with pytest.raises(ValueError, match="16 broken examples in a row"):
         labels_of(f"{tmp_path / 'all'}:train", 1)
 
 

@@ -10,8 +10,9 @@ import training_workers as workers
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from onevision_hf.training.loader import MicroBatches, Share
+from onevision_hf.training.loader import MicroBatches
 from onevision_hf.training.loop import Trainer
+from onevision_hf.training.mixture import RankSlice
 
 CLASSES, BATCH = 1000, 6
 # What copies from the device to the host, or waits to learn the size of its result.
@@ -61,7 +62,7 @@ def step(out, heads, labels):
         del config.cluster.heads[name]
     config.cluster.sample_rate = 0.1
     trainer = Trainer(config, workers.make_rows(config))
-    batch = MicroBatches(trainer.task.streams, Share(3))[0]
+    batch = MicroBatches(trainer.task.mixture, RankSlice(3))[0]
     trainer._accumulate(batch, 0, True)
     with Questions() as questions, Operations() as operations:
         trainer._accumulate(batch, 1, True)
@@ -84,7 +85,7 @@ def test_a_step_is_not_unrolled_over_the_labels_and_holds_no_one_hot_rows(tmp_pa
 
 
 def test_the_state_of_a_step_is_read_when_the_next_one_is_under_way(tmp_path, monkeypatch):
-    config = workers.make_config(tmp_path, steps=4, log_every=100)
+    config = workers.make_config(tmp_path, max_steps=4, logging_steps=100)
     trainer, order = Trainer(config, workers.make_rows(config)), []
     accumulate, settle = trainer._accumulate, trainer._settle
 
@@ -108,7 +109,7 @@ def test_the_state_of_a_step_is_read_when_the_next_one_is_under_way(tmp_path, mo
 def test_a_compiled_model_is_traced_once_for_its_fixed_shapes(tmp_path):
     from torch._dynamo.utils import counters
 
-    config = workers.make_config(tmp_path, steps=5, optim={"compile": True})
+    config = workers.make_config(tmp_path, max_steps=5, optim={"compile": True})
     trainer, graphs = Trainer(config, workers.make_rows(config)), []
     accumulate = trainer._accumulate
 

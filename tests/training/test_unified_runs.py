@@ -36,7 +36,7 @@ def stage1(tmp_path_factory, vae):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40), (200 * (number % 2), 40 * number, 90)).save(path)
     validation = {"every": 2, "source": str(folder / "classes"), "neighbours": 1}
-    config = workers.make_config(folder / "stage1", vae, steps=2, validation=validation)
+    config = workers.make_config(folder / "stage1", vae, max_steps=2, validation=validation)
     trainer = Trainer(config, workers.make_rows(config))
     assert trainer.fit() == 0
     return trainer
@@ -66,7 +66,7 @@ def test_stage_2_goes_on_with_the_weights_of_stage_1_at_another_size_and_with_lp
     stage1, vae, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(unified_task, "load_lpips", lambda path: PixelDistance())
-    base = workers.merged(workers.BASE, {"steps": 1, "out": str(tmp_path / "stage2")})
+    base = workers.merged(workers.BASE, {"max_steps": 1, "out": str(tmp_path / "stage2")})
     base["model"] = {"init_from": str(stage1.out / "model")}
     base["unified"] = {"vae": vae, "lpips_weight": 0.5, "pairs": {"batch_size": 4, "size": 64, "texts": 1}}
     config = workers.make_config(tmp_path / "stage2", base=base)
@@ -112,7 +112,7 @@ def test_a_run_starts_from_an_encoder_alone(tmp_path, vae):
 
 def test_a_head_of_clusters_goes_with_an_openvision3_encoder_too(tmp_path, vae):
     heads = {"image": workers.HEAD}
-    config = workers.make_config(tmp_path, vae, task="unified", steps=2, cluster={"heads": heads})
+    config = workers.make_config(tmp_path, vae, task="unified", max_steps=2, cluster={"heads": heads})
     trainer = Trainer(config, workers.make_rows(config))
     assert trainer.fit() == 0
     assert trainer.task.sharded["image"].centers.shape == (7, 16)  # as wide as the pooled output
@@ -120,9 +120,9 @@ def test_a_head_of_clusters_goes_with_an_openvision3_encoder_too(tmp_path, vae):
 
 
 def test_a_dry_run_plans_every_part_and_takes_two_steps_on_random_images(tmp_path, capsys):
-    values = workers.merged(workers.BASE, {"out": str(tmp_path / "out"), "steps": 50})
+    values = workers.merged(workers.BASE, {"out": str(tmp_path / "out"), "max_steps": 50})
     absent = {"vae": str(tmp_path / "absent"), "lpips_weight": 0.5, "lpips_weights": str(tmp_path / "absent")}
-    absent |= {"pairs": {"latents": "cached", "min_zoom": 1.0}}
+    absent |= {"pairs": {"latents": "cached", "min_crop_scale": 1.0}}
     values["unified"] = workers.merged(values["unified"], absent)
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
     assert module(["--config", str(tmp_path / "tiny.yaml"), "--dry-run", "--processes", "2"]) == 0
@@ -144,18 +144,22 @@ def test_the_published_configs_have_the_published_numbers(size, stage):
     expected = {1: (128, 8192, 0.0, 8e-6, 4000, 40), 2: (256, 4096, 0.5, 4e-7, 400, 20)}[stage]
     side, batch, lpips, base_rate, epochs, warmup = expected
     assert (pairs.size, pairs.batch_size, unified.lpips_weight) == (side, batch, lpips)
-    assert optim.lr == pytest.approx(base_rate * batch / 256)
-    assert config.samples == epochs * 1281167 and optim.warmup == warmup * 1281167 // batch
+    assert optim.learning_rate == pytest.approx(base_rate * batch / 256)
+    assert config.samples == epochs * 1281167 and optim.warmup_steps == warmup * 1281167 // batch
     assert (unified.reconstruction_weight, unified.latent_weight, unified.understanding_weight) == (
         0.5,
         0.4,
         1.0,
     )
-    assert (unified.contrastive_weight, unified.caption_weight, optim.schedule) == (1.0, 1.0, "cosine")
+    assert (unified.contrastive_weight, unified.caption_weight, optim.lr_scheduler_type) == (
+        1.0,
+        1.0,
+        "cosine",
+    )
 
 
 def losses(out, vae, **optim):
-    config = workers.make_config(out, vae, steps=2, optim=optim)
+    config = workers.make_config(out, vae, max_steps=2, optim=optim)
     assert Trainer(config, workers.make_rows(config)).fit() == 0
     return [line["loss"] for line in read_lines(out / "log.jsonl")]
 

@@ -26,12 +26,12 @@ from onevision_hf.conversion.multimodal import make_processor
 from onevision_hf.data.conversations import as_messages, open_conversations
 from onevision_hf.data.sources import MediaError
 from onevision_hf.training.config import ConfigError, load_config
-from onevision_hf.training.dry_run.plan import dry_run, memory
-from onevision_hf.training.dry_run.vl import some
+from onevision_hf.training.dry_run.plan import dry_run, memory_by_part
 from onevision_hf.training.loader import collate
 from onevision_hf.training.optimisation import Optimizers
 from onevision_hf.training.tasks.packing import Measurer, measure, pack
-from onevision_hf.training.tasks.vl import PackView, VLTask, unpadded
+from onevision_hf.training.tasks.vl import PackTransform, VLTask, unpadded
+from onevision_hf.training.tasks.vl_plan import VLPlan, some
 
 
 @pytest.fixture(scope="module")
@@ -215,31 +215,32 @@ def test_conversations_of_a_pack_do_not_see_one_another(folder):
     config = make_config(folder, folder / "apart")
     task = VLTask(config, {})
     task.build()
-    stream = task.streams[0]
-    assert max(len(numbers) for numbers in stream.rows.packs) > 1
-    batch = {"vl": collate([stream.view(stream.rows[k], None, 0) for k in range(3)])}
+    component = task.mixture[0]
+    packed = component.dataset
+    assert max(len(numbers) for numbers in packed.packs) > 1
+    batch = {"vl": collate([component.transform(packed[k], None, 0) for k in range(3)])}
     count = task.prepare(batch, 0)
-    packed = task.losses(task.model(batch), count)["vl"]
+    together = task.losses(task.model(batch), count)["vl"]
     total, learned = 0.0, 0
     for k in range(3):
-        for number in stream.rows.packs[k]:
-            alone = task.processor.encode_dialogue(stream.rows.rows[int(number)].messages)
+        for number in packed.packs[k]:
+            alone = task.processor.encode_dialogue(packed.conversations[int(number)].messages)
             media = {n: t for n, t in alone.items() if n.startswith(("pixel", "image"))}
             labels = alone["labels"][None]
             loss = task.model.vl(input_ids=alone["input_ids"][None], labels=labels, **media).loss
             learned += int((labels[:, 1:] != -100).sum())
             total += float(loss) * int((labels[:, 1:] != -100).sum())
     assert learned == int(count)
-    assert abs(float(packed) - total / learned) < 1e-5 * total / learned
+    assert abs(float(together) - total / learned) < 1e-5 * total / learned
 
 
 def test_a_pack_beyond_the_budget_and_a_broken_picture_are_named(folder):
-    view = PackView(AutoProcessor.from_pretrained(folder / "vl"), make_config(folder, folder / "x").vl)
+    view = PackTransform(AutoProcessor.from_pretrained(folder / "vl"), make_config(folder, folder / "x").vl)
     rows = open_conversations(str(folder / "asked.json"))
 
     class One:
         def __init__(self, row):
-            self.rows, self.numbers = [row], np.array([0])
+            self.conversations, self.numbers = [row], np.array([0])
 
     row = rows[0]
     row.messages[-1]["content"] = "Yes" * 200
@@ -299,17 +300,17 @@ def test_stage_one_moves_the_connector_alone(folder, tmp_path):
     (folder / "captions.json").write_text(json.dumps(captions))
     result = train(
         folder, tmp_path / "stage1",
-        vl={"tower_lr": 0.0, "llm_lr": 0.0, "prompt": "plain", "source": str(folder / "captions.json"),
-            "batch_size": 2, "token_budget": 40},
+        vl={"tower_lr_scale": 0.0, "llm_lr_scale": 0.0, "prompt": "plain",
+            "source": str(folder / "captions.json"), "batch_size": 2, "token_budget": 40},
     )  # fmt: skip
     assert changed(folder, result) == {"connector"}
 
 
 def test_each_part_has_its_rate(folder):
-    config = make_config(folder, folder / "rates", vl={"tower_lr": 0.2, "connector_lr": 3.0})
+    config = make_config(folder, folder / "rates", vl={"tower_lr_scale": 0.2, "connector_lr_scale": 3.0})
     task = VLTask(config, {})
     task.build()
-    optimizers = Optimizers(task.model, {}, config.optim, False, task.learning_rates)
+    optimizers = Optimizers(task.model, {}, config.optim, task.lr_scales)
     for parameter in task.model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizers.step(0.5)
@@ -322,7 +323,7 @@ def test_each_part_has_its_rate(folder):
 
 
 def test_a_run_stopped_and_resumed_is_bit_equal(folder, straight):
-    train(folder, folder / "resumed", max_steps=3)
+    train(folder, folder / "resumed", stop_at=3)
     again = train(folder, folder / "resumed")
     assert again["log"] == straight["log"]
     assert again["tensors"].keys() == straight["tensors"].keys()
@@ -352,7 +353,7 @@ def test_lora_saves_an_adapter_that_reloads(folder, tmp_path):
     from peft import PeftModel
 
     result = train(
-        folder, tmp_path / "lora", steps=4, vl={"tower_lr": 0.0, "lora_rank": 4, "lora_alpha": 8.0}
+        folder, tmp_path / "lora", max_steps=4, vl={"tower_lr_scale": 0.0, "lora_rank": 4, "lora_alpha": 8.0}
     )
     saved = tmp_path / "lora" / "model"
     state = load_file(saved / "adapter_model.safetensors")
@@ -390,27 +391,30 @@ def planned(config, capsys, processes: int = 1) -> str:
 
 
 def test_a_dry_run_plans_the_conversations_and_what_is_trained(folder, tmp_path, capsys):
-    config = make_config(folder, tmp_path / "run", vl={"tower_lr": 0.0, "llm_lr": 0.0}, steps=50)
+    config = make_config(
+        folder, tmp_path / "run", vl={"tower_lr_scale": 0.0, "llm_lr_scale": 0.0}, max_steps=50
+    )
     said = planned(config, capsys, processes=2)
     task = VLTask(config, {})
-    packs = len(task.streams[0].rows.packs)
+    packs = len(task.mixture[0].dataset.packs)
     assert f"vl: 24 conversations at {folder / 'asked.json'}" in said
     assert f"packs: about {packs} of 260 tokens" in said
     assert "4 packs, 1040 tokens in 1 micro-batch(es)" in said and "steps: 50, 200 packs" in said
     model = tiny_model("patch_merger")
     sizes = [sum(p.numel() for p in part.parameters()) for part in (model, model.connector)]
     # The weights of all; AdamW's two moments and the gradient of the connector alone.
-    found = memory(config, task, sizes[0], 1)
+    plan = VLPlan(config, tmp_path)
+    found = memory_by_part(plan, 1)
     assert (found["weights"], found["gradients"], found["moments"]) == (
         4 * sizes[0], 4 * sizes[1], 8 * sizes[1],
     )  # fmt: skip
-    assert sum(task.parameters().values()) == sizes[0] and f"{sizes[1] / 1e6:.1f} M of them are" in said
+    assert sum(plan.parameters().values()) == sizes[0] and f"{sizes[1] / 1e6:.1f} M of them are" in said
 
 
 def test_the_plan_of_an_adapter_counts_what_a_trainer_holds(folder, tmp_path):
-    config = make_config(folder, tmp_path, vl={"tower_lr": 0.0, "lora_rank": 4})
-    task = VLTask(config, {})
-    planned = task.parameters(), task.trained()
+    config = make_config(folder, tmp_path, vl={"tower_lr_scale": 0.0, "lora_rank": 4})
+    plan = VLPlan(config, tmp_path)
+    planned, task = (plan.parameters(), plan.trained()), plan.task
     task.build()
     own = list(task.model.parameters())
     assert sum(planned[0].values()) == sum(p.numel() for p in own)
@@ -426,7 +430,7 @@ def test_a_dry_run_of_a_deep_model_without_data_takes_a_shallow_one(folder, tmp_
     colours = ([0.5] * 3, [0.5] * 3)
     make_processor(model.config, parts.tokenizer, colours=colours).save_pretrained(tmp_path / "deep")
     absent = {"model": str(tmp_path / "deep"), "source": "absent.json", "token_budget": 4096}
-    config = make_config(folder, tmp_path / "run", vl={**absent, "tower_lr": 0.0, "prompt": "plain"})
+    config = make_config(folder, tmp_path / "run", vl={**absent, "tower_lr_scale": 0.0, "prompt": "plain"})
     said = planned(config, capsys)
     assert "vl: no data (absent.json does not exist); random pictures instead" in said
     assert "2 of 4 layers of the tower" in said and "random weights, instead" in said
@@ -469,8 +473,8 @@ def test_published_configs_are_whole():
         ("vl_lora", 2e-4),
     ):
         config = load_config(name)
-        assert config.task == "vl" and config.optim.lr == rate
-    assert load_config("vl_stage2").vl.tower_lr * 1e-5 == pytest.approx(2e-6)
+        assert config.task == "vl" and config.optim.learning_rate == rate
+    assert load_config("vl_stage2").vl.tower_lr_scale * 1e-5 == pytest.approx(2e-6)
 
 
 @pytest.mark.parametrize(
@@ -478,11 +482,14 @@ def test_published_configs_are_whole():
     [
         ({"vl": {"model": ""}}, r"vl\.model is '', expected a folder"),
         ({"vl": {"batch_size": 0}}, "vl.batch_size is 0, expected at least 1"),
-        ({"optim": {"accumulation": 3}}, "vl.batch_size is 4, expected a multiple of optim.accumulation, 3"),
-        ({"vl": {"tower_lr": -1}}, "vl.tower_lr is -1.0, expected 0 or more"),
-        ({"vl": {"tower_lr": 0, "connector_lr": 0, "llm_lr": 0}}, "nothing is trained"),
+        (
+            {"optim": {"gradient_accumulation_steps": 3}},
+            "vl.batch_size is 4, expected a multiple of optim.gradient_accumulation_steps, 3",
+        ),
+        ({"vl": {"tower_lr_scale": -1}}, "vl.tower_lr_scale is -1.0, expected 0 or more"),
+        ({"vl": {"tower_lr_scale": 0, "connector_lr_scale": 0, "llm_lr_scale": 0}}, "nothing is trained"),
         ({"vl": {"lora_rank": 2}}, "an adapter has no tower"),
-        ({"vl": {"lora_rank": 2, "tower_lr": 0, "llm_lr": 0}}, "it is the adapter's"),
+        ({"vl": {"lora_rank": 2, "tower_lr_scale": 0, "llm_lr_scale": 0}}, "it is the adapter's"),
         ({"vl": {"lora_dropout": 1.0}}, "from 0 to below 1"),
         ({"vl": {"lora_alpha": 0}}, "above 0"),
         ({"vl": {"promt": "plain"}}, r"unknown key vl\.promt \(did you mean vl\.prompt\?\)"),
@@ -495,11 +502,11 @@ def test_a_config_that_no_run_can_have_says_so(changes, said, tmp_path):
 
 def test_a_task_that_cannot_begin_says_so(folder, tmp_path):
     with pytest.raises(ConfigError, match="is for encoders"):
-        VLTask(make_config(folder, tmp_path, validation={"every": 2}), {})
+        make_config(folder, tmp_path, validation={"every": 2})
     with pytest.raises(ConfigError, match="put one together with `onevision assemble`"):
         tiny_model().vision_tower.save_pretrained(tmp_path / "encoder")
         VLTask(make_config(folder, tmp_path, vl={"model": str(tmp_path / "encoder")}), {})
     with pytest.raises(ConfigError, match=r"no model can be read there: `onevision assemble`"):
         VLTask(make_config(folder, tmp_path, vl={"model": str(tmp_path / "none")}), {})
-    with pytest.raises(ConfigError, match="onevision eval"):
+    with pytest.raises(ConfigError, match="no features whose neighbours"):
         VLTask(make_config(folder, tmp_path), {}).encode({})

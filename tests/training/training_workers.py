@@ -21,11 +21,11 @@ HEADS = {
     },
 }  # fmt: skip
 BASE = {
-    "steps": STEPS, "workers": 0, "log_every": 1, "save_every": 100, "trackers": [], "seed": 3,
-    "device": "cpu",
+    "max_steps": STEPS, "dataloader_num_workers": 0, "logging_steps": 1, "save_steps": 100,
+    "report_to": [], "seed": 3, "device": "cpu",
     "model": {"size": "tiny", "overrides": {"num_hidden_layers": 1}},
     "cluster": {"heads": HEADS, "sample_rate": 0.5},
-    "optim": {"lr": 1e-3, "warmup": 3, "schedule": "cosine", "clip": 1.0},
+    "optim": {"learning_rate": 1e-3, "warmup_steps": 3, "lr_scheduler_type": "cosine", "max_grad_norm": 1.0},
 }  # fmt: skip
 
 
@@ -45,18 +45,21 @@ def make_config(out, **changes):
 
 
 def make_rows(config, rows=90):
-    from onevision_hf.training.dry_run.dummy_data import RandomRows
+    from onevision_hf.training.dry_run.dummy_data import DummyExamples
 
-    return {name: RandomRows(head, head.classes, 14, rows) for name, head in config.cluster.heads.items()}
+    return {
+        name: DummyExamples(head, head.classes, 14, rows).transformed()
+        for name, head in config.cluster.heads.items()
+    }
 
 
-def train(out, max_steps=None, **changes):
+def train(out, stop_at=None, **changes):
     """Train (on), and give the losses of `log.jsonl` and this process's part of everything that is saved."""
     from onevision_hf.training.loop import Trainer
     from onevision_hf.training.report import read_lines
 
     config = make_config(out, **changes)
-    trainer = Trainer(config, make_rows(config), max_steps=max_steps)
+    trainer = Trainer(config, make_rows(config), max_steps=stop_at)
     status = trainer.fit()
     tensors = {}
     for name, tensor in trainer.tensors().items():
@@ -78,7 +81,7 @@ def everything(folder, size):
     """All that one number of processes has to show."""
     return {
         "straight": train(folder / f"straight{size}", optim={"ema": 0.9}, **VALIDATED),
-        "sparse": train(folder / f"sparse{size}", cluster={"sparse_grad": True}, steps=6),
+        "sparse": train(folder / f"sparse{size}", cluster={"sparse_grad": True}, max_steps=6),
     }
 
 
@@ -86,7 +89,7 @@ def wrapped(folder, size):
     """Three steps under DDP and under FSDP2, and with bfloat16 under both; a gradient step in
     micro-batches.
     """
-    few = {"steps": 3, "validation": {"every": 3, "held_out": 0.3, "items": 25}}
+    few = {"max_steps": 3, "validation": {"every": 3, "held_out": 0.3, "items": 25}}
     low = {"optim": {"precision": "bfloat16"}}
     results = {
         "ddp": train(folder / "ddp", **few),
@@ -100,11 +103,11 @@ def wrapped(folder, size):
     results["fsdp-resumed-ddp"] = train(folder / "fsdp-resumed", **few)
     means = {
         "cluster": {"sample_rate": 1.0, "heads": {name: {"max_labels": 2} for name in HEADS}},
-        "steps": 3,
+        "max_steps": 3,
     }
     for parts in (1, 4):
         results[f"in {parts}"] = train(
-            folder / f"in{parts}", **merged(means, {"optim": {"accumulation": parts}})
+            folder / f"in{parts}", **merged(means, {"optim": {"gradient_accumulation_steps": parts}})
         )
     return results
 

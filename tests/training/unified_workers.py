@@ -14,14 +14,14 @@ STEPS, STOP = 5, 2
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 TEXT = TOWER | {"max_positions": 48}
 BASE = {
-    "task": "openvision3", "steps": STEPS, "workers": 0, "log_every": 1, "save_every": 100, "trackers": [],
-    "seed": 3, "device": "cpu",
+    "task": "openvision3", "max_steps": STEPS, "dataloader_num_workers": 0, "logging_steps": 1,
+    "save_steps": 100, "report_to": [], "seed": 3, "device": "cpu",
     "model": {"size": "tiny", "overrides": TOWER | {"projection_dim": 16}},
     "unified": {
-        "pairs": {"batch_size": 6, "size": 32, "texts": 2, "target": "drawn", "min_zoom": 0.8},
+        "pairs": {"batch_size": 6, "size": 32, "texts": 2, "target": "drawn", "min_crop_scale": 0.8},
         "decoder": TOWER, "text": TEXT, "caption": TEXT,
     },
-    "optim": {"lr": 1e-3, "warmup": 2, "schedule": "cosine", "clip": 5.0},
+    "optim": {"learning_rate": 1e-3, "warmup_steps": 2, "lr_scheduler_type": "cosine", "max_grad_norm": 5.0},
 }  # fmt: skip
 HEAD = {"batch_size": 4, "classes": 7, "size": 32, "max_labels": 1, "labels_per_sample": 1}
 # A OneVision encoder with patches of 16 pixels, a head of pictures and one of videos.
@@ -87,19 +87,22 @@ def make_task_encoder():
 
 
 def make_rows(config):
-    from onevision_hf.training.dry_run.dummy_data import RandomRows
+    from onevision_hf.training.dry_run.dummy_data import DummyExamples
 
-    rows = {name: RandomRows(head, head.classes, 16, 30) for name, head in config.cluster.heads.items()}
+    rows = {
+        name: DummyExamples(head, head.classes, 16, 30).transformed()
+        for name, head in config.cluster.heads.items()
+    }
     return rows | {"pairs": drawn()}
 
 
-def train(out, max_steps=None, vae=None, base=BASE, **changes):
+def train(out, stop_at=None, vae=None, base=BASE, **changes):
     """Train (on), and give the log and everything that is saved."""
     from onevision_hf.training.loop import Trainer
     from onevision_hf.training.report import read_lines
 
     config = make_config(out, vae, base, **changes)
-    trainer = Trainer(config, make_rows(config), max_steps=max_steps)
+    trainer = Trainer(config, make_rows(config), max_steps=stop_at)
     status = trainer.fit()
     tensors = {
         name: (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).clone()
@@ -111,7 +114,7 @@ def train(out, max_steps=None, vae=None, base=BASE, **changes):
 def both(folder, size):
     """All that one number of processes has to show: the published recipe, and everything at once."""
     vae = save_vae(folder)
-    few = {"steps": 2}
+    few = {"max_steps": 2}
     results = {
         "recipe": train(folder / f"recipe{size}", vae=vae),
         "joint": train(folder / f"joint{size}", vae=vae, base=joint(), **few),
@@ -122,7 +125,7 @@ def both(folder, size):
         fsdp = {"optim": {"parallel": "fsdp"}}
         results["fsdp"] = train(folder / "fsdp", vae=vae, **few, **fsdp)
         semantic = {"unified": {"reconstruction_weight": 0.0, "contrastive_weight": 0.0}}
-        results["captions alone"] = train(folder / "captions", vae=vae, steps=2, **semantic)
+        results["captions alone"] = train(folder / "captions", vae=vae, max_steps=2, **semantic)
     return results
 
 

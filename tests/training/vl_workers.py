@@ -9,8 +9,9 @@ from PIL import Image
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220)}
 BASE = {
-    "task": "vl", "steps": 6, "workers": 0, "log_every": 1, "save_every": 100, "trackers": [], "seed": 3,
-    "device": "cpu", "optim": {"lr": 1e-3, "warmup": 1, "clip": 1.0},
+    "task": "vl", "max_steps": 6, "dataloader_num_workers": 0, "logging_steps": 1, "save_steps": 100,
+    "report_to": [], "seed": 3, "device": "cpu",
+    "optim": {"learning_rate": 1e-3, "warmup_steps": 1, "max_grad_norm": 1.0},
     "vl": {"token_budget": 260, "batch_size": 4},
 }  # fmt: skip
 
@@ -54,12 +55,12 @@ def make_config(folder: Path, out: Path, **changes):
     return from_dict(merged(merged(BASE, places), changes))
 
 
-def train(folder: Path, out: Path, max_steps=None, **changes):
+def train(folder: Path, out: Path, stop_at=None, **changes):
     """Train (on), and give the losses logged and everything that is saved."""
     from onevision_hf.training.loop import Trainer
     from onevision_hf.training.report import read_lines
 
-    trainer = Trainer(make_config(folder, out, **changes), max_steps=max_steps)
+    trainer = Trainer(make_config(folder, out, **changes), max_steps=stop_at)
     status = trainer.fit()
     return {
         "status": status,

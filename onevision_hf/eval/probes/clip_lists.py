@@ -17,7 +17,7 @@ from ...data.items import Source
 from ...data.labelled import FolderRows, Row
 from ...data.sources import open_source
 from ...jobs.run_folder import digest_of
-from ...training.config import ConfigError
+from ...training.schema import ConfigError
 from .config import ClipsConfig
 from .splits import TEST_FOLD, fold_numbers
 

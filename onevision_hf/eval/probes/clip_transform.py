@@ -25,8 +25,8 @@ from ...modeling.frame_sequence import open_video
 from ...modeling.patch_cutting import pixel_scale
 from ...modeling.patch_selection import Selection
 from ...modeling.video_processing_onevision import OneVisionVideoProcessor, frame_layout
-from ...training.config import ConfigError, nearest
-from ...training.transforms import Sample
+from ...training.mixture import Sample
+from ...training.schema import ConfigError, nearest
 from .color_jitter import jitter
 
 # Arxiv 2602.08683, Table 6; half of the patches outside of frame 0 is the share there.

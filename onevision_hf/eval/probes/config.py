@@ -2,7 +2,7 @@
 
     config = load_probe_config("ssv2", ["model=FOLDER", "data.train=train.csv", "data.test=val.csv"])
 
-The machinery is that of `training.config`; the comments of the fields are the reference in docs/probes.md.
+The machinery is that of `training.schema`; the comments of the fields are the reference in docs/probes.md.
 """
 
 import dataclasses
@@ -12,14 +12,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from ...training.config import ConfigError, OptimConfig, build, read_values
+from ...training.config import OptimConfig
+from ...training.schema import ConfigError, build, check_scales, read_values, require, was
 from .clip_transform import INTERVENTIONS
 
 CONFIGS = files("onevision_hf.eval.probes") / "configs"
 # Fields that may change from one call to the next: none of them changes what a seed's head becomes.
 _FREE = (
-    "out", "seeds", "intervene", "cache", "workers", "max_broken", "log_every", "save_every", "device",
-    "timeout", "data.max_missing",
+    "out", "seeds", "intervene", "cache", "dataloader_num_workers", "max_broken", "logging_steps",
+    "save_steps", "device", "timeout", "data.max_missing",
 )  # fmt: skip
 
 
@@ -79,10 +80,10 @@ class ProbeConfig:
     mean_average_precision: bool = False  # besides top-1; clips of one path are one clip with all labels
     intervene: list[str] = field(default_factory=list)  # after training: replace, foreign, shuffle
     cache: str = ""  # folder of features, encoded once in float16; empty: encode in every epoch
-    workers: int = 2  # decoding processes beside each process
+    dataloader_num_workers: int = was("workers", 2)  # decoding processes of each process
     max_broken: float = 0.01  # share of clips that cannot be read, above which the run stops
-    log_every: int = 10  # steps between lines of log.jsonl
-    save_every: int = 1000  # steps between checkpoints; also after every epoch
+    logging_steps: int = was("log_every", 10)  # steps between lines of log.jsonl
+    save_steps: int = was("save_every", 1000)  # steps between checkpoints; also after every epoch
     device: Literal["auto", "cpu"] = "auto"
     timeout: int = 600  # seconds after which a process that does not answer ends the run
 
@@ -116,16 +117,12 @@ def load_probe_config(name: str, overrides: Sequence[str] = ()) -> ProbeConfig:
 
 
 def _check(config: ProbeConfig) -> None:
-    def require(holds: bool, name: str, value: Any, expected: str) -> None:
-        if not holds:
-            raise ConfigError(f"{name} is {value!r}, expected {expected}")
-
     require(bool(config.model), "model", config.model, "a folder or a repository: give --model")
     require(
         bool(config.data.train), "data.train", config.data.train,
         "a CSV of path,label or a folder with a sub-folder for each class (data.train=...)",
     )  # fmt: skip
-    for name in ("epochs", "batch_size", "log_every", "save_every", "timeout"):
+    for name in ("epochs", "batch_size", "logging_steps", "save_steps", "timeout"):
         require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
     config.input.overrides()
     for name in ("num_patches", "num_frames"):
@@ -145,5 +142,8 @@ def _check(config: ProbeConfig) -> None:
         require(name in INTERVENTIONS, "intervene", name, f"one of {', '.join(INTERVENTIONS)}")
     codec = config.input.kind == "codec"
     require(codec or not config.intervene, "intervene", config.intervene, "nothing unless input.kind=codec")
-    require(config.optim.accumulation == 1, "optim.accumulation", config.optim.accumulation, "1 for a probe")
+    config.optim.check()
+    check_scales(dataclasses.asdict(config), config.optim.learning_rate)
+    parts = config.optim.gradient_accumulation_steps
+    require(parts == 1, "optim.gradient_accumulation_steps", parts, "1 for a probe")
     require(config.optim.ema == 0, "optim.ema", config.optim.ema, "0 for a probe")

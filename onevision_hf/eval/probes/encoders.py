@@ -28,7 +28,7 @@ from ...modeling.configuration_onevision import OneVisionConfig
 from ...modeling.grid_pooling import token_features
 from ...modeling.modeling_onevision import OneVisionModel
 from ...modeling.video_processing_onevision import BUDGETS, OneVisionVideoProcessor
-from ...training.config import ConfigError
+from ...training.schema import ConfigError
 from .clip_transform import ViewSettings, middle_square, with_overrides
 
 _TIME_GRID = 64  # of encoders that have none, for a probe with a position

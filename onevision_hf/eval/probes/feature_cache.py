@@ -23,9 +23,9 @@ from ...jobs.prefetch import ahead
 from ...jobs.processes import Processes
 from ...jobs.progress import progress
 from ...jobs.run_folder import OtherPlanError, RunFolder, atomic_files, digest_of
-from ...training.config import ConfigError
 from ...training.loader import collate
-from ...training.transforms import Sample
+from ...training.mixture import Sample
+from ...training.schema import ConfigError
 from .clip_lists import ClipRows
 from .clip_transform import ClipView
 from .encoders import FrozenEncoder

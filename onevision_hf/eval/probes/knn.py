@@ -33,9 +33,9 @@ from ...data.labelled import Row
 from ...data.media import open_picture
 from ...jobs.run_folder import OtherPlanError, digest_of
 from ...modeling.grid_pooling import GRID, POOLINGS
-from ...training.config import ConfigError
 from ...training.loader import collate
 from ...training.neighbours import neighbour_accuracy
+from ...training.schema import ConfigError
 from .clip_lists import labelled_folder
 from .clip_transform import ClipView, ViewSettings
 from .encoders import FrozenEncoder, OneVisionTokens, load_encoder, view_settings

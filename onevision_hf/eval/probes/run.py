@@ -14,7 +14,6 @@ out.missing.jsonl           listed clips that are not there
 import json
 import os
 import shutil
-from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ from accelerate import PartialState
 
 from ...jobs.processes import Processes
 from ...jobs.run_folder import RunFolder, canonical_json, digest_of, json_lines, write_atomically
-from ...training.config import from_dict
+from ...training.config import TrainConfig
 from ...training.loop import Trainer, TrainingError
-from ...training.report import VALIDATION, Report, read_lines
+from ...training.report import VALIDATION, RunReport, read_lines
 from .clip_lists import ProbeClips, check_clips, open_clips
 from .clip_transform import ClipView, ViewSettings, shown_size
 from .config import ProbeConfig
@@ -37,25 +36,33 @@ from .task import ProbeData, ProbeTask
 from .testing import BEST, ProbeTest, figures, predict
 
 STAGE = "probe"
+# Fields that the trainer has under the same names.
+_OF_THE_TRAINER = (
+    "optim", "dataloader_num_workers", "max_broken", "logging_steps", "save_steps", "device", "timeout",
+)  # fmt: skip
 
 
 class ProbeRun(Trainer):
     """The trainer over one seed: tests and saves after each epoch."""
 
+    task: ProbeTask
+
     def __init__(self, config: ProbeConfig, seed: int, encoder: FrozenEncoder, data: ProbeData):
         self.probe = config
-        rows, batch = len(data.train), config.batch_size
+        clips, batch = len(data.train), config.batch_size
         # Epochs follow one another without a gap: a batch may end one and begin the next.
-        self.ends = [-(-rows * epoch // batch) for epoch in range(1, config.epochs + 1)]
-        training = from_dict(
-            {
-                "task": "probe", "out": str(seed_folder(config, seed)), "seed": seed,
-                "steps": self.ends[-1], "optim": asdict(config.optim), "workers": config.workers,
-                "max_broken": config.max_broken, "log_every": config.log_every, "keep": 1,
-                "save_every": config.save_every, "trackers": [], "device": config.device,
-                "timeout": config.timeout,
-            }
-        )  # fmt: skip
+        self.ends = [-(-clips * epoch // batch) for epoch in range(1, config.epochs + 1)]
+        own = {name: getattr(config, name) for name in _OF_THE_TRAINER}
+        training = TrainConfig(
+            "probe",
+            str(seed_folder(config, seed)),
+            seed,
+            self.ends[-1],
+            save_total_limit=1,
+            report_to=[],
+            **own,
+        )
+        training.check()
         super().__init__(training, task=ProbeTask(config, seed, encoder, data))
         encoder.to(self.device)
         self.test = ProbeTest(config, self.task, self.ends, self.out, self.device)
@@ -66,7 +73,7 @@ class ProbeRun(Trainer):
     def saves(self) -> bool:
         return super().saves() or self.step in self.ends
 
-    def finish(self, report: Report) -> None:
+    def finish(self, report: RunReport) -> None:
         """Interventions on the heads of the last and of the best epoch, the model, and what came of it."""
         lines = read_lines(self.out / VALIDATION)
         best = max(lines, key=lambda line: (line["accuracy"], -line["epoch"]))

@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -17,16 +15,17 @@ from ...modeling.modeling_onevision_classification import (
     OneVisionAttentiveHead,
     OneVisionForVideoClassification,
 )
-from ...training.loader import Stream, View
-from ...training.sampler import Order
-from ...training.tasks.task import Inputs
+from ...objectives.collectives import mean_over_processes
+from ...training.mixture import MixtureComponent, Transform
+from ...training.sampler import Sampler
+from ...training.tasks.task import Inputs, Task
 from .clip_lists import ClipRows, ProbeClips
 from .clip_transform import ViewSettings, with_overrides
 from .config import ProbeConfig
 from .encoders import FrozenEncoder, OneVisionTokens, Tokens
 from .feature_cache import CachedRows
 
-STREAM = "probe"
+COMPONENT = "probe"
 
 
 class ProbeModel(nn.Module):
@@ -41,7 +40,7 @@ class ProbeModel(nn.Module):
         self.head = head
 
     def forward(self, inputs: Inputs) -> Tensor:
-        batch = inputs[STREAM]
+        batch = inputs[COMPONENT]
         mask = batch.get("pixel_attention_mask")
         if "tokens" in batch:
             tokens = Tokens(batch["tokens"].float(), batch["patch_positions"], mask)
@@ -58,8 +57,8 @@ class ProbeData:
     clips: ProbeClips
     train: Rows
     test: ClipRows | CachedRows
-    train_view: View
-    test_view: View
+    train_view: Transform
+    test_view: Transform
     settings: ViewSettings
 
     @property
@@ -71,15 +70,14 @@ class ProbeData:
         return self.clips.test
 
 
-class ProbeTask:
-    """See `training.tasks.Task`."""
+class ProbeTask(Task):
+    """See `training.tasks.Task`: given to the trainer as it is, so no config names it and none plans it."""
 
     def __init__(self, config: ProbeConfig, seed: int, encoder: FrozenEncoder, data: ProbeData):
         self.config, self.encoder, self.data, self.seed = config, encoder, data, seed
-        order = Order(len(data.train), seed, stream=0)
-        self.streams = [Stream(STREAM, data.train, data.train_view, config.batch_size, order)]
-        self.sharded: dict[str, Any] = {}
-        self.weights = {STREAM: 1.0}
+        sampler = Sampler(len(data.train), seed, component=0)
+        self.mixture = [MixtureComponent(COMPONENT, data.train, data.train_view, config.batch_size, sampler)]
+        self.weights = {COMPONENT: 1.0}
 
     def build(self) -> None:
         """A new head; the same on any number of processes."""
@@ -94,28 +92,13 @@ class ProbeTask:
         self.model = ProbeModel(self.encoder, head)
 
     def prepare(self, inputs: Inputs, key: int) -> Tensor:
-        return inputs[STREAM]["labels"][:, 0]
+        return inputs[COMPONENT]["labels"][:, 0]
 
     def losses(self, outputs: Tensor, prepared: Tensor) -> dict[str, Tensor]:
         smoothing = self.config.head.label_smoothing
         own = cross_entropy(outputs.float(), prepared, label_smoothing=smoothing, reduction="sum")
-        if not dist.is_initialized() or dist.get_world_size() == 1:
-            return {STREAM: own / len(prepared)}
-        over_all = torch.stack([own.detach(), own.new_tensor(float(len(prepared)))])
-        dist.all_reduce(over_all)
-        total, count = over_all
-        # The value is the mean over all samples; the gradient makes up for DDP's division.
-        scaled = own * dist.get_world_size() / count
-        return {STREAM: scaled + (total / count - scaled).detach()}
-
-    def metrics(self) -> dict[str, Tensor]:
-        return {}
-
-    def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        return self.model({STREAM: inputs})
-
-    def memory(self, processes: int) -> dict[str, int]:
-        return {}
+        mean = mean_over_processes(own[None], torch.full_like(own, len(prepared))[None])
+        return {COMPONENT: mean[0]}
 
     def export(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         """Write what `AutoModelForVideoClassification` loads, or over another encoder the head's weights."""

@@ -19,11 +19,12 @@ from torch.utils.data import DataLoader, Dataset
 from ...data.media import BROKEN, reason_of
 from ...jobs.processes import Processes
 from ...jobs.run_folder import atomic_files
-from ...training.loader import View, collate, worker_settings
+from ...training.loader import collate, worker_settings
 from ...training.loop import TrainingError
-from ...training.report import VALIDATION, Report, read_lines
+from ...training.mixture import Transform
+from ...training.report import VALIDATION, RunReport, read_lines
 from .config import ProbeConfig
-from .task import STREAM, ProbeTask
+from .task import COMPONENT, ProbeTask
 
 _BLOCK = 8  # clips at once, whatever the number of processes: the same products, the same bits
 BEST = "best.safetensors"
@@ -35,7 +36,7 @@ class TestBlocks(Dataset):
 
     __test__ = False  # no test of pytest's
 
-    def __init__(self, rows: Any, view: View):
+    def __init__(self, rows: Any, view: Transform):
         self.rows, self.view = rows, view
 
     def __len__(self) -> int:
@@ -54,7 +55,7 @@ class TestBlocks(Dataset):
 
 @torch.no_grad()
 def predict(
-    task: ProbeTask, rows: Any, view: View, config: ProbeConfig, device: torch.device
+    task: ProbeTask, rows: Any, view: Transform, config: ProbeConfig, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray, list[dict[str, str]]]:
     """Numbers (N,) of the rows that could be read, in order, their logits (N, C) float32, and records of the
     others; the same on every process.
@@ -65,7 +66,7 @@ def predict(
     blocks = TestBlocks(rows, view)
     own = range(processes.rank, len(blocks), processes.world)
     loader: Iterable[Any] = DataLoader(
-        blocks, batch_size=None, sampler=own, **worker_settings(config.workers)
+        blocks, batch_size=None, sampler=own, **worker_settings(config.dataloader_num_workers)
     )
     model = task.model.eval()
     low = config.optim.precision == "bfloat16"
@@ -76,7 +77,7 @@ def predict(
         if numbers:
             moved = {name: tensor.to(device) for name, tensor in inputs.items()}
             with torch.autocast(device.type, torch.bfloat16, enabled=low):
-                logits = model({STREAM: moved})
+                logits = model({COMPONENT: moved})
             parts.append((numbers, logits.float().cpu().numpy()))
     model.train()
     everyone = processes.gather((parts, broken))
@@ -137,7 +138,7 @@ class ProbeTest:
     def due(self, step: int, total: int) -> bool:
         return step in self.ends
 
-    def report(self, report: Report, step: int) -> None:
+    def report(self, report: RunReport, step: int) -> None:
         data = self.task.data
         rows = data.test
         numbers, logits, self.broken = predict(self.task, rows, data.test_view, self.config, self.device)
@@ -158,7 +159,7 @@ class ProbeTest:
             for name in names:
                 write_predictions(self.out / f"predictions-{name}.npz", numbers, labels, logits.argmax(1))
         accuracy = values.pop("accuracy")
-        report.validated(step, accuracy, said=f"epoch {epoch}: top-1", epoch=epoch, **values)
+        report.validated(step, accuracy, message=f"epoch {epoch}: top-1", epoch=epoch, **values)
 
 
 def write_predictions(path: Path, rows: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> None:

@@ -1,32 +1,64 @@
-"""Rows of random tensors in the shapes that a head plans: dry runs without data, benchmarks, tests."""
+"""Dummy data in the shapes that a head plans: dry runs without data, benchmarks, tests."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ...data.captions import PairRow
-from ..config import HeadConfig
-from ..transforms import Sample, pad_labels
+from ..mixture import Sample, Transformed
+from ..tasks.cluster_config import HeadConfig
+from ..transforms import pad_labels
 
 
-class RandomRows:
-    """`rows` rows whose tensors and labels their number decides, already in the shape of the head's view."""
+@dataclass(frozen=True)
+class DummyExample:
+    """A sample already; its tensors are drawn when they are wanted."""
+
+    key: str
+    labels: np.ndarray
+    rng: np.random.Generator
+    source: "DummyExamples"
+
+    def sample(self) -> Sample:
+        return {**self.source.draw(self.rng), "labels": self.labels}
+
+
+class DummyExamples:
+    """Random tensors and labels, decided by the example's number, in the shapes that a head wants.
+
+    Args:
+        head: whose shapes.
+        classes: of the labels.
+        patch_size: pixels to a side of one token.
+        count: examples.
+        labels: of an example; default: `head.max_labels`.
+    """
 
     def __init__(
-        self, head: HeadConfig, classes: int, patch_size: int, rows: int = 4096, labels: int | None = None
+        self, head: HeadConfig, classes: int, patch_size: int, count: int = 4096, labels: int | None = None
     ):
-        self.head, self.patch_size, self._rows = head, patch_size, rows
+        self.head, self.patch_size, self._count = head, patch_size, count
         self.classes = classes
         self.labels = head.max_labels if labels is None else labels
 
-    def __len__(self) -> int:
-        return self._rows
+    def transformed(self) -> Transformed:
+        """With the transform that takes the examples as they are."""
+        return Transformed(self, as_drawn)
 
-    def __getitem__(self, index: int) -> "RandomRow":
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> DummyExample:
         rng = np.random.default_rng(index)
         labels = rng.choice(self.classes, min(self.labels, self.classes), replace=False)
-        return RandomRow(f"random/{index}", pad_labels(labels, self.head.max_labels), rng, self)
+        return DummyExample(f"random/{index}", pad_labels(labels, self.head.max_labels), rng, self)
+
+    def labels_by_key(self) -> Iterator[tuple[str, np.ndarray]]:
+        for index in range(self._count):
+            yield f"random/{index}", self[index].labels
 
     def draw(self, rng: np.random.Generator) -> Sample:
         head, p = self.head, self.patch_size
@@ -41,30 +73,22 @@ class RandomRows:
         }
 
 
-class RandomRow:
-    def __init__(self, key: str, labels: np.ndarray, rng: np.random.Generator, rows: RandomRows):
-        self.key, self.labels, self._rng, self._rows = key, labels, rng, rows
-
-    def sample(self) -> Sample:
-        return {**self._rows.draw(self._rng), "labels": self.labels}
-
-
-class RandomPairs:
-    """`rows` random pictures of `size` pixels, each with a caption longer than any head takes."""
+class DummyPairs:
+    """Random pictures of `size` pixels, each with a caption longer than any head takes."""
 
     classes = None
 
-    def __init__(self, size: int, rows: int = 4096):
-        self.size, self._rows = size, rows
+    def __init__(self, size: int, count: int = 4096):
+        self.size, self._count = size, count
 
     def __len__(self) -> int:
-        return self._rows
+        return self._count
 
     def __getitem__(self, index: int) -> PairRow:
         pixels = np.random.default_rng(index).integers(0, 256, (self.size, self.size, 3), np.uint8)
         return PairRow(f"random/{index}", Image.fromarray(pixels), ("a word " * 200,))
 
 
-def as_drawn(row: Any, rng: np.random.Generator | None, position: int) -> Sample:
-    """The view of random rows: they are samples already."""
-    return row.sample()
+def as_drawn(example: Any, rng: np.random.Generator | None, position: int) -> Sample:
+    """The transform of dummy examples: they are samples already."""
+    return example.sample()

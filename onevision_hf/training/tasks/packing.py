@@ -1,7 +1,7 @@
 """Packs of conversations: as many as a budget of tokens holds, decided once, so that pack k is always pack k.
 
-    lengths = measure(rows, measurer, out / "lengths.npz")
-    packs = pack(lengths, budget=8192, seed=0)      # lists of row numbers
+    lengths = measure(conversations, measurer, out / "lengths.npz")
+    packs = pack(lengths, budget=8192, seed=0)      # lists of their numbers
 
 Nothing is padded. Lengths are counted without decoding: words by the tokenizer, media by their sizes, which
 the header of a file tells.
@@ -23,34 +23,42 @@ from ...modeling.frame_sequence import open_video
 from ...modeling.prompt_media import media_parts
 from ..sampler import Permutation
 
-PACK = 18  # what a key is for; with those of order.py all different
+PACK = 18  # what a key is for; with those of sampler.py all different
 _OPEN = 32  # packs that are tried for a conversation before a new one is begun
 
 
 def pack(lengths: np.ndarray, budget: int, seed: int) -> list[np.ndarray]:
-    """Rows (each once) in packs of at most `budget` tokens; a row beyond the budget is a pack of its own.
+    """Conversations, each once, in packs of at most `budget` tokens; one beyond it is a pack of its own.
 
-    Rows are taken in an order that the seed decides, and each goes into the fullest of the open packs that
+    They are taken in an order that the seed decides, and each goes into the fullest of the open packs that
     still holds it.
+
+    Args:
+        lengths: (N,) tokens of each.
+        budget: tokens of a pack.
+        seed: of the run.
+
+    Returns:
+        Their numbers, (n,) int64, by pack.
     """
     order = Permutation(len(lengths), PACK, seed)(np.arange(len(lengths)))
     full: list[list[int]] = []
     waiting: list[tuple[int, list[int]]] = []
-    for row in order.tolist():
-        length = int(lengths[row])
+    for index in order.tolist():
+        length = int(lengths[index])
         fits = [number for number, (used, _) in enumerate(waiting) if used + length <= budget]
         if fits:
             best = max(fits, key=lambda number: waiting[number][0])
-            used, rows = waiting.pop(best)
-            rows.append(row)
-            waiting.append((used + length, rows))
+            used, numbers = waiting.pop(best)
+            numbers.append(index)
+            waiting.append((used + length, numbers))
             continue
-        waiting.append((length, [row]))
+        waiting.append((length, [index]))
         if len(waiting) > _OPEN:
             fullest = max(range(len(waiting)), key=lambda number: waiting[number][0])
             full.append(waiting.pop(fullest)[1])
-    full += [rows for _, rows in waiting]
-    return [np.array(rows) for rows in full]
+    full += [numbers for _, numbers in waiting]
+    return [np.array(numbers) for numbers in full]
 
 
 class Measurer:
@@ -59,11 +67,11 @@ class Measurer:
     def __init__(self, processor: Any, plain: bool, settings: dict[str, Any]):
         self.processor, self.plain, self.settings = processor, plain, settings
 
-    def digest(self, rows: Any) -> str:
+    def digest(self, conversations: Any) -> str:
         """What the lengths depend on, short of the content of media."""
-        known = [len(rows), self.plain, self.processor.to_dict(), self.settings]
+        known = [len(conversations), self.plain, self.processor.to_dict(), self.settings]
         known.append(self.processor.chat_template)
-        known.append([rows._name, repr(rows._records[0])[:1000], repr(rows._records[-1])[:1000]])
+        known.append([conversations._name, *(repr(conversations._records[i])[:1000] for i in (0, -1))])
         return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
 
     def __call__(self, conversation: Any) -> int:
@@ -79,17 +87,26 @@ class Measurer:
         return count
 
 
-def measure(rows: Any, measurer: Measurer, cache: Path) -> np.ndarray:
-    """Tokens (N,) int64 of every row, 0 for one that cannot be read; kept in `cache` for the next start."""
-    digest = measurer.digest(rows)
+def measure(conversations: Any, measurer: Measurer, cache: Path) -> np.ndarray:
+    """Tokens of every conversation, without decoding its media.
+
+    Args:
+        conversations: N of them.
+        measurer: counts the tokens of one.
+        cache: the file that keeps them for the next start.
+
+    Returns:
+        (N,) int64, 0 for one that cannot be read.
+    """
+    digest = measurer.digest(conversations)
     if cache.is_file():
         with np.load(cache) as kept:
             if str(kept["digest"]) == digest:
                 return kept["lengths"]
-    lengths = np.zeros(len(rows), np.int64)
-    for number in range(len(rows)):
+    lengths = np.zeros(len(conversations), np.int64)
+    for number in range(len(conversations)):
         try:
-            lengths[number] = measurer(rows[number])
+            lengths[number] = measurer(conversations[number])
         except BROKEN:
             continue  # the training meets it again, records it and takes another
     cache.parent.mkdir(parents=True, exist_ok=True)

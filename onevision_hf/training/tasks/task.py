@@ -1,55 +1,65 @@
 """What a training learns. A task builds its modules from the config, turns a batch into named losses, and
 says which modules are split over processes; the loop knows nothing else of it.
+
+    class MyTask(Task): ...            # inherits what is the same for most tasks
+
+`tasks/registry.py` names a task; docs/training.md has one in full.
 """
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from ...data.labelled import Rows
-from ..config import ConfigError, TrainConfig, nearest
-from ..loader import Stream
+from ..mixture import MixtureComponent
+from ..schema import ConfigError
+from .registry import part_of
 
-# Name in the config -> where the class is; a module is imported when its task is asked for.
-TASKS = {
-    "cluster": "onevision_hf.training.tasks.cluster:ClusterTask",
-    "vl": "onevision_hf.training.tasks.vl:VLTask",
-    "openvision3": "onevision_hf.training.tasks.unified:OpenVision3Task",
-    "unified": "onevision_hf.training.tasks.unified:UnifiedTask",
-}
-
-Inputs = Mapping[str, Mapping[str, Tensor]]  # stream -> name -> tensor
+Inputs = Mapping[str, Mapping[str, Tensor]]  # component -> name -> tensor
 
 
-class Stack(NamedTuple):
-    """Equal layers that a stream goes through, for the estimate of their memory."""
+class ShardedCenters(Protocol):
+    """A module with one parameter, `centers` (c, D), this process's rows of a matrix of `num_classes`.
 
-    stream: str
-    samples: int  # an optimizer step, over all processes
-    tokens: int  # of a sample, at most
-    width: int
-    layers: int
+    Rows are split as `torch.chunk` splits them; the module stays out of DDP and FSDP, so its gradients are
+    complete as they are. With `sparse_grad` they are sparse over the rows.
+    """
+
+    centers: nn.Parameter
+    num_classes: int
+    sparse_grad: bool
+
+    def grad_norm(self) -> Tensor:
+        """Of the gradient of all rows on all processes, ()."""
+
+    def save_centers(self, path: Path) -> None:
+        """Write the whole matrix; every process calls this."""
+
+    def to(self, device: Any) -> Any: ...
 
 
 class Task(Protocol):
-    """One object a run.
+    """One object a run, made from (config, datasets by component) before any module is built.
 
-    streams: what is read.
+    mixture: what is read.
     model: replicated over the processes (DDP) or cut by FSDP2; `model(inputs)` gives the outputs.
-    sharded: name -> module with one parameter `centers`, rows `class_range` of `num_classes`, cut over the
-        processes as `torch.chunk` cuts; it stays out of DDP and FSDP and has `grad_norm()` over all rows.
     weights: of the losses in the sum.
-    learning_rates: optional; a module's name -> a multiple of `lr` for the parameters under it.
-    units: optional; what a stream's samples and what they are made of are called, in the plan.
+    sharded: split over the processes, by name.
+    lr_scales: a module's name -> a multiple of `optim.learning_rate` for the parameters under it.
+    auto_class, pipeline_tag: of transformers, for what `export` writes.
     """
 
-    streams: list[Stream]
+    mixture: list[MixtureComponent]
     model: nn.Module
-    sharded: dict[str, Any]
     weights: dict[str, float]
+    sharded: Mapping[str, ShardedCenters] = {}
+    lr_scales: Mapping[str, float] = {}
+    auto_class: str = "AutoModel"
+    pipeline_tag: str = "image-feature-extraction"
+
+    def build(self) -> None:
+        """Make the modules; the same weights on any number of processes."""
 
     def prepare(self, inputs: Inputs, key: int) -> Any:
         """All of a micro-batch that does not need the outputs. `key` numbers micro-batches over the run."""
@@ -63,31 +73,26 @@ class Task(Protocol):
 
     def metrics(self) -> dict[str, Tensor]:
         """Detached scalars of the last micro-batch, over all processes; every process calls this."""
+        return {}
 
     def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """One stream's inputs -> features (B, D) for validation; the loop calls it without gradients."""
-
-    def memory(self, processes: int) -> dict[str, int]:
-        """Bytes on one of `processes` processes by part, for what is split, before it is built."""
-
-    def parameters(self) -> dict[str, int]:
-        """How many the model has, by part, before it is built. A task that does not train them all has
-        `trained()` too, how many it does."""
-
-    def stacks(self) -> list[Stack]:
-        """The layers that every stream goes through; of each stream the first take what a step reads."""
+        """One component's inputs -> features (B, D) for validation; the loop calls it without gradients."""
+        raise ConfigError(
+            "this task has no features whose neighbours could be compared: give validation.every=0"
+        )
 
     def export(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         """Write what `from_pretrained` loads, from the model's whole state; the first process calls this."""
 
 
-def make_task(config: TrainConfig, rows: Mapping[str, Rows] | None = None) -> Any:
-    """The task that the config names; `rows` stand in for the sources of its streams.
+def make_task(config: Any, datasets: Mapping[str, Any] | None = None) -> Any:
+    """The task that the config names.
 
-    Raises ConfigError for a task that does not exist, FileNotFoundError for a source that is not there.
+    Args:
+        config: of the run.
+        datasets: by component, in place of its source: a dataset, or a `Transformed` one.
+
+    Raises:
+        ConfigError: a task that does not exist. FileNotFoundError: a source that is not there.
     """
-    if config.task not in TASKS:
-        near = nearest(config.task, list(TASKS))
-        raise ConfigError(f"task is {config.task!r}, expected one of {', '.join(TASKS)}{near}")
-    module, _, name = TASKS[config.task].partition(":")
-    return getattr(importlib.import_module(module), name)(config, rows or {})
+    return part_of(config.task, "task")(config, datasets or {})

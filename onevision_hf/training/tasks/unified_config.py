@@ -1,30 +1,35 @@
-"""What unified pre-training is asked to do: the section `unified` of a config."""
+"""The config of unified pre-training: the section `unified`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-PAIRS = "pairs"  # the stream of images with texts
+from ..schema import fixed, require, was
+from .cluster_config import ClusterTrainConfig
+
+PAIRS = "pairs"  # the mixture component of images with texts
 LOSSES = ("pixel", "latent", "lpips", "caption", "contrastive")
 
 
 @dataclass
 class PairsConfig:
     source: str = ""  # images with captions: tars, parquet, hf:..., or a folder of `synth images`
-    batch_size: int = 0  # samples an optimizer step, over all processes and micro-batches
+    batch_size: int = fixed(0)  # samples an optimizer step, over all processes and micro-batches
     size: int = 128  # side in pixels, a multiple of 16 (and of a OneVision encoder's patch)
     image_column: str = ""  # of parquet and datasets; empty: the only one of images
     caption_columns: list[str] = field(default_factory=list)  # in order; empty: captions, caption, text, txt
     target: Literal["first", "drawn"] = "first"  # which caption is to be written
     texts: int = 1  # captions of an image that the contrastive loss takes, drawn anew in each step
     latents: str | None = None  # a folder of `onevision latents` of the same source and size
-    min_zoom: float = 1.0  # a picture's crop has at least this share of its shorter side; 1: position only
-    mirror: bool = False  # turn half of the pictures left to right
+    # a picture's crop has at least this share of its shorter side; 1: position only
+    min_crop_scale: float = was("min_zoom", 1.0)
+    horizontal_flip: bool = was("mirror", False)  # turn half of the pictures left to right
 
 
 @dataclass
 class UnifiedConfig:
-    encoder: Literal["openvision3", "onevision"] = "openvision3"  # `model` gives its size or its weights
+    encoder: Literal["openvision3", "onevision"] = fixed(
+        "openvision3"
+    )  # `model` gives its size or its weights
     pairs: PairsConfig = field(default_factory=PairsConfig)
     tokenizer: str = "builtin"  # or any of transformers', by folder or Hub name
     vae: str | None = None  # a folder or Hub id of an AutoencoderKL; empty: the one that the encoder names
@@ -64,19 +69,29 @@ MODEL_FIELDS = (
 )
 
 
-def check_unified(unified: UnifiedConfig, accumulation: int, require: Callable[..., None]) -> None:
-    """`require(holds, name, value, expected)` for every field that has a range."""
-    pairs, at = unified.pairs, "unified.pairs"
-    require(
-        pairs.batch_size >= 0 and pairs.batch_size % accumulation == 0, f"{at}.batch_size", pairs.batch_size,
-        f"a multiple of optim.accumulation, {accumulation}",
-    )  # fmt: skip
-    require(pairs.size >= 16 and pairs.size % 16 == 0, f"{at}.size", pairs.size, "a multiple of 16")
-    require(pairs.texts >= 1, f"{at}.texts", pairs.texts, "at least 1")
-    require(0 < pairs.min_zoom <= 1, f"{at}.min_zoom", pairs.min_zoom, "above 0 and at most 1")
-    require(
-        pairs.latents is None or (pairs.min_zoom == 1 and not pairs.mirror), f"{at}.latents", pairs.latents,
-        "no min_zoom or mirror beside it: cached latents are those of the middle of a picture",
-    )  # fmt: skip
-    for name in (f for f in MODEL_FIELDS if f.endswith("_weight") or f in ("noise_tau", "contrastive_chunk")):
-        require(getattr(unified, name) >= 0, f"unified.{name}", getattr(unified, name), "0 or more")
+@dataclass
+class UnifiedTrainConfig(ClusterTrainConfig):
+    """A run of unified pre-training, perhaps with heads of cluster discrimination."""
+
+    unified: UnifiedConfig = field(default_factory=UnifiedConfig)
+
+    def check(self) -> None:
+        """Raise ConfigError for what no run can have."""
+        super().check()
+        unified, pairs, at = self.unified, self.unified.pairs, "unified.pairs"
+        require(pairs.batch_size >= 0, f"{at}.batch_size", pairs.batch_size, "0 or more")
+        self.optim.check_batch_size(f"{at}.batch_size", pairs.batch_size)
+        require(pairs.size >= 16 and pairs.size % 16 == 0, f"{at}.size", pairs.size, "a multiple of 16")
+        require(pairs.texts >= 1, f"{at}.texts", pairs.texts, "at least 1")
+        scale = pairs.min_crop_scale
+        require(0 < scale <= 1, f"{at}.min_crop_scale", scale, "above 0 and at most 1")
+        middle = scale == 1 and not pairs.horizontal_flip
+        require(pairs.latents is None or middle, f"{at}.latents", pairs.latents,
+                "no min_crop_scale or horizontal_flip with it: cached latents are those of the middle of a "
+                "picture")  # fmt: skip
+        weights = [name for name in MODEL_FIELDS if name.endswith("_weight")]
+        for name in (*weights, "noise_tau", "contrastive_chunk"):
+            require(getattr(unified, name) >= 0, f"unified.{name}", getattr(unified, name), "0 or more")
+
+    def validation_names(self) -> list[str]:
+        return [*super().validation_names(), *([PAIRS] if self.unified.pairs.batch_size else [])]

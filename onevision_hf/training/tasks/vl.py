@@ -16,50 +16,53 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoProcessor
 
 from ...data.conversations import open_conversations
-from ...data.labelled import Rows
 from ...data.sources import MediaError
 from ...modeling.configuration_onevision_vl import OneVisionVLConfig
 from ...modeling.modeling_onevision_vl import OneVisionVLForConditionalGeneration
 from ...modeling.processing_onevision_vl import NOT_LEARNED
 from ...objectives.cluster_sampling import derive_key
 from ...objectives.collectives import all_reduce_, size_of
-from ..config import ConfigError, TrainConfig
-from ..loader import Stream
-from ..sampler import MODEL, Order
-from ..transforms import Sample
+from ..mixture import MixtureComponent, Sample
+from ..sampler import MODEL, Sampler
+from ..schema import ConfigError
 from .packing import Measurer, measure, pack
-from .task import Inputs, Stack
+from .task import Inputs, Task
+from .vl_config import VLTrainConfig
 
 NAME = "vl"
-PARTS = {"vision_tower": "tower_lr", "connector": "connector_lr", "language_model": "llm_lr"}
+PARTS = {
+    "vision_tower": "tower_lr_scale",
+    "connector": "connector_lr_scale",
+    "language_model": "llm_lr_scale",
+}
 KINDS = {"image": "pixel_values", "video": "pixel_values_videos"}
 LENGTHS = "lengths.npz"
 
 
-class PackedRows:
+class PackedConversations:
     """Packs of conversations by number."""
 
     classes: int | None = None
 
-    def __init__(self, rows: Any, packs: list[np.ndarray]):
-        self.rows, self.packs = rows, packs
+    def __init__(self, conversations: Any, packs: list[np.ndarray]):
+        self.conversations, self.packs = conversations, packs
 
     def __len__(self) -> int:
         return len(self.packs)
 
     def __getitem__(self, index: int) -> "Pack":
-        return Pack(self.rows, self.packs[int(index)])
+        return Pack(self.conversations, self.packs[int(index)])
 
 
 class Pack:
-    """Conversations that share a row of the batch; read when a view asks."""
+    """Conversations that share a row of the batch; read when a transform wants them."""
 
-    def __init__(self, rows: Any, numbers: np.ndarray):
-        self.rows, self.numbers = rows, numbers
+    def __init__(self, conversations: Any, numbers: np.ndarray):
+        self.conversations, self.numbers = conversations, numbers
         self.key = "+".join(str(number) for number in numbers.tolist())
 
 
-class PackView:
+class PackTransform:
     """One pack as arrays: `input_ids`, `labels`, `position_ids` (L,), which start anew with every
     conversation, and of each kind of media the patches, positions and lengths of the items.
 
@@ -69,8 +72,8 @@ class PackView:
     def __init__(self, processor: Any, vl: Any):
         self.processor, self.vl = processor, vl
 
-    def __call__(self, row: Pack, rng: np.random.Generator | None, position: int) -> Sample:
-        read = [self._read(row.rows[int(number)]) for number in row.numbers]
+    def __call__(self, example: Pack, rng: np.random.Generator | None, position: int) -> Sample:
+        read = [self._read(example.conversations[int(number)]) for number in example.numbers]
         ids = torch.cat([one["input_ids"] for one in read])
         if len(ids) > self.vl.token_budget:
             raise MediaError(
@@ -119,15 +122,15 @@ class VLLearner(nn.Module):
         text, media = unpadded(inputs[NAME])
         labels = text["labels"]
         # Position i says what comes at i + 1; the first token of a conversation is nobody's answer.
-        asked = (labels[1:] != NOT_LEARNED).nonzero()[:, 0]
+        learned = (labels[1:] != NOT_LEARNED).nonzero()[:, 0]
         logits = self.vl(
             input_ids=text["input_ids"][None],
             position_ids=text["position_ids"][None],
             use_cache=False,
-            logits_to_keep=asked,
+            logits_to_keep=learned,
             **media,
         ).logits[0]
-        loss = nn.functional.cross_entropy(logits.float(), labels[1:][asked], reduction="sum")
+        loss = nn.functional.cross_entropy(logits.float(), labels[1:][learned], reduction="sum")
         return loss if media or not self.trains_media else loss + self._nothing(labels.device)
 
     def _nothing(self, device: torch.device) -> Tensor:
@@ -143,17 +146,15 @@ class VLLearner(nn.Module):
         return (seen * 0).sum()
 
 
-class VLTask:
-    """See `tasks.Task`."""
+class VLTask(Task):
+    """See `Task`."""
 
     auto_class = "AutoModelForImageTextToText"
-    units = ("packs", "tokens")
+    pipeline_tag = "image-text-to-text"
 
-    def __init__(self, config: TrainConfig, rows: Mapping[str, Rows]):
+    def __init__(self, config: VLTrainConfig, datasets: Mapping[str, Any]):
+        self.config, self.vl = config, config.vl
         vl = config.vl
-        if config.validation.every:
-            raise ConfigError("validation.every is for encoders: a multimodal model has `onevision eval`")
-        self.config, self.vl = config, vl
         try:
             self.model_config: Any = AutoConfig.from_pretrained(vl.model)
         except OSError as error:
@@ -167,19 +168,17 @@ class VLTask:
                 "put one together with `onevision assemble`"
             )
         self.processor: Any = AutoProcessor.from_pretrained(vl.model)
-        conversations = rows.get(NAME) or open_conversations(vl.source, vl.media_root)
+        conversations = datasets.get(NAME) or open_conversations(vl.source, vl.media_root)
         measurer = Measurer(self.processor, vl.prompt == "plain", vl.settings)
         self.lengths = measure(conversations, measurer, Path(config.out) / LENGTHS)
         packs = pack(self.lengths, vl.token_budget, config.seed)
-        self.packed = PackedRows(conversations, packs)
+        self.packed = PackedConversations(conversations, packs)
+        transform, sampler = PackTransform(self.processor, vl), Sampler(len(packs), config.seed, 0)
         packed: Any = self.packed
-        view = PackView(self.processor, vl)
-        order = Order(len(packed), config.seed, 0)
-        self.streams = [Stream(NAME, packed, view, vl.batch_size, order)]
+        self.mixture = [MixtureComponent(NAME, packed, transform, vl.batch_size, sampler)]
         self.weights = {NAME: 1.0}
-        self.learning_rates = {part: getattr(vl, rate) for part, rate in PARTS.items()}
-        self.sharded: dict[str, Any] = {}
-        self._last: dict[str, Tensor] = {}
+        self.lr_scales = {part: getattr(vl, scale) for part, scale in PARTS.items()}
+        self._metrics: dict[str, Tensor] = {}
 
     def build(self) -> None:
         """Load the model; the same new weights (of LoRA) on any number of processes."""
@@ -187,20 +186,21 @@ class VLTask:
         # Float32 whatever the file holds: bfloat16 weights would swallow most small updates.
         model = OneVisionVLForConditionalGeneration.from_pretrained(self.vl.model, dtype=torch.float32)
         self.generation_config = model.generation_config
-        self._freeze(model)
-        if self.learning_rates["vision_tower"] > 0:
+        self.freeze(model)
+        if self.lr_scales["vision_tower"] > 0:
             freeze_unread(model)
         if self.config.optim.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         learner: nn.Module = model
         if self.vl.lora_rank:
             learner = with_adapter(model, self.vl)
-        trained = max(self.vl.tower_lr, self.vl.connector_lr) > 0
+        trained = max(self.vl.tower_lr_scale, self.vl.connector_lr_scale) > 0
         self.model = VLLearner(learner, trains_media=trained)
 
-    def _freeze(self, model: nn.Module) -> None:
-        for part, rate in self.learning_rates.items():
-            getattr(model, part).requires_grad_(rate > 0)
+    def freeze(self, model: nn.Module) -> None:
+        """Leave the parts whose rate is 0 as they are."""
+        for part, scale in self.lr_scales.items():
+            getattr(model, part).requires_grad_(scale > 0)
 
     def prepare(self, inputs: Inputs, key: int) -> Tensor:
         """How many tokens all processes learn in this micro-batch, ()."""
@@ -211,49 +211,12 @@ class VLTask:
 
     def losses(self, outputs: Tensor, prepared: Tensor) -> dict[str, Tensor]:
         mean = all_reduce_(outputs.detach().clone(), None) / prepared
-        self._last = {"tokens_learned": prepared}
+        self._metrics = {"tokens_learned": prepared}
         # The value is the mean of all processes, the gradient that of this one's part of it.
         return {NAME: mean + (outputs - outputs.detach()) * size_of(None) / prepared}
 
     def metrics(self) -> dict[str, Tensor]:
-        return {f"{NAME}/{name}": value for name, value in self._last.items()}
-
-    def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        raise ConfigError("a multimodal model is not validated by neighbours: use `onevision eval`")
-
-    def memory(self, processes: int) -> dict[str, int]:
-        return {}
-
-    def parameters(self) -> dict[str, int]:
-        return self._count(trained=False)
-
-    def trained(self) -> int:
-        """How many have a gradient, the layers of the tower that no feature depends on among them."""
-        return sum(self._count(trained=True).values())
-
-    def _count(self, trained: bool) -> dict[str, int]:
-        """Of each part, and of the adapter with its copy of the connector."""
-        with torch.device("meta"):
-            outline: nn.Module = OneVisionVLForConditionalGeneration(self.model_config)
-            self._freeze(outline)
-            if self.vl.lora_rank:
-                outline = with_adapter(outline, self.vl)
-        found = dict.fromkeys([*PARTS, *(["adapter"] if self.vl.lora_rank else [])], 0)
-        for name, parameter in outline.named_parameters():
-            added = ".lora_" in name or ".modules_to_save." in name
-            part = "adapter" if added else name.removeprefix("base_model.model.").partition(".")[0]
-            found[part] += parameter.numel() if parameter.requires_grad or not trained else 0
-        return found
-
-    def stacks(self) -> list[Stack]:
-        """The language model's layers, and the tower's where they keep anything for a backward pass."""
-        text, tower = self.model_config.text_config, self.model_config.vision_config
-        tokens, layers = self.vl.token_budget, layers_of(tower)
-        found = [Stack(NAME, self.vl.batch_size, tokens, text.hidden_size, layers_of(text))]
-        if self.vl.tower_lr:
-            patches = tokens * self.model_config.merge_size**2
-            found.append(Stack(NAME, self.vl.batch_size, patches, tower.hidden_size, layers))
-        return found
+        return {f"{NAME}/{name}": value for name, value in self._metrics.items()}
 
     def export(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         tensors = {key.removeprefix("vl."): value for key, value in state.items()}
@@ -266,10 +229,6 @@ class VLTask:
             model.generation_config = self.generation_config
             model.save_pretrained(folder, state_dict=tensors)
         self.processor.save_pretrained(folder)
-
-
-def layers_of(config: Any) -> int:
-    return getattr(config, "num_hidden_layers", None) or config.depth  # Qwen's tower has another name for it
 
 
 def unpadded(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -315,10 +274,10 @@ def smallest_picture(config: OneVisionVLConfig, device: torch.device) -> tuple[T
 
 
 def with_adapter(model: nn.Module, vl: Any) -> nn.Module:
-    """Low-rank matrices beside the language model's own, through peft; the connector is kept whole."""
+    """Low-rank matrices next to the language model's own, through peft; the connector is kept whole."""
     from peft import LoraConfig, get_peft_model
 
-    trained = vl.connector_lr > 0
+    trained = vl.connector_lr_scale > 0
     config = LoraConfig(
         r=vl.lora_rank,
         lora_alpha=vl.lora_alpha,
@@ -329,6 +288,3 @@ def with_adapter(model: nn.Module, vl: Any) -> nn.Module:
     adapted: Any = get_peft_model(model, config)  # type: ignore[arg-type]
     adapted.peft_config["default"].base_model_name_or_path = vl.model
     return adapted
-
-
-__all__ = ["VLTask"]

@@ -1,0 +1,151 @@
+"""Heads of cluster discrimination over any encoder: what they read, their centers, their losses.
+
+PartialFC with a CosFace margin over sampled classes, see `onevision_hf.objectives.ClusterDiscriminationLoss`.
+arXiv 2602.08683 section 2; the published trainer is training/train.py of EvolvingLMMs-Lab/OneVision-Encoder.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ...data.labelled import open_rows
+from ...data.patch_shards import PatchShards
+from ...modeling.grid_pooling import GRID
+from ...objectives import ClusterDiscriminationLoss, draw_together
+from ...objectives.cluster_sampling import derive_key
+from ..mixture import MixtureComponent, Transform, Transformed
+from ..patch_transform import check_patch_shards
+from ..sampler import Sampler
+from ..schema import ConfigError
+from ..transforms import LABELS
+from .cluster_config import ClusterTrainConfig, HeadConfig
+from .shared_heads import Labels, SharedTransform
+from .task import Inputs
+
+STREAMED = "stream:"  # a source without random access begins with it
+
+
+class ClusterHeads:
+    """The heads of `config.cluster`; `mixture` and `weights` as in `Task`, `sharded` after `build`.
+
+    Args:
+        config: of the run.
+        datasets: by head, in place of its source.
+        stride: pixels to a side of one token of the encoder.
+        embedding_dim: D of what a head with the readout `pooler` discriminates.
+        transform: makes the transform of a head.
+    """
+
+    def __init__(
+        self,
+        config: ClusterTrainConfig,
+        datasets: Mapping[str, Any],
+        stride: int,
+        embedding_dim: int,
+        transform: Callable[[HeadConfig], Transform],
+    ):
+        self.config, self.stride, self.embedding_dim = config, stride, embedding_dim
+        given = {
+            name: datasets[name] if name in datasets else open_head(name, head)
+            for name, head in config.cluster.heads.items()
+        }
+        self.datasets = {n: d.dataset if isinstance(d, Transformed) else d for n, d in given.items()}
+        self.sharded: dict[str, ClusterDiscriminationLoss] = {}
+        self.weights = {name: head.weight for name, head in config.cluster.heads.items()}
+        self.mixture = []
+        for number, (name, head) in enumerate(config.cluster.heads.items()):
+            if not head.clips_of:
+                found = given[name]
+                its = found.transform if isinstance(found, Transformed) else transform(head)
+                self.mixture.append(self._component(number, name, head, its))
+
+    def _component(self, number: int, name: str, head: HeadConfig, transform: Transform) -> MixtureComponent:
+        if head.size % self.stride:
+            raise ConfigError(
+                f"cluster.heads.{name}.size is {head.size}, no multiple of the patch, {self.stride}"
+            )
+        dataset, validation = self.datasets[name], self.config.validation
+        if isinstance(dataset, PatchShards):
+            check_patch_shards(name, head, self.stride, dataset.settings)
+        followers = {n: h for n, h in self.config.cluster.heads.items() if h.clips_of == name}
+        if followers:
+            labels = {n: Labels(n, self.datasets[n], h.max_labels) for n, h in followers.items()}
+            transform = SharedTransform(transform, labels)
+        sampler = None
+        if not isinstance(dataset, str):
+            own = validation.head in ("", name) and not validation.source
+            held_out = validation.held_out if own else 0.0
+            sampler = Sampler(len(dataset), self.config.seed, number, held_out)
+        return MixtureComponent(name, dataset, transform, head.batch_size, sampler)
+
+    def build(self) -> dict[str, ClusterDiscriminationLoss]:
+        """Make the centers and losses, by head; the same on any number of processes."""
+        cluster = self.config.cluster
+        for number, (name, head) in enumerate(cluster.heads.items()):
+            loss = ClusterDiscriminationLoss(
+                self.classes(name),
+                self.embedding_size(head),
+                scale=cluster.scale,
+                margin=cluster.margin,
+                filter_threshold=cluster.filter_threshold,
+                sample_rate=cluster.sample_rate,
+                labels_per_sample=head.labels_per_sample,
+                sampling=cluster.sampling,
+                form=cluster.form,
+                sparse_grad=cluster.sparse_grad,
+                seed=derive_key(self.config.seed, number) % 2**63,
+            )
+            if head.centers is not None:
+                loss.load_centers(head.centers)
+            self.sharded[name] = loss
+        return self.sharded
+
+    def classes(self, name: str) -> int:
+        """Of a head: what the config says, or the source."""
+        given, dataset = self.config.cluster.heads[name].classes, self.datasets[name]
+        known = None if isinstance(dataset, str) else dataset.classes
+        if not (given or known):
+            raise ConfigError(f"cluster.heads.{name}.classes is 0 and its source names no number: give one")
+        if given and known and known > given:
+            raise ConfigError(
+                f"cluster.heads.{name}.classes is {given}, its source has labels 0..{known - 1}"
+            )
+        return given or known
+
+    def embedding_size(self, head: HeadConfig) -> int:
+        return self.embedding_dim * (math.prod(GRID) if head.readout == "grid" else 1)
+
+    def prepare(self, inputs: Inputs, key: int) -> Any:
+        """The sampled classes of every head, in one exchange."""
+        labels = {}
+        for name, head in self.config.cluster.heads.items():
+            labels[name] = inputs[head.clips_of or name][f"{LABELS}/{name}" if head.clips_of else LABELS]
+        return draw_together(self.sharded, labels, step=key) if labels else {}
+
+    def losses(self, outputs: Mapping[str, Tensor], prepared: Any) -> dict[str, Tensor]:
+        return {name: loss(outputs[name], prepared[name]) for name, loss in self.sharded.items()}
+
+    def metrics(self) -> dict[str, Tensor]:
+        return {
+            f"{name}/{key}": value
+            for name, loss in self.sharded.items()
+            for key, value in loss.reduce_metrics().items()
+        }
+
+
+def open_head(name: str, head: HeadConfig) -> Any:
+    """The dataset of a head, or the name of a streamed one.
+
+    Raises:
+        FileNotFoundError: nothing is there; the message names the field.
+    """
+    if head.source.startswith(STREAMED):
+        return head.source.removeprefix(STREAMED)
+    try:
+        return open_rows(head.source)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"no data for the head {name}: cluster.heads.{name}.source is {head.source!r}: {error}"
+        ) from error

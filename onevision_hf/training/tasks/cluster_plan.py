@@ -1,0 +1,149 @@
+"""The plan of heads of cluster discrimination, and of the task `cluster`."""
+
+import copy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...data.labelled import open_rows
+from ...data.media_shards import PackedShards
+from ...data.patch_shards import PatchShards
+from ...modeling.modeling_onevision import OneVisionModel
+from ...objectives import cluster_memory
+from ..dry_run.dummy_data import DummyExamples
+from ..dry_run.planned import CPU_LAYERS, LayerGroup, Planned, SmallRun, find
+from .cluster import ClusterTask, encoder_config
+from .cluster_config import ClusterTrainConfig, HeadConfig
+from .cluster_heads import STREAMED, ClusterHeads
+
+CPU_CLASSES, UNKNOWN_CLASSES = 4096, 1000
+
+
+class HeadsPlan:
+    """Of `ClusterHeads`: `datasets` by head, dummy ones where there is no data, and `lines` on them.
+
+    Args:
+        config: of the run.
+        stride: pixels to a side of one token of the encoder.
+    """
+
+    def __init__(self, config: ClusterTrainConfig, stride: int):
+        self.config, self.stride = config, stride
+        self.datasets: dict[str, Any] = {}
+        self.lines: list[str] = []
+        self.dummies: set[str] = set()
+        for name, head in config.cluster.heads.items():
+            assumed = "" if head.classes else f", {UNKNOWN_CLASSES} centers assumed"
+            instead = f"random tensors instead{assumed}"
+            found, line = find(name, partial(_open, head), partial(self._dummy, head), instead)
+            self.datasets[name] = found
+            if line is None:
+                sharded = isinstance(found, PackedShards | PatchShards)
+                shards = f"{len(found.shard_rows)} shards, " if sharded else ""
+                line = f"{name}: {shards}{len(found)} rows at {head.source}"
+            else:
+                self.dummies.add(name)
+            self.lines.append(line)
+
+    def _dummy(self, head: HeadConfig) -> Any:
+        return DummyExamples(head, head.classes or UNKNOWN_CLASSES, self.stride).transformed()
+
+    def remarks(self, heads: ClusterHeads) -> list[str]:
+        centers = ", ".join(f"{name} {heads.classes(name)}" for name in heads.datasets)
+        return [f"centers {centers}"] if centers else []
+
+    def memory(self, heads: ClusterHeads, processes: int) -> dict[str, int]:
+        cluster = self.config.cluster
+        parts: dict[str, int] = {}
+        for name, head in cluster.heads.items():
+            found = cluster_memory(
+                heads.classes(name),
+                heads.embedding_size(head),
+                head.batch_size // self.config.optim.gradient_accumulation_steps,
+                processes=processes,
+                sample_rate=cluster.sample_rate,
+                labels_per_sample=min(head.labels_per_sample, head.max_labels),
+                sampling=cluster.sampling,
+                sparse_grad=cluster.sparse_grad,
+            )
+            parts |= {f"{name} {part}": size for part, size in found.items()}
+        return parts
+
+    def layer_groups(self, encoder: Any) -> list[LayerGroup]:
+        """Of the encoder with this config, for every head that has samples of its own."""
+        width, layers = encoder.hidden_size, encoder.num_hidden_layers
+        return [
+            LayerGroup(name, head.batch_size, patches(head, self.stride), width, layers)
+            for name, head in self.config.cluster.heads.items()
+            if not head.clips_of
+        ]
+
+    def shrink(self, small: SmallRun) -> None:
+        """Fewer samples and centers, and dummy examples of the smaller heads."""
+        for name, head in small.config.cluster.heads.items():
+            head.batch_size, head.centers = small.batch_size(head.batch_size), None
+            if small.on_cpu and head.classes > CPU_CLASSES:
+                head.classes = CPU_CLASSES
+                small.notes.append(f"{name}: {CPU_CLASSES} centers")
+            small.notes.append(f"{name}: {head.batch_size} samples")
+            if name in self.dummies:
+                small.datasets[name] = self._dummy(head)
+                head.classes = head.classes or UNKNOWN_CLASSES
+            else:
+                small.datasets[name] = self.datasets[name]
+                head.classes = max(head.classes, self.datasets[name].classes or 0)
+
+
+class ClusterPlan(Planned):
+    """See `Planned`."""
+
+    def __init__(self, config: ClusterTrainConfig, folder: Path):
+        self.config, self.lines = without_absent_start(config)
+        self.heads = HeadsPlan(self.config, encoder_config(self.config).patch_size)
+        self.lines += self.heads.lines
+        self.task: ClusterTask = ClusterTask(self.config, self.heads.datasets)
+
+    def parameters(self) -> dict[str, int]:
+        with torch.device("meta"):
+            model = OneVisionModel(self.task.encoder_config)
+        return {"encoder": sum(p.numel() for p in model.parameters())}
+
+    def remarks(self) -> list[str]:
+        return self.heads.remarks(self.task.heads)
+
+    def memory(self, processes: int) -> dict[str, int]:
+        return self.heads.memory(self.task.heads, processes)
+
+    def layer_groups(self) -> list[LayerGroup]:
+        return self.heads.layer_groups(self.task.encoder_config)
+
+    def shrink(self, small: SmallRun) -> None:
+        layers = self.task.encoder_config.num_hidden_layers
+        if small.on_cpu and self.config.model.init_from is None and layers > CPU_LAYERS:
+            small.config.model.overrides["num_hidden_layers"] = CPU_LAYERS
+            small.notes.append(f"{CPU_LAYERS} of {layers} layers")
+        self.heads.shrink(small)
+
+
+def patches(head: HeadConfig, patch_size: int) -> int:
+    """Of one sample of a head, at most."""
+    frame = (head.size // patch_size) ** 2
+    return frame if head.kind == "image" else min(head.num_patches, head.num_frames * frame)
+
+
+def without_absent_start(config: Any) -> tuple[Any, list[str]]:
+    """Random weights of `model.size` where `model.init_from` names a folder that is not there."""
+    start = config.model.init_from
+    if start is None or Path(start).exists() or start.count("/") == 1:
+        return config, []
+    found = copy.deepcopy(config)
+    found.model.init_from = None
+    return found, [f"weights: {start} does not exist; random ones of size {config.model.size} instead"]
+
+
+def _open(head: HeadConfig) -> Any:
+    if head.source.startswith(STREAMED):
+        raise FileNotFoundError("a stream is not opened in a dry run")
+    return open_rows(head.source)
