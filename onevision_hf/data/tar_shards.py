@@ -56,7 +56,7 @@ class TarShardWriter:
         """
         for part, (extension, content) in contents.items():
             # Where this member's bytes will be: after its header of 512.
-            self._values[f"{part}_offset"].append(self._tar.offset + 512)  # type: ignore[attr-defined]
+            self._values[f"{part}_offset"].append(self._tar.offset + 512)
             self._values[f"{part}_length"].append(len(content) if content is not None else -1)
             if content is not None:
                 self._member(extension, content)
