@@ -36,8 +36,10 @@ demo: $(STAMP)  ## encode the bundled clip, draw what was kept and which drawn c
 test: $(STAMP)  ## the fast tests (under ten minutes on two cores)
 	$(BIN)/python -m pytest
 
-slow: $(STAMP)  ## the tests marked slow
-	$(BIN)/python -m pytest -m 'slow and not gpu and not browser and not ray and not evalenv'
+slow: $(STAMP)  ## the tests marked slow, and those of properties with other examples than `test` draws
+	@seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))'); set -x; \
+		HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest --hypothesis-seed=$$seed \
+		-m '(slow or hypothesis) and not gpu and not browser and not ray and not evalenv'
 
 $(OLDEST)/.installed: pyproject.toml | $(STAMP)
 	@test -x $(OLDEST)/bin/python || $(BIN)/python -m venv $(OLDEST)

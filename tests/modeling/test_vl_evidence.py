@@ -4,6 +4,7 @@ Run: python -m pytest tests/modeling/test_vl_evidence.py
 """
 
 import numpy as np
+import pytest
 import torch
 from clips import write_clip
 from torch import Tensor
@@ -11,9 +12,15 @@ from vl_tiny import tiny_config, tiny_model, tiny_processor
 
 from onevision_hf import OneVisionConfig
 
+pytestmark = pytest.mark.timeout(1500)  # a busy machine must not fail a test
+
 COLOURS = np.array([(230, 40, 40), (40, 200, 40), (50, 60, 230)])
 SHAPES = ((42, 42), (14, 56))  # a square and a bar: height, width
+# Rates at which it is learnt from any initial weights, with steps to spare. Accuracy on what was held out:
+# pictures 1.0, 1.0 and 0.995 for seeds 0 to 2; clips 0.98 to 1.0 after 160 steps for seeds 0 to 6. At a rate
+# of 3e-3 the clips were a lottery: seeds 1 and 2 stayed at chance for 400 steps.
 STEPS_PICTURES, STEPS_CLIPS = 100, 200
+RATE_PICTURES, RATE_CLIPS = 2e-3, 1e-3
 CLIPS, HELD_OUT = 300, 60
 LETTERS = [ord(letter) for letter in "ABCDEF"]  # a letter for each colour and shape
 
@@ -41,7 +48,7 @@ def letters(logits: Tensor) -> Tensor:
     return torch.tensor(LETTERS)[logits[:, -1, LETTERS].argmax(-1)]
 
 
-def learn(model, batches, loss_of, steps: int, lr: float = 2e-3) -> None:
+def learn(model, batches, loss_of, steps: int, lr: float) -> None:
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps)
@@ -62,7 +69,7 @@ def test_colour_and_shape_of_noisy_pictures_reach_the_answer():
     def loss_of(inputs, right):
         return torch.nn.functional.cross_entropy(model(**inputs, logits_to_keep=1).logits[:, -1], right)
 
-    learn(model, batches, loss_of, steps=STEPS_PICTURES)
+    learn(model, batches, loss_of, STEPS_PICTURES, RATE_PICTURES)
     inputs, right = asked(processor, rng, 200)
     with torch.no_grad():
         seen = letters(model(**inputs).logits)
@@ -120,7 +127,7 @@ def test_the_order_of_two_events_is_read_from_positions_of_codec_patches(tmp_pat
             return torch.nn.functional.cross_entropy(logits, right[numbers])
 
         # With positions most of it is learnt in half of the steps; without them time does not help.
-        learn(model, batches, loss_of, STEPS_CLIPS if positioned else STEPS_CLIPS // 2, lr=3e-3)
+        learn(model, batches, loss_of, STEPS_CLIPS if positioned else STEPS_CLIPS // 2, RATE_CLIPS)
         held_out = np.arange(CLIPS - HELD_OUT, CLIPS)
         with torch.no_grad():
             return float((letters(answers(model, held_out, positioned)) == right[held_out]).float().mean())

@@ -5,6 +5,8 @@ import torch
 import training_workers
 from unified_workers import STEPS, STOP
 
+pytestmark = pytest.mark.timeout(1500)  # a busy machine must not fail a test
+
 LOSSES = {"pixel/loss", "latent/loss", "caption/loss", "contrastive/loss"}
 
 
@@ -34,7 +36,7 @@ def test_losses_do_not_depend_on_the_number_of_processes(results, name):
     assert relative(losses(beside), losses(alone)) < 1e-5
     for line, other in zip(alone["log"], beside["log"], strict=True):
         for key in LOSSES | {"pairs/token_rms", "pairs/contrastive_accuracy", "pairs/texts_cut"}:
-            assert other[key] == pytest.approx(line[key], rel=1e-4, abs=1e-6), key
+            assert other[key] == pytest.approx(line[key], rel=1e-5, abs=1e-6), key
 
 
 def test_the_log_has_every_loss_and_the_sum_of_the_paper(results):
