@@ -99,7 +99,7 @@ bench-training: $(STAMP)  ## the training loop: overhead, decoding, memory, chec
 	$(BIN)/python benchmarks/training.py
 
 test-faults: $(STAMP)  ## kills, restarts and launches of trainings
-	$(BIN)/python -m pytest tests/training -m 'slow or not slow' -k "faults or launch or compiled"
+	$(BIN)/python -m pytest tests/training -m 'slow or not slow' -k "faults or launch or compiled or deaths"
 
 .PHONY: bench-synthetic
 bench-synthetic: $(STAMP)  ## drawing clips: clips a second, and where the time goes

@@ -127,9 +127,7 @@ class StreamRows:
         while True:
             self._dataset.set_epoch(epoch)
             number = -1
-            # Not `iter(dataset)`: in a worker of a DataLoader that splits what is split already once more.
-            for number, batch in enumerate(self._dataset.iter(batch_size=1)):
-                record = {name: values[0] for name, values in batch.items()}
+            for number, record in enumerate(self._dataset):
                 key = f"{epoch}/{number:07d}"
                 # Read by the caller: what raises in here would end the iteration.
                 yield key, partial(as_row, record, self._columns, key)

@@ -3,25 +3,24 @@
     loader = open_loader([component], RankSlice(seed), start=120, stop=1000, workers=2)
 
 Micro-batch k is part k % A of step k // A; a process takes its slice of each component's samples in it.
-Decoding runs in worker processes, which share nothing: a sample is a function of (seed, component, position).
+Decoding runs in worker processes (workers.py) that share nothing: a sample is a function of (seed, component,
+position).
 """
 
-import multiprocessing
-import signal
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from ..data.labelled import StreamRows
 from ..objectives.cluster_sampling import derive_key
 from .mixture import MixtureComponent, RankSlice, Sample
 from .sampler import STREAMED
+from .workers import Ahead, Notes
 
 
 @dataclass
@@ -56,45 +55,54 @@ class Batch:
         return Batch(moved, self.keys, self.broken)
 
 
-class MicroBatches(Dataset):
-    """`dataset[k]` is the micro-batch k of this process."""
+class MicroBatches:
+    """`batches[k]` is the micro-batch k of this process."""
 
     def __init__(self, mixture: Sequence[MixtureComponent], part: RankSlice):
-        self.mixture, self.part = list(mixture), part
+        self.mixture, self.slice = list(mixture), part
 
     def __getitem__(self, k: int) -> Batch:
-        part, batch = self.part, Batch({}, {})
+        return self.make(k, Notes())
+
+    def make(self, k: int, notes: Notes) -> Batch:
+        """Micro-batch k; `notes` hears of each sample that is begun."""
+        batch = Batch({}, {})
         for component in self.mixture:
-            positions = component.positions(k, part)
-            batch.add(component.name, component.draw(part.seed, positions, batch.broken))
+            positions = component.positions(k, self.slice)
+            batch.add(component.name, component.draw(self.slice.seed, positions, batch.broken, notes))
         return batch
 
+    def part(self, start: int, stop: int, worker: int, workers: int, notes: Notes) -> Iterator[Batch]:
+        """Those of a worker among the micro-batches start..stop-1."""
+        return (self.make(k, notes) for k in range(start + worker, stop, workers))
 
-class StreamedBatches(IterableDataset):
+
+class StreamedBatches:
     """The same from sources without random access: each process and worker reads its own part of them."""
 
-    def __init__(self, mixture: Sequence[MixtureComponent], part: RankSlice, start: int, stop: int):
-        self.mixture, self.part, self.start, self.stop = list(mixture), part, start, stop
+    def __init__(self, mixture: Sequence[MixtureComponent], part: RankSlice):
+        self.mixture, self.slice = list(mixture), part
 
-    def __iter__(self) -> Iterator[Batch]:
-        part, info = self.part, get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+    def part(self, start: int, stop: int, worker: int, workers: int, notes: Notes) -> Iterator[Batch]:
+        """Those of a worker among the micro-batches start..stop-1."""
+        part = self.slice
         reader, readers = part.rank * workers + worker, part.size * workers
         # Another order after a resume: what was seen before cannot be skipped exactly, so it is not claimed.
-        seed = derive_key(STREAMED, part.seed, self.start) % 2**32
+        seed = derive_key(STREAMED, part.seed, start) % 2**32
         opened = {
             c.name: iter(StreamRows(c.dataset, seed, reader, readers))
             for c in self.mixture
             if isinstance(c.dataset, str)
         }
-        for k in range(self.start + worker, self.stop, workers):
+        for k in range(start + worker, stop, workers):
             batch = Batch({}, {})
             for component in self.mixture:
                 positions = component.positions(k, part)
                 if component.name in opened:
-                    samples = component.pull(part.seed, opened[component.name], positions, batch.broken)
+                    examples = opened[component.name]
+                    samples = component.pull(part.seed, examples, positions, batch.broken, notes)
                 else:
-                    samples = component.draw(part.seed, positions, batch.broken)
+                    samples = component.draw(part.seed, positions, batch.broken, notes)
                 batch.add(component.name, samples)
             yield batch
 
@@ -140,7 +148,7 @@ def open_loader(
     *,
     workers: int = 0,
     pin: bool = False,
-) -> DataLoader:
+) -> Ahead:
     """The micro-batches start..stop-1 of a process in order, decoded ahead by `workers` processes.
 
     Args:
@@ -152,34 +160,11 @@ def open_loader(
         pin: in page-locked memory.
 
     Raises:
-        ValueError: a component's batch is too small to give every process a sample.
+        ValueError: a component's batch is too small to give every process a sample. Iterating raises
+            DataError for samples that cannot be made and for a worker that ends.
     """
     for component in mixture:
         check_batch(component.name, component.batch_size, part.accumulation, part.size)
     streamed = any(component.sampler is None for component in mixture)
-    dataset: Dataset = (
-        StreamedBatches(mixture, part, start, stop) if streamed else MicroBatches(mixture, part)
-    )
-    return DataLoader(
-        dataset, batch_size=None, sampler=None if streamed else range(start, stop), pin_memory=pin,
-        **worker_settings(workers),
-    )  # fmt: skip
-
-
-def worker_settings(workers: int) -> dict[str, Any]:
-    """The arguments of a DataLoader that decodes in `workers` processes."""
-    if not workers:
-        return {"num_workers": 0}
-    # Fork copies the locks of a process that already runs threads; starting afresh is what is safe.
-    context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-    if sys.platform == "linux":
-        context.set_forkserver_preload(["onevision_hf.training.loader"])
-    settings: dict[str, Any] = {"multiprocessing_context": context, "prefetch_factor": 2}
-    return settings | {"num_workers": workers, "worker_init_fn": _begin_worker}
-
-
-def _begin_worker(worker: int) -> None:
-    torch.set_num_threads(1)
-    # Ctrl-C and schedulers signal the whole group: the training process decides when its workers end.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    batches: Any = StreamedBatches(mixture, part) if streamed else MicroBatches(mixture, part)
+    return Ahead(partial(batches.part, start, stop), stop - start, workers, pin)

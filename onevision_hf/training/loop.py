@@ -12,8 +12,8 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from .sampler import DROPOUT
 from .schema import differences
 from .tasks.task import Task, make_task
 from .validation import Validation, Validator
+from .workers import DataError
 
 _CHECK_BROKEN_FROM = 100  # samples
 
@@ -102,8 +103,19 @@ class Trainer:
     def fit(self) -> int:
         """Train to the end. Gives the status for the shell: 0, or 128 + the signal that stopped it.
 
-        Raises TrainingError when the run cannot go on, OSError when a checkpoint cannot be written.
+        Raises TrainingError when the run cannot go on, because another of its processes has ended too;
+        DataError when its data cannot be read, OSError when a checkpoint cannot be written.
         """
+        try:
+            return self._fit()
+        except RuntimeError as error:
+            if self.size > 1 and _is_lost_process(error):
+                raise TrainingError(
+                    f"after step {self.step}: another process of this training has ended, and says why"
+                ) from error
+            raise
+
+    def _fit(self) -> int:
         report = RunReport(self.config, self.accelerator, self.total, self.samples_per_step)
         validation = self.validation()
         with self._signals(), report:
@@ -113,16 +125,19 @@ class Trainer:
             if validation.due(self.step, self.total):
                 validation.report(report, self.step)
             saved = self.step if resumed else -1
-            for stop in self._steps(report):
-                if stop or self.saves():
-                    self.save()
-                    saved = self.step
-                if validation.due(self.step, self.total):
-                    validation.report(report, self.step)
-                if stop:
-                    name = signal.Signals(stop).name
-                    report.show(f"stopped by {name} after step {self.step}, saved; the same command goes on")
-                    return 128 + stop
+            with closing(self._steps(report)) as steps:
+                for stop in steps:
+                    if stop or self.saves():
+                        self.save()
+                        saved = self.step
+                    if validation.due(self.step, self.total):
+                        validation.report(report, self.step)
+                    if stop:
+                        name = signal.Signals(stop).name
+                        report.show(
+                            f"stopped by {name} after step {self.step}, saved; the same command goes on"
+                        )
+                        return 128 + stop
             if saved != self.step:
                 self.save()
             if self.step == self.total:
@@ -143,7 +158,7 @@ class Trainer:
         target = export(self.config, self.task, weights, counts)
         report.show(f"trained: {target} loads with {self.task.auto_class}.from_pretrained")
 
-    def _steps(self, report: RunReport) -> Iterator[int]:
+    def _steps(self, report: RunReport) -> Generator[int, None, None]:
         """Yield after every optimizer step: 0, or the signal after which all processes stop here."""
         parts = self.optim.gradient_accumulation_steps
         loader = open_loader(
@@ -154,7 +169,15 @@ class Trainer:
             workers=self.config.dataloader_num_workers,
             pin=self.device.type == "cuda",
         )
-        batches = iter(loader)
+        with closing(iter(loader)) as batches:
+            try:
+                yield from self._steps_on(batches, report)
+            except DataError as error:
+                report.lost(error.held)
+                raise
+
+    def _steps_on(self, batches: Iterator[Batch], report: RunReport) -> Iterator[int]:
+        parts = self.optim.gradient_accumulation_steps
         pending: tuple[int, Tensor, list[Batch]] | None = None
         while self.step < self.stop_at:
             read: list[Batch] = []
@@ -315,6 +338,11 @@ class Trainer:
             )
         self.step, self.samples, self.broken = state["step"], state["samples"], state["broken"]
         return True
+
+
+def _is_lost_process(error: RuntimeError) -> bool:
+    """Whether a collective failed for want of a process; gloo's errors have no type of their own."""
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 
 def close() -> None:

@@ -17,6 +17,7 @@ from ..data.labelled import Rows
 from ..data.media import BROKEN
 from ..objectives.cluster_sampling import derive_key
 from .sampler import ITEM, STREAMED, Sampler, rank_slice
+from .workers import DataError, Notes
 
 REPLACEMENTS = 16  # broken examples in a row after which the source is broken
 
@@ -70,7 +71,11 @@ class MixtureComponent:
         return step * self.batch_size + micro * count + np.arange(own.start, own.stop)
 
     def draw(
-        self, seed: int, positions: np.ndarray, broken: list[dict[str, Any]]
+        self,
+        seed: int,
+        positions: np.ndarray,
+        broken: list[dict[str, Any]],
+        notes: Notes | None = None,
     ) -> Iterator[tuple[str, Sample]]:
         """Keys and samples at positions. Another example, which the position decides, replaces a broken one.
 
@@ -78,15 +83,22 @@ class MixtureComponent:
             seed: of the run.
             positions: (n,) int64.
             broken: gets a record of each example that could not be read.
+            notes: hears of each sample that is begun.
+
+        Raises:
+            DataError: too many examples in a row are broken.
         """
+        notes = notes or Notes()
         assert self.sampler is not None and not isinstance(self.dataset, str)
         for position, first in zip(positions.tolist(), self.sampler(positions).tolist(), strict=True):
             index = first
             for attempt in range(REPLACEMENTS):
                 key = f"example {index}"
+                notes.sample(self.name, key)
                 try:
                     example = self.dataset[index]
                     key = example.key
+                    notes.sample(self.name, key, found=True)
                     rng = _generator(seed, self.sampler.component, position)
                     yield key, self.transform(example, rng, position)
                     break
@@ -94,7 +106,7 @@ class MixtureComponent:
                     broken.append(self._record(position, key, error))
                     index = self.sampler.replacement(position, attempt)
             else:
-                raise ValueError(self._all_broken(position, broken[-1]))
+                raise DataError(self._all_broken(position, broken[-1]))
 
     def pull(
         self,
@@ -102,6 +114,7 @@ class MixtureComponent:
         examples: Iterator[tuple[str, Callable[[], Any]]],
         positions: np.ndarray,
         broken: list[dict[str, Any]],
+        notes: Notes,
     ) -> Iterator[tuple[str, Sample]]:
         """The next samples of a streamed dataset; broken examples are left out.
 
@@ -110,16 +123,21 @@ class MixtureComponent:
             examples: keys, and what reads the example of each.
             positions: (n,) int64.
             broken: gets a record of each example that could not be read.
+            notes: hears of each sample that is begun.
+
+        Raises:
+            DataError: too many examples in a row are broken.
         """
         for position in positions.tolist():
             for attempt, (key, read) in enumerate(examples, 1):
+                notes.sample(self.name, key)
                 try:
                     yield key, self.transform(read(), _generator(seed, STREAMED, position), position)
                     break
                 except BROKEN as error:
                     broken.append(self._record(position, key, error))
                 if attempt == REPLACEMENTS:
-                    raise ValueError(self._all_broken(position, broken[-1]))
+                    raise DataError(self._all_broken(position, broken[-1]))
 
     def _record(self, position: int, key: str, error: Exception) -> dict[str, Any]:
         reason = " ".join(str(error).split())

@@ -3,6 +3,7 @@
 log.jsonl             a line every `logging_steps` steps: step, loss, and every other figure
 validation.jsonl      a line a validation: step, accuracy
 broken-RANK.jsonl     examples that could not be read, and why
+lost-RANK.jsonl       the samples that a data worker held when it was killed
 bad-batch-RANK.pt     the batch of a step whose loss was not finite (torch.load)
 """
 
@@ -139,6 +140,11 @@ class RunReport:
 
     def broken(self, records: Iterable[Mapping[str, Any]]) -> None:
         _append(self.out / f"broken-{self.rank}.jsonl", records)
+
+    def lost(self, held: Mapping[str, Iterable[str]]) -> None:
+        """What a killed data worker held: stream -> keys."""
+        records = [{"stream": stream, "key": key} for stream, keys in held.items() for key in keys]
+        _append(self.out / f"lost-{self.rank}.jsonl", records)
 
     def write_batch(self, step: int, read: list[Batch]) -> Path:
         path = self.out / f"bad-batch-{self.rank}.pt"

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import training_workers as workers
+from training_workers import wait_for
 
 from onevision_hf.training import checkpoint
 from onevision_hf.training.loop import Trainer, TrainingError
@@ -206,15 +207,6 @@ def start(out, size=1, **changes):
     for process in processes:
         process.start()
     return processes
-
-
-def wait_for(condition, seconds):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
 
 
 def further(out, step, process):

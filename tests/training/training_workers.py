@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import socket
+import time
 from pathlib import Path
 
 import torch
@@ -192,6 +193,43 @@ def main(rank, size, port, folder, work):
     if size > 1:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def wait_for(condition, seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def running():
+    """{pid: (parent, command line)} of the processes of this machine (Linux)."""
+    found = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            state, parent = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                found[int(name)] = (int(parent), Path(f"/proc/{name}/cmdline").read_text())
+        except OSError:
+            pass  # it has just ended
+    return found
+
+
+def is_running(pid):
+    return pid in running()
+
+
+def descendants(pid):
+    """{pid: (parent, command line)} of all that a process has started, and what that has."""
+    found, everything = {}, running()
+    while more := {
+        child: what for child, what in everything.items()
+        if what[0] in (pid, *found) and child not in found
+    }:  # fmt: skip
+        found |= more
+    return found
 
 
 def context():

@@ -7,22 +7,23 @@ Published is the best epoch *on the test set*; both are kept, and both are repor
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch.utils.data import DataLoader, Dataset
 
 from ...data.media import BROKEN, reason_of
 from ...jobs.processes import Processes
 from ...jobs.run_folder import atomic_files
-from ...training.loader import collate, worker_settings
+from ...training.loader import collate
 from ...training.loop import TrainingError
 from ...training.mixture import Transform
 from ...training.report import VALIDATION, RunReport, read_lines
+from ...training.workers import Ahead, Notes
 from .config import ProbeConfig
 from .task import COMPONENT, ProbeTask
 
@@ -30,9 +31,9 @@ _BLOCK = 8  # clips at once, whatever the number of processes: the same products
 BEST = "best.safetensors"
 
 
-class TestBlocks(Dataset):
-    """`dataset[block]` -> numbers of the rows that can be read, their inputs (None without any), and records
-    of those that cannot."""
+class TestBlocks:
+    """Blocks of a test set: numbers of the rows that can be read, their inputs (None without any), and
+    records of those that cannot."""
 
     __test__ = False  # no test of pytest's
 
@@ -42,9 +43,14 @@ class TestBlocks(Dataset):
     def __len__(self) -> int:
         return -(-len(self.rows) // _BLOCK)
 
-    def __getitem__(self, block: int) -> tuple[list[int], Any, list[dict[str, str]]]:
+    def part(self, own: range, worker: int, workers: int, notes: Notes) -> Iterator[Any]:
+        """Those of a worker among the blocks `own`."""
+        return (self.make(block, notes) for block in own[worker::workers])
+
+    def make(self, block: int, notes: Notes) -> tuple[list[int], Any, list[dict[str, str]]]:
         numbers, samples, broken = [], [], []
         for number in range(block * _BLOCK, min((block + 1) * _BLOCK, len(self.rows))):
+            notes.sample("test clips", self.rows.keys[number])
             try:
                 samples.append(self.view(self.rows[number], None, number))
                 numbers.append(number)
@@ -60,14 +66,12 @@ def predict(
     """Numbers (N,) of the rows that could be read, in order, their logits (N, C) float32, and records of the
     others; the same on every process.
 
-    Raises TrainingError when more than `max_broken` cannot be read.
+    Raises TrainingError when more than `max_broken` cannot be read, DataError for a worker that fails.
     """
     processes = Processes.current()
     blocks = TestBlocks(rows, view)
     own = range(processes.rank, len(blocks), processes.world)
-    loader: Iterable[Any] = DataLoader(
-        blocks, batch_size=None, sampler=own, **worker_settings(config.dataloader_num_workers)
-    )
+    loader = Ahead(partial(blocks.part, own), len(own), config.dataloader_num_workers)
     model = task.model.eval()
     low = config.optim.precision == "bfloat16"
     parts: list[tuple[list[int], np.ndarray]] = []
