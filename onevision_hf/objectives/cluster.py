@@ -42,6 +42,9 @@ class ClusterDiscriminationLoss(nn.Module):
     then a mean over the labels of a sample and a mean over the samples of all processes that have a label.
     `forward` returns this global mean on every process.
 
+    In the field's words: a softmax over sampled classes, split as in PartialFC (arXiv 2203.15565), with the
+    additive cosine margin of CosFace (arXiv 1801.09414) and not the additive angle of ArcFace (1801.07698).
+
     Sampling: class k is a negative of a step when a hash of (seed, step, k) is below `sample_rate`; positives
     of the global batch are always in. So the draw is the same on any number of processes.
 

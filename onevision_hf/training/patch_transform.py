@@ -16,7 +16,13 @@ from .transforms import VideoTransform, pad_labels
 
 class PatchTransform(VideoTransform):
     """What `VideoTransform` gives in its mode `codec`, from examples of `PatchShards` to the bit; others are
-    videos."""
+    videos.
+
+    Args:
+        head: its settings.
+        patch_size: of the encoder, pixels.
+        temporal_size: of the model's time grid; None keeps the frame's number.
+    """
 
     def __init__(self, head: HeadConfig, patch_size: int, temporal_size: int | None):
         super().__init__(head, patch_size, temporal_size)

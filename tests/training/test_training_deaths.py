@@ -43,7 +43,12 @@ def options(tmp_path):
             Image.new("RGB", (40, 40), (60 * label, 40 * number, 90)).save(path)
     head = {"source": str(tmp_path / "media"), "batch_size": 8, "size": 28, "max_labels": 1}
     head |= {"labels_per_sample": 1}
-    values = {**workers.BASE, "cluster": {"heads": {"image": head}}, "dataloader_num_workers": 2, "max_steps": 1_000_000}
+    values = {
+        **workers.BASE,
+        "cluster": {"heads": {"image": head}},
+        "dataloader_num_workers": 2,
+        "max_steps": 1_000_000,
+    }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
     return ["--config", str(tmp_path / "run.yaml")]
 

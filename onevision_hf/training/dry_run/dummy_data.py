@@ -90,5 +90,11 @@ class DummyPairs:
 
 
 def as_drawn(example: Any, rng: np.random.Generator | None, position: int) -> Sample:
-    """The transform of dummy examples: they are samples already."""
+    """The transform of dummy examples, which are samples already.
+
+    Args:
+        example: a `DummyExample`.
+        rng: of no use.
+        position: of no use.
+    """
     return example.sample()

@@ -62,7 +62,13 @@ def pack(lengths: np.ndarray, budget: int, seed: int) -> list[np.ndarray]:
 
 
 class Measurer:
-    """Tokens of a conversation, from its words and the sizes of its media."""
+    """Tokens of a conversation, from its words and the sizes of its media.
+
+    Args:
+        processor: of the model.
+        plain: the medium and its caption, no turns.
+        settings: of the processor, as `vl.settings`.
+    """
 
     def __init__(self, processor: Any, plain: bool, settings: dict[str, Any]):
         self.processor, self.plain, self.settings = processor, plain, settings
