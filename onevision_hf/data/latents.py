@@ -17,12 +17,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ..clustering.decoding import decoded_batches
 from ..jobs.progress import progress
 from ..jobs.run_folder import FinishedRun, RunFolder, digest_of, json_lines
 from ..modeling.configuration_openvision3 import OpenVision3Config
 from ..modeling.image_processing_openvision3 import OpenVision3ImageProcessor
 from ..modeling.vae_openvision3 import check_vae, encode_pixels, vae_stride
+from .decoding import decoded_batches
 from .media import open_picture
 from .sources import Item, Source
 from .tar_shards import ShardRows

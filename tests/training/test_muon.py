@@ -31,6 +31,17 @@ def test_an_update_has_singular_values_near_one_and_the_directions_of_the_matrix
     assert (inner - torch.diag(inner.diag())).abs().max() < 1e-3
 
 
+def test_matrices_of_one_shape_are_made_orthogonal_together_and_stepped_by_their_rate():
+    values = torch.linalg.svdvals(
+        orthogonal(torch.randn(3, 40, 24, generator=torch.Generator().manual_seed(0)))
+    )
+    assert values.min() > 0.6 and values.max() < 1.3
+    matrix = nn.Parameter(torch.zeros(8, 4))
+    matrix.grad = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+    MuonAdamW([{"params": [matrix], "muon": True}], lr=0.1, weight_decay=0.0).step()
+    assert torch.linalg.svdvals(matrix.detach()).mean() == pytest.approx(0.1 * 2**0.5, rel=0.3)
+
+
 def test_only_matrices_of_layers_are_for_muon():
     model = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(4, 4)]), "head": nn.Linear(4, 4)})
     chosen = {n for n, p in model.named_parameters() if is_layer_matrix(n, p)}
