@@ -58,51 +58,65 @@ class Batch:
 class MicroBatches:
     """`batches[k]` is the micro-batch k of this process."""
 
-    def __init__(self, mixture: Sequence[MixtureComponent], part: RankSlice):
-        self.mixture, self.slice = list(mixture), part
+    def __init__(self, mixture: Sequence[MixtureComponent], own: RankSlice):
+        self.mixture, self.own = list(mixture), own
 
     def __getitem__(self, k: int) -> Batch:
         return self.make(k, Notes())
 
     def make(self, k: int, notes: Notes) -> Batch:
-        """Micro-batch k; `notes` hears of each sample that is begun."""
         batch = Batch({}, {})
         for component in self.mixture:
-            positions = component.positions(k, self.slice)
-            batch.add(component.name, component.draw(self.slice.seed, positions, batch.broken, notes))
+            positions = component.positions(k, self.own)
+            batch.add(component.name, component.draw(self.own.seed, positions, batch.broken, notes))
         return batch
 
     def part(self, start: int, stop: int, worker: int, workers: int, notes: Notes) -> Iterator[Batch]:
-        """Those of a worker among the micro-batches start..stop-1."""
+        """Those of a worker among the micro-batches.
+
+        Args:
+            start: first micro-batch.
+            stop: after the last one.
+            worker: number of the worker.
+            workers: that share them.
+            notes: of the samples that are begun.
+        """
         return (self.make(k, notes) for k in range(start + worker, stop, workers))
 
 
 class StreamedBatches:
     """The same from sources without random access: each process and worker reads its own part of them."""
 
-    def __init__(self, mixture: Sequence[MixtureComponent], part: RankSlice):
-        self.mixture, self.slice = list(mixture), part
+    def __init__(self, mixture: Sequence[MixtureComponent], own: RankSlice):
+        self.mixture, self.own = list(mixture), own
 
     def part(self, start: int, stop: int, worker: int, workers: int, notes: Notes) -> Iterator[Batch]:
-        """Those of a worker among the micro-batches start..stop-1."""
-        part = self.slice
-        reader, readers = part.rank * workers + worker, part.size * workers
+        """See `MicroBatches.part`.
+
+        Args:
+            start: first micro-batch.
+            stop: after the last one.
+            worker: number of the worker.
+            workers: that share them.
+            notes: of the samples that are begun.
+        """
+        seed, size = self.own.seed, self.own.size
+        reader, readers = self.own.rank * workers + worker, size * workers
         # Another order after a resume: what was seen before cannot be skipped exactly, so it is not claimed.
-        seed = derive_key(STREAMED, part.seed, start) % 2**32
+        shuffle = derive_key(STREAMED, seed, start) % 2**32
         opened = {
-            c.name: iter(StreamRows(c.dataset, seed, reader, readers))
+            c.name: iter(StreamRows(c.dataset, shuffle, reader, readers))
             for c in self.mixture
             if isinstance(c.dataset, str)
         }
         for k in range(start + worker, stop, workers):
             batch = Batch({}, {})
             for component in self.mixture:
-                positions = component.positions(k, part)
+                positions = component.positions(k, self.own)
                 if component.name in opened:
-                    examples = opened[component.name]
-                    samples = component.pull(part.seed, examples, positions, batch.broken, notes)
+                    samples = component.pull(seed, opened[component.name], positions, batch.broken, notes)
                 else:
-                    samples = component.draw(part.seed, positions, batch.broken, notes)
+                    samples = component.draw(seed, positions, batch.broken, notes)
                 batch.add(component.name, samples)
             yield batch
 
@@ -142,7 +156,7 @@ def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
 
 def open_loader(
     mixture: Sequence[MixtureComponent],
-    part: RankSlice,
+    own: RankSlice,
     start: int,
     stop: int,
     *,
@@ -153,18 +167,18 @@ def open_loader(
 
     Args:
         mixture: what is read.
-        part: of which process.
+        own: of which process.
         start: first micro-batch.
         stop: after the last one.
         workers: decoding processes; 0: this one.
         pin: in page-locked memory.
 
     Raises:
-        ValueError: a component's batch is too small to give every process a sample. Iterating raises
-            DataError for samples that cannot be made and for a worker that ends.
+        ValueError: a component's batch is too small to give every process a sample. DataError, when iterated:
+            samples that cannot be made, and a worker that ends.
     """
     for component in mixture:
-        check_batch(component.name, component.batch_size, part.accumulation, part.size)
+        check_batch(component.name, component.batch_size, own.accumulation, own.size)
     streamed = any(component.sampler is None for component in mixture)
-    batches: Any = StreamedBatches(mixture, part) if streamed else MicroBatches(mixture, part)
+    batches: Any = StreamedBatches(mixture, own) if streamed else MicroBatches(mixture, own)
     return Ahead(partial(batches.part, start, stop), stop - start, workers, pin)

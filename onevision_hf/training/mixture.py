@@ -63,12 +63,12 @@ class MixtureComponent:
     batch_size: int
     sampler: Sampler | None
 
-    def positions(self, k: int, part: RankSlice) -> np.ndarray:
+    def positions(self, k: int, own: RankSlice) -> np.ndarray:
         """Which samples of the run this process takes in micro-batch k."""
-        step, micro = divmod(k, part.accumulation)
-        count = self.batch_size // part.accumulation
-        own = rank_slice(count, part.rank, part.size)
-        return step * self.batch_size + micro * count + np.arange(own.start, own.stop)
+        step, micro = divmod(k, own.accumulation)
+        count = self.batch_size // own.accumulation
+        taken = rank_slice(count, own.rank, own.size)
+        return step * self.batch_size + micro * count + np.arange(taken.start, taken.stop)
 
     def draw(
         self,
@@ -83,7 +83,7 @@ class MixtureComponent:
             seed: of the run.
             positions: (n,) int64.
             broken: gets a record of each example that could not be read.
-            notes: hears of each sample that is begun.
+            notes: of the samples that are begun.
 
         Raises:
             DataError: too many examples in a row are broken.
@@ -123,7 +123,7 @@ class MixtureComponent:
             examples: keys, and what reads the example of each.
             positions: (n,) int64.
             broken: gets a record of each example that could not be read.
-            notes: hears of each sample that is begun.
+            notes: of the samples that are begun.
 
         Raises:
             DataError: too many examples in a row are broken.
@@ -145,8 +145,8 @@ class MixtureComponent:
 
     def _all_broken(self, position: int, last: Mapping[str, Any]) -> str:
         return (
-            f"{self.name}: {REPLACEMENTS} broken examples in a row at position {position}, the last one "
-            f"{last['key']}: {last['reason']}"
+            f"component {self.name}: {REPLACEMENTS} broken examples in a row at position {position}, "
+            f"the last one {last['key']}: {last['reason']}"
         )
 
 

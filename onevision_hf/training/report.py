@@ -142,8 +142,8 @@ class RunReport:
         _append(self.out / f"broken-{self.rank}.jsonl", records)
 
     def lost(self, held: Mapping[str, Iterable[str]]) -> None:
-        """What a killed data worker held: stream -> keys."""
-        records = [{"stream": stream, "key": key} for stream, keys in held.items() for key in keys]
+        """What a killed data worker held: component -> keys."""
+        records = [{"component": name, "key": key} for name, keys in held.items() for key in keys]
         _append(self.out / f"lost-{self.rank}.jsonl", records)
 
     def write_batch(self, step: int, read: list[Batch]) -> Path:

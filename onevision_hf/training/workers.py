@@ -30,13 +30,13 @@ import torch.multiprocessing
 
 AHEAD = 2  # items that a worker has begun and nobody has taken yet
 _ROOM = 1 << 18  # bytes of notes for each of them
-_LISTED = 64  # keys of a stream that a message names
+_LISTED = 64  # keys of a component that a message names
 
 Part = Callable[[int, int, "Notes"], Iterator[Any]]
 
 
 class DataError(ValueError):
-    """Data that a run cannot go on with. `held` are the samples, stream -> keys, that a worker died over."""
+    """Data that a run cannot go on with. `held`: the samples, component -> keys, that a worker died over."""
 
     def __init__(self, message: str, held: dict[str, list[str]] | None = None):
         super().__init__(message)
@@ -62,9 +62,9 @@ class Notes:
         self._end = self._last = 0
         self._HEAD.pack_into(self._memory, self._start, number + 1, 0)
 
-    def sample(self, stream: str, key: str, *, found: bool = False) -> None:
+    def sample(self, component: str, key: str, *, found: bool = False) -> None:
         """A sample is begun; with `found` it is the one before, whose key has been read."""
-        line = f"{stream}\t{' '.join(key.split())}\n".encode()[-_ROOM:]
+        line = f"{component}\t{' '.join(key.split())}\n".encode()[-_ROOM:]
         at = self._last if found else self._end
         at = at if at + len(line) <= _ROOM else 0  # the last ones matter most
         begin = self._start + self._HEAD.size + at
@@ -73,7 +73,7 @@ class Notes:
         struct.pack_into("<Q", self._memory, self._start + 8, self._end)
 
     def read(self, first: int = 0) -> list[tuple[str, str]]:
-        """(stream, key) of the samples of the items from number `first` on, in the order they were begun."""
+        """(component, key) of the samples of the items from number `first` on, in the order they began."""
         found = []
         for place in range(AHEAD):
             start = place * (self._HEAD.size + _ROOM)
@@ -82,7 +82,8 @@ class Notes:
                 begin = start + self._HEAD.size
                 found.append((number, bytes(self._memory[begin : begin + length]).decode(errors="replace")))
         lines = [line for _, text in sorted(found) for line in text.splitlines()]
-        return [(stream, key) for stream, _, key in (line.partition("\t") for line in lines)]
+        parts = (line.partition("\t") for line in lines)
+        return [(component, key) for component, _, key in parts]
 
 
 class Ahead:
@@ -155,7 +156,7 @@ class _Worker:
         return value
 
     def death(self) -> DataError:
-        """What is to be said of a worker that has ended."""
+        """The error of a worker that has ended."""
         self.process.join(1)
         code = self.process.exitcode
         if code is not None and code < 0:
@@ -164,17 +165,19 @@ class _Worker:
             how = f"was killed ({known.get(-code, f'signal {-code}')}{short})"
         else:
             how = f"ended with status {code}"
-        said = f"data worker {self.number} of {self.workers} {how}"
+        message = f"data worker {self.number} of {self.workers} {how}"
         notes = Notes(self.memory)
         if not notes.read():
-            return DataError(f"{said} before its first sample")
+            return DataError(f"{message} before its first sample")
         held: dict[str, list[str]] = {}
-        for stream, key in notes.read(self.taken):
-            held.setdefault(stream, []).append(key)
-        listed = "; ".join(f"{_listed(keys)} of stream {stream}" for stream, keys in held.items())
-        stream, key = notes.read()[-1]
+        for component, key in notes.read(self.taken):
+            held.setdefault(component, []).append(key)
+        listed = "; ".join(f"{_listed(keys)} of component {component}" for component, keys in held.items())
+        component, key = notes.read()[-1]
         return DataError(
-            f"{said}; its last sample was {key} of stream {stream}; it held {listed or 'nothing more'}", held
+            f"{message}; its last sample was {key} of component {component}; it held "
+            f"{listed or 'nothing more'}",
+            held,
         )
 
 
@@ -300,10 +303,10 @@ def _as_data_error(error: Exception, notes: Notes) -> DataError:
     if isinstance(error, DataError):
         return error
     begun = notes.read()
-    at = f"stream {begun[-1][0]}, sample {begun[-1][1]}" if begun else "before the first sample"
+    at = f"component {begun[-1][0]}, sample {begun[-1][1]}" if begun else "before the first sample"
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    said = f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
-    return DataError(f"{at}: {' '.join(said.split())}")
+    reason = f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
+    return DataError(f"{at}: {' '.join(reason.split())}")
 
 
 def _listed(keys: list[str]) -> str:

@@ -181,6 +181,6 @@ def test_a_wrong_field_says_what_was_meant(override, words):
 
 def test_the_plan_has_what_a_run_cannot_change_and_nothing_else():
     plan = load_probe_config("drawn", ["model=m", "data.train=l", "cache=c", "input.augment=true"]).plan()
-    assert not {"out", "workers", "cache", "seeds", "device"} & plan.keys()
+    assert not {"out", "dataloader_num_workers", "cache", "seeds", "device"} & plan.keys()
     assert plan["input"]["augment"] is False  # cached features know none
     json.dumps(plan)

@@ -257,7 +257,9 @@ def test_a_matrix_counts_pairs_and_is_drawn_for_few_and_for_many_classes():
 def test_the_launcher_starts_two_processes_that_are_one_probe(made, tmp_path):
     folder, _ = made
     settings = [f"input.{k}={v}" for k, v in SETTINGS["input"].items()]
-    settings += [f"{k}={SETTINGS[k]}" for k in ("epochs", "batch_size", "seeds", "workers", "device")]
+    settings += [
+        f"{k}={SETTINGS[k]}" for k in ("epochs", "batch_size", "seeds", "dataloader_num_workers", "device")
+    ]
     settings += [f"optim.{k}={v}" for k, v in SETTINGS["optim"].items()]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
                "-m", "onevision_hf.cli", "eval", "probe", "--config", "drawn", "--model",

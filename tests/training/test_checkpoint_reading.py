@@ -23,7 +23,7 @@ NEWEST = "step-00000004"
 
 
 def trainer(out, **changes):
-    config = workers.make_config(out, **{"steps": 4, **changes})
+    config = workers.make_config(out, **{"max_steps": 4, **changes})
     return Trainer(config, workers.make_rows(config))
 
 
@@ -31,7 +31,7 @@ def trainer(out, **changes):
 def run(tmp_path_factory):
     """A finished run with checkpoints of the steps 2 and 4."""
     out = tmp_path_factory.mktemp("run")
-    assert trainer(out, save_every=2).fit() == 0
+    assert trainer(out, save_steps=2).fit() == 0
     return out
 
 
@@ -64,7 +64,7 @@ def change(folder, what):
 
 def refused(copy, match):
     with pytest.raises(checkpoint.CheckpointError, match=match):
-        trainer(copy, steps=8).fit()
+        trainer(copy, max_steps=8).fit()
 
 
 class Call:
@@ -273,6 +273,6 @@ def test_saving_writes_through_no_link_that_lies_in_the_folder(copy, tmp_path):
     precious = tmp_path / "precious"
     precious.write_text("mine")
     (copy / "checkpoints" / ".latest").symlink_to(precious)
-    assert trainer(copy, steps=6).fit() == 0
+    assert trainer(copy, max_steps=6).fit() == 0
     assert precious.read_text() == "mine"
     assert checkpoint.latest_checkpoint(copy / "checkpoints").name == "step-00000006"

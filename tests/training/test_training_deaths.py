@@ -130,10 +130,10 @@ def check_said(training, size, said):
 KEY = r"class\d/\d\.png"
 KILLED = (
     r"error: data worker \d of 2 was killed \(SIGKILL; is memory short\?\)( before its first sample|; its "
-    rf"last sample was {KEY} of stream image; it held (({KEY}, )*{KEY} of stream image|nothing more))"
+    rf"last sample was {KEY} of component image; it held (({KEY}, )*{KEY} of component image|nothing more))"
 )
 BROKEN = (
-    r"error: data worker \d of 2: image: 16 broken examples in a row at position \d+, the last one "
+    r"error: data worker \d of 2: component image: 16 broken examples in a row at position \d+, the last one "
     rf"{KEY}: .*holds no picture that can be read"
 )
 
@@ -148,7 +148,7 @@ def test_a_killed_worker_ends_the_training_with_1_and_one_line_and_leaves_no_pro
         (line,) = check_said(training, size, KILLED)
     (lost,) = (tmp_path / "run").glob("lost-*.jsonl")
     keys = [record["key"] for record in read_lines(lost)]
-    assert keys and line.endswith(f"it held {', '.join(keys)} of stream image")
+    assert keys and line.endswith(f"it held {', '.join(keys)} of component image")
 
 
 @pytest.mark.slow

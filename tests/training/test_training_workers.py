@@ -42,7 +42,7 @@ def show(row, rng, position):
 
 
 class Trap:
-    """A view that does something else at one position."""
+    """A transform that does something else at one position."""
 
     def __init__(self, position, what):
         self.position, self.what = position, what
@@ -53,12 +53,12 @@ class Trap:
         return show(row, rng, position)
 
 
-def stream_of(view=show, broken=()):
-    return MixtureComponent("numbers", Numbers(broken), view, 4, Sampler(50, 5, component=0))
+def component_of(transform=show, broken=()):
+    return MixtureComponent("numbers", Numbers(broken), transform, 4, Sampler(50, 5, component=0))
 
 
-def loader(stream, batches=6, number=2, start=0):
-    return open_loader([stream], RankSlice(5), start, start + batches, workers=number)
+def loader(component, batches=6, number=2, start=0):
+    return open_loader([component], RankSlice(5), start, start + batches, workers=number)
 
 
 def mistake():
@@ -91,7 +91,7 @@ def test_items_come_in_their_order_whatever_the_number_of_workers(number, proces
 
 def test_a_broken_sample_is_replaced_and_recorded_by_a_worker_as_without_one():
     for number in (0, 1):
-        batches = list(loader(stream_of(broken=[3, 8]), 12, number))
+        batches = list(loader(component_of(broken=[3, 8]), 12, number))
         keys = [key for batch in batches for key in batch.keys["numbers"]]
         assert len(keys) == 48 and not {"number/3", "number/8"} & set(keys)
         assert {record["key"] for batch in batches for record in batch.broken} == {"example 3", "example 8"}
@@ -99,21 +99,21 @@ def test_a_broken_sample_is_replaced_and_recorded_by_a_worker_as_without_one():
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_sixteen_broken_rows_in_a_row_name_the_last_and_leave_no_worker(number):
-    said = r"numbers: 16 broken examples in a row at position \d, the last one example (\d+): row \1 is gone"
+    said = r"component numbers: 16 broken examples in a row at position \d, the last one "
+    said += r"example (\d+): row \1 is gone"
     with pytest.raises(DataError, match=rf"^(?:data worker \d of \d: )?{said}$"):
-        list(loader(stream_of(broken=range(50)), number=number))
+        list(loader(component_of(broken=range(50)), number=number))
     assert not children()
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_mistake_names_the_sample_the_error_and_the_line_in_one_line(number):
-    key = MicroBatches([stream_of()], RankSlice(5))[2].keys["numbers"][1]
-    batches = loader(stream_of(Trap(9, mistake)), number=number)
+    key = MicroBatches([component_of()], RankSlice(5))[2].keys["numbers"][1]
+    batches = loader(component_of(Trap(9, mistake)), number=number)
     with pytest.raises(DataError) as caught:
         list(batches)
-    said = (
-        rf"stream numbers, sample {key}: TypeError: a mistake of two lines \(test_training_workers.py:\d+\)"
-    )
+    said = rf"component numbers, sample {key}: TypeError: a mistake of two lines "
+    said += r"\(test_training_workers.py:\d+\)"
     assert re.fullmatch(rf"(data worker 0 of {number}: )?{said}", str(caught.value))
     assert not children()
 
@@ -131,22 +131,22 @@ def give_a_lambda(worker, count, notes):
 @pytest.mark.parametrize(
     ("what", "said"), [(kill_this, r"was killed \(SIGKILL"), (exit_with_7, "ended with status 7")]
 )
-def test_a_worker_that_dies_names_the_stream_and_the_keys_of_the_batches_that_it_held(what, said):
+def test_a_worker_that_dies_names_the_component_and_the_keys_of_the_batches_that_it_held(what, said):
     # Sample 9 is the second of the batch 2, which is the second of worker 0.
-    begun = MicroBatches([stream_of()], RankSlice(5))[2].keys["numbers"][:2]
-    batches = loader(stream_of(Trap(9, what)))
+    begun = MicroBatches([component_of()], RankSlice(5))[2].keys["numbers"][:2]
+    batches = loader(component_of(Trap(9, what)))
     with pytest.raises(DataError, match=said) as caught:
         list(batches)
-    assert f"its last sample was {begun[-1]} of stream numbers" in str(caught.value)
-    assert str(caught.value).endswith(f"{', '.join(begun)} of stream numbers")
+    assert f"its last sample was {begun[-1]} of component numbers" in str(caught.value)
+    assert str(caught.value).endswith(f"{', '.join(begun)} of component numbers")
     assert "\n" not in str(caught.value) and caught.value.held["numbers"][-2:] == begun
     assert not children()
 
 
 def test_a_worker_killed_while_nobody_waits_held_what_was_not_taken():
-    alone = MicroBatches([stream_of()], RankSlice(5))
+    alone = MicroBatches([component_of()], RankSlice(5))
     held = [key for k in range(1, 1 + AHEAD) for key in alone[k].keys["numbers"]]
-    with closing(iter(loader(stream_of(), 20, 1))) as batches:
+    with closing(iter(loader(component_of(), 20, 1))) as batches:
         next(batches)
         crew = batches.gi_frame.f_locals["crew"]
         (worker,) = crew._workers
@@ -160,7 +160,7 @@ def test_a_worker_killed_while_nobody_waits_held_what_was_not_taken():
 
 
 def test_signals_to_the_group_do_not_end_a_worker():
-    with closing(iter(loader(stream_of(), 20, 1))) as batches:
+    with closing(iter(loader(component_of(), 20, 1))) as batches:
         next(batches)
         (worker,) = children()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -169,13 +169,13 @@ def test_signals_to_the_group_do_not_end_a_worker():
 
 
 def test_workers_end_with_the_iteration_however_that_ends():
-    batches = iter(loader(stream_of(), 20))
+    batches = iter(loader(component_of(), 20))
     next(batches)
     assert len(children()) == 2
     batches.close()
     assert not children()
 
-    batches = iter(loader(stream_of(), 20))
+    batches = iter(loader(component_of(), 20))
     next(batches)
     del batches  # forgotten
     assert not children()
@@ -183,7 +183,7 @@ def test_workers_end_with_the_iteration_however_that_ends():
 
 def begin(pids):
     """What a process does that ends without having closed its loader."""
-    batches = iter(loader(stream_of(), 20))
+    batches = iter(loader(component_of(), 20))
     next(batches)
     pids.send([worker.pid for worker in children()])
     globals()["kept"] = batches
