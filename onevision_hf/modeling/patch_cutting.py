@@ -9,7 +9,7 @@ import numpy as np
 
 from .decoded_frame import DecodedFrame
 from .frame_sequence import FrameSequence
-from .patch_selection import Selection
+from .patch_selection import Placement
 from .video_reader import VideoReader
 
 HELD_FRAMES = 2  # decoded frames that wait to be cut
@@ -17,17 +17,17 @@ MAX_DECODERS = 4  # each holds its own reference pictures
 
 
 def cut_patches(
-    reader: VideoReader | FrameSequence, selection: Selection, settings: dict[str, Any]
+    reader: VideoReader | FrameSequence, placement: Placement, settings: dict[str, Any]
 ) -> np.ndarray:
     """(K, C*p*p) float32, the selected patches rescaled and normalised. Other frames never become RGB."""
-    geometry, positions = selection.geometry, selection.positions
+    geometry, positions = placement.geometry, placement.positions
     p, channels = geometry.patch_size, 3
     scale, offset = pixel_scale(settings, channels)
 
     patches = np.empty((len(positions), channels, p * p), np.float32)
     rows_of: dict[int, list[np.ndarray]] = {}
     for t in np.unique(positions[:, 0]):
-        rows_of.setdefault(int(selection.frame_ids[t]), []).append(np.flatnonzero(positions[:, 0] == t))
+        rows_of.setdefault(int(placement.frame_ids[t]), []).append(np.flatnonzero(positions[:, 0] == t))
 
     def cut(frame: DecodedFrame) -> None:
         planes = frame.rgb_planes(geometry.resized_width, geometry.resized_height)
@@ -73,9 +73,9 @@ def pixel_scale(settings: dict[str, Any], channels: int = 3) -> tuple[np.ndarray
     return scale.astype(np.float32), offset.astype(np.float32)
 
 
-def check_selection(selection: Selection, reader: VideoReader | FrameSequence, patch_size: int) -> None:
-    """Raise ValueError where a given selection does not belong to this video or processor."""
-    geometry = selection.geometry
+def check_placement(placement: Placement, reader: VideoReader | FrameSequence, patch_size: int) -> None:
+    """Raise ValueError where a given placement does not belong to this video or processor."""
+    geometry = placement.geometry
     if geometry.patch_size != patch_size:
         raise ValueError(
             f"the selection has patches of {geometry.patch_size} pixels, the processor of {patch_size}"
@@ -85,13 +85,13 @@ def check_selection(selection: Selection, reader: VideoReader | FrameSequence, p
             f"the selection was made for frames of {geometry.height} x {geometry.width} pixels, this video "
             f"has {reader.height} x {reader.width}"
         )
-    if selection.frame_ids.max() >= len(reader):
+    if placement.frame_ids.max() >= len(reader):
         raise ValueError(
-            f"the selection names frame {selection.frame_ids.max()}, this video has "
+            f"the selection names frame {placement.frame_ids.max()}, this video has "
             f"frames 0 to {len(reader) - 1}"
         )
-    limits = np.array([len(selection.frame_ids), geometry.grid_height, geometry.grid_width])
-    positions = np.asarray(selection.positions)
+    limits = np.array([len(placement.frame_ids), geometry.grid_height, geometry.grid_width])
+    positions = np.asarray(placement.positions)
     if positions.ndim != 2 or positions.shape[1] != 3 or not np.issubdtype(positions.dtype, np.integer):
         raise ValueError(
             f"positions must be (K, 3) integers, found {positions.dtype} of shape {positions.shape}"

@@ -26,27 +26,18 @@ STILL = 0.35
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
-    """The patches kept of a clip of T sampled frames on a grid of gh x gw patches.
+class Placement:
+    """What is cut of a clip of T sampled frames: which patches of which frames, on a grid of gh x gw patches.
 
-    positions: (K, 3) int64 [t, h, w] sorted (with merge blocks: in block order); t = 0..T-1 indexes
-        `frame_ids`, h and w are in patches.
-    frame_ids: (T,) int64, the sampled frames' numbers in display order.
-    timestamps: (T,) float64, their seconds from the first frame; NaN for frames that came without times.
-    scores: (K,) float32, the energy of each kept patch.
-    energy: (T, gh, gw) float32 >= 0.
-    signal: what the energy was made of.
-    picture_types: T of "I", "P", "B", "?".
-    geometry: how a frame is laid onto the grid.
+    Attributes:
+        positions: (K, 3) int64 [t, h, w] sorted (with merge blocks: in block order); t = 0..T-1 indexes
+            `frame_ids`, h and w are in patches.
+        frame_ids: (T,) int64, the sampled frames' numbers in display order.
+        geometry: how a frame is laid onto the grid.
     """
 
     positions: np.ndarray
     frame_ids: np.ndarray
-    timestamps: np.ndarray
-    scores: np.ndarray
-    energy: np.ndarray
-    signal: str
-    picture_types: tuple[str, ...]
     geometry: FrameGeometry
 
     def __len__(self) -> int:
@@ -55,7 +46,43 @@ class Selection:
     @property
     def keep_ratio(self) -> float:
         """The share of all patches of the sampled frames that is kept."""
-        return len(self.positions) / self.energy.size
+        return len(self.positions) / (len(self.frame_ids) * self.geometry.patches_per_frame)
+
+    @classmethod
+    def whole_frames(cls, frame_ids: np.ndarray, geometry: FrameGeometry, merge_size: int = 1) -> "Placement":
+        """Every patch of these frames, frame by frame: in raster order, or merge block by merge block.
+
+        Args:
+            frame_ids: (T,) int64, numbers in display order.
+            geometry: how a frame is laid onto the grid.
+            merge_size: patches along the side of a merge block, of which the grid has a whole number.
+        """
+        m = merge_size
+        blocks = np.indices((geometry.grid_height // m, geometry.grid_width // m, m, m)).reshape(4, -1).T
+        frame = blocks[:, :2] * m + blocks[:, 2:]
+        times = np.repeat(np.arange(len(frame_ids)), len(frame))
+        positions = np.column_stack([times, np.tile(frame, (len(frame_ids), 1))]).astype(np.int64)
+        return cls(positions, np.asarray(frame_ids), geometry)
+
+
+@dataclass(frozen=True, eq=False)
+class Selection(Placement):
+    """A `Placement` that was chosen by energy, and what was thought of the clip.
+
+    Attributes:
+        timestamps: (T,) float64, seconds of the sampled frames from the first frame; NaN for frames that
+            came without times.
+        scores: (K,) float32, the energy of each kept patch.
+        energy: (T, gh, gw) float32 >= 0.
+        signal: what the energy was made of.
+        picture_types: T of "I", "P", "B", "?".
+    """
+
+    timestamps: np.ndarray
+    scores: np.ndarray
+    energy: np.ndarray
+    signal: str
+    picture_types: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -234,7 +261,9 @@ def select(
         positions[:, 1:] = positions[:, 1:] * side + np.tile(within, (len(positions) // side**2, 1))
     scores = energy[tuple(positions.T)]
     frame_ids, timestamps = np.asarray(frame_ids), np.asarray(timestamps)
-    return Selection(positions, frame_ids, timestamps, scores, energy, signal, tuple(picture_types), geometry)
+    return Selection(
+        positions, np.asarray(frame_ids), geometry, timestamps, scores, energy, signal, tuple(picture_types)
+    )
 
 
 def _strongest(energy: np.ndarray) -> float:

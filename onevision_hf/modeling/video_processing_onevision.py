@@ -21,11 +21,11 @@ from transformers.video_utils import VideoMetadata
 from .frame_geometry import FrameGeometry
 from .frame_sampling import SamplingSettings
 from .frame_sequence import FrameSequence, is_encoded, open_video
-from .patch_cutting import check_selection, cut_patches
+from .patch_cutting import check_placement, cut_patches
 from .patch_selection import (
     DEFAULT_KEEP_RATIO,
     BudgetSettings,
-    Selection,
+    Placement,
     check_budget,
     check_positive,
     read_selection,
@@ -181,7 +181,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
         self,
         videos: Any,
         *,
-        selection: Selection | list[Selection] | None = None,
+        selection: Placement | list[Placement] | None = None,
         errors: str = "raise",
         return_tensors: str | None = None,
         **kwargs: Any,
@@ -191,7 +191,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
         Args:
             videos: a path, bytes, a binary file object, decoded frames (uint8 array or tensor (T, H, W, 3) or
                 (T, 3, H, W), list of PIL images), or a list of those.
-            selection: what to cut (one `Selection` a video) instead of choosing.
+            selection: what to cut (one `Placement`, such as a `Selection`, a video) instead of choosing.
             errors: "raise", or "skip": videos that cannot be read are left out of the batch; the result has
                 `skipped`, a list of (index in the list, reason). Take it out before calling the model.
             return_tensors: "pt" or "np".
@@ -267,7 +267,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
             settings["crop_size"] = _as_size(settings["crop_size"], "crop_size")
         return settings
 
-    def _process(self, clip: Any, selection: Selection | None, settings: dict[str, Any]) -> dict[str, Any]:
+    def _process(self, clip: Any, selection: Placement | None, settings: dict[str, Any]) -> dict[str, Any]:
         with open_video(clip) as reader:
             return self.process_reader(reader, settings, selection)
 
@@ -275,7 +275,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
         self,
         reader: VideoReader | FrameSequence,
         settings: dict[str, Any],
-        selection: Selection | None = None,
+        selection: Placement | None = None,
     ) -> dict[str, Any]:
         """One open video: select, then cut the patches out of the frames that have some.
 
@@ -291,7 +291,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
                 budget=settings["BudgetSettings"],
             )
         else:
-            check_selection(selection, reader, settings["patch_size"])
+            check_placement(selection, reader, settings["patch_size"])
         patches = cut_patches(reader, selection, settings)
         metadata = VideoMetadata(
             total_num_frames=len(reader),
@@ -403,10 +403,10 @@ def _as_list(videos: Any) -> list[Any]:
     )
 
 
-def _match_selections(selection: Selection | list[Selection] | None, count: int) -> list[Selection | None]:
+def _match_selections(selection: Placement | list[Placement] | None, count: int) -> list[Placement | None]:
     if selection is None:
         return [None] * count
-    selections = [selection] if isinstance(selection, Selection) else list(selection)
+    selections = [selection] if isinstance(selection, Placement) else list(selection)
     if len(selections) != count:
         raise ValueError(f"{count} videos but {len(selections)} selections: give one selection a video")
     return list(selections)

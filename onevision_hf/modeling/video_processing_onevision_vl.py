@@ -18,8 +18,8 @@ from transformers.image_processing_utils import BatchFeature
 from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence, open_video
 from .image_processing_onevision_vl import block_positions
-from .patch_cutting import check_selection, cut_patches
-from .patch_selection import BudgetSettings, Selection, check_positive, read_selection, resolve_budget
+from .patch_cutting import check_placement, cut_patches
+from .patch_selection import BudgetSettings, Placement, check_positive, read_selection, resolve_budget
 from .video_processing_onevision import (
     BUDGETS,
     OneVisionVideoProcessor,
@@ -69,7 +69,7 @@ class VideoPatches:
         positions: np.ndarray,
         frames: np.ndarray,
         timestamps: np.ndarray,
-        selection: Selection,
+        selection: Placement,
     ):
         self.patches, self.positions, self.frames = patches, positions, frames
         self.timestamps, self.selection = timestamps, selection
@@ -154,7 +154,7 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
             features["skipped"] = skipped
         return features
 
-    def read(self, video: Any, *, selection: Selection | None = None, **kwargs: Any) -> VideoPatches:
+    def read(self, video: Any, *, selection: Placement | None = None, **kwargs: Any) -> VideoPatches:
         """One video: a path, bytes, a binary file object, decoded frames (uint8 array or tensor (T, H, W, 3)
         or (T, 3, H, W), list of PIL images), or a `VideoPatches`, which comes back as it is.
 
@@ -168,18 +168,19 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
             if selection is None:
                 selection = self._select(reader, settings)
             else:
-                check_selection(selection, reader, settings["patch_size"])
+                check_placement(selection, reader, settings["patch_size"])
             patches = cut_patches(reader, selection, settings)
         frames = selection.positions[:, 0].copy()
         positions = selection.positions.copy()
         positions[:, 0] = virtual_times(len(selection.frame_ids), settings["rope_temporal_size"])[frames]
-        return VideoPatches(patches, positions, frames, np.asarray(selection.timestamps), selection)
+            timestamps = reader.timestamps[selection.frame_ids]
+        return VideoPatches(patches, positions, frames, timestamps, selection)
 
-    def _select(self, reader: VideoReader | FrameSequence, settings: dict[str, Any]) -> Selection:
+    def _select(self, reader: VideoReader | FrameSequence, settings: dict[str, Any]) -> Placement:
         geometry = _layout(reader.height, reader.width, settings)
         sampling, budget = settings["SamplingSettings"], settings["BudgetSettings"]
         if settings["video_mode"] == "frames":
-            return _whole_frames(reader, geometry, sampling, settings["merge_size"])
+            return Placement.whole_frames(sample_frames(reader, sampling), geometry, settings["merge_size"])
         if settings["video_mode"] == "both":
             count = len(sample_frames(reader, sampling))
             step = -(-count // settings["whole_frames"])
@@ -271,25 +272,6 @@ def _both(frames: int, step: int, per_frame: int, budget: BudgetSettings) -> int
     if chosen is None:
         chosen = resolve_budget(None, budget.keep_ratio, frames, per_frame, 0, block)
     return min(frames * per_frame, whole + chosen)
-
-
-def _whole_frames(
-    reader: VideoReader | FrameSequence, geometry: "FrameGeometry", sampling: SamplingSettings, merge: int
-) -> Selection:
-    """All patches of the sampled frames; no signal of the codec is read."""
-    frame_ids = sample_frames(reader, sampling)
-    positions = block_positions(geometry.grid_height, geometry.grid_width, merge, times=range(len(frame_ids)))
-    energy = np.zeros((len(frame_ids), geometry.grid_height, geometry.grid_width), np.float32)
-    return Selection(
-        positions=positions,
-        frame_ids=frame_ids,
-        timestamps=reader.timestamps[frame_ids],
-        scores=np.zeros(len(positions), np.float32),
-        energy=energy,
-        signal="whole frames",
-        picture_types=("?",) * len(frame_ids),
-        geometry=geometry,
-    )
 
 
 def pack_videos(clips: list[VideoPatches]) -> dict[str, torch.Tensor]:

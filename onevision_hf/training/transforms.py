@@ -6,6 +6,7 @@ any process; `position` counts the samples of the stream and says which mode a v
 Shapes: p patch side, K patches of a video.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +17,9 @@ from ..data.media import open_picture
 from ..data.patch_cache import PatchCache
 from ..modeling.frame_geometry import FrameGeometry
 from ..modeling.frame_sampling import sample_frame_ids
-from ..modeling.frame_sequence import FrameSequence, is_encoded
-from ..modeling.patch_selection import Selection
+from ..modeling.frame_sequence import is_encoded, open_video
+from ..modeling.patch_selection import Placement
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
-from ..modeling.video_reader import VideoReader
 from .config import HeadConfig
 
 Sample = dict[str, np.ndarray]
@@ -102,10 +102,23 @@ class VideoView:
 
     def __call__(self, row: Any, rng: np.random.Generator | None, position: int) -> Sample:
         mode = "codec" if rng is None else self.mode(position)
-        height, width, frames = row.height, row.width, row.frames
-        if not (height and width and frames):
-            with VideoReader(row.media) if is_encoded(row.media) else FrameSequence(row.media) as reader:
-                height, width, frames = reader.height, reader.width, len(reader)
+        with contextlib.ExitStack() as stack:
+            media, height, width, frames = row.media, row.height, row.width, row.frames
+            if not (height and width and frames):
+                media = stack.enter_context(open_video(media))
+                height, width, frames = media.height, media.width, len(media)
+            return self._shown(row, media, (height, width, frames), rng, mode)
+
+    def _shown(
+        self,
+        row: Any,
+        media: Any,
+        shape: tuple[int, int, int],
+        rng: np.random.Generator | None,
+        mode: str,
+    ) -> Sample:
+        """The sample of a clip of `shape` (height, width, frames), of which `media` may be an open reader."""
+        height, width, frames = shape
         ids = sample_frame_ids(frames, self.head.num_frames)
         if mode == "codec":
             budget = min(self.head.num_patches, len(ids) * (self.head.size // self.patch_size) ** 2)
@@ -113,11 +126,11 @@ class VideoView:
             if chosen is None and self.head.cache and is_encoded(row.media):
                 cut = self._cache(budget)(row.media)
             elif chosen is None:
-                cut = self._cut(row, num_frames=self.head.num_frames, num_patches=budget)
+                cut = self._cut(media, num_frames=self.head.num_frames, num_patches=budget)
             else:
-                cut = self._cut(row, selection=chosen)
+                cut = self._cut(media, selection=chosen)
         else:
-            cut = self._cut(row, selection=self._whole_frames(ids, rng, height, width))
+            cut = self._cut(media, selection=self._whole_frames(ids, rng, height, width))
         if mode == "collage":
             cut["patch_positions"] = _stacked(cut["patch_positions"])
         if rng is not None and self.head.visible < 1:
@@ -126,8 +139,8 @@ class VideoView:
             cut = {name: array[seen] for name, array in cut.items()}
         return {**cut, "labels": pad_labels(row.labels, self.head.max_labels)}
 
-    def _cut(self, row: Any, **settings: Any) -> Sample:
-        cut = self._processor(row.media, return_tensors="np", **settings)
+    def _cut(self, media: Any, **settings: Any) -> Sample:
+        cut = self._processor(media, return_tensors="np", **settings)
         return {name: cut[name][0] for name in ("pixel_values_videos", "patch_positions")}
 
     def _cache(self, budget: int) -> PatchCache:
@@ -136,7 +149,7 @@ class VideoView:
             self._caches[budget] = PatchCache(self.head.cache, self._processor, **settings)
         return self._caches[budget]
 
-    def _cached(self, row: Any, height: int, width: int) -> Selection | None:
+    def _cached(self, row: Any, height: int, width: int) -> Placement | None:
         stored = row.selection
         if stored is None:
             return None
@@ -155,9 +168,9 @@ class VideoView:
         ):  # the strongest; the first ones would be of the first frames
             kept = np.argsort(-stored["scores"], kind="stable")[: self.head.num_patches]
             positions = positions[np.sort(kept)]
-        return _selection(positions, stored["frame_ids"], geometry)
+        return Placement(positions, stored["frame_ids"], geometry)
 
-    def _whole_frames(self, ids: np.ndarray, rng: Any, height: int, width: int) -> Selection:
+    def _whole_frames(self, ids: np.ndarray, rng: Any, height: int, width: int) -> Placement:
         size, p = self.head.size, self.patch_size
         geometry = FrameGeometry.crop(height, width, size, size, size, p)
         count = max(1, min(len(ids), self.head.num_patches // geometry.patches_per_frame))
@@ -165,23 +178,7 @@ class VideoView:
         times = rng.integers(edges[:-1], edges[1:])
         grid = np.indices((geometry.grid_height, geometry.grid_width)).reshape(2, -1).T
         positions = np.concatenate([np.column_stack([np.full(len(grid), t), grid]) for t in times])
-        return _selection(positions, ids, geometry)
-
-
-def _selection(positions: np.ndarray, frame_ids: np.ndarray, geometry: FrameGeometry) -> Selection:
-    """A selection that is only cut, so nobody asks for its energies."""
-    times = np.full(len(frame_ids), np.nan)
-    shape = (len(frame_ids), geometry.grid_height, geometry.grid_width)
-    return Selection(
-        positions,
-        frame_ids,
-        times,
-        np.ones(len(positions), np.float32),
-        np.broadcast_to(np.float32(0), shape),
-        "given",
-        ("?",) * len(frame_ids),
-        geometry,
-    )
+        return Placement(positions, ids, geometry)
 
 
 def _stacked(positions: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from ...modeling.frame_geometry import FrameGeometry
 from ...modeling.frame_sampling import sample_frames
 from ...modeling.frame_sequence import open_video
 from ...modeling.patch_cutting import pixel_scale
-from ...modeling.patch_selection import Selection
+from ...modeling.patch_selection import Placement, Selection
 from ...modeling.video_processing_onevision import OneVisionVideoProcessor, frame_layout
 from ...training.config import ConfigError, nearest
 from ...training.transforms import Sample
@@ -197,7 +197,7 @@ class ClipView:
         if self.settings.kind == "codec":
             return self._processor.process_reader(reader, _within(reader, settings))
         frame_ids = self._whole_frames(reader, rng)
-        selection = whole_frames(frame_ids, frame_layout(reader.height, reader.width, settings))
+        selection = Placement.whole_frames(frame_ids, frame_layout(reader.height, reader.width, settings))
         cut = self._processor.process_reader(reader, settings, selection)
         grid = settings["rope_temporal_size"]
         if self.settings.kind == "frames" and grid is not None:
@@ -275,16 +275,6 @@ def stretch_frames(frames: int, count: int, rng: np.random.Generator | None) -> 
     stretch = (frames - 1) / count
     places = np.full(count, 0.5) if rng is None else rng.random(count)
     return (stretch * (np.arange(count) + places)).astype(np.int64)
-
-
-def whole_frames(frame_ids: np.ndarray, geometry: FrameGeometry) -> Selection:
-    """Every patch of these frames, frame by frame in raster order."""
-    shape = (len(frame_ids), geometry.grid_height, geometry.grid_width)
-    positions = np.indices(shape).reshape(3, -1).T
-    ones, unknown = np.ones(len(positions), np.float32), np.full(len(frame_ids), np.nan)
-    energy = np.broadcast_to(np.float32(0), shape)
-    kinds = ("?",) * len(frame_ids)
-    return Selection(positions, frame_ids, unknown, ones, energy, "whole frames", kinds, geometry)
 
 
 def half_of_motion(selection: Selection, rng: np.random.Generator) -> np.ndarray:
