@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from transformers.image_processing_utils import BatchFeature
 
-from .frame_sampling import SamplingSettings, sample_frames
+from .frame_sampling import sample_frames
 from .frame_sequence import FrameSequence, open_video
-from .image_processing_onevision_vl import block_positions
 from .patch_cutting import check_placement, cut_patches
 from .patch_selection import BudgetSettings, Placement, check_positive, read_selection, resolve_budget
 from .video_processing_onevision import (
@@ -170,10 +169,10 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
             else:
                 check_placement(selection, reader, settings["patch_size"])
             patches = cut_patches(reader, selection, settings)
+            timestamps = reader.timestamps[selection.frame_ids]
         frames = selection.positions[:, 0].copy()
         positions = selection.positions.copy()
         positions[:, 0] = virtual_times(len(selection.frame_ids), settings["rope_temporal_size"])[frames]
-            timestamps = reader.timestamps[selection.frame_ids]
         return VideoPatches(patches, positions, frames, timestamps, selection)
 
     def _select(self, reader: VideoReader | FrameSequence, settings: dict[str, Any]) -> Placement:
