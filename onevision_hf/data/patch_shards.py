@@ -24,7 +24,7 @@ import itertools
 import json
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..jobs.run_folder import FinishedRun
+from ..modeling.patchify_config import SETTINGS, PatchifyConfig
 from .media_shards import FORMATS, GROUP_ROWS, open_parquet, read_index, read_part
-from .patch_settings import PatchSettings
 
 __all__ = ["FORMATS", "STAGE", "PatchRow", "PatchShards", "ShardWriter", "shard_names"]
 
@@ -149,6 +149,15 @@ class ShardWriter:
         pq.write_table(table, self.paths[1])
 
 
+def config_of(plan: Mapping[str, Any]) -> PatchifyConfig:
+    """The settings in a folder's plan, which holds more than these.
+
+    Raises:
+        KeyError: one is not there.
+    """
+    return PatchifyConfig.from_dict({name: plan[name] for name in SETTINGS})
+
+
 def _npy(array: np.ndarray) -> bytes:
     out = io.BytesIO()
     np.lib.format.write_array(out, np.ascontiguousarray(array), allow_pickle=False)
@@ -165,8 +174,8 @@ class PatchShards:
     Any number of processes and workers may read; no file is kept open, so an object can be copied to other
     processes. Numbers below zero count from the end.
 
-    Attributes: `settings` (`PatchSettings`), `classes` (labels are 0..classes-1; None: no labels), `layout`,
-    `shard_rows` (rows of each shard).
+    Attributes: `config` (what was kept of a clip), `classes` (labels are 0..classes-1; None: no labels),
+    `layout`, `shard_rows` (rows of each shard).
 
     Raises:
         ValueError: the folder is of another stage, or not finished. IndexError: there is no such row.
@@ -175,7 +184,13 @@ class PatchShards:
     def __init__(self, path: str | Path):
         self.run = FinishedRun(path, STAGE)
         self.path = self.run.path
-        self.settings = PatchSettings.of(self.run.settings)
+        try:
+            self.config = config_of(self.run.settings)
+        except KeyError as error:
+            raise ValueError(
+                f"{self.path} was cut by an older version, its plan lacks {error}: cut it again with "
+                f"`onevision patches SRC {self.path} --redo`"
+            ) from None
         self.layout: str = self.run.settings["layout"]
         self.classes: int | None = self.run.settings["classes"]
         self.shard_rows: list[int] = self.run.summary["rows"]
@@ -185,7 +200,7 @@ class PatchShards:
         return self._starts[-1]
 
     def __repr__(self) -> str:
-        return f"PatchShards({str(self.path)!r}: {len(self)} clips, {self.settings})"
+        return f"PatchShards({str(self.path)!r}: {len(self)} clips, {self.config})"
 
     def __getitem__(self, number: int) -> PatchRow:
         number = number + len(self) if number < 0 else number

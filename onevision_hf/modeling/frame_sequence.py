@@ -40,7 +40,7 @@ class FrameSequence:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def stretches(self, frame_ids: Iterable[int], count: int) -> list[np.ndarray]:
+    def decode_segments(self, frame_ids: Iterable[int], count: int) -> list[np.ndarray]:
         """All in one part: there is nothing to decode."""
         return [np.unique(np.fromiter(frame_ids, np.int64))]
 

@@ -52,18 +52,24 @@ class HeadConfig:
     weight: float = 1.0  # of this head's loss in the sum
     max_labels: int = 10  # label columns that are kept of a row, nearest first
     labels_per_sample: int = 8  # of those, drawn anew in each step
-    size: int = 224  # side in pixels of a picture or frame, a multiple of the patch
+    # What is shown of a sample, by names of the encoder's own processor, and laid over its settings (a fresh
+    # model's: the defaults of OneVisionVideoProcessor). Of a picture `size` alone, 224 if left out.
+    processor: dict[str, Any] = field(default_factory=dict)
     min_zoom: float = 1.0  # a picture's crop has at least this share of its shorter side; 1: position only
     mirror: bool = False  # turn half of the pictures left to right
-    num_frames: int = 64  # sampled of a video
-    num_patches: int = 2048  # kept of a video
-    # what is taken off the vectors (see SignalSettings); None: a similarity
-    camera: Literal["none", "median", "similarity", "affine"] | None = None
     visible: float = 1.0  # share of a video's kept patches that a step sees, drawn anew; validation sees all
     cache: str = ""  # a folder for the patches kept in mode codec (K*C*p*p bytes a clip); empty: none
     codec: float = 0.5  # shares of the video modes; they add up to 1
     uniform: float = 0.375
     collage: float = 0.125
+
+    moved = dict.fromkeys(("size", "num_frames", "num_patches", "camera"), "processor")
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of a picture, a multiple of the patch."""
+        size = self.processor.get("size", 224)
+        return size.get("shortest_edge", 0) if isinstance(size, dict) else size
 
 
 @dataclass
@@ -205,7 +211,10 @@ def _build(cls: type, values: Any, at: str, root: type) -> Any:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{at or 'the config'} is {values!r}, expected fields of {cls.__name__}")
     hints = typing.get_type_hints(cls)
+    moved = getattr(cls, "moved", {})
     for key in values:
+        if key in moved:
+            raise ConfigError(f"{_join(at, key)} is {_join(at, moved[key])}.{key} now")
         if key not in hints:
             raise ConfigError(
                 f"unknown key {_join(at, key)}{nearest(_join(at, key), every_key(root))}; "
@@ -334,8 +343,11 @@ def _check(config: TrainConfig) -> None:
         for key in ("min_zoom", "visible"):
             value = getattr(head, key)
             _require(0 < value <= 1, f"{at}.{key}", value, "above 0 and at most 1")
-        for key in ("size", "max_labels", "labels_per_sample", "num_frames", "num_patches"):
+        for key in ("max_labels", "labels_per_sample"):
             _require(getattr(head, key) >= 1, f"{at}.{key}", getattr(head, key), "at least 1")
+        if head.kind == "image":
+            only = head.processor.keys() <= {"size"} and isinstance(head.image_size, int)
+            _require(only and head.image_size >= 1, f"{at}.processor", head.processor, "a `size` alone")
     if config.task == "vl":
         check_vl(config.vl, optim.accumulation, _require)
     check_unified(config.unified, optim.accumulation, _require)

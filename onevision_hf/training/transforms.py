@@ -6,8 +6,7 @@ any process; `position` counts the samples of the stream and says which mode a v
 Shapes: p patch side, K patches of a video.
 """
 
-import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,22 @@ from PIL import Image, ImageOps
 from ..data.media import open_picture
 from ..data.patch_cache import PatchCache
 from ..modeling.frame_geometry import FrameGeometry
-from ..modeling.frame_sampling import sample_frame_ids
-from ..modeling.frame_sequence import is_encoded, open_video
+from ..modeling.frame_sampling import sample_frames
+from ..modeling.frame_sequence import FrameSequence, is_encoded, open_video
+from ..modeling.patch_cutting import PixelSettings
 from ..modeling.patch_selection import Placement
-from ..modeling.video_processing_onevision import OneVisionVideoProcessor
-from .config import HeadConfig
+from ..modeling.patchify_config import SETTINGS, PatchifyConfig
+from ..modeling.video_reader import VideoReader
+from .config import ConfigError, HeadConfig, nearest
+
+Reader = VideoReader | FrameSequence
 
 Sample = dict[str, np.ndarray]
 MODES = ("codec", "uniform", "collage")
 NO_LABEL = -100
 LABELS = "labels"  # of a sample's own head; of another that shares it, labels/NAME
-CLIP_MEAN, CLIP_STD = OneVisionVideoProcessor.image_mean, OneVisionVideoProcessor.image_std
+CLIP_MEAN, CLIP_STD = PixelSettings.image_mean, PixelSettings.image_std
+_OF_THE_WEIGHTS = ("patch_size", "rope_temporal_size")
 
 
 class ImageView:
@@ -38,12 +42,12 @@ class ImageView:
 
     def __init__(self, head: HeadConfig, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD):
         self.head = head
-        self._scale = (1 / (255 * np.array(std))).astype(np.float32)[:, None, None]
-        self._offset = (-np.array(mean) / np.array(std)).astype(np.float32)[:, None, None]
+        pixels = PixelSettings(image_mean=tuple(mean), image_std=tuple(std))
+        self._scale, self._offset = (values[:, None, None] for values in pixels.scale_and_offset)
 
     def __call__(self, row: Any, rng: np.random.Generator | None, position: int) -> Sample:
         head = self.head
-        picture = square_crop(row.media, head.size, head.min_zoom, head.mirror, rng)
+        picture = square_crop(row.media, head.image_size, head.min_zoom, head.mirror, rng)
         pixels = np.asarray(picture, np.float32).transpose(2, 0, 1) * self._scale + self._offset
         return {"pixel_values": pixels, "labels": pad_labels(row.labels, head.max_labels)}
 
@@ -71,25 +75,19 @@ class VideoView:
     """K patches of a video in one of three modes, with [t, h, w] of each.
 
     codec: what codec patchification keeps (a selection in the row is used as it is). uniform: as many whole
-    frames as fit in `num_patches`, one drawn from each equal stretch of the sampled frames. collage: the same
+    frames as fit in the budget, one drawn from each equal span of the sampled frames. collage: the same
     frames as one tall picture, t = 0. Modes follow one another in the configured shares, to the sample. With
     `visible` below 1 a random part of the patches is left out (with a generator).
     `pixel_values_videos` (K, 3*p*p) float32, `patch_positions` (K, 3) int64.
+
+    Args:
+        head: the shares of the modes, labels, and where patches are cached.
+        config: what is shown of a video; one that has fewer patches than asked for gives all.
     """
 
-    def __init__(self, head: HeadConfig, patch_size: int, temporal_size: int | None):
-        self.head, self.patch_size = head, patch_size
-        side = {"height": head.size, "width": head.size}
-        self._processor = OneVisionVideoProcessor(
-            size={"shortest_edge": head.size},
-            do_center_crop=True,
-            crop_size=side,
-            patch_size=patch_size,
-            camera=head.camera,
-            rope_temporal_size=temporal_size,
-        )
-        # A clip whose frames are too few for the budget keeps all of its patches, so budgets differ by clip.
-        self._caches: dict[int, PatchCache] = {}
+    def __init__(self, head: HeadConfig, config: PatchifyConfig):
+        self.head, self.config = head, config
+        self._cache = PatchCache(head.cache, config) if head.cache else None
 
     def mode(self, position: int) -> str:
         """Spread by van der Corput's sequence: shares that are eighths hold in every aligned eight
@@ -102,35 +100,13 @@ class VideoView:
 
     def __call__(self, row: Any, rng: np.random.Generator | None, position: int) -> Sample:
         mode = "codec" if rng is None else self.mode(position)
-        with contextlib.ExitStack() as stack:
-            media, height, width, frames = row.media, row.height, row.width, row.frames
-            if not (height and width and frames):
-                media = stack.enter_context(open_video(media))
-                height, width, frames = media.height, media.width, len(media)
-            return self._shown(row, media, (height, width, frames), rng, mode)
-
-    def _shown(
-        self,
-        row: Any,
-        media: Any,
-        shape: tuple[int, int, int],
-        rng: np.random.Generator | None,
-        mode: str,
-    ) -> Sample:
-        """The sample of a clip of `shape` (height, width, frames), of which `media` may be an open reader."""
-        height, width, frames = shape
-        ids = sample_frame_ids(frames, self.head.num_frames)
-        if mode == "codec":
-            budget = min(self.head.num_patches, len(ids) * (self.head.size // self.patch_size) ** 2)
-            chosen = self._cached(row, height, width)
-            if chosen is None and self.head.cache and is_encoded(row.media):
-                cut = self._cache(budget)(row.media)
-            elif chosen is None:
-                cut = self._cut(media, num_frames=self.head.num_frames, num_patches=budget)
-            else:
-                cut = self._cut(media, selection=chosen)
+        if mode == "codec" and self._cache and row.selection is None and is_encoded(row.media):
+            cut = self._cache(row.media)
         else:
-            cut = self._cut(media, selection=self._whole_frames(ids, rng, height, width))
+            with open_video(row.media) as reader:
+                placement = self._packed(row, reader) if mode == "codec" else self._whole_frames(reader, rng)
+                found = self.config.within(reader).patchify(reader, placement)
+            cut = {"pixel_values_videos": found.patches, "patch_positions": found.positions}
         if mode == "collage":
             cut["patch_positions"] = _stacked(cut["patch_positions"])
         if rng is not None and self.head.visible < 1:
@@ -139,46 +115,82 @@ class VideoView:
             cut = {name: array[seen] for name, array in cut.items()}
         return {**cut, "labels": pad_labels(row.labels, self.head.max_labels)}
 
-    def _cut(self, media: Any, **settings: Any) -> Sample:
-        cut = self._processor(media, return_tensors="np", **settings)
-        return {name: cut[name][0] for name in ("pixel_values_videos", "patch_positions")}
-
-    def _cache(self, budget: int) -> PatchCache:
-        if budget not in self._caches:
-            settings = {"num_frames": self.head.num_frames, "num_patches": budget}
-            self._caches[budget] = PatchCache(self.head.cache, self._processor, **settings)
-        return self._caches[budget]
-
-    def _cached(self, row: Any, height: int, width: int) -> Placement | None:
-        stored = row.selection
+    def _packed(self, row: Any, reader: Reader) -> Placement | None:
+        """The selection that was packed with the clip, or None."""
+        stored, layout = row.selection, self.config.layout
         if stored is None:
             return None
         rows, columns = stored["grid"].tolist()
-        geometry = FrameGeometry.fit(height, width, self.head.size, self.patch_size)
+        size = min(layout.size.values())
+        geometry = FrameGeometry.fit(reader.height, reader.width, size, layout.patch_size)
         if (geometry.grid_height, geometry.grid_width) != (rows, columns):
             raise ValueError(
-                f"{row.key}: its selection has a grid of {rows} x {columns} patches, size {self.head.size} "
-                f"and patches of {self.patch_size} pixels give "
-                f"{geometry.grid_height} x {geometry.grid_width}; "
+                f"{row.key}: its selection has a grid of {rows} x {columns} patches, size {size} and patches "
+                f"of {layout.patch_size} pixels give {geometry.grid_height} x {geometry.grid_width}; "
                 "pack again with the size and patch size of the training"
             )
-        positions = stored["positions"].astype(np.int64)
-        if (
-            len(positions) > self.head.num_patches
-        ):  # the strongest; the first ones would be of the first frames
-            kept = np.argsort(-stored["scores"], kind="stable")[: self.head.num_patches]
+        positions, frame_ids = stored["positions"].astype(np.int64), stored["frame_ids"]
+        most = _most(self.config, len(frame_ids), geometry)
+        if len(positions) > most:  # the strongest; the first ones would be of the first frames
+            kept = np.argsort(-stored["scores"], kind="stable")[:most]
             positions = positions[np.sort(kept)]
-        return Placement(positions, stored["frame_ids"], geometry)
+        return Placement(positions, frame_ids, geometry)
 
-    def _whole_frames(self, ids: np.ndarray, rng: Any, height: int, width: int) -> Placement:
-        size, p = self.head.size, self.patch_size
-        geometry = FrameGeometry.crop(height, width, size, size, size, p)
-        count = max(1, min(len(ids), self.head.num_patches // geometry.patches_per_frame))
+    def _whole_frames(self, reader: Reader, rng: Any) -> Placement:
+        ids = sample_frames(reader, self.config.sampling)
+        geometry = self.config.geometry(reader.height, reader.width)
+        most = _most(self.config, len(ids), geometry)
+        count = max(1, min(len(ids), most // geometry.patches_per_frame))
         edges = np.linspace(0, len(ids), count + 1).astype(np.int64)
         times = rng.integers(edges[:-1], edges[1:])
         grid = np.indices((geometry.grid_height, geometry.grid_width)).reshape(2, -1).T
         positions = np.concatenate([np.column_stack([np.full(len(grid), t), grid]) for t in times])
         return Placement(positions, ids, geometry)
+
+
+def with_overrides(config: PatchifyConfig, overrides: Mapping[str, Any], at: str = "") -> PatchifyConfig:
+    """What differs from `config` in what is named alone.
+
+    Args:
+        config: of the encoder's own processor.
+        overrides: settings by name. A budget replaces the stored one of either kind.
+        at: where they stand in a config, for messages.
+
+    Raises:
+        ConfigError: an unknown name, a value out of range, or one that the encoder's weights are made for.
+    """
+    said = f"{at}: " if at else ""
+    for name, value in overrides.items():
+        if name not in SETTINGS:
+            raise ConfigError(f"{said}the processor has no setting {name!r}{nearest(name, list(SETTINGS))}")
+        own = config.to_dict()[name]
+        if name in _OF_THE_WEIGHTS and value != own:
+            raise ConfigError(f"{said}{name} is {own} in the encoder's weights, it cannot be {value}")
+    try:
+        return config.replace(**overrides)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{said}the processor cannot be used so: {error}") from error
+
+
+def largest_clip(config: PatchifyConfig) -> tuple[int, FrameGeometry, int]:
+    """Sampled frames of a square clip that has enough of them, how each is laid out, and patches kept.
+
+    Raises:
+        ConfigError: the sizes do not fit the patches.
+    """
+    side = min(config.layout.size.values())
+    try:
+        geometry = config.geometry(side, side)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    frames = config.sampling.num_frames
+    return frames, geometry, _most(config, frames, geometry)
+
+
+def _most(config: PatchifyConfig, frames: int, geometry: FrameGeometry) -> int:
+    """The budget in patches, of a clip of so many sampled frames."""
+    total, wanted = frames * geometry.patches_per_frame, config.budget.num_patches
+    return min(total, wanted or round((config.budget.keep_ratio or 0) * total))
 
 
 def _stacked(positions: np.ndarray) -> np.ndarray:

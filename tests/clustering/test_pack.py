@@ -18,7 +18,7 @@ from onevision_hf.clustering.pack import pack
 from onevision_hf.data.media_shards import PackedShards
 from onevision_hf.data.sources import open_source
 from onevision_hf.data.transcode import transcode
-from onevision_hf.modeling.patch_selection import select_patches
+from onevision_hf.modeling.patchify_config import select_patches
 from onevision_hf.modeling.video_reader import VideoReader
 
 SELECTION = {"num_frames": 8, "size": 64, "patch_size": 8, "num_patches": 128}

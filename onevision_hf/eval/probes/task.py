@@ -17,11 +17,12 @@ from ...modeling.modeling_onevision_classification import (
     OneVisionAttentiveHead,
     OneVisionForVideoClassification,
 )
+from ...modeling.video_processing_onevision import OneVisionVideoProcessor
 from ...training.loader import Stream, View
 from ...training.sampler import Order
 from ...training.tasks.task import Inputs
 from .clip_lists import ClipRows, ProbeClips
-from .clip_transform import ViewSettings, with_overrides
+from .clip_transform import ViewSettings
 from .config import ProbeConfig
 from .encoders import FrozenEncoder, OneVisionTokens, Tokens
 from .feature_cache import CachedRows
@@ -155,4 +156,5 @@ def save_classifier(
     model.load_state_dict({name: state[name] for name in model.state_dict()})
     model.save_pretrained(folder)
     everything = {"keep_ratio": 1.0} if settings.kind == "dense" else {}
-    with_overrides(settings.processor, everything).save_pretrained(folder)
+    config = settings.config.replace(**everything)
+    OneVisionVideoProcessor(**config.to_dict()).save_pretrained(folder)

@@ -17,7 +17,7 @@ from ...modeling.vae_openvision3 import MissingVAEError, load_vae
 from ...pretraining import MissingLPIPSError, load_lpips
 from ...pretraining.tokenizer import load_tokenizer
 from ..config import HeadConfig, TrainConfig, total_steps
-from ..tasks.cluster import encoder_config
+from ..tasks.cluster import encoder_config, own_patchify
 from ..tasks.unified import model_config
 from ..tasks.unified_config import PAIRS
 from .dummy_data import RandomPairs, RandomRows
@@ -59,7 +59,8 @@ def find_rows(config: TrainConfig) -> tuple[dict[str, Rows], list[str], list[str
 
 def _random_rows(config: TrainConfig, head: HeadConfig, classes: int) -> RandomRows:
     if config.task == "cluster":
-        return RandomRows(head, classes, encoder_config(config).patch_size)
+        own = own_patchify(config)
+        return RandomRows(head, classes, own.layout.patch_size, own=own)
     return RandomRows(
         head, classes, model_config(config, load_tokenizer(config.unified.tokenizer)).encoder_stride
     )

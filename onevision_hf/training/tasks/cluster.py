@@ -16,6 +16,7 @@ from ...data.patch_shards import PatchShards
 from ...modeling.configuration_onevision import OneVisionConfig
 from ...modeling.grid_pooling import GRID, grid_means
 from ...modeling.modeling_onevision import OneVisionModel
+from ...modeling.patchify_config import PatchifyConfig
 from ...modeling.video_processing_onevision import OneVisionVideoProcessor
 from ...objectives import ClusterDiscriminationLoss, cluster_memory, draw_together
 from ...objectives.cluster_sampling import derive_key
@@ -24,7 +25,7 @@ from ..dry_run.dummy_data import RandomRows, as_drawn
 from ..loader import Stream
 from ..patch_transform import PatchView, check_patch_shards
 from ..sampler import MODEL, Order
-from ..transforms import LABELS, ImageView, VideoView
+from ..transforms import LABELS, ImageView, VideoView, largest_clip, with_overrides
 from .shared_heads import Labels, SharedView
 from .task import Inputs, Stack
 
@@ -178,13 +179,20 @@ class ClusterTask:
             Stack(
                 name,
                 head.batch_size,
-                patches(head, self.stride),
+                self.patches(name),
                 config.hidden_size,
                 config.num_hidden_layers,
             )
             for name, head in self.config.cluster.heads.items()
             if not head.clips_of
         ]
+
+    def patches(self, name: str) -> int:
+        """Of one sample of a head, at most."""
+        head = self.config.cluster.heads[name]
+        if head.kind == "image":
+            return (head.image_size // self.stride) ** 2
+        return largest_clip(self.patchify_config(name))[2]
 
     @property
     def stride(self) -> int:
@@ -196,30 +204,33 @@ class ClusterTask:
             model = OneVisionModel(self.encoder_config)
         tensors = {key.removeprefix("encoder."): value for key, value in state.items()}
         model.save_pretrained(folder, state_dict=tensors)
-        head = next((h for h in self.config.cluster.heads.values() if h.kind == "video"), HeadConfig())
-        OneVisionVideoProcessor(
-            size={"shortest_edge": head.size},
-            num_frames=head.num_frames,
-            num_patches=head.num_patches,
-            patch_size=self.encoder_config.patch_size,
-            camera=head.camera,
-            rope_temporal_size=self.encoder_config.rope_temporal_size,
-        ).save_pretrained(folder)
+        videos = (name for name, h in self.config.cluster.heads.items() if h.kind == "video")
+        config = self.patchify_config(next(videos, ""))
+        OneVisionVideoProcessor(**config.to_dict()).save_pretrained(folder)
 
-    def view(self, head: HeadConfig) -> ImageView | VideoView:
-        if head.kind == "image":
-            return ImageView(head)
-        return PatchView(head, self.encoder_config.patch_size, self.encoder_config.rope_temporal_size)
+    def patchify_config(self, name: str) -> PatchifyConfig:
+        """What a head shows of a video; of no head the encoder's own."""
+        if name not in self.config.cluster.heads:
+            return own_patchify(self.config)
+        head = self.config.cluster.heads[name]
+        return with_overrides(own_patchify(self.config), head.processor, f"cluster.heads.{name}.processor")
+
+    def view(self, name: str) -> ImageView | VideoView:
+        head = self.config.cluster.heads[name]
+        return ImageView(head) if head.kind == "image" else PatchView(head, self.patchify_config(name))
 
     def _stream(self, number: int, name: str, head: HeadConfig, rows: Rows | str) -> Stream:
-        if head.size % self.stride:
+        if head.kind == "image" and head.image_size % self.stride:
             raise ConfigError(
-                f"cluster.heads.{name}.size is {head.size}, no multiple of the patch, {self.stride}"
+                f"cluster.heads.{name}.processor.size is {head.image_size}, no multiple of the patch, "
+                f"{self.stride}"
             )
+        if head.kind == "video":
+            largest_clip(self.patchify_config(name))
         if isinstance(rows, PatchShards):
-            check_patch_shards(name, head, self.encoder_config.patch_size, rows.settings)
+            check_patch_shards(name, head, self.patchify_config(name), rows.config)
         validation = self.config.validation
-        view: Any = as_drawn if isinstance(rows, RandomRows) else self.view(head)
+        view: Any = as_drawn if isinstance(rows, RandomRows) else self.view(name)
         followers = {n: h for n, h in self.config.cluster.heads.items() if h.clips_of == name}
         if followers:
             view = SharedView(view, {n: Labels(n, self.rows[n], h.max_labels) for n, h in followers.items()})
@@ -230,18 +241,22 @@ class ClusterTask:
         return Stream(name, rows, view, head.batch_size, order)
 
 
-def patches(head: HeadConfig, patch_size: int) -> int:
-    """Of one sample of a head, at most."""
-    frame = (head.size // patch_size) ** 2
-    return frame if head.kind == "image" else min(head.num_patches, head.num_frames * frame)
-
-
 def encoder_config(config: TrainConfig) -> OneVisionConfig:
     if config.model.init_from is None:
         return getattr(OneVisionConfig, config.model.size)(**config.model.overrides)
     if config.model.overrides:
         raise ConfigError("model.overrides cannot change an encoder that model.init_from brings")
     return OneVisionConfig.from_pretrained(config.model.init_from)
+
+
+def own_patchify(config: TrainConfig) -> PatchifyConfig:
+    """What the encoder's own processor is set to: that of `init_from`, or a fresh model's."""
+    if config.model.init_from is not None:
+        return OneVisionVideoProcessor.from_pretrained(config.model.init_from).patchify_config()
+    encoder = encoder_config(config)
+    return PatchifyConfig.from_dict(
+        {}, patch_size=encoder.patch_size, rope_temporal_size=encoder.rope_temporal_size
+    )
 
 
 def _encoder(config: TrainConfig, found: OneVisionConfig) -> OneVisionModel:

@@ -24,7 +24,7 @@ from ...objectives.cluster_sampling import derive_key
 from ...objectives.collectives import Processes, mean_over_processes
 from ...pretraining import UnifiedForPreTraining, UnifiedPreTrainingConfig, load_lpips
 from ...pretraining.tokenizer import CaptionTokenizer, load_tokenizer, token_ids
-from ..config import ConfigError, HeadConfig, TrainConfig
+from ..config import ConfigError, TrainConfig
 from ..loader import Stream
 from ..sampler import MODEL, Order
 from ..transforms import ImageView, VideoView
@@ -204,10 +204,10 @@ class UnifiedTask(ClusterTask):
             size={"shortest_edge": size}, crop_size={"height": size, "width": size}
         ).save_pretrained(folder)
 
-    def view(self, head: HeadConfig) -> ImageView | VideoView:
+    def view(self, name: str) -> ImageView | VideoView:
         if isinstance(self.encoder_config, OneVisionConfig):
-            return super().view(head)
-        return ImageView(head, mean=(0.5,) * 3, std=(0.5,) * 3)
+            return super().view(name)
+        return ImageView(self.config.cluster.heads[name], mean=(0.5,) * 3, std=(0.5,) * 3)
 
     def _pair_stream(self, rows: Any) -> Stream:
         pairs, weights = self.config.unified.pairs, set(self.weights)
