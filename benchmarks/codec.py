@@ -25,7 +25,7 @@ import av
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from clips import moving_scene
+from clips import moving_scene, write_clip
 
 DENSE_BYTES = 64 * 3 * 224 * 224 * 4
 
@@ -54,6 +54,38 @@ def signal_alone(path: str, preset: str = "auto") -> None:
         geometry = FrameGeometry.fit(reader.height, reader.width, 224, 14)
         settings = SignalSettings(preset=preset)
         frame_energies(reader, sample_frame_ids(len(reader), 64), geometry, settings)
+
+
+def sample_keyframes(path: str, offset: float = 0.0) -> float:
+    """A selection at one frame every 2 s, `offset` seconds behind the keyframes: packets read for it, as a
+    share of the file's, besides those of the index."""
+    from onevision_hf import VideoReader
+    from onevision_hf.modeling.patchify_config import PatchifyConfig
+    from onevision_hf.modeling.video_demuxer import Demuxer
+
+    seen, plain = 0, Demuxer.__iter__
+
+    def counted(self):
+        nonlocal seen
+        for item in plain(self):
+            seen += 1
+            yield item
+
+    with VideoReader(path) as reader:
+        times = np.arange(offset, reader.duration - 0.1, 2.0).tolist()
+        Demuxer.__iter__ = counted
+        try:
+            PatchifyConfig.from_dict({"timestamps": times}).select(reader)
+        finally:
+            Demuxer.__iter__ = plain
+        return seen / len(reader)
+
+
+def keyframe_clip(path: Path, minutes: int) -> Path:
+    """320 x 240 at 10 frames a second, a keyframe every 2 s."""
+    piece = path.with_name("piece.mp4")
+    write_clip(piece, moving_scene(60, 240, 320, seed=3), gop=20, fps=10)
+    return repeated(str(piece), path, 60 * minutes)
 
 
 def dense_route(path: str) -> np.ndarray:
@@ -181,7 +213,9 @@ def peer(path: str, python: str) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="comma-separated: beach, peer, crop, 1080p, hour, memory")
+    parser.add_argument(
+        "--only", default="", help="comma-separated: beach, peer, crop, 1080p, keyframes, hour, memory"
+    )
     only = set(filter(None, parser.parse_args().only.split(",")))
     clips = os.environ.get("ONEVISION_CLIPS")
 
@@ -225,6 +259,12 @@ def main() -> int:
                 path = str(noisy_1080p(folder / f"noisy{bframes}.mp4", bframes))
                 value = ratio(partial(processor, path), partial(plain_decode, path), turns=3)
                 row(f"64 frames at 224, 1080p, 240 frames, bframes {bframes}", f"{value:.2f}", *limits)
+        if chosen("keyframes"):
+            path = str(keyframe_clip(folder / "keyframes.mp4", 20))
+            what = "20 minutes, a keyframe every 2 s and a frame of each sampled"
+            row(f"{what}: packets read, of the file's", f"{sample_keyframes(path):.2f}", "<= 1.2")
+            value = ratio(partial(sample_keyframes, path), partial(sample_keyframes, path, 1.0), turns=3)
+            row("the same: time, of frames in between", f"{value:.2f}", "<= 1.5")
         source = beach
         if source is None:
             from onevision_hf import bundled_clip

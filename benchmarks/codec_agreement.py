@@ -12,7 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from onevision_hf.modeling.codec_signals import read_codec_signals, read_lone_pictures, residual, vectors
+from onevision_hf.modeling.codec_signals import (
+    read_codec_signals,
+    read_standalone_pictures,
+    residual,
+    vectors,
+)
 from onevision_hf.modeling.patch_selection import select_patches
 from onevision_hf.modeling.video_reader import VideoReader
 
@@ -77,7 +82,7 @@ def exact_residual_share(clip: Path) -> tuple[float, int]:
     with VideoReader(clip) as reader:
         everything = range(len(reader))
         frames = {frame.frame_id: frame for frame in reader.frames(everything, motion_vectors=True)}
-        pictures = read_lone_pictures(reader, list(everything))
+        pictures = read_standalone_pictures(reader, list(everything))
         equal = total = 0
         for frame_id in range(1, len(reader)):
             frame, before = frames[frame_id], frames[frame_id - 1].luma.astype(int)

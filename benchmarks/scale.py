@@ -22,14 +22,14 @@ from typing import Any
 
 from onevision_hf import bundled_clip
 from onevision_hf.data.items import Item
-from onevision_hf.data.patch_extraction import extract_patches
-from onevision_hf.data.patch_settings import PatchSettings
+from onevision_hf.data.patch_extraction import DEFAULT, extract_patches
 from onevision_hf.training.config import from_dict
 from onevision_hf.training.loop import Trainer
 from onevision_hf.training.report import read_lines
 
 SHARD_ITEMS = 2
-HEAD = {"kind": "video", "batch_size": 4, "codec": 1.0, "uniform": 0.0, "collage": 0.0}
+SHOWN = {"do_center_crop": True, "num_patches": 2048}
+HEAD = {"kind": "video", "batch_size": 4, "codec": 1.0, "uniform": 0.0, "collage": 0.0, "processor": SHOWN}
 CORES, GPU_RATE = 512, 19
 LISTED = 20_000
 
@@ -125,7 +125,7 @@ def main() -> None:
             "shards": training(shards, root / "run-shards", args.steps),
         }
     figures: dict[str, Any] = {
-        "settings": PatchSettings().to_dict(),
+        "settings": DEFAULT.as_stored().to_dict(),
         "extraction": {
             f"{engine} {workers}": {
                 name: statistics.median(run[name] for run in runs) for name in ("rate", "start", "total")

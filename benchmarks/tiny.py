@@ -99,7 +99,7 @@ def read(fit: Tensor, test: Tensor, fit_clips: Clips, test_clips: Clips) -> dict
 def measure(folder: Path, model_folder: Path, count: int, seeds: int) -> dict[str, list]:
     """input -> for each seed, family -> readout -> accuracy."""
     processor = OneVisionVideoProcessor.from_pretrained(model_folder)
-    cache = PatchCache(folder / "cache", processor)
+    cache = PatchCache(folder / "cache", processor.patchify_config())
     test = Clips(folder, TEST_SEED, count, cache)
     trained = OneVisionModel.from_pretrained(model_folder).eval()
     of_test = encode(trained, test)

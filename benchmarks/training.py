@@ -21,6 +21,7 @@ import torch
 
 from onevision_hf import bundled_clip
 from onevision_hf.data.labelled import Row
+from onevision_hf.modeling.patchify_config import PatchifyConfig
 from onevision_hf.objectives import draw_together
 from onevision_hf.training import checkpoint
 from onevision_hf.training.config import from_dict
@@ -40,6 +41,9 @@ REPEATS = 30
 Spread = tuple[float, float, float]  # median, lower and upper quartile
 
 
+CROPS = {"do_center_crop": True, "num_frames": 32, "num_patches": 1024}
+
+
 def spread(values: list[float]) -> Spread:
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return middle, low, high
@@ -47,14 +51,12 @@ def spread(values: list[float]) -> Spread:
 
 def make_config(out: Path, **optim: object) -> object:
     heads = {
-        "image": {"batch_size": 8, "classes": 5000, "size": 112},
+        "image": {"batch_size": 8, "classes": 5000, "processor": {"size": 112}},
         "video": {
             "kind": "video",
             "batch_size": 4,
             "classes": 5000,
-            "size": 112,
-            "num_frames": 16,
-            "num_patches": 128,
+            "processor": {"size": 112, "do_center_crop": True, "num_frames": 16, "num_patches": 128},
         },
     }
     return from_dict(
@@ -166,8 +168,7 @@ def decoding() -> dict[str, Spread]:
     components = {}
     for mode in ("codec", "uniform", "collage"):
         shares = {name: float(name == mode) for name in ("codec", "uniform", "collage")}
-        head = HeadConfig(kind="video", num_frames=32, num_patches=1024, **shares)
-        transform = VideoTransform(head, 14, 64)
+        transform = VideoTransform(HeadConfig(kind="video", **shares), PatchifyConfig.from_dict(CROPS))
         components[mode] = MixtureComponent("video", Clip(), transform, 8, Sampler(64, 0, 0))
     for _ in range(5):
         for mode, component in components.items():
@@ -190,9 +191,7 @@ def decoding() -> dict[str, Spread]:
 
 def waiting(folder: Path) -> dict[str, Spread]:
     """The share of the time that a training waits for its data, with two workers that decode clips."""
-    heads = {
-        "video": {"kind": "video", "batch_size": 8, "classes": 5000, "num_frames": 32, "num_patches": 1024}
-    }
+    heads = {"video": {"kind": "video", "batch_size": 8, "classes": 5000, "processor": CROPS}}
     config = from_dict(
         {
             "out": str(folder / "waiting"), "max_steps": 24, "dataloader_num_workers": 2, "report_to": [],

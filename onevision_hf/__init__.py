@@ -27,9 +27,9 @@ from onevision_hf.modeling.modeling_onevision import OneVisionModel
 from onevision_hf.modeling.modeling_onevision_classification import OneVisionForVideoClassification
 from onevision_hf.modeling.modeling_onevision_vl import OneVisionVLForConditionalGeneration
 from onevision_hf.modeling.modeling_openvision3 import MissingVAEError, OpenVision3Model
-from onevision_hf.modeling.patch_selection import Selection, select_patches
+from onevision_hf.modeling.patch_selection import Selection
+from onevision_hf.modeling.patchify_config import select_patches
 from onevision_hf.modeling.processing_onevision_vl import OneVisionVLProcessor
-from onevision_hf.modeling.video_pipeline import refuse_old_pipeline
 from onevision_hf.modeling.video_processing_onevision import OneVisionVideoProcessor
 from onevision_hf.modeling.video_processing_onevision_vl import OneVisionVLVideoProcessor, VideoPatches
 from onevision_hf.modeling.video_reader import VideoReader, VideoReadError
@@ -43,7 +43,6 @@ AutoModel.register(OneVisionConfig, OneVisionModel)
 AutoModelForVideoClassification.register(OneVisionConfig, OneVisionForVideoClassification)
 AutoImageProcessor.register(OneVisionConfig, image_processor_classes={"torchvision": OneVisionImageProcessor})
 AutoVideoProcessor.register(OneVisionConfig, OneVisionVideoProcessor)
-refuse_old_pipeline(OneVisionConfig.model_type)
 AutoConfig.register(OpenVision3Config.model_type, OpenVision3Config)
 AutoModel.register(OpenVision3Config, OpenVision3Model)
 AutoImageProcessor.register(

@@ -205,7 +205,7 @@ class ClipExtractor:
         self.pool, self.device = pool, device
         given: dict[str, Any] = {} if num_frames is None else {"num_frames": num_frames}
         self.processor = OneVisionVideoProcessor.from_pretrained(name, **given)
-        self.cache = PatchCache(cache, self.processor) if cache else None
+        self.cache = PatchCache(cache, self.processor.patchify_config()) if cache else None
         model: Any = OneVisionModel.from_pretrained(name, dtype=getattr(torch, dtype))
         self.model = model.to(device).eval()
         self.identity = {

@@ -27,7 +27,7 @@ from ..jobs.prefetch import ahead
 from ..jobs.processes import Processes
 from ..jobs.progress import progress
 from ..jobs.run_folder import FinishedRun, RunFolder, digest_of, json_lines
-from ..modeling.patch_selection import select_patches
+from ..modeling.patchify_config import select_patches
 from ..modeling.video_reader import VideoReader
 from .assign import LabelShards
 

@@ -135,11 +135,12 @@ def encode_clip(
     `patch_positions` (1, K, 3), on the CPU.
     """
     path, stages = clip_path(clip), Stages()
-    with stages.timed("read"), VideoReader(path) as reader:
+    with stages.timed("read"):
+        reader = VideoReader(path)
         report = describe_clip(clip, path, reader)
-    with stages.timed("patchify"):
+    with stages.timed("patchify"), reader:
         inputs = processor(
-            path, num_frames=num_frames, num_patches=num_patches, return_metadata=True, return_tensors="pt"
+            reader, num_frames=num_frames, num_patches=num_patches, return_metadata=True, return_tensors="pt"
         )
     selection = inputs.pop("selections")[0]
     inputs.pop("video_metadata")

@@ -63,22 +63,27 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from onevision_hf.data.patch_extraction import extract_patches
-    from onevision_hf.data.patch_settings import PatchSettings
+    from onevision_hf.modeling.patch_selection import check_budget
+    from onevision_hf.modeling.patchify_config import PatchifyConfig
 
-    settings = PatchSettings(
-        num_frames=args.num_frames,
-        size=args.size,
-        patch_size=args.patch_size,
-        num_patches=args.num_patches,
-        keep_ratio=args.keep_ratio,
-        preset=args.preset,
-        camera=args.camera,
-        crop=not args.whole_frame,
+    check_budget(args.num_patches, args.keep_ratio)
+    neither = args.num_patches is None and args.keep_ratio is None
+    config = PatchifyConfig.from_dict(
+        {
+            "num_frames": args.num_frames,
+            "size": args.size,
+            "patch_size": args.patch_size,
+            "num_patches": 2048 if neither else args.num_patches,
+            "keep_ratio": args.keep_ratio,
+            "preset": args.preset,
+            "camera": args.camera,
+            "do_center_crop": not args.whole_frame,
+        }
     )
     summary = extract_patches(
         args.source,
         args.out,
-        settings,
+        config,
         shard_items=args.shard_items,
         media_column=args.media_column,
         engine=args.engine,

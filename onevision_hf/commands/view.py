@@ -16,9 +16,10 @@ from huggingface_hub.utils import tqdm
 
 from onevision_hf.modeling.codec_signals import VECTOR_CODECS
 from onevision_hf.modeling.frame_sampling import SAMPLINGS
-from onevision_hf.modeling.lone_decoder import LONE_CODECS, UnsupportedStreamError
-from onevision_hf.modeling.patch_selection import Selection, select_patches
+from onevision_hf.modeling.patch_selection import Selection
+from onevision_hf.modeling.patchify_config import select_patches
 from onevision_hf.modeling.signal_energy import PRESETS, SIGNALS, SignalSettings, signal_maps
+from onevision_hf.modeling.standalone_decoder import STANDALONE_CODECS, UnsupportedStreamError
 from onevision_hf.modeling.video_reader import PacketIndex, VideoReader
 from onevision_hf.view import ClipView, Packets, check_suffix, save
 
@@ -47,9 +48,10 @@ def run(args: argparse.Namespace) -> None:
     if args.out.exists() and path.exists() and args.out.samefile(path):
         raise ValueError(f"{args.out} is the clip itself: name another file")
     with stages.timed("select"):
+        reader = VideoReader(path)
         num_frames = 64 if args.num_frames is None else args.num_frames
         selection = select_patches(
-            path,
+            reader,
             num_frames=num_frames,
             num_patches=args.num_patches,
             preset=args.preset,
@@ -57,10 +59,10 @@ def run(args: argparse.Namespace) -> None:
             sampling=args.sampling,
             anchors=args.anchors,
         )
-    with stages.timed("decode"), VideoReader(path) as reader:
+    with stages.timed("decode"):
         report = describe_clip(args.clip, path, reader)
         frames = read_frames(reader, selection)
-    with stages.timed("compare"), VideoReader(path) as reader:
+    with stages.timed("compare"), reader:
         signals, weights = read_signals(reader, selection, SignalSettings(args.preset, _tuple(args.signals)))
         types = stream_types(reader.index, selection)
         packets = Packets(reader.timestamps, reader.index.size, types, selection.frame_ids)
@@ -103,7 +105,7 @@ def read_signals(
     """Every signal of the sampled frames, (T, gh, gw) or why this codec does not give it; and the weights of
     those that the energy is made of, which are the very maps that went into it."""
     maps, weights, *_ = signal_maps(reader, selection.frame_ids, selection.geometry, settings)
-    del maps["change"], weights["change"]
+    del maps["intra_fallback"], weights["intra_fallback"]
     signals: dict[str, np.ndarray | str] = {}
     for name in SIGNALS:
         signals[name] = maps[name] if name in maps else _other_signal(reader, selection, name)
@@ -114,7 +116,7 @@ def _other_signal(reader: VideoReader, selection: Selection, name: str) -> np.nd
     """A signal that is not in the energy, or why there is none."""
     if name in ("vectors", "compensated") and reader.codec not in VECTOR_CODECS:
         return f"none: FFmpeg's decoder exports no motion vectors of {reader.codec}"
-    if name in ("residual", "bits") and reader.codec not in LONE_CODECS:
+    if name in ("residual", "bits") and reader.codec not in STANDALONE_CODECS:
         return f"none: a packet of {reader.codec} cannot be decoded alone"
     # Bits of one picture are compared with those of the others.
     settings = SignalSettings(signals=(name,), normalize="clip" if name == "bits" else None)

@@ -15,22 +15,26 @@ import pyarrow.parquet as pq
 from ..jobs.engines import run_tasks
 from ..jobs.progress import progress
 from ..jobs.run_folder import PLAN, FinishedRun, RunFolder, atomic_files, json_lines
+from ..modeling.patch_cutting import CHANNELS
+from ..modeling.patch_selection import Selection
+from ..modeling.patchify_config import PatchifyConfig
 from ..modeling.video_reader import VideoReader, VideoReadError
 from .corpus import ITEMS, Corpus, corpus_reader, open_corpus, read_items, write_items
 from .items import Item, MediaError, Source
 from .media import reason_of
-from .patch_settings import PatchSettings
-from .patch_shards import STAGE, PatchRow, ShardWriter
+from .patch_shards import STAGE, PatchRow, ShardWriter, config_of
 from .tar_shards import LAYOUT, shard_names
 
 # Workers that may die over a clip before it is left out.
 MAX_DEATHS = 3
+# The middle square, and as many patches of a clip as a published batch has.
+DEFAULT = PatchifyConfig.from_dict({"do_center_crop": True, "num_patches": 2048})
 
 
 def extract_patches(
     source: str | Corpus,
     out: str | Path,
-    settings: PatchSettings | None = None,
+    config: PatchifyConfig = DEFAULT,
     *,
     shard_items: int = 256,
     media_column: str | None = None,
@@ -44,7 +48,8 @@ def extract_patches(
     Args:
         source: see `open_corpus`.
         out: the folder; with Ray on a file system that all nodes share.
-        settings: what is cut of a clip.
+        config: what is kept of a clip; one that has fewer patches than `num_patches` gives all. Pixels and
+            times are stored as they are, see `PatchifyConfig.as_stored`.
         shard_items: clips of a shard.
         media_column: of parquet or of a dataset; see `open_source`.
         engine: see `engines.run_tasks`; like the next two it changes nothing in the result.
@@ -59,12 +64,15 @@ def extract_patches(
         ValueError: an argument is out of range, `out` was made from something else, or no clip can be read.
         EngineError, ImportError: see `engines.run_tasks`.
     """
-    settings, out = settings or PatchSettings(), Path(out)
+    config, out = config.as_stored(), Path(out)
+    if config.layout.do_resize:
+        side = min(config.layout.size.values())
+        config.geometry(side, side)  # sizes that fit no patch are found here, and not clip by clip
     if shard_items < 1:
         raise ValueError(f"shard_items must be at least 1, not {shard_items}")
     corpus = source if isinstance(source, Corpus) else open_corpus(source, media_column)
     plan = {
-        **settings.to_dict(),
+        **config.to_dict(),
         "layout": LAYOUT,
         "shard_items": shard_items,
         "classes": corpus.classes,
@@ -104,7 +112,7 @@ class ShardWorker:
     def __init__(self, folder: str):
         self.folder = Path(folder)
         plan = json.loads((self.folder / PLAN).read_text())["settings"]
-        self.settings = PatchSettings.of(plan)
+        self.config = config_of(plan)
         self.shard_items: int = plan["shard_items"]
         self._read: Callable[[Item], str | bytes] = corpus_reader(plan["reader"])
         self._owner = f"{socket.gethostname()}-{os.getpid()}"
@@ -142,11 +150,13 @@ class ShardWorker:
             raise MediaError(f"cannot be read: {error.strerror or error}") from error
         with VideoReader(content) as reader:
             try:
-                patches, selection = self.settings.cut(reader)
+                patches, _, selection = self.config.within(reader).patchify(reader)
             except VideoReadError:
                 raise
             except ValueError as error:
                 raise MediaError(f"no selection of its patches: {reason_of(error)}") from error
+            assert isinstance(selection, Selection)
+            side = self.config.layout.patch_size
             return PatchRow(
                 key=item.key,
                 source_sha256=digest,
@@ -160,7 +170,7 @@ class ShardWorker:
                 num_patches=len(patches),
                 grid_height=selection.geometry.grid_height,
                 grid_width=selection.geometry.grid_width,
-                patches=patches,
+                patches=patches.astype(np.uint8).reshape(-1, CHANNELS, side, side),
                 positions=selection.positions.astype(np.int16),
                 times=selection.timestamps.astype(np.float64),
             )

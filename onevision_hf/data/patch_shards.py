@@ -16,7 +16,7 @@ frames, and `000000012.json` (the columns below).
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .patch_settings import PatchSettings
+from ..modeling.patchify_config import SETTINGS, PatchifyConfig
 from .tar_shards import TarShards, TarShardWriter
 
 STAGE = "patches"
@@ -79,6 +79,15 @@ class ShardWriter(TarShardWriter):
         self.add(record, {name: (f"{name}.npy", _npy(getattr(row, name))) for name in ARRAYS})
 
 
+def config_of(plan: Mapping[str, Any]) -> PatchifyConfig:
+    """The settings in a folder's plan, which holds more than these.
+
+    Raises:
+        KeyError: one is not there.
+    """
+    return PatchifyConfig.from_dict({name: plan[name] for name in SETTINGS})
+
+
 def _npy(array: np.ndarray) -> bytes:
     out = io.BytesIO()
     np.lib.format.write_array(out, np.ascontiguousarray(array), allow_pickle=False)
@@ -95,7 +104,7 @@ class PatchShards(TarShards):
     Any number of processes and workers may read; no file is kept open, so an object can be copied to other
     processes. Numbers below zero count from the end.
 
-    Attributes: `settings` (`PatchSettings`), `classes` (labels are 0..classes-1; None: no labels),
+    Attributes: `config` (what was kept of a clip), `classes` (labels are 0..classes-1; None: no labels),
     `shard_rows` (rows of each shard).
 
     Raises:
@@ -105,11 +114,17 @@ class PatchShards(TarShards):
 
     def __init__(self, path: str | Path):
         super().__init__(path, STAGE, STAGE, ARRAYS)
-        self.settings = PatchSettings.of(self.run.settings)
+        try:
+            self.config = config_of(self.run.settings)
+        except KeyError as error:
+            raise ValueError(
+                f"{self.path} was cut by an older version, its plan lacks {error}: cut it again with "
+                f"`onevision patches SRC {self.path} --redo`"
+            ) from None
         self.classes: int | None = self.run.settings["classes"]
 
     def __repr__(self) -> str:
-        return f"PatchShards({str(self.path)!r}: {len(self)} clips, {self.settings})"
+        return f"PatchShards({str(self.path)!r}: {len(self)} clips, {self.config})"
 
     def __getitem__(self, number: int) -> PatchRow:
         record, contents = self.read(*self.place(number))

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..commands.report import describe_clip, readable_bytes
 from ..commands.view import read_signals, stream_types
-from ..modeling.patch_selection import BudgetSettings, Selection, select, select_patches
+from ..modeling.patch_selection import BudgetSettings, Selection, select
+from ..modeling.patchify_config import select_patches
 from ..modeling.signal_energy import SignalSettings
 from ..modeling.video_reader import VideoReader
 from ..view import ClipView, Packets

@@ -1,8 +1,8 @@
 """An estimate of the bits that an encoder spent on each block, from the exact residual.
 
-The residual of a lone decode is what the encoder's quantiser left over, so in the right transform it is a
-handful of whole multiples of the quantiser's step. Counting them says what the block cost: about 4.5 bits for
-a level that is not zero and 2 log2 of its size. The transform's size is not known; the true one gives the
+The residual of a standalone decode is what the encoder's quantiser left over, so in the right transform it is
+a handful of whole multiples of the quantiser's step. Counting them says what the block cost: about 4.5 bits
+for a level that is not zero and 2 log2 of its size. The transform's size is not known; the true one gives the
 fewest levels, so the cheapest is taken. Motion vectors cost by what they differ from their prediction, and
 what equals its prediction and has no residual was skipped and cost nothing (ITU-T H.264, sections 8.4.1 and
 9.3). Against the bits that a decoder really read, `make bench-codec-agreement` prints the recall.
@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from .lone_decoder import LonePicture
+from .standalone_decoder import StandalonePicture
 
 MACROBLOCK = 16
 CELLS = MACROBLOCK // 4  # of the motion field in a macroblock
@@ -37,7 +37,7 @@ def macroblocks(plane: np.ndarray) -> np.ndarray:
 
 
 def picture_bits(
-    picture: LonePicture, past: np.ndarray | None, future: np.ndarray | None, step: np.ndarray
+    picture: StandalonePicture, past: np.ndarray | None, future: np.ndarray | None, step: np.ndarray
 ) -> np.ndarray:
     """Bits of each macroblock of a picture: (ceil(H / 16), ceil(W / 16)) float32, not yet scaled to its
     packet.
@@ -49,7 +49,7 @@ def picture_bits(
     blocks = macroblocks(picture.luma)
     shape = blocks.shape[:2]
     steps = np.broadcast_to(step, shape)
-    coded = (blocks != picture.grey).any((2, 3))
+    coded = (blocks != picture.zero_level).any((2, 3))
     if picture.picture_type == "I":
         intra, predicted, overhead = np.ones(shape, bool), np.zeros(shape, bool), np.zeros(shape, np.float32)
     elif past is None or future is None:
@@ -58,12 +58,12 @@ def picture_bits(
         intra, predicted, overhead = _motion(picture, past, future)
     estimate = np.zeros(shape, np.float32)
     here = coded & ~intra
-    difference = blocks[here].astype(np.float32) - picture.grey
+    difference = blocks[here].astype(np.float32) - picture.zero_level
     if picture.picture_type == "I":
         pass  # every block is intra coded
     elif past is None:
         estimate[here] = residual_bits(difference, steps[here], (4, 8, 16))
-        estimate = np.minimum(estimate, _large_transform_bits(blocks, picture.grey, steps))
+        estimate = np.minimum(estimate, _large_transform_bits(blocks, picture.zero_level, steps))
         estimate += np.float32(CODED_BITS) * coded
     else:
         estimate[here] = residual_bits(difference, steps[here], (4, 8))
@@ -74,7 +74,7 @@ def picture_bits(
 
 
 def _motion(
-    picture: LonePicture, past: np.ndarray, future: np.ndarray
+    picture: StandalonePicture, past: np.ndarray, future: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(intra, predicted, bits) of each macroblock: coded without vectors; moved as predicted; the vectors'
     bits."""
@@ -110,7 +110,8 @@ def residual_bits(blocks: np.ndarray, step: np.ndarray, sizes: tuple[int, ...]) 
 def intra_bits(luma: np.ndarray, here: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Bits of intra blocks, predicted from the pixels above and to the left (rows, columns or their mean).
 
-    luma: (H, W) picture of the lone decode; here: (M, 2) rows and columns of the macroblocks; step (M,).
+    luma: (H, W) picture of the standalone decode. here: (M, 2) rows and columns of the macroblocks. step:
+    (M,).
     Returns (M,) float32: the cheapest of 4 x 4, 8 x 8 and 16 x 16 prediction, 8 or 4 mode bits for each small
     block.
     """
@@ -193,11 +194,13 @@ def _transform_bits(blocks: np.ndarray, step: np.ndarray, size: int) -> np.ndarr
     return (LEVEL_BITS * (levels > 0) + 2 * np.log2(np.maximum(levels, 1))).sum((3, 4))
 
 
-def _large_transform_bits(blocks: np.ndarray, grey: int, step: np.ndarray) -> np.ndarray:
+def _large_transform_bits(blocks: np.ndarray, zero_level: int, step: np.ndarray) -> np.ndarray:
     """Bits under HEVC's 32 x 32 transform, a quarter of its bits for each of its four blocks."""
     rows, columns = blocks.shape[:2]
-    padded = np.pad(blocks, ((0, rows % 2), (0, columns % 2), (0, 0), (0, 0)), constant_values=grey)
-    plane = padded.astype(np.float32).transpose(0, 2, 1, 3).reshape(padded.shape[0] // 2, 32, -1, 32) - grey
+    padded = np.pad(blocks, ((0, rows % 2), (0, columns % 2), (0, 0), (0, 0)), constant_values=zero_level)
+    plane = (
+        padded.astype(np.float32).transpose(0, 2, 1, 3).reshape(padded.shape[0] // 2, 32, -1, 32) - zero_level
+    )
     basis = _cosines(32)
     levels = np.rint(np.abs(basis @ plane.transpose(0, 2, 1, 3) @ basis.T) / np.float32(step.flat[0]))
     cost = (LEVEL_BITS * (levels > 0) + 2 * np.log2(np.maximum(levels, 1))).sum((2, 3), np.float32) / 4

@@ -17,7 +17,7 @@ import numpy as np
 
 from .bit_cost import STEPS, picture_bits, quantiser_step
 from .frame_sampling import sample_frame_ids
-from .lone_decoder import LoneDecoder, LonePicture, UnsupportedStreamError
+from .standalone_decoder import StandaloneDecoder, StandalonePicture, UnsupportedStreamError
 from .video_reader import VideoReader, VideoSource
 
 BLOCK = 4  # the grid of motion vectors, in pixels
@@ -160,21 +160,21 @@ def vector_energy(field: np.ndarray, camera: str = "similarity") -> np.ndarray:
     return np.hypot(field[..., 0], field[..., 1]).astype(np.float32)
 
 
-def residual(picture: LonePicture) -> np.ndarray:
+def residual(picture: StandalonePicture) -> np.ndarray:
     """The exact residual of a P or B picture: (H, W) int16 grey levels.
 
     Source: what the decoder adds to its prediction, read by decoding the packet alone against grey references
-    (`lone_decoder`). Values beyond -128..127 are cut. Intra blocks show their texture against grey
+    (`standalone_decoder`). Values beyond -128..127 are cut. Intra blocks show their texture against grey
     neighbours.
     """
-    return picture.luma.astype(np.int16) - picture.grey
+    return picture.luma.astype(np.int16) - picture.zero_level
 
 
-def residual_energy(picture: LonePicture, cell: int = BLOCK) -> np.ndarray:
+def residual_energy(picture: StandalonePicture, cell: int = BLOCK) -> np.ndarray:
     """Mean absolute residual of each cell x cell block: (ceil(H / cell), ceil(W / cell)) float32, grey
     levels."""
     return block_mean(
-        absolute_difference(picture.luma, np.full(picture.luma.shape[1], picture.grey, np.uint8)), cell
+        absolute_difference(picture.luma, np.full(picture.luma.shape[1], picture.zero_level, np.uint8)), cell
     )
 
 
@@ -227,11 +227,11 @@ def difference(luma: np.ndarray, previous: np.ndarray | None) -> np.ndarray:
     return block_mean(np.maximum(change, dead) - dead)
 
 
-def bits(pictures: Sequence[LonePicture], packet_sizes: Sequence[int]) -> tuple[list[np.ndarray], str]:
+def bits(pictures: Sequence[StandalonePicture], packet_sizes: Sequence[int]) -> tuple[list[np.ndarray], str]:
     """Estimate of the bits that each 16 x 16 block cost, for pictures of one stream (see `bit_cost`).
 
     Args:
-        pictures: lone decodes of the packets. packet_sizes: their sizes in bytes.
+        pictures: standalone decodes of the packets. packet_sizes: their sizes in bytes.
 
     Returns:
         for each picture (ceil(H / 16), ceil(W / 16)) float32 with the packet's bits as its sum (or zero), and
@@ -264,7 +264,7 @@ def bits(pictures: Sequence[LonePicture], packet_sizes: Sequence[int]) -> tuple[
     return estimates, source
 
 
-def _both_fields(picture: LonePicture) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _both_fields(picture: StandalonePicture) -> tuple[np.ndarray | None, np.ndarray | None]:
     if picture.vectors is None:
         return None, None
     height, width = picture.luma.shape
@@ -366,15 +366,15 @@ def read_codec_signals(
                 signal["vectors"] = f"motion vectors of {reader.codec}"
             else:
                 signal["vectors"] = f"none: FFmpeg's decoder exports no motion vectors of {reader.codec}"
-        lone = [name for name in ("residual", "bits") if name in signals]
-        if lone:
+        standalone = [name for name in ("residual", "bits") if name in signals]
+        if standalone:
             try:
-                pictures = read_lone_pictures(reader, chosen)
+                pictures = read_standalone_pictures(reader, chosen)
             except UnsupportedStreamError as error:
-                signal |= dict.fromkeys(lone, f"none: {error}")
+                signal |= dict.fromkeys(standalone, f"none: {error}")
             else:
                 types = [picture.picture_type for picture in pictures]
-                found |= _lone_signals(pictures, reader.index.size[chosen].tolist(), lone, signal)
+                found |= _standalone_signals(pictures, reader.index.size[chosen].tolist(), standalone, signal)
         if types is None:
             types = [frame.picture_type for frame in _in_order(reader, chosen)]
         return CodecSignals(
@@ -386,13 +386,13 @@ def read_codec_signals(
         )
 
 
-def read_lone_pictures(
+def read_standalone_pictures(
     reader: VideoReader,
     frame_ids: Sequence[int] | np.ndarray,
     *,
     vectors_of: Container[int] | None = None,
     block_qp: bool = True,
-    then: Callable[[LonePicture, int], Any] = lambda picture, frame_id: picture,
+    then: Callable[[StandalonePicture, int], Any] = lambda picture, frame_id: picture,
 ) -> list[Any]:
     """What `then(picture, frame_id)` makes of the packets of `frame_ids`, each decoded alone. It runs in the
     decoding threads, so that no more than a picture a thread is held.
@@ -402,7 +402,7 @@ def read_lone_pictures(
     Raises:
         UnsupportedStreamError: this stream cannot be decoded so.
     """
-    decoder = LoneDecoder(reader.codec, reader.extradata, block_qp=block_qp)
+    decoder = StandaloneDecoder(reader.codec, reader.extradata, block_qp=block_qp)
     packets = dict(reader.packets(frame_ids))
     ids = list(packets)
     results = decoder.decode(
@@ -414,15 +414,15 @@ def read_lone_pictures(
     return [by_id[int(frame_id)] for frame_id in frame_ids]
 
 
-def _lone_signals(
-    pictures: list[LonePicture], sizes: list[int], names: list[str], signal: dict[str, str]
+def _standalone_signals(
+    pictures: list[StandalonePicture], sizes: list[int], names: list[str], signal: dict[str, str]
 ) -> dict[str, np.ndarray]:
     intra = np.array([picture.picture_type == "I" for picture in pictures])
     found = {}
     if "residual" in names:
         sums = [residual_sums(picture) for picture in pictures]
         found["residual"] = np.where(intra[:, None, None], np.float32(np.nan), np.stack(sums))
-        shifted = sum(picture.grey != 128 for picture in pictures if picture.picture_type != "I")
+        shifted = sum(picture.zero_level != 128 for picture in pictures if picture.picture_type != "I")
         signal["residual"] = "exact, packets decoded alone against grey references"
         if shifted:
             signal["residual"] += (
@@ -435,7 +435,7 @@ def _lone_signals(
     return found
 
 
-def residual_sums(picture: LonePicture) -> np.ndarray:
+def residual_sums(picture: StandalonePicture) -> np.ndarray:
     """(ceil(H / 16), ceil(W / 16)) float32: the sum of the absolute residual of each block."""
     height, width = picture.luma.shape
     counts_y = np.minimum(16, height - np.arange(0, height, 16))

@@ -1,8 +1,17 @@
 """How a frame is laid onto the patch grid, and how maps on the stream's own grid are carried over to it."""
 
-from dataclasses import dataclass
+import numbers
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise ValueError for all but a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value <= 0:
+        raise ValueError(f"{name} must be a positive integer, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,106 @@ class FrameGeometry:
         both = _integrate(columns.swapaxes(-1, -2), np.clip(edges_y, 0, self.height / cell_height))
         area = (self.patch_size * scale_y) * (self.patch_size * scale_x)
         return np.maximum(both.swapaxes(-1, -2) / area, 0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class LayoutSettings:
+    """How frames of any shape are laid onto a patch grid.
+
+    Attributes:
+        size: {"shortest_edge": s}, pixels of the shorter side, both sides then brought to the nearest
+            multiple of the patch; or {"height": h, "width": w}. An integer stands for a shortest edge.
+        crop_size: the middle that is kept with `do_center_crop`, written likewise; `size` if left out.
+        do_resize: False takes frames as they are: multiples of the patch, then.
+        do_center_crop: keep the middle only.
+        patch_size: pixels of a patch's side.
+        max_pixels: frames that are larger after `size` are made smaller, in their shape.
+
+    Raises:
+        ValueError: one is out of range.
+    """
+
+    size: Mapping[str, int] = field(default_factory=lambda: {"shortest_edge": 224}, hash=False)
+    crop_size: Mapping[str, int] | None = field(default=None, hash=False)
+    do_resize: bool = True
+    do_center_crop: bool = False
+    patch_size: int = 14
+    max_pixels: int | None = None
+
+    def __post_init__(self) -> None:
+        check_positive("patch_size", self.patch_size)
+        if self.max_pixels is not None:
+            check_positive("max_pixels", self.max_pixels)
+        object.__setattr__(self, "size", _as_size(self.size, "size"))
+        if self.crop_size is not None:
+            object.__setattr__(self, "crop_size", _as_size(self.crop_size, "crop_size"))
+
+    def geometry(
+        self, height: int, width: int, *, merge_size: int = 1, pad_square: bool = False
+    ) -> FrameGeometry:
+        """How frames of one size are laid out.
+
+        Args:
+            height: of the frames as displayed, in pixels.
+            width: likewise.
+            merge_size: patches along the side of a merge block, of which the grid gets a whole number.
+            pad_square: lay the picture into a black square of `size`, as preset "published" does.
+
+        Raises:
+            ValueError: a size that does not fit the patches, the merge blocks, or `max_pixels`.
+        """
+        size, unit = self.size, self.patch_size * merge_size
+        while True:
+            geometry = self._lay(height, width, size, merge_size, pad_square)
+            geometry.check_merge(merge_size)
+            if not self.max_pixels or geometry.canvas_height * geometry.canvas_width <= self.max_pixels:
+                return geometry
+            shorter = min(geometry.canvas_height, geometry.canvas_width) - unit
+            if shorter < unit or "shortest_edge" not in size or not self.do_resize:
+                raise ValueError(
+                    f"max_pixels={self.max_pixels} is below the {geometry.canvas_height} x "
+                    f"{geometry.canvas_width} pixels of a frame, which cannot be made smaller: raise it, or "
+                    "lower size"
+                )
+            size = {"shortest_edge": shorter}
+
+    def _lay(
+        self, height: int, width: int, size: Mapping[str, int], merge_size: int, pad_square: bool
+    ) -> FrameGeometry:
+        shorter, p = size.get("shortest_edge"), self.patch_size
+        if pad_square:
+            return FrameGeometry.pad_square(height, width, shorter or max(size["height"], size["width"]), p)
+        if not self.do_resize:
+            shorter, size = None, {"height": height, "width": width}
+        if self.do_center_crop:
+            crop = self.crop_size or self.size
+            sides = [crop.get(side) or crop["shortest_edge"] for side in ("height", "width")]
+            return FrameGeometry.crop(height, width, shorter or min(size.values()), *sides, p)
+        if shorter is not None:
+            return FrameGeometry.fit(height, width, shorter, p, merge_size)
+        exact = (size["height"], size["width"])
+        if exact[0] % p or exact[1] % p:
+            raise ValueError(
+                f"frames of {exact[0]} x {exact[1]} pixels are no multiple of the patch size {p}"
+            )
+        return FrameGeometry(height, width, *exact, 0, 0, p, exact[0] // p, exact[1] // p)
+
+
+def _as_size(size: Any, name: str) -> dict[str, int]:
+    """{"shortest_edge": s} or {"height": h, "width": w}, with positive integers."""
+    if isinstance(size, numbers.Integral):
+        check_positive(name, size)
+        size = {"shortest_edge": int(size)}
+    try:
+        sides = {key: value for key, value in dict(size).items() if value is not None}
+    except (TypeError, ValueError):
+        sides = {}
+    if set(sides) not in ({"shortest_edge"}, {"height", "width"}):
+        raise ValueError(f"{name} must be an integer, shortest_edge, or height and width, not {size!r}")
+    for side, value in sides.items():
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value <= 0:
+            raise ValueError(f"{name}: {side} must be a positive integer, not {value!r}")
+    return {side: int(sides[side]) for side in ("shortest_edge", "height", "width") if side in sides}
 
 
 def _integrate(values: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -17,13 +17,18 @@ SAMPLINGS = ("uniform", "packet_size")
 class SamplingSettings:
     """How frames are sampled.
 
-    num_frames: floor(linspace(0, N - 1, num_frames)) of the N frames; a shorter clip gives all it has.
-    sampling: "uniform", or "packet_size": equal shares of the stream's bytes between frames, so that more of
-        them fall where more happens (keyframes count like their neighbours).
-    fps: a rate instead of a number. timestamps: seconds instead, of which each shows the frame that is on
-    screen.
-    start, end: seconds between which frames are taken.
-    do_sample_frames: False takes every frame instead, between `start` and `end` where they are set.
+    Attributes:
+        num_frames: floor(linspace(0, N - 1, num_frames)) of the N frames; a shorter clip gives all it has.
+        sampling: "uniform", or "packet_size": equal shares of the stream's bytes between frames, so that more
+            of them fall where more happens (keyframes count like their neighbours).
+        fps: frames a second, instead of a number.
+        timestamps: seconds instead, of which each shows the frame that is on screen.
+        start: seconds from which frames are taken.
+        end: seconds up to which they are.
+        do_sample_frames: False takes every frame instead, between `start` and `end` where they are set.
+
+    Raises:
+        ValueError: one is out of range, or two exclude one another.
     """
 
     num_frames: int = 64

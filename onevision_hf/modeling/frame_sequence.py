@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import av
@@ -39,7 +40,7 @@ class FrameSequence:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def stretches(self, frame_ids: Iterable[int], count: int) -> list[np.ndarray]:
+    def decode_segments(self, frame_ids: Iterable[int], count: int) -> list[np.ndarray]:
         """All in one part: there is nothing to decode."""
         return [np.unique(np.fromiter(frame_ids, np.int64))]
 
@@ -57,14 +58,25 @@ class FrameSequence:
             yield DecodedFrame(frame, int(frame_id), 0)
 
 
-def open_video(video: Any) -> VideoReader | FrameSequence:
-    """A reader of a path, bytes or file object, or of frames that were decoded elsewhere."""
-    return VideoReader(video) if is_encoded(video) else FrameSequence(video)
+@contextmanager
+def open_video(video: Any) -> Iterator[VideoReader | FrameSequence]:
+    """A reader of a path, bytes or file object, or of frames that were decoded elsewhere.
+
+    A reader that is open already is taken as it is, and left open: nobody indexes a file twice.
+    """
+    if isinstance(video, VideoReader | FrameSequence):
+        yield video
+    elif is_encoded(video):
+        with VideoReader(video) as reader:
+            yield reader
+    else:
+        yield FrameSequence(video)
 
 
 def is_encoded(video: Any) -> bool:
-    """Whether this is a file (path, bytes, file object) rather than frames."""
-    return isinstance(video, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(video, "read")
+    """Whether this is a file (path, bytes, file object, open reader) rather than frames."""
+    known = str | os.PathLike | bytes | bytearray | memoryview | VideoReader
+    return isinstance(video, known) or hasattr(video, "read")
 
 
 def _as_frames(frames: Any) -> Sequence[np.ndarray]:

@@ -1,5 +1,4 @@
-"""The few parts of an H.264 bitstream that a lone decode of one packet needs (ITU-T H.264, sections 7.3 and
-7.4).
+"""The few parts of an H.264 bitstream that a standalone decode of one packet needs (ITU-T H.264, 7.3, 7.4).
 
 To read the exact residual of an inter picture, its packet is decoded behind a grey picture that stands in for
 all its references (`grey_picture`). For that one has to know the stream's parameter sets; everything else is

@@ -6,7 +6,7 @@ outputs = model(**inputs)       # pixel_values, and for images of unequal size p
 """
 
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,11 +21,6 @@ from .frame_geometry import FrameGeometry
 from .patch_inputs import cut_patches, grid_positions
 from .pretrained_settings import read_with_model_settings
 from .remote_file import fetch_pictures
-from .video_pipeline import TASK, no_image_processor
-
-if TYPE_CHECKING:
-    # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
-    from .configuration_onevision import OneVisionConfig  # noqa: F401
 
 
 class OneVisionImageProcessorKwargs(ImagesKwargs, total=False):
@@ -85,8 +80,11 @@ class OneVisionImageProcessor(ChannelOrderBackend):
         Raises:
             ImportError: transformers' pipeline asks for the processor to classify videos with.
         """
-        if kwargs.get("_from_pipeline") == TASK:
-            raise no_image_processor()
+        if kwargs.get("_from_pipeline") == "video-classification":
+            raise ImportError(
+                "this pipeline reads clips with OneVisionVideoProcessor: an image processor would have each "
+                "frame classified as an image, and the answer would be the first one's"
+            )
         return read_with_model_settings(
             super().get_image_processor_dict, pretrained_model_name_or_path, ("patch_size",), **kwargs
         )

@@ -8,7 +8,7 @@ Shapes: sum N patches of all images, C channels, p patch side, m merge side, gh 
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +18,6 @@ from transformers.image_utils import SizeDict
 
 from .image_processing_onevision import OneVisionImageProcessor, OneVisionImageProcessorKwargs
 from .patch_inputs import cut_patches
-
-if TYPE_CHECKING:
-    # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
-    from .channel_order import ChannelOrderBackend  # noqa: F401
-    from .configuration_onevision import OneVisionConfig  # noqa: F401
-    from .frame_geometry import FrameGeometry  # noqa: F401
-    from .pretrained_settings import read_with_model_settings  # noqa: F401
-    from .remote_file import RemoteFile  # noqa: F401
-    from .video_pipeline import no_image_processor  # noqa: F401
 
 # `image_grid_pinpoints` of the published scripts/sft_ov_encoder.sh: (height, width) in pixels.
 PUBLISHED_SIZES = ((574, 1120), (1120, 574), (1120, 1120), (1694, 574), (574, 1694))

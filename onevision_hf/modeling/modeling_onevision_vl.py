@@ -21,7 +21,7 @@ language model.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,15 +33,6 @@ from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_onevision_vl import OneVisionVLConfig
 from .vision_towers import encode_patches, make_tower
-
-if TYPE_CHECKING:
-    # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
-    from .configuration_onevision import OneVisionConfig  # noqa: F401
-    from .configuration_openvision3 import OpenVision3Config  # noqa: F401
-    from .modeling_onevision import OneVisionModel  # noqa: F401
-    from .modeling_openvision3 import OpenVision3Model  # noqa: F401
-    from .patch_inputs import prepare_patches  # noqa: F401
-    from .vae_openvision3 import load_vae  # noqa: F401
 
 IMAGE_INPUTS = ("pixel_values", "image_patch_positions", "image_cu_seqlens")
 VIDEO_INPUTS = ("pixel_values_videos", "video_patch_positions", "video_cu_seqlens")

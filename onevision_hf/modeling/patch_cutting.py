@@ -3,31 +3,91 @@
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from .decoded_frame import DecodedFrame
 from .frame_sequence import FrameSequence
-from .patch_selection import Selection
+from .patch_selection import Placement
 from .video_reader import VideoReader
 
+CHANNELS = 3
 HELD_FRAMES = 2  # decoded frames that wait to be cut
 MAX_DECODERS = 4  # each holds its own reference pictures
 
 
+@dataclass(frozen=True)
+class PixelSettings:
+    """What becomes of pixels 0..255 on their way to the model; the defaults are CLIP's.
+
+    Attributes:
+        do_rescale: multiply them by `rescale_factor`.
+        rescale_factor: 1/255 makes them 0..1.
+        do_normalize: then take off `image_mean` and divide by `image_std`.
+        image_mean: red, green, blue; or one number for all.
+        image_std: likewise.
+    """
+
+    do_rescale: bool = True
+    rescale_factor: float = 1 / 255
+    do_normalize: bool = True
+    image_mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
+    image_std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+
+    def __post_init__(self) -> None:
+        for name in ("image_mean", "image_std"):
+            value = np.asarray(getattr(self, name), np.float64).reshape(-1)
+            if len(value) not in (1, CHANNELS):
+                raise ValueError(
+                    f"{name} must be {CHANNELS} numbers, or one for all, not {getattr(self, name)!r}"
+                )
+            object.__setattr__(self, name, tuple(np.broadcast_to(value, CHANNELS).tolist()))
+
+    @cached_property
+    def scale_and_offset(self) -> tuple[np.ndarray, np.ndarray]:
+        """(C,) float32 each: what a pixel of 0..255 is multiplied with, and what is added then."""
+        scale: np.ndarray = np.full(CHANNELS, self.rescale_factor if self.do_rescale else 1.0)
+        offset: np.ndarray = np.zeros(CHANNELS)
+        if self.do_normalize:
+            mean, std = np.asarray(self.image_mean), np.asarray(self.image_std)
+            scale, offset = scale / std, -mean / std
+        return scale.astype(np.float32), offset.astype(np.float32)
+
+    def scale(self, levels: np.ndarray) -> np.ndarray:
+        """(..., C, pixels) of 0..255 -> the same in float32, as the model takes it."""
+        scale, offset = self.scale_and_offset
+        scaled = np.empty(levels.shape, np.float32)
+        for channel in range(CHANNELS):
+            scaled[..., channel, :] = levels[..., channel, :] * scale[channel] + offset[channel]
+        return scaled
+
+
+STORED = PixelSettings(do_rescale=False, do_normalize=False)  # patches on disk: pixels as they are
+
+
 def cut_patches(
-    reader: VideoReader | FrameSequence, selection: Selection, settings: dict[str, Any]
+    reader: VideoReader | FrameSequence, placement: Placement, pixels: PixelSettings
 ) -> np.ndarray:
-    """(K, C*p*p) float32, the selected patches rescaled and normalised. Other frames never become RGB."""
-    geometry, positions = selection.geometry, selection.positions
-    p, channels = geometry.patch_size, 3
-    scale, offset = pixel_scale(settings, channels)
+    """Decode the frames of which something is cut, and cut it. Other frames never become RGB.
+
+    Args:
+        reader: the open video.
+        placement: K patches of it.
+        pixels: how they are scaled.
+
+    Returns:
+        (K, C*p*p) float32.
+    """
+    geometry, positions = placement.geometry, placement.positions
+    p, channels = geometry.patch_size, CHANNELS
+    scale, offset = pixels.scale_and_offset
 
     patches = np.empty((len(positions), channels, p * p), np.float32)
     rows_of: dict[int, list[np.ndarray]] = {}
     for t in np.unique(positions[:, 0]):
-        rows_of.setdefault(int(selection.frame_ids[t]), []).append(np.flatnonzero(positions[:, 0] == t))
+        rows_of.setdefault(int(placement.frame_ids[t]), []).append(np.flatnonzero(positions[:, 0] == t))
 
     def cut(frame: DecodedFrame) -> None:
         planes = frame.rgb_planes(geometry.resized_width, geometry.resized_height)
@@ -37,7 +97,7 @@ def cut_patches(
                 cut_out = grid[positions[rows, 1], :, positions[rows, 2]]
                 patches[rows, channel] = cut_out.reshape(len(rows), p * p) * scale[channel] + offset[channel]
 
-    def cut_stretch(frame_ids: np.ndarray) -> None:
+    def cut_segment(frame_ids: np.ndarray) -> None:
         for frame in reader.frames(frame_ids):
             cut(frame)
 
@@ -51,31 +111,20 @@ def cut_patches(
             for job in waiting:
                 job.result()
 
-    # PyAV gives up the interpreter lock, so stretches between keyframes are decoded beside each other; of a
+    # PyAV gives up the interpreter lock, so segments between keyframes are decoded side by side; of a
     # single one, the resizing and cutting go beside the decoder.
-    stretches = reader.stretches(rows_of, min(MAX_DECODERS, os.cpu_count() or 1))
-    if len(stretches) == 1:
-        cut_beside_decoder(stretches[0])
+    segments = reader.decode_segments(rows_of, min(MAX_DECODERS, os.cpu_count() or 1))
+    if len(segments) == 1:
+        cut_beside_decoder(segments[0])
     else:
-        with ThreadPoolExecutor(len(stretches)) as decoders:
-            list(decoders.map(cut_stretch, stretches))
+        with ThreadPoolExecutor(len(segments)) as decoders:
+            list(decoders.map(cut_segment, segments))
     return patches.reshape(len(positions), -1)
 
 
-def pixel_scale(settings: dict[str, Any], channels: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """(scale, offset), (channels,) float32 each: what a pixel of 0..255 is multiplied with and what is added
-    to make it what the model takes."""
-    scale: np.ndarray = np.full(channels, settings["rescale_factor"] if settings["do_rescale"] else 1.0)
-    offset: np.ndarray = np.zeros(channels)
-    if settings["do_normalize"]:
-        mean, std = (np.broadcast_to(settings[name], channels) for name in ("image_mean", "image_std"))
-        scale, offset = scale / std, -mean / std
-    return scale.astype(np.float32), offset.astype(np.float32)
-
-
-def check_selection(selection: Selection, reader: VideoReader | FrameSequence, patch_size: int) -> None:
-    """Raise ValueError where a given selection does not belong to this video or processor."""
-    geometry = selection.geometry
+def check_placement(placement: Placement, reader: VideoReader | FrameSequence, patch_size: int) -> None:
+    """Raise ValueError where a given placement does not belong to this video or processor."""
+    geometry = placement.geometry
     if geometry.patch_size != patch_size:
         raise ValueError(
             f"the selection has patches of {geometry.patch_size} pixels, the processor of {patch_size}"
@@ -85,13 +134,13 @@ def check_selection(selection: Selection, reader: VideoReader | FrameSequence, p
             f"the selection was made for frames of {geometry.height} x {geometry.width} pixels, this video "
             f"has {reader.height} x {reader.width}"
         )
-    if selection.frame_ids.max() >= len(reader):
+    if placement.frame_ids.max() >= len(reader):
         raise ValueError(
-            f"the selection names frame {selection.frame_ids.max()}, this video has "
+            f"the selection names frame {placement.frame_ids.max()}, this video has "
             f"frames 0 to {len(reader) - 1}"
         )
-    limits = np.array([len(selection.frame_ids), geometry.grid_height, geometry.grid_width])
-    positions = np.asarray(selection.positions)
+    limits = np.array([len(placement.frame_ids), geometry.grid_height, geometry.grid_width])
+    positions = np.asarray(placement.positions)
     if positions.ndim != 2 or positions.shape[1] != 3 or not np.issubdtype(positions.dtype, np.integer):
         raise ValueError(
             f"positions must be (K, 3) integers, found {positions.dtype} of shape {positions.shape}"

@@ -1,20 +1,14 @@
-"""Which patches of which frames are kept: a budget, whole anchor frames, and the best of the rest by energy.
-
-selection = select_patches("clip.mp4", num_frames=64, keep_ratio=0.125)
-selection.positions        # (K, 3) [t, h, w]: t counts the sampled frames, h and w the patch grid
-selection.signal           # how the energy was obtained
-"""
+"""Which patches of which frames are kept: a budget, anchor frames whole, the best of the rest by energy."""
 
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from .frame_geometry import FrameGeometry
+from .frame_geometry import FrameGeometry, check_positive
 from .frame_sampling import SamplingSettings, sample_frames
-from .frame_sequence import FrameSequence, open_video
+from .frame_sequence import FrameSequence
 from .signal_energy import SignalSettings, frame_energies
 from .video_reader import VideoReader
 
@@ -26,27 +20,18 @@ STILL = 0.35
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
-    """The patches kept of a clip of T sampled frames on a grid of gh x gw patches.
+class Placement:
+    """What is cut of a clip of T sampled frames: which patches of which frames, on a grid of gh x gw patches.
 
-    positions: (K, 3) int64 [t, h, w] sorted (with merge blocks: in block order); t = 0..T-1 indexes
-        `frame_ids`, h and w are in patches.
-    frame_ids: (T,) int64, the sampled frames' numbers in display order.
-    timestamps: (T,) float64, their seconds from the first frame; NaN for frames that came without times.
-    scores: (K,) float32, the energy of each kept patch.
-    energy: (T, gh, gw) float32 >= 0.
-    signal: what the energy was made of.
-    picture_types: T of "I", "P", "B", "?".
-    geometry: how a frame is laid onto the grid.
+    Attributes:
+        positions: (K, 3) int64 [t, h, w] sorted (with merge blocks: in block order); t = 0..T-1 indexes
+            `frame_ids`, h and w are in patches.
+        frame_ids: (T,) int64, the sampled frames' numbers in display order.
+        geometry: how a frame is laid onto the grid.
     """
 
     positions: np.ndarray
     frame_ids: np.ndarray
-    timestamps: np.ndarray
-    scores: np.ndarray
-    energy: np.ndarray
-    signal: str
-    picture_types: tuple[str, ...]
     geometry: FrameGeometry
 
     def __len__(self) -> int:
@@ -55,18 +40,59 @@ class Selection:
     @property
     def keep_ratio(self) -> float:
         """The share of all patches of the sampled frames that is kept."""
-        return len(self.positions) / self.energy.size
+        return len(self.positions) / (len(self.frame_ids) * self.geometry.patches_per_frame)
+
+    @classmethod
+    def whole_frames(cls, frame_ids: np.ndarray, geometry: FrameGeometry, merge_size: int = 1) -> "Placement":
+        """Every patch of these frames, frame by frame: in raster order, or merge block by merge block.
+
+        Args:
+            frame_ids: (T,) int64, numbers in display order.
+            geometry: how a frame is laid onto the grid.
+            merge_size: patches along the side of a merge block, of which the grid has a whole number.
+        """
+        m = merge_size
+        blocks = np.indices((geometry.grid_height // m, geometry.grid_width // m, m, m)).reshape(4, -1).T
+        frame = blocks[:, :2] * m + blocks[:, 2:]
+        times = np.repeat(np.arange(len(frame_ids)), len(frame))
+        positions = np.column_stack([times, np.tile(frame, (len(frame_ids), 1))]).astype(np.int64)
+        return cls(positions, np.asarray(frame_ids), geometry)
+
+
+@dataclass(frozen=True, eq=False)
+class Selection(Placement):
+    """A `Placement` that was chosen by energy, and what was thought of the clip.
+
+    Attributes:
+        timestamps: (T,) float64, seconds of the sampled frames from the first frame; NaN for frames that
+            came without times.
+        scores: (K,) float32, the energy of each kept patch.
+        energy: (T, gh, gw) float32 >= 0.
+        signal: what the energy was made of.
+        picture_types: T of "I", "P", "B", "?".
+    """
+
+    timestamps: np.ndarray
+    scores: np.ndarray
+    energy: np.ndarray
+    signal: str
+    picture_types: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class BudgetSettings:
     """How many patches are kept, and what is kept whatever its energy.
 
-    num_patches or keep_ratio: the budget, one of them; 12.5 % of all patches by default.
-    anchors: frames kept whole: "first", "keyframes" (the first and all sampled I pictures), or n: every n-th
-    frame.
-    time_buckets: split the frames that are no anchors into so many stretches of equal budget.
-    merge_size: m x m patches are scored and kept together, for models that merge them.
+    Attributes:
+        num_patches: the budget as a number of patches.
+        keep_ratio: or as a share of all patches of the sampled frames, 0.125 if neither is given.
+        anchors: frames kept whole: "first", "keyframes" (the first and all sampled I pictures), or n: every
+            n-th frame.
+        time_buckets: split the frames that are no anchors into so many spans of equal budget.
+        merge_size: m x m patches are scored and kept together, for models that merge them.
+
+    Raises:
+        ValueError: one is out of range, or both budgets are given.
     """
 
     num_patches: int | None = None
@@ -77,6 +103,8 @@ class BudgetSettings:
 
     def __post_init__(self) -> None:
         check_budget(self.num_patches, self.keep_ratio)
+        if self.num_patches is None and self.keep_ratio is None:
+            object.__setattr__(self, "keep_ratio", DEFAULT_KEEP_RATIO)
         for name, value in (("time_buckets", self.time_buckets), ("merge_size", self.merge_size)):
             check_positive(name, value)
         if isinstance(self.anchors, str):
@@ -97,11 +125,6 @@ class BudgetSettings:
         if self.anchors == "keyframes":
             return [t for t, kind in enumerate(picture_types) if t == 0 or kind == "I"]
         return list(range(0, len(picture_types), self.anchors)) if isinstance(self.anchors, int) else [0]
-
-
-def check_positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value <= 0:
-        raise ValueError(f"{name} must be a positive integer, not {value!r}")
 
 
 def check_budget(num_patches: int | None, keep_ratio: float | None) -> None:
@@ -164,7 +187,7 @@ def top_patches(
         energy: (T, gh, gw).
         num_patches: K, at least the anchors' patches.
         allowed: (gh, gw) bool; patches outside (padding) are taken only when all the others are.
-        time_buckets: stretches of time (of the frames that are no anchors) among which the rest is shared
+        time_buckets: spans of time (of the frames that are no anchors) among which the rest is shared
             evenly.
 
     Returns:
@@ -178,11 +201,11 @@ def top_patches(
     others = np.setdiff1d(np.arange(len(energy)), anchors)
     kept = [np.arange(per_frame) + t * per_frame for t in anchors]
     left = num_patches - len(anchors) * per_frame
-    stretches = [frames for frames in np.array_split(others, time_buckets) if len(frames)]
-    for place, frames in enumerate(stretches):
-        # What a full stretch cannot take is left to those after it.
-        share = -(-left // (len(stretches) - place))
-        later = sum(len(stretch) for stretch in stretches[place + 1 :]) * per_frame
+    spans = [frames for frames in np.array_split(others, time_buckets) if len(frames)]
+    for place, frames in enumerate(spans):
+        # What a full span cannot take is left to those after it.
+        share = -(-left // (len(spans) - place))
+        later = sum(len(span) for span in spans[place + 1 :]) * per_frame
         share = min(len(frames) * per_frame, max(share, left - later))
         best = _largest(rank[frames].reshape(-1), share)
         kept.append(frames[best // per_frame] * per_frame + best % per_frame)
@@ -234,7 +257,9 @@ def select(
         positions[:, 1:] = positions[:, 1:] * side + np.tile(within, (len(positions) // side**2, 1))
     scores = energy[tuple(positions.T)]
     frame_ids, timestamps = np.asarray(frame_ids), np.asarray(timestamps)
-    return Selection(positions, frame_ids, timestamps, scores, energy, signal, tuple(picture_types), geometry)
+    return Selection(
+        positions, np.asarray(frame_ids), geometry, timestamps, scores, energy, signal, tuple(picture_types)
+    )
 
 
 def _strongest(energy: np.ndarray) -> float:
@@ -274,61 +299,3 @@ def read_selection(
         geometry=geometry,
         budget=budget,
     )
-
-
-def select_patches(
-    video: Any,
-    *,
-    num_frames: int = 64,
-    size: int = 224,
-    patch_size: int = 14,
-    num_patches: int | None = None,
-    keep_ratio: float | None = None,
-    preset: str = "auto",
-    signals: Sequence[str] | None = None,
-    weights: Sequence[float] | None = None,
-    normalize: str | None = None,
-    camera: str | None = None,
-    anchors: str | int = "first",
-    time_buckets: int = 1,
-    merge_size: int = 1,
-    sampling: str = "uniform",
-    fps: float | None = None,
-    timestamps: Sequence[float] | None = None,
-    start: float | None = None,
-    end: float | None = None,
-) -> Selection:
-    """Choose the patches of a video that its codec says matter, without building pixels.
-
-    Args:
-        video: a path, bytes, a binary file object, or decoded frames.
-        num_frames: frames sampled uniformly, floor(linspace(0, N - 1, num_frames)); a shorter clip gives all.
-        size: pixels of the shorter side, both then rounded to the patch; `published`: of the longer side.
-        patch_size: pixels.
-        num_patches, keep_ratio: the budget, one of them; 12.5 % of all patches by default.
-        preset: `auto`, the best signal that the codec gives; `bits`, what each block cost; `published`, the
-            published pipeline's signal and geometry (a black square of `size` with the picture in its middle,
-            frame 0 kept whole with its padding). See `signal_energy`.
-        signals, weights, normalize, camera: signals of one's own instead, see `SignalSettings`.
-        anchors, time_buckets, merge_size: see `BudgetSettings`.
-        sampling, fps, timestamps, start, end: see `SamplingSettings`.
-
-    Raises:
-        VideoReadError: the video cannot be read. ValueError: an argument is out of range.
-    """
-    for name, value in (("size", size), ("patch_size", patch_size)):
-        check_positive(name, value)
-    frames = SamplingSettings(num_frames, sampling, fps, _tuple(timestamps), start, end)
-    energy = SignalSettings(preset, _tuple(signals), _tuple(weights), normalize, camera)
-    budget = BudgetSettings(num_patches, keep_ratio, anchors, time_buckets, merge_size)
-    with open_video(video) as reader:
-        if preset == "published":
-            geometry = FrameGeometry.pad_square(reader.height, reader.width, int(size), int(patch_size))
-        else:
-            geometry = FrameGeometry.fit(reader.height, reader.width, int(size), int(patch_size), merge_size)
-        geometry.check_merge(merge_size)
-        return read_selection(reader, geometry, sampling=frames, signals=energy, budget=budget)
-
-
-def _tuple(values: Any) -> Any:
-    return tuple(values) if isinstance(values, list | np.ndarray) else values

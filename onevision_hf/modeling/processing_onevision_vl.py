@@ -12,7 +12,7 @@ A list of conversations gives a batch, padded on the left. Settings of `OneVisio
 """
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,32 +30,6 @@ from .prompt_media import (
 )
 from .video_processing_onevision_vl import VideoPatches, pack_videos
 from .video_reader import VideoReadError
-
-if TYPE_CHECKING:
-    # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
-    from .bit_cost import quantiser_step  # noqa: F401
-    from .channel_order import ChannelOrderBackend  # noqa: F401
-    from .codec_signals import vectors  # noqa: F401
-    from .configuration_onevision import OneVisionConfig  # noqa: F401
-    from .decoded_frame import DecodedFrame  # noqa: F401
-    from .frame_geometry import FrameGeometry  # noqa: F401
-    from .frame_sampling import sample_frames  # noqa: F401
-    from .frame_sequence import FrameSequence  # noqa: F401
-    from .h264_bitstream import BitReader  # noqa: F401
-    from .image_processing_onevision import OneVisionImageProcessor  # noqa: F401
-    from .image_processing_onevision_vl import OneVisionVLImageProcessor  # noqa: F401
-    from .lone_decoder import UnsupportedStreamError  # noqa: F401
-    from .patch_cutting import cut_patches  # noqa: F401
-    from .patch_inputs import prepare_patches  # noqa: F401
-    from .patch_selection import Selection  # noqa: F401
-    from .pretrained_settings import read_with_model_settings  # noqa: F401
-    from .remote_file import RemoteFile  # noqa: F401
-    from .signal_energy import SignalSettings  # noqa: F401
-    from .video_demuxer import Demuxer  # noqa: F401
-    from .video_formats import explain_refusal  # noqa: F401
-    from .video_pipeline import no_image_processor  # noqa: F401
-    from .video_processing_onevision import OneVisionVideoProcessor  # noqa: F401
-    from .video_source import VideoFile  # noqa: F401
 
 NOT_LEARNED = -100  # the label that losses of transformers pass over
 TEXT_SETTINGS = (

@@ -19,7 +19,7 @@ from .codec_signals import (
     bits,
     compensated,
     difference,
-    read_lone_pictures,
+    read_standalone_pictures,
     residual_energy,
     vector_energy,
     vectors,
@@ -27,7 +27,8 @@ from .codec_signals import (
 from .decoded_frame import DecodedFrame, turn
 from .frame_geometry import FrameGeometry
 from .frame_sequence import FrameSequence
-from .lone_decoder import LONE_CODECS, LonePicture, UnsupportedStreamError
+from .intra_fallback import PictureDifferences, keyframes_before, read_differences
+from .standalone_decoder import STANDALONE_CODECS, StandalonePicture, UnsupportedStreamError
 from .video_reader import PacketIndex, VideoReader
 
 PRESETS = ("auto", "published", "bits")
@@ -36,9 +37,9 @@ NORMALIZE = ("frame", "clip")
 # Below these a picture's 95th percentile is noise: pixels, grey levels, bits.
 FLOORS = {"vectors": 1.0, "residual": 4.0, "compensated": 1.0, "difference": 1.0, "bits": 32.0}
 POOLED_TOGETHER = 16  # maps: enough to be quick, few enough to stay small
-LONE_CELL = 8  # pixels: the smallest block that FFmpeg tells the vector of
-# A picture without the other signals (intra coded) counts with half of what changed in it.
-CHANGE_WEIGHT = 0.5
+STANDALONE_CELL = 8  # pixels: the smallest block that FFmpeg tells the vector of
+# A picture without the other signals (intra coded) counts with half of what differs from before.
+INTRA_FALLBACK_WEIGHT = 0.5
 # Pixels: encoders choose vectors for their price, so small differences between neighbours mean nothing.
 VECTOR_DEAD_ZONE = 0.5
 
@@ -47,12 +48,17 @@ VECTOR_DEAD_ZONE = 0.5
 class SignalSettings:
     """How energy is made of signals. With `signals` None the preset chooses.
 
-    signals: some of `SIGNALS`; weights: a number for each. normalize: divide each signal by its 95th
-    percentile in
-    the picture ("frame": every picture has its say) or over the clip ("clip": pictures in which more happens
-    get
-    more). camera: the camera model that is removed from the vectors, one of `CAMERA_MODELS`; by default
-    a similarity, and for `published` the median.
+    Attributes:
+        preset: "auto", "published" or "bits", see the top of this file.
+        signals: some of `SIGNALS` instead.
+        weights: a number for each of them.
+        normalize: divide each signal by its 95th percentile in the picture ("frame": every picture has its
+            say) or over the clip ("clip": pictures in which more happens get more).
+        camera: the camera model that is removed from the vectors, one of `CAMERA_MODELS`; by default a
+            similarity, and for `published` the median.
+
+    Raises:
+        ValueError: one is out of range.
     """
 
     preset: str = "auto"
@@ -92,15 +98,14 @@ class SignalSettings:
 
 @dataclass
 class PictureSignals:
-    """Raw maps of one picture in stored orientation, by signal; `change` stands in where a picture is intra
-    coded, and is made of `picture`, its luma."""
+    """Raw maps of one picture in stored orientation, by signal; `intra_fallback` stands in where
+    a picture is intra coded."""
 
     picture_type: str
     height: int
     width: int
     maps: dict[str, np.ndarray] = field(default_factory=dict)
-    change: np.ndarray | None = None
-    picture: np.ndarray | None = None
+    intra_fallback: np.ndarray | None = None
 
 
 def frame_energies(
@@ -133,9 +138,9 @@ def signal_maps(
     """What the energy of sampled frames is added up from, on the patch grid.
 
     Returns:
-        maps (T, gh, gw) float32 >= 0 by signal, zero in pictures that have no such signal; "change", which
-        stands in for pictures without any (intra coded), is the last. Their weights. Picture types (T,). The
-        name of the signal.
+        maps (T, gh, gw) float32 >= 0 by signal, zero in pictures that have no such signal;
+        "intra_fallback", which stands in for pictures without any (intra coded), is the last. Their weights.
+        Picture types (T,). The name of the signal.
 
     Raises:
         ValueError: a signal was named that this codec does not give.
@@ -148,9 +153,13 @@ def signal_maps(
         _check_given(settings.signals, reader.codec)
         chosen = settings
     names = [name for name, _ in chosen.pairs]
-    if isinstance(reader, VideoReader) and reader.codec in LONE_CODECS and {"residual", "bits"} & set(names):
+    if (
+        isinstance(reader, VideoReader)
+        and reader.codec in STANDALONE_CODECS
+        and {"residual", "bits"} & set(names)
+    ):
         try:
-            pictures = _lone_signals(reader, frame_ids, names, chosen.camera_model)
+            pictures = _standalone_signals(reader, frame_ids, names, chosen.camera_model)
         except UnsupportedStreamError as error:
             if settings.signals is not None:
                 raise ValueError(f"{reader.name} gives no exact residual: {error}") from error
@@ -161,15 +170,15 @@ def signal_maps(
         pictures = _decoded_signals(reader, frame_ids, chosen)
     maps = _onto_grid(pictures, chosen, geometry, reader.rotation)
     signal = "+".join(name for name, _ in chosen.pairs) + note
-    weights = dict(chosen.pairs) | {"change": CHANGE_WEIGHT}
+    weights = dict(chosen.pairs) | {"intra_fallback": INTRA_FALLBACK_WEIGHT}
     return maps, weights, [picture.picture_type for picture in pictures], signal
 
 
 def _preset(settings: SignalSettings, codec: str) -> tuple[SignalSettings, str]:
     """The signals of a preset for this codec, and a note where it cannot serve the preset."""
-    if codec in LONE_CODECS and settings.preset == "bits":
+    if codec in STANDALONE_CODECS and settings.preset == "bits":
         return replace(settings, signals=("bits",), normalize=settings.normalize or "clip"), ""
-    if codec in LONE_CODECS and settings.preset == "auto":
+    if codec in STANDALONE_CODECS and settings.preset == "auto":
         if codec in VECTOR_CODECS:
             return replace(settings, signals=("vectors", "residual"), weights=(1.0, 0.5)), ""
         return replace(settings, signals=("residual",)), ""
@@ -187,7 +196,7 @@ def _decoded(settings: SignalSettings, codec: str) -> SignalSettings:
 def _check_given(names: Sequence[str], codec: str) -> None:
     given = ["difference"]
     given += ["vectors", "compensated"] if codec in VECTOR_CODECS else []
-    given += ["residual", "bits"] if codec in LONE_CODECS else []
+    given += ["residual", "bits"] if codec in STANDALONE_CODECS else []
     missing = [name for name in names if name not in given]
     if missing:
         raise ValueError(f"{codec} gives no {' and no '.join(missing)}: choose of {', '.join(given)}")
@@ -202,10 +211,10 @@ def _check_given(names: Sequence[str], codec: str) -> None:
 # -- from packets decoded alone --
 
 
-def _lone_signals(
+def _standalone_signals(
     reader: VideoReader, frame_ids: np.ndarray, names: list[str], camera: str
 ) -> list[PictureSignals]:
-    """Signals of sampled frames, the vectors of B pictures lent by P pictures.
+    """Signals of sampled frames, the vectors of B pictures taken from P pictures.
 
     Alone, a B picture's vectors come out wrong: direct blocks take theirs from the co-located picture, which
     is grey here, and the other blocks' are told as differences to those. They are taken from the P picture
@@ -213,24 +222,27 @@ def _lone_signals(
     three frames earlier too, by less than a patch beside it.
     """
     sampled = {int(frame_id) for frame_id in frame_ids}
-    lender = _lenders(reader.index)
-    lent = {int(lender[frame_id]) for frame_id in sampled} if "vectors" in names else set()
+    source = _vector_sources(reader.index)
+    sources = {int(source[frame_id]) for frame_id in sampled} if "vectors" in names else set()
+    # Bits need no stand-in for intra pictures: they have their own.
+    earlier = {} if "bits" in names else keyframes_before(reader.index, sampled)
+    changes = PictureDifferences(earlier)
 
-    def measure(picture: LonePicture, frame_id: int) -> PictureSignals:
+    def measure(picture: StandalonePicture, frame_id: int) -> PictureSignals:
         height, width = picture.luma.shape
         signals = PictureSignals(picture.picture_type, height, width)
+        changes.add(frame_id, picture.luma)
         if picture.picture_type == "I":
-            signals.picture = picture.luma
             return signals
-        if frame_id in lent:
+        if frame_id in sources:
             signals.maps["vectors"] = _own_motion(picture.vectors, height, width, camera)
         if "residual" in names and frame_id in sampled:
-            signals.maps["residual"] = residual_energy(picture, LONE_CELL)
+            signals.maps["residual"] = residual_energy(picture, STANDALONE_CELL)
         return signals
 
-    wanted = sorted(sampled | lent)
+    wanted = sorted(sampled | sources | {key for key in earlier.values() if key is not None})
     if "bits" in names:
-        pictures = read_lone_pictures(reader, wanted)
+        pictures = read_standalone_pictures(reader, wanted)
         known = {
             frame_id: measure(picture, frame_id) for frame_id, picture in zip(wanted, pictures, strict=True)
         }
@@ -238,18 +250,21 @@ def _lone_signals(
         for frame_id, estimate in zip(wanted, estimates, strict=True):
             known[frame_id].maps["bits"] = estimate
     else:
-        results = read_lone_pictures(reader, wanted, vectors_of=lent, block_qp=False, then=measure)
+        results = read_standalone_pictures(reader, wanted, vectors_of=sources, block_qp=False, then=measure)
         known = dict(zip(wanted, results, strict=True))
+        unmarked = [i for i in sampled - earlier.keys() if known[i].picture_type == "I"]
+        changes.found |= read_differences(reader, unmarked)
     for frame_id in sampled:
-        loan = known[int(lender[frame_id])].maps.get("vectors") if lent else None
-        if known[frame_id].picture_type != "I" and loan is not None:
-            known[frame_id].maps["vectors"] = loan
-    found = [known[int(frame_id)] for frame_id in frame_ids]
-    _compare_keyframes(reader, frame_ids, found)
-    return found
+        motion = known[int(source[frame_id])].maps.get("vectors") if sources else None
+        if known[frame_id].picture_type != "I":
+            if motion is not None:
+                known[frame_id].maps["vectors"] = motion
+        else:
+            known[frame_id].intra_fallback = changes.found.get(frame_id)
+    return [known[int(frame_id)] for frame_id in frame_ids]
 
 
-def _lenders(index: PacketIndex) -> np.ndarray:
+def _vector_sources(index: PacketIndex) -> np.ndarray:
     """(N,) for each frame the P picture whose motion is nearest to its own; a P picture's is itself.
 
     Known from the order alone: what is shown before a picture that was decoded earlier is a B picture, and
@@ -265,31 +280,15 @@ def _lenders(index: PacketIndex) -> np.ndarray:
     return np.where(index.keyframe[following], references[np.maximum(place - 1, 0)], following)
 
 
-def _compare_keyframes(reader: VideoReader, frame_ids: np.ndarray, found: list[PictureSignals]) -> None:
-    """Set `change` of each sampled I picture: its difference to the keyframe before it. Both can be decoded
-    alone, so what changed between them is known without decoding anything else."""
-    keys = np.flatnonzero(reader.index.keyframe)
-    for frame_id, signals in zip(frame_ids, found, strict=True):
-        place = int(np.searchsorted(keys, frame_id)) - 1
-        if signals.picture is None:
-            continue
-        earlier = None
-        if place >= 0 and not signals.maps:
-            key = keys[place : place + 1]
-            earlier = read_lone_pictures(reader, key, vectors_of=(), block_qp=False)[0].luma
-        signals.change = difference(signals.picture, earlier)
-        signals.picture = None
-
-
 def _own_motion(records: np.ndarray | None, height: int, width: int, camera: str) -> np.ndarray:
     """What each block moves beyond the camera, against the past or the future, whichever is more, less a dead
     zone; zero where it has no vector."""
-    energy = np.zeros((-(-height // LONE_CELL), -(-width // LONE_CELL)), np.float32)
+    energy = np.zeros((-(-height // STANDALONE_CELL), -(-width // STANDALONE_CELL)), np.float32)
     source = np.empty(0, np.int32) if records is None else np.ascontiguousarray(records["source"])
     for reference, sign in (("past", -1), ("future", 1)):
         if not (source * sign > 0).any():
             continue
-        field = vectors(records, height, width, reference=reference, cell=LONE_CELL)
+        field = vectors(records, height, width, reference=reference, cell=STANDALONE_CELL)
         energy = np.maximum(energy, vector_energy(field, camera))
     return np.maximum(energy - VECTOR_DEAD_ZONE, 0)
 
@@ -319,7 +318,7 @@ def _decoded_signals(
         if "difference" in names:
             signals.maps["difference"] = difference(luma, before)
         if records is None or not len(records):
-            signals.change = difference(luma, before) if with_vectors else None
+            signals.intra_fallback = difference(luma, before) if with_vectors else None
         else:
             if "vectors" in names and settings.preset == "published":
                 # As the published grids do, blocks without a past reference count as standing still.
@@ -361,9 +360,9 @@ def _with_neighbours(
 def _onto_grid(
     pictures: list[PictureSignals], settings: SignalSettings, geometry: FrameGeometry, rotation: int
 ) -> dict[str, np.ndarray]:
-    """Normalise each signal and carry it over: (T, gh, gw) float32 by name, "change" the last of them."""
+    """Normalise each signal and carry it over: (T, gh, gw) float32 by name, "intra_fallback" the last."""
     shape = (len(pictures), geometry.grid_height, geometry.grid_width)
-    found = {name: np.zeros(shape, np.float32) for name in (*dict(settings.pairs), "change")}
+    found = {name: np.zeros(shape, np.float32) for name in (*dict(settings.pairs), "intra_fallback")}
     for name, _ in settings.pairs:
         maps = {t: picture.maps[name] for t, picture in enumerate(pictures) if name in picture.maps}
         if maps:
@@ -374,10 +373,12 @@ def _onto_grid(
             if name != "bits":
                 shares = {t: np.minimum(share, 1) for t, share in shares.items()}
             _pool_into(found[name], shares, pictures, geometry, rotation)
-    changes = {t: p.change for t, p in enumerate(pictures) if p.change is not None and not p.maps}
+    changes = {
+        t: p.intra_fallback for t, p in enumerate(pictures) if p.intra_fallback is not None and not p.maps
+    }
     scales = _scales(changes, FLOORS["difference"], False)
     shares = {t: np.minimum(values / scales[t], 1) for t, values in changes.items()}
-    _pool_into(found["change"], shares, pictures, geometry, rotation)
+    _pool_into(found["intra_fallback"], shares, pictures, geometry, rotation)
     return found
 
 

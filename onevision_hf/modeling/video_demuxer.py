@@ -104,7 +104,7 @@ class Demuxer:
 
     def __init__(self, file: VideoFile, max_pixels: int, motion_vectors: bool = False):
         self.file = file
-        self.max_pixels = max_pixels
+        self.max_pixels, self.motion_vectors = max_pixels, motion_vectors
         self.container: Any = file.open_container()
         try:
             self.stream = self._best_stream()
@@ -144,6 +144,15 @@ class Demuxer:
                 self.position += 1
                 yield self.position - 1, packet
 
+    def decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        """The frames that come out after one packet, None being the end. Damage gives none: whoever wants
+        such a frame finds it missing."""
+        try:
+            return self.context.decode(packet)
+        except av.FFmpegError:
+            self.check_pixels()
+            return []
+
     def check_pixels(self, size: tuple[int, int] | None = None) -> None:
         """Refuse what the container, or the decoder by now, says of the size of the frames."""
         width, height = size or (self.context.width, self.context.height)
@@ -172,8 +181,16 @@ class Demuxer:
         return PacketTable.of(rows)
 
     def jump(self, rank: int, table: PacketTable) -> bool:
-        """Seek to the packet `rank` or a little before it, never back. False: the container cannot, and
-        stands nowhere known."""
+        """Seek to a packet or a little before it; what it lands on is looked up, so it is known to be right.
+
+        Args:
+            rank: of the packet. A jump forward does not land behind what was read.
+            table: of this file.
+
+        Returns:
+            False where the container cannot, and stands nowhere known.
+        """
+        lowest = self.position if rank >= self.position else 0
         # Some containers seek by the time of decoding, some by that of display.
         for time in dict.fromkeys((int(table.pts[rank]), int(table.dts[rank]))):
             if time == NO_TIME:
@@ -187,7 +204,7 @@ class Demuxer:
                 landed = table.find(packet)
                 if landed is not None and landed > rank:
                     break
-                if landed is not None and landed >= self.position:
+                if landed is not None and landed >= lowest:
                     self.position = landed
                     self._packets = itertools.chain([packet], packets)
                     return True

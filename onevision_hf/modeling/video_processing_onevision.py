@@ -5,51 +5,25 @@ inputs = processor("clip.mp4", num_frames=64, keep_ratio=0.125, return_tensors="
 outputs = model(**inputs)       # pixel_values_videos, patch_positions, pixel_attention_mask
 """
 
-import dataclasses
-import numbers
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .frame_geometry import FrameGeometry
-from .frame_sampling import SamplingSettings
 from .frame_sequence import FrameSequence, is_encoded, open_video
-from .patch_cutting import check_selection, cut_patches
-from .patch_selection import (
-    DEFAULT_KEEP_RATIO,
-    BudgetSettings,
-    Selection,
-    check_budget,
-    check_positive,
-    read_selection,
-)
-from .pretrained_settings import read_with_model_settings
-from .signal_energy import SignalSettings
+from .patch_cutting import PixelSettings
+from .patch_selection import DEFAULT_KEEP_RATIO, Placement, check_budget
+from .patchify_config import BOOKKEEPING, BUDGETS, SETTINGS, PatchifyConfig, refuse_unknown
+from .pretrained_settings import HUB_ARGUMENTS, read_with_model_settings
 from .video_reader import VideoReader, VideoReadError
 
-if TYPE_CHECKING:
-    # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
-    from .bit_cost import quantiser_step  # noqa: F401
-    from .codec_signals import vectors  # noqa: F401
-    from .configuration_onevision import OneVisionConfig  # noqa: F401
-    from .decoded_frame import DecodedFrame  # noqa: F401
-    from .h264_bitstream import BitReader  # noqa: F401
-    from .lone_decoder import UnsupportedStreamError  # noqa: F401
-    from .remote_file import RemoteFile  # noqa: F401
-    from .video_demuxer import Demuxer  # noqa: F401
-    from .video_formats import explain_refusal  # noqa: F401
-    from .video_source import VideoFile  # noqa: F401
-
-BUDGETS = ("num_patches", "keep_ratio")
-# What says which frames are sampled, and has no meaning where every frame is taken.
-SAMPLED_BY = ("num_frames", "sampling", "fps", "timestamps")
+# What transformers hands to `from_pretrained` besides settings.
+_LOADING = {*HUB_ARGUMENTS, "trust_remote_code", "code_revision", "return_unused_kwargs"}
 
 
 class OneVisionVideoProcessorKwargs(TypedDict, total=False):
@@ -62,6 +36,7 @@ class OneVisionVideoProcessorKwargs(TypedDict, total=False):
     do_center_crop (`bool`, default `False`), crop_size (`int` or `dict`, default `size`): the middle only.
     do_resize (`bool`, default `True`): `False` takes frames as they are: multiples of the patch, then.
     patch_size (`int`, default 14): pixels.
+    max_pixels (`int`, *optional*): frames larger than that after `size` are made smaller, in their shape.
     keep_ratio (`float`, default 0.125) or num_patches (`int`): the budget. One given at the call or in the
         constructor replaces the stored one of either kind.
     preset (`str`, default "auto"), signals, weights, normalize, camera: what counts, see `SignalSettings`.
@@ -79,6 +54,7 @@ class OneVisionVideoProcessorKwargs(TypedDict, total=False):
     do_resize: bool | None
     do_center_crop: bool | None
     patch_size: int | None
+    max_pixels: int | None
     num_patches: int | None
     keep_ratio: float | None
     preset: str | None
@@ -109,6 +85,8 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
 
     valid_kwargs = OneVisionVideoProcessorKwargs  # type: ignore[assignment]
     model_input_names = ["pixel_values_videos", "patch_positions", "pixel_attention_mask"]
+    # Names that `from_pretrained` lets pass although they are no settings of videos.
+    of_others: frozenset[str] = frozenset()
 
     num_frames = 64
     do_sample_frames = True
@@ -118,6 +96,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
     do_resize = True
     do_center_crop = False
     patch_size = 14
+    max_pixels = None
     num_patches = None
     keep_ratio: float | None = DEFAULT_KEEP_RATIO
     preset = "auto"
@@ -134,14 +113,15 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
     start = None
     end = None
     rope_temporal_size = 64
-    do_rescale = True
-    rescale_factor = 1 / 255
-    do_normalize = True
-    image_mean = OPENAI_CLIP_MEAN
-    image_std = OPENAI_CLIP_STD
+    do_rescale = PixelSettings.do_rescale
+    rescale_factor = PixelSettings.rescale_factor
+    do_normalize = PixelSettings.do_normalize
+    image_mean = list(PixelSettings.image_mean)
+    image_std = list(PixelSettings.image_std)
     return_metadata = False
 
     def __init__(self, **kwargs: Any):
+        refuse_unknown(type(self).__name__, kwargs.keys() - BOOKKEEPING, list(self._known()))
         check_budget(kwargs.get("num_patches"), kwargs.get("keep_ratio"))
         super().__init__(**kwargs)
         if kwargs.get("num_patches") is not None:
@@ -169,9 +149,17 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
 
     @classmethod
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any):  # type: ignore[override]
+        if not kwargs.get("return_unused_kwargs"):  # then whoever asks looks at what is left
+            named = {name for name in kwargs if name[0] != "_"} - _LOADING - BOOKKEEPING - cls.of_others
+            refuse_unknown(f"{cls.__name__}.from_pretrained", named, list(cls._known()))
         if any(kwargs.get(name) is not None for name in BUDGETS):
             video_processor_dict = {k: v for k, v in video_processor_dict.items() if k not in BUDGETS}
         return super().from_dict(video_processor_dict, **kwargs)
+
+    @classmethod
+    def _known(cls) -> dict[str, Any]:
+        """The settings by name."""
+        return cls.valid_kwargs.__annotations__
 
     def to_dict(self) -> dict[str, Any]:
         # transformers leaves out what is None, but here None differs from the default.
@@ -181,7 +169,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
         self,
         videos: Any,
         *,
-        selection: Selection | list[Selection] | None = None,
+        selection: Placement | list[Placement] | None = None,
         errors: str = "raise",
         return_tensors: str | None = None,
         **kwargs: Any,
@@ -191,7 +179,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
         Args:
             videos: a path, bytes, a binary file object, decoded frames (uint8 array or tensor (T, H, W, 3) or
                 (T, 3, H, W), list of PIL images), or a list of those.
-            selection: what to cut (one `Selection` a video) instead of choosing.
+            selection: what to cut (one `Placement`, such as a `Selection`, a video) instead of choosing.
             errors: "raise", or "skip": videos that cannot be read are left out of the batch; the result has
                 `skipped`, a list of (index in the list, reason). Take it out before calling the model.
             return_tensors: "pt" or "np".
@@ -204,13 +192,10 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
         Raises:
             VideoReadError: a video cannot be read. ValueError: an argument is out of range.
         """
-        unknown = kwargs.keys() - self.valid_kwargs.__annotations__.keys()
-        if unknown:
-            raise TypeError(
-                f"{type(self).__name__} got unknown arguments {sorted(unknown)}; it takes "
-                f"{', '.join(self.valid_kwargs.__annotations__)}, selection, errors, return_tensors"
-            )
-        settings = self.resolve_settings(kwargs)
+        refuse_unknown(type(self).__name__, kwargs, [*self._known(), "selection", "errors", "return_tensors"])
+        with_metadata = kwargs.pop("return_metadata", None)
+        with_metadata = self.return_metadata if with_metadata is None else with_metadata
+        config = self.patchify_config(**kwargs)
         if errors not in ("raise", "skip"):
             raise ValueError(f'errors must be "raise" or "skip", not {errors!r}')
         clips = _as_list(videos)
@@ -219,7 +204,8 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
         results, skipped = [], []
         for index, (clip, chosen) in enumerate(zip(clips, selections, strict=True)):
             try:
-                results.append(self._process(clip, chosen, settings))
+                with open_video(clip) as reader:
+                    results.append(self.process_reader(reader, config, chosen))
             except VideoReadError as error:
                 if errors == "raise":
                     raise
@@ -232,67 +218,45 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
         features = BatchFeature(data=_as_tensors(_pad(results), return_tensors))
         if errors == "skip":
             features["skipped"] = skipped
-        if settings["return_metadata"]:
+        if with_metadata:
             features["video_metadata"] = [result["metadata"] for result in results]
             features["selections"] = [result["selection"] for result in results]
         return features
 
-    def resolve_settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Stored settings, with those of the call on top; a budget of the call replaces the stored one.
+    def patchify_config(self, **overrides: Any) -> PatchifyConfig:
+        """What this processor is set to, with some settings changed.
+
+        Args:
+            overrides: settings by name; None leaves one as it is. A budget replaces the stored one of either
+                kind.
 
         Raises:
-            ValueError: one is out of range.
+            TypeError: an unknown name. ValueError: a value out of range.
         """
-        given = {
-            name: value for name, value in kwargs.items() if value is not None or name == "rope_temporal_size"
-        }
-        check_budget(given.get("num_patches"), given.get("keep_ratio"))
-        settings = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__} | given
-        for name in BUDGETS:
-            if name in given:
-                settings[BUDGETS[1 - BUDGETS.index(name)]] = None
-        check_budget(settings["num_patches"], settings["keep_ratio"])
-        if settings["do_sample_frames"] is False:
-            if asked := [name for name in SAMPLED_BY if name in given]:
-                raise ValueError(
-                    f"do_sample_frames=False takes every frame, so {asked[0]} does not go with it: "
-                    "leave it out, or pass do_sample_frames=True"
-                )
-            settings |= dict.fromkeys(SAMPLED_BY)  # those that are stored are of no use now
-        check_positive("patch_size", settings["patch_size"])
-        for group in (SamplingSettings, SignalSettings, BudgetSettings):
-            settings[group.__name__] = _group(group, settings)
-        settings["size"] = _as_size(settings["size"], "size")
-        if settings["crop_size"] is not None:
-            settings["crop_size"] = _as_size(settings["crop_size"], "crop_size")
-        return settings
-
-    def _process(self, clip: Any, selection: Selection | None, settings: dict[str, Any]) -> dict[str, Any]:
-        with open_video(clip) as reader:
-            return self.process_reader(reader, settings, selection)
+        refuse_unknown(type(self).__name__, overrides, list(self._known()))
+        stored = {name: getattr(self, name, None) for name in SETTINGS}
+        return PatchifyConfig.from_dict(
+            stored, **{name: value for name, value in overrides.items() if name in SETTINGS}
+        )
 
     def process_reader(
         self,
         reader: VideoReader | FrameSequence,
-        settings: dict[str, Any],
-        selection: Selection | None = None,
+        config: PatchifyConfig,
+        placement: Placement | None = None,
     ) -> dict[str, Any]:
         """One open video: select, then cut the patches out of the frames that have some.
 
-        settings: of `resolve_settings`. Returns `patches` (K, C*p*p) float32, `positions` (K, 3) on the
-        model's time grid, `selection`, `metadata`.
+        Args:
+            reader: the video.
+            config: of `patchify_config`.
+            placement: what to cut instead of choosing.
+
+        Returns:
+            `patches` (K, C*p*p) float32, `positions` (K, 3) on the model's time grid, `selection`,
+            `metadata`.
         """
-        if selection is None:
-            selection = read_selection(
-                reader,
-                frame_layout(reader.height, reader.width, settings),
-                sampling=settings["SamplingSettings"],
-                signals=settings["SignalSettings"],
-                budget=settings["BudgetSettings"],
-            )
-        else:
-            check_selection(selection, reader, settings["patch_size"])
-        patches = cut_patches(reader, selection, settings)
+        patches, positions, placement = config.patchify(reader, placement)
         metadata = VideoMetadata(
             total_num_frames=len(reader),
             fps=reader.fps,
@@ -300,60 +264,9 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
             height=reader.height,
             duration=float(getattr(reader, "duration", "nan")),
             video_backend="pyav",
-            frames_indices=selection.frame_ids.tolist(),
+            frames_indices=placement.frame_ids.tolist(),
         )
-        positions = selection.positions.copy()
-        positions[:, 0] = virtual_times(len(selection.frame_ids), settings["rope_temporal_size"])[
-            positions[:, 0]
-        ]
-        return {"patches": patches, "positions": positions, "selection": selection, "metadata": metadata}
-
-
-def _group(kind: type, settings: dict[str, Any]) -> Any:
-    """One of the settings' dataclasses from those of its fields that are set."""
-    names = [field.name for field in dataclasses.fields(kind)]
-    given = {name: settings[name] for name in names if settings.get(name) is not None}
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
-
-
-def virtual_times(num_frames: int, temporal_size: int | None) -> np.ndarray:
-    """Where each sampled frame stands on the model's time grid of `temporal_size` frames."""
-    if temporal_size is None or num_frames == temporal_size:
-        return np.arange(num_frames)
-    return np.linspace(0, temporal_size - 1, num_frames).astype(np.int64)
-
-
-def frame_layout(height: int, width: int, settings: dict[str, Any]) -> FrameGeometry:
-    """How frames of height x width pixels are laid onto the grid, by a processor's settings."""
-    geometry = _layout(height, width, settings)
-    geometry.check_merge(settings["merge_size"])
-    return geometry
-
-
-def _layout(height: int, width: int, settings: dict[str, Any]) -> FrameGeometry:
-    patch_size, size = settings["patch_size"], settings["size"]
-    shorter = size.get("shortest_edge")
-    if settings["preset"] == "published":
-        return FrameGeometry.pad_square(
-            height, width, shorter or max(size["height"], size["width"]), patch_size
-        )
-    if not settings["do_resize"]:
-        shorter = None
-        size = {"height": height, "width": width}
-    if settings["do_center_crop"]:
-        crop = settings["crop_size"] or settings["size"]
-        sides = (crop.get("height", crop.get("shortest_edge")), crop.get("width", crop.get("shortest_edge")))
-        return FrameGeometry.crop(height, width, shorter or min(size.values()), *sides, patch_size)
-    if shorter is not None:
-        return FrameGeometry.fit(height, width, shorter, patch_size, settings["merge_size"])
-    exact = (size["height"], size["width"])
-    if exact[0] % patch_size or exact[1] % patch_size:
-        raise ValueError(
-            f"frames of {exact[0]} x {exact[1]} pixels are no multiple of the patch size {patch_size}"
-        )
-    return FrameGeometry(
-        height, width, *exact, 0, 0, patch_size, exact[0] // patch_size, exact[1] // patch_size
-    )
+        return {"patches": patches, "positions": positions, "selection": placement, "metadata": metadata}
 
 
 def _pad(results: list[dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -403,23 +316,10 @@ def _as_list(videos: Any) -> list[Any]:
     )
 
 
-def _match_selections(selection: Selection | list[Selection] | None, count: int) -> list[Selection | None]:
+def _match_selections(selection: Placement | list[Placement] | None, count: int) -> list[Placement | None]:
     if selection is None:
         return [None] * count
-    selections = [selection] if isinstance(selection, Selection) else list(selection)
+    selections = [selection] if isinstance(selection, Placement) else list(selection)
     if len(selections) != count:
         raise ValueError(f"{count} videos but {len(selections)} selections: give one selection a video")
     return list(selections)
-
-
-def _as_size(size: Any, name: str) -> dict[str, int]:
-    """{"shortest_edge": s} or {"height": h, "width": w}, with positive integers."""
-    if isinstance(size, numbers.Integral) and not isinstance(size, bool):
-        size = {"shortest_edge": int(size)}
-    sides = {key: value for key, value in dict(size).items() if value is not None}
-    if set(sides) not in ({"shortest_edge"}, {"height", "width"}):
-        raise ValueError(f"{name} must be an integer, shortest_edge, or height and width, not {size!r}")
-    for side, value in sides.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value <= 0:
-            raise ValueError(f"{name}: {side} must be a positive integer, not {value!r}")
-    return {side: int(value) for side, value in sides.items()}

@@ -9,48 +9,31 @@
 Shapes: sum N patches of all videos, N of one, C channels, p patch side, T sampled frames, gh gw grid.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from transformers.image_processing_utils import BatchFeature
+from transformers.processing_utils import ImagesKwargs, TextKwargs, VideosKwargs
 
-from .frame_sampling import SamplingSettings, sample_frames
+from .frame_geometry import check_positive
+from .frame_sampling import sample_frames
 from .frame_sequence import FrameSequence, open_video
-from .image_processing_onevision_vl import block_positions
-from .patch_cutting import check_selection, cut_patches
-from .patch_selection import BudgetSettings, Selection, check_positive, read_selection, resolve_budget
-from .video_processing_onevision import (
-    BUDGETS,
-    OneVisionVideoProcessor,
-    OneVisionVideoProcessorKwargs,
-    frame_layout,
-    virtual_times,
-)
+from .patch_selection import BudgetSettings, Placement, resolve_budget
+from .patchify_config import BUDGETS, PatchifyConfig, refuse_unknown
+from .video_processing_onevision import OneVisionVideoProcessor, OneVisionVideoProcessorKwargs
 from .video_reader import VideoReader, VideoReadError
-
-if TYPE_CHECKING:
-    # transformers 5.7 fetches only the files that this one names, not those that they name in turn.
-    from .bit_cost import quantiser_step  # noqa: F401
-    from .channel_order import ChannelOrderBackend  # noqa: F401
-    from .codec_signals import vectors  # noqa: F401
-    from .configuration_onevision import OneVisionConfig  # noqa: F401
-    from .decoded_frame import DecodedFrame  # noqa: F401
-    from .frame_geometry import FrameGeometry
-    from .h264_bitstream import BitReader  # noqa: F401
-    from .image_processing_onevision import OneVisionImageProcessor  # noqa: F401
-    from .lone_decoder import UnsupportedStreamError  # noqa: F401
-    from .patch_inputs import prepare_patches  # noqa: F401
-    from .pretrained_settings import read_with_model_settings  # noqa: F401
-    from .remote_file import RemoteFile  # noqa: F401
-    from .signal_energy import SignalSettings  # noqa: F401
-    from .video_demuxer import Demuxer  # noqa: F401
-    from .video_formats import explain_refusal  # noqa: F401
-    from .video_pipeline import no_image_processor  # noqa: F401
-    from .video_source import VideoFile  # noqa: F401
 
 # Mode -> frames sampled when nobody says how many: the published 64 of a selection, 8 of whole frames.
 DEFAULT_FRAMES = {"codec": 64, "frames": 8, "both": 64}
+
+
+class _Mode(NamedTuple):
+    """How videos are read: the mode, the frames of "both" that stay whole, and the rest of the settings."""
+
+    name: str
+    whole_frames: int
+    config: PatchifyConfig
 
 
 class VideoPatches:
@@ -69,7 +52,7 @@ class VideoPatches:
         positions: np.ndarray,
         frames: np.ndarray,
         timestamps: np.ndarray,
-        selection: Selection,
+        selection: Placement,
     ):
         self.patches, self.positions, self.frames = patches, positions, frames
         self.timestamps, self.selection = timestamps, selection
@@ -86,12 +69,10 @@ class OneVisionVLVideoProcessorKwargs(OneVisionVideoProcessorKwargs, total=False
         of which the budget speaks.
     num_frames (`int`): frames sampled; 64, and 8 of video_mode "frames".
     whole_frames (`int`, default 8): of "both".
-    max_pixels (`int`, *optional*): frames larger than that after `size` are made smaller, in their shape.
     """
 
     video_mode: str | None
     whole_frames: int | None
-    max_pixels: int | None
 
 
 class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
@@ -108,8 +89,14 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
     num_frames = None  # type: ignore[assignment]
     video_mode = "codec"
     whole_frames = 8
-    max_pixels = None
     takes_codec_input = True
+    # A multimodal processor hands what it is given to all of its parts.
+    of_others = frozenset(
+        {
+            *(TextKwargs.__annotations__ | ImagesKwargs.__annotations__ | VideosKwargs.__annotations__),
+            *("image_token", "video_token", "add_timestamps", "chat_template"),
+        }
+    )
 
     def __init__(self, **kwargs: Any):
         self.takes_codec_input = kwargs.pop("takes_codec_input", True)
@@ -154,7 +141,7 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
             features["skipped"] = skipped
         return features
 
-    def read(self, video: Any, *, selection: Selection | None = None, **kwargs: Any) -> VideoPatches:
+    def read(self, video: Any, *, selection: Placement | None = None, **kwargs: Any) -> VideoPatches:
         """One video: a path, bytes, a binary file object, decoded frames (uint8 array or tensor (T, H, W, 3)
         or (T, 3, H, W), list of PIL images), or a `VideoPatches`, which comes back as it is.
 
@@ -163,35 +150,24 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
         """
         if isinstance(video, VideoPatches):
             return video
-        settings = self.resolve_settings(kwargs)
+        mode = self._mode(kwargs)
         with open_video(video) as reader:
-            if selection is None:
-                selection = self._select(reader, settings)
-            else:
-                check_selection(selection, reader, settings["patch_size"])
-            patches = cut_patches(reader, selection, settings)
-        frames = selection.positions[:, 0].copy()
-        positions = selection.positions.copy()
-        positions[:, 0] = virtual_times(len(selection.frame_ids), settings["rope_temporal_size"])[frames]
-        return VideoPatches(patches, positions, frames, np.asarray(selection.timestamps), selection)
+            placement = self._select(reader, mode) if selection is None else selection
+            patches, positions, _ = mode.config.patchify(reader, placement)
+            timestamps = reader.timestamps[placement.frame_ids]
+        return VideoPatches(patches, positions, placement.positions[:, 0].copy(), timestamps, placement)
 
-    def _select(self, reader: VideoReader | FrameSequence, settings: dict[str, Any]) -> Selection:
-        geometry = _layout(reader.height, reader.width, settings)
-        sampling, budget = settings["SamplingSettings"], settings["BudgetSettings"]
-        if settings["video_mode"] == "frames":
-            return _whole_frames(reader, geometry, sampling, settings["merge_size"])
-        if settings["video_mode"] == "both":
-            count = len(sample_frames(reader, sampling))
-            step = -(-count // settings["whole_frames"])
-            budget = BudgetSettings(
-                _both(count, step, geometry.patches_per_frame, budget),
-                anchors=step,
-                time_buckets=budget.time_buckets,
-                merge_size=budget.merge_size,
-            )
-        return read_selection(
-            reader, geometry, sampling=sampling, signals=settings["SignalSettings"], budget=budget
-        )
+    def _select(self, reader: VideoReader | FrameSequence, mode: _Mode) -> Placement:
+        config = mode.config
+        if mode.name == "codec":
+            return config.select(reader)
+        frame_ids = sample_frames(reader, config.sampling)
+        geometry = config.geometry(reader.height, reader.width)
+        if mode.name == "frames":
+            return Placement.whole_frames(frame_ids, geometry, config.budget.merge_size)
+        step = -(-len(frame_ids) // mode.whole_frames)
+        count = _both(len(frame_ids), step, geometry.patches_per_frame, config.budget)
+        return config.replace(num_patches=count, anchors=step).select(reader)
 
     def get_number_of_video_patches(
         self, num_frames: int, height: int, width: int, videos_kwargs: dict[str, Any] | None = None
@@ -199,68 +175,58 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
         """Patches kept of a video that has `num_frames` frames of height x width pixels; `merge_size`^2 of
         them make a token. Exact for anchors="first" or a number; "keyframes" depends on the stream.
         """
-        known = self.valid_kwargs.__annotations__
-        settings = self.resolve_settings({k: v for k, v in (videos_kwargs or {}).items() if k in known})
-        geometry = _layout(height, width, settings)
-        budget, block = settings["BudgetSettings"], settings["merge_size"] ** 2
-        frames = settings["SamplingSettings"].num_sampled(num_frames)
-        if settings["video_mode"] == "frames":
-            return frames * geometry.patches_per_frame
-        if settings["video_mode"] == "both":
-            step = -(-frames // settings["whole_frames"])
-            return _both(frames, step, geometry.patches_per_frame, budget)
+        known = self._known()
+        mode = self._mode({k: v for k, v in (videos_kwargs or {}).items() if k in known})
+        per_frame = mode.config.geometry(height, width).patches_per_frame
+        budget, frames = mode.config.budget, mode.config.sampling.num_sampled(num_frames)
+        if mode.name == "frames":
+            return frames * per_frame
+        if mode.name == "both":
+            return _both(frames, -(-frames // mode.whole_frames), per_frame, budget)
         anchors = len(budget.anchor_frames(["?"] * frames))
         return resolve_budget(
-            budget.num_patches, budget.keep_ratio, frames, geometry.patches_per_frame, anchors, block
+            budget.num_patches, budget.keep_ratio, frames, per_frame, anchors, budget.merge_size**2
         )
 
     # transformers' own processors have it under this name.
     get_num_of_video_patches = get_number_of_video_patches
 
-    def resolve_settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        unknown = kwargs.keys() - self.valid_kwargs.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"{type(self).__name__} got unknown arguments {sorted(unknown)}")
-        mode = kwargs.get("video_mode") or self.video_mode
-        if mode not in DEFAULT_FRAMES:
-            raise ValueError(f"video_mode must be one of {', '.join(DEFAULT_FRAMES)}, not {mode!r}")
-        if mode != "frames" and not self.takes_codec_input:
+    def patchify_config(self, **overrides: Any) -> PatchifyConfig:
+        """What this processor is set to, but for the mode, with some settings changed.
+
+        Args:
+            overrides: as for `OneVisionVideoProcessor`. Where nobody says how many frames are sampled, it
+                depends on `video_mode`.
+
+        Raises:
+            TypeError: an unknown name. ValueError: a value out of range.
+        """
+        return self._mode(overrides).config
+
+    def _mode(self, given: dict[str, Any]) -> _Mode:
+        refuse_unknown(type(self).__name__, given, list(self._known()))
+        name = given.get("video_mode") or self.video_mode
+        if name not in DEFAULT_FRAMES:
+            raise ValueError(f"video_mode must be one of {', '.join(DEFAULT_FRAMES)}, not {name!r}")
+        if name != "frames" and not self.takes_codec_input:
             raise ValueError(
-                f"video_mode={mode!r} is codec input, parts of frames, and the tower of this model sees "
+                f"video_mode={name!r} is codec input, parts of frames, and the tower of this model sees "
                 "whole pictures: use video_mode='frames'"
             )
-        given = [name for name in BUDGETS if kwargs.get(name) is not None]
-        if mode == "frames" and given:
+        budgets = [budget for budget in BUDGETS if given.get(budget) is not None]
+        if name == "frames" and budgets:
             raise ValueError(
-                f"video_mode='frames' keeps whole frames, so {given[0]} does not go with it: give num_frames"
+                f"video_mode='frames' keeps whole frames, so {budgets[0]} does not go with it: "
+                "give num_frames"
             )
-        sampled = kwargs.get("do_sample_frames")
-        if sampled is None:
-            sampled = self.do_sample_frames
-        if sampled and kwargs.get("num_frames") is None and self.num_frames is None:
-            kwargs = {**kwargs, "num_frames": DEFAULT_FRAMES[mode]}
-        settings = super().resolve_settings({**kwargs, "video_mode": mode})
-        check_positive("whole_frames", settings["whole_frames"])
-        if settings["max_pixels"] is not None:
-            check_positive("max_pixels", settings["max_pixels"])
-        return settings
-
-
-def _layout(height: int, width: int, settings: dict[str, Any]) -> "FrameGeometry":
-    """`frame_layout`, with a shorter side that keeps to `max_pixels`."""
-    geometry = frame_layout(height, width, settings)
-    limit, size = settings["max_pixels"], settings["size"]
-    unit = settings["patch_size"] * settings["merge_size"]
-    while limit and geometry.canvas_height * geometry.canvas_width > limit:
-        shorter = min(geometry.canvas_height, geometry.canvas_width) - unit
-        if shorter < unit or "shortest_edge" not in size or not settings["do_resize"]:
-            raise ValueError(
-                f"max_pixels={limit} is below the {geometry.canvas_height} x {geometry.canvas_width} pixels "
-                "of a frame, which cannot be made smaller: raise it, or lower size"
-            )
-        size = {"shortest_edge": shorter}
-        geometry = frame_layout(height, width, {**settings, "size": size})
-    return geometry
+        sampled = given.get("do_sample_frames")
+        sampled = self.do_sample_frames if sampled is None else sampled
+        if sampled and given.get("num_frames") is None and self.num_frames is None:
+            given = {**given, "num_frames": DEFAULT_FRAMES[name]}
+        whole = given.get("whole_frames")
+        whole = self.whole_frames if whole is None else whole
+        check_positive("whole_frames", whole)
+        return _Mode(name, whole, super().patchify_config(**given))
 
 
 def _both(frames: int, step: int, per_frame: int, budget: BudgetSettings) -> int:
@@ -271,25 +237,6 @@ def _both(frames: int, step: int, per_frame: int, budget: BudgetSettings) -> int
     if chosen is None:
         chosen = resolve_budget(None, budget.keep_ratio, frames, per_frame, 0, block)
     return min(frames * per_frame, whole + chosen)
-
-
-def _whole_frames(
-    reader: VideoReader | FrameSequence, geometry: "FrameGeometry", sampling: SamplingSettings, merge: int
-) -> Selection:
-    """All patches of the sampled frames; no signal of the codec is read."""
-    frame_ids = sample_frames(reader, sampling)
-    positions = block_positions(geometry.grid_height, geometry.grid_width, merge, times=range(len(frame_ids)))
-    energy = np.zeros((len(frame_ids), geometry.grid_height, geometry.grid_width), np.float32)
-    return Selection(
-        positions=positions,
-        frame_ids=frame_ids,
-        timestamps=reader.timestamps[frame_ids],
-        scores=np.zeros(len(positions), np.float32),
-        energy=energy,
-        signal="whole frames",
-        picture_types=("?",) * len(frame_ids),
-        geometry=geometry,
-    )
 
 
 def pack_videos(clips: list[VideoPatches]) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ decoded: whole GOPs are jumped over, pictures that nothing refers to are dropped
             print(frame.picture_type, frame.luma.shape, frame.rgb(224, 224).shape, len(frame.motion_vectors))
 """
 
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,18 +68,28 @@ class VideoReader:
     (pixels as displayed: rotation and pixel shape applied), `coded_width`, `coded_height` (as stored),
     `rotation` (degrees counter-clockwise from stored to displayed), `timestamps` (N,) float64 seconds from
     the first frame, `fps` (mean), `duration` (seconds), `extradata` (the codec's header, with its parameter
-    sets; b"" where the packets have them). `len(reader)` is the number of frames. A reader has no file open
-    between calls; any number of `frames` may run side by side.
+    sets; b"" where the packets have them). `len(reader)` is the number of frames. Any number of `frames` may
+    run side by side; between them a reader keeps one container open, until it is closed.
 
     Raises:
         VideoReadError: the source cannot be opened, holds no video, is damaged, or is too large.
     """
 
+    _idle: Demuxer | None = None
+
     def __init__(self, source: VideoSource, *, max_pixels: int = MAX_PIXELS):
         self.max_pixels = max_pixels
         self._file = VideoFile(source)
         self.name = self._file.name
-        with reporting(self.name), self._demux() as demuxer:
+        try:
+            self._open()
+        except BaseException:  # an error that somebody keeps would keep the file open
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        with reporting(self.name):
+            demuxer = self._idle = self._demux()
             self._file.check_complete(demuxer.container.format.name)
             self.codec: str = demuxer.context.codec.canonical_name
             self.extradata: bytes = demuxer.context.extradata or b""
@@ -92,6 +103,7 @@ class VideoReader:
 
     def _build_index(self, guessed: bool = False) -> None:
         """Number the frames of the table. `guessed`: the container tells no time of display."""
+        self._lock = threading.Lock()
         shown = np.flatnonzero(self._table.shown)
         # A stream cut out of a broadcast starts with pictures that cannot be decoded.
         keys = np.flatnonzero(self._table.keyframe)
@@ -100,12 +112,19 @@ class VideoReader:
         if not len(shown):
             raise VideoReadError(self.name, "its video stream has no frames")
         self._can_seek, self._keyframes_hold = False, True
+        # Only a landing that can be looked up by its time can be trusted.
+        self._can_return = self._table.has_distinct_times and not guessed
+        first = self._first_decoded()
         # Only distinct pts tell the order of display. AVI has none (with B-pictures, FFmpeg's guess is the
         # order of decoding), and interlaced pictures may be two packets each.
-        self._fields = self.codec != "mjpeg" and self._starts_interlaced()
+        # (PyAV has the stream's `field_order` only from version 17 on.)
+        self._fields = self.codec != "mjpeg" and first is not None and bool(first.interlaced_frame)
         self._times_tell = self._table.has_distinct_times and not self._fields and not guessed
         self._can_seek = self._times_tell
+        self._can_return = self._can_return and self._times_tell
         self.index = self._index_by_times(shown) if self._times_tell else self._index_by_decoding(shown)
+        if first is not None and first.pts == self.index.rank[0]:
+            self.__dict__["_first_frame"] = first
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -117,8 +136,11 @@ class VideoReader:
         return len(self.index.pts)
 
     def close(self) -> None:
-        """Free the picture that is kept for its size. Files are open only while `frames` runs."""
+        """Close the file, and free the picture that is kept for its size. Both come back when asked for."""
         self.__dict__.pop("_first_frame", None)
+        idle, self._idle = self._idle, None
+        if idle is not None:
+            idle.close()
 
     # -- what the file says about itself --
 
@@ -174,11 +196,10 @@ class VideoReader:
 
     # -- indexing --
 
-    def _starts_interlaced(self) -> bool:
-        """Whether the first picture is. (PyAV has the stream's `field_order` only from version 17 on.)"""
+    def _first_decoded(self) -> av.VideoFrame | None:
+        """The first picture that comes out of the decoder."""
         everything = [(self._first_rank, len(self._table) - 1)]
-        first = next(self._decode_runs(everything, set(range(len(self._table)))), None)
-        return first is not None and bool(first.interlaced_frame)
+        return next(self._decode_runs(everything, set(range(len(self._table)))), None)
 
     def _index_by_times(self, shown: np.ndarray) -> PacketIndex:
         """Frames in the order of their pts, without those that need pictures before the first keyframe."""
@@ -238,17 +259,18 @@ class VideoReader:
 
     def _packets(self, wanted: np.ndarray) -> Iterator[tuple[int, bytes]]:
         with reporting(self.name):
-            demuxer = self._demux()
+            demuxer = self._take()
             try:
                 for frame_id in wanted[np.argsort(self.index.rank[wanted])]:
                     ((entry, target),) = self._runs(np.array([frame_id]))
-                    demuxer = self._go_to(entry, demuxer)
+                    if target < demuxer.position or entry > demuxer.position:
+                        demuxer = self._go_to(entry, demuxer)
                     for rank, packet in demuxer:
                         if rank == target:
                             yield int(frame_id), bytes(packet)
                             break
             finally:
-                demuxer.close()
+                self._give_back(demuxer)
 
     def _checked(self, frame_ids: Iterable[int]) -> np.ndarray:
         """Sorted, each once."""
@@ -275,9 +297,9 @@ class VideoReader:
                 f"frame {lost} ({self.timestamps[lost]:.3f} s){more} cannot be decoded: the data are damaged",
             )
 
-    def stretches(self, frame_ids: Iterable[int], count: int) -> list[np.ndarray]:
-        """`frame_ids` in at most `count` parts that threads can decode beside each other: each begins behind
-        a keyframe, so nothing is decoded twice, and has about the same number of packets."""
+    def decode_segments(self, frame_ids: Iterable[int], count: int) -> list[np.ndarray]:
+        """`frame_ids` in at most `count` parts that threads can decode side by side: each begins behind a
+        keyframe, so nothing is decoded twice, and has about the same number of packets."""
         wanted = self._checked(frame_ids)
         if count < 2 or len(wanted) < 2 or self._file.is_shared or not self._times_tell:
             return [wanted]
@@ -307,14 +329,14 @@ class VideoReader:
         return self._table.pts[ranks], ranks
 
     def _runs(self, wanted: np.ndarray, tail: int = 0) -> list[tuple[int, int]]:
-        """(first, last) ranks of the stretches to decode: each begins with a keyframe; what lies between is
+        """(first, last) ranks of the segments to decode: each begins with a keyframe; what lies between is
         skipped, if it is more than `tail` packets."""
         times, entries = self._entries
         runs: list[tuple[int, int]] = []
         for frame_id in wanted:
             last = int(self.index.rank[frame_id])
             place = int(np.searchsorted(times, self.index.pts[frame_id], side="right")) - 1
-            first = int(entries[place]) if place >= 0 else self._first_rank
+            first = int(entries[place]) if place >= 0 else -1
             first = first if self._first_rank <= first <= last else self._first_rank
             if runs and first <= runs[-1][1] + 1 + tail:
                 runs[-1] = (runs[-1][0], max(last, runs[-1][1]))
@@ -342,14 +364,14 @@ class VideoReader:
         self, runs: list[tuple[int, int]], wanted: set[int], motion_vectors: bool = False, tail: int = 0
     ) -> Iterator[av.VideoFrame]:
         with reporting(self.name):
-            demuxer = self._demux(motion_vectors)
+            demuxer = self._take(motion_vectors)
             try:
                 for first, last in runs:
                     demuxer = self._go_to(first, demuxer, motion_vectors)
                     frames = self._decode_run(demuxer, first, last, wanted, tail)
                     yield from frames if first == self._first_rank else self._from_entry(first, frames)
             finally:
-                demuxer.close()
+                self._give_back(demuxer)
 
     def _from_entry(self, first: int, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         """The frames of a run from its keyframe `first` on, if that is one: in streams with gradual refresh
@@ -380,37 +402,46 @@ class VideoReader:
             packet.pts, packet.dts = rank, None
             if skips:  # what nothing refers to and nobody wants is not decoded
                 context.skip_frame = "DEFAULT" if rank in wanted or rank == first else "NONREF"
-            frames = _decode_packet(demuxer, packet)
+            frames = demuxer.decode(packet)
             yield from frames
             if rank >= last + tail or (rank >= last and any(frame.pts == last for frame in frames)):
                 break
         if skips:
             context.skip_frame = "DEFAULT"
-        yield from _decode_packet(demuxer, None)
+        yield from demuxer.decode(None)
         context.flush_buffers()
 
     def _demux(self, motion_vectors: bool = False) -> Demuxer:
         return Demuxer(self._file, self.max_pixels, motion_vectors)
 
+    def _take(self, motion_vectors: bool = False) -> Demuxer:
+        """The container that is open and idle, if its decoder is set so, or another one."""
+        with self._lock:
+            if self._idle is not None and self._idle.motion_vectors == motion_vectors:
+                demuxer, self._idle = self._idle, None
+                demuxer.position = len(self._table) + 1  # wherever it stands, a jump comes first
+                if self._can_return:
+                    return demuxer
+                demuxer.close()
+        return self._demux(motion_vectors)
+
+    def _give_back(self, demuxer: Demuxer) -> None:
+        """Keep one that can return for the next pass: opening costs more than a jump."""
+        with self._lock:
+            if self._idle is None and self._can_return:
+                self._idle = demuxer
+                return
+        demuxer.close()
+
     def _go_to(self, rank: int, demuxer: Demuxer, motion_vectors: bool = False) -> Demuxer:
         """Bring the container to `rank` or before it: a seek over long gaps, reading on over short ones."""
-        gap = int(self._table.size[demuxer.position : rank].sum())
-        if rank <= demuxer.position or not self._can_seek or gap < SEEK_BYTES:
-            return demuxer
+        if rank >= demuxer.position:
+            gap = int(self._table.size[demuxer.position : rank].sum())
+            if not self._can_seek or gap < SEEK_BYTES:
+                return demuxer
         if demuxer.jump(rank, self._table):
             return demuxer
         # The container's own table of times is wrong: read on from its start, now and from here on.
-        self._can_seek = False
+        self._can_seek = self._can_return = False
         demuxer.close()
         return self._demux(motion_vectors)
-
-
-def _decode_packet(demuxer: Demuxer, packet: av.Packet | None) -> list[av.VideoFrame]:
-    """The frames that come out after one packet, None being the end. Damage gives none: whoever wants such a
-    frame finds it missing."""
-    try:
-        frames = demuxer.context.decode(packet)
-    except av.FFmpegError:
-        demuxer.check_pixels()
-        return []
-    return frames

@@ -32,9 +32,10 @@ from transformers.image_processing_utils import BatchFeature
 
 from ..modeling.frame_sampling import SamplingSettings
 from ..modeling.patch_selection import Selection
-from ..modeling.video_processing_onevision import OneVisionVideoProcessor, frame_layout
+from ..modeling.patchify_config import PatchifyConfig
+from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..modeling.video_reader import MAX_PIXELS, VideoReadError
-from .packet_reader import HeldPacket, PacketReader, StreamHead
+from .packet_reader import BufferedPacket, PacketReader, StreamHead
 from .packet_source import PacketSource, StreamEnd, picture_format
 
 MAX_BYTES = 64 << 20
@@ -69,7 +70,7 @@ class StreamEvent:
 
 @dataclass(frozen=True, eq=False)
 class StreamWindow:
-    """The selected patches of a stretch of a stream.
+    """The selected patches of a span of a stream.
 
     inputs: `pixel_values_videos` (1, K, C*p*p), `patch_positions` (1, K, 3), `pixel_attention_mask` (1, K).
     selection: as of a file; `frame_ids` and `timestamps` count from the first picture of the segment.
@@ -132,11 +133,8 @@ class CodecStream:
                 raise ValueError(f"{name} must be a positive number, not {value!r}")
         self.stall_after, self.give_up_after = stall_after, give_up_after
         self.max_bytes, self.max_pixels = max_bytes, max_pixels
-        unknown = settings.keys() - OneVisionVideoProcessor.valid_kwargs.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"CodecStream and its processor have no arguments {sorted(unknown)}")
-        self._settings = self.processor.resolve_settings(settings)
-        sampling = self._settings["SamplingSettings"]
+        self._config = self.processor.patchify_config(**settings)
+        sampling = self._config.sampling
         if sampling.timestamps is not None or sampling.start is not None or sampling.end is not None:
             raise ValueError(
                 "timestamps, start and end are a file's: a stream is cut by `window` and `stride`"
@@ -287,7 +285,7 @@ class CodecStream:
             found_reader = PacketReader(
                 segment.head, segment.packets, origin=segment.origin, max_pixels=self.max_pixels
             )
-            if not found_reader.told_times:
+            if not found_reader.has_container_timestamps:
                 raise VideoReadError(found_reader.name, "its pictures' times are not distinct")
             reader = found_reader
             times = reader.timestamps
@@ -301,21 +299,13 @@ class CodecStream:
             yield self._event("damaged", f"no window from {begin:g} to {finish:g} s: {error.reason}")
         segment.advance(reader, begin + self.stride)
 
-    def _bounded(self, reader: PacketReader, first: float, last: float, count: int) -> dict[str, Any]:
+    def _bounded(self, reader: PacketReader, first: float, last: float, count: int) -> PatchifyConfig:
         """The settings of a window; a short one may have fewer patches than are asked for."""
-        settings = dict(self._settings)
-        sampling = settings["SamplingSettings"]
         if count == 1:
             sampling = SamplingSettings(timestamps=(first,))
         else:
-            sampling = dataclasses.replace(sampling, start=first, end=last)
-        settings["SamplingSettings"], budget = sampling, settings["BudgetSettings"]
-        if budget.num_patches is not None and sampling.fps is None:
-            layout = frame_layout(reader.height, reader.width, settings)
-            there = sampling.num_sampled(count) * layout.patches_per_frame
-            budget = dataclasses.replace(budget, num_patches=min(budget.num_patches, there))
-        settings["BudgetSettings"] = budget
-        return settings
+            sampling = dataclasses.replace(self._config.sampling, start=first, end=last)
+        return dataclasses.replace(self._config, sampling=sampling).within(reader)
 
     def _window(
         self,
@@ -350,7 +340,7 @@ class _Segment:
 
     def __init__(self, head: StreamHead, origin: int):
         self.head, self.origin = head, origin
-        self.packets: list[HeldPacket] = []
+        self.packets: list[BufferedPacket] = []
         self.bytes = 0
         self.first_frame = 0  # number of the first picture that is held
         self.begin = 0.0  # of the window that is waited for, in seconds from the origin
@@ -359,7 +349,7 @@ class _Segment:
     def add(self, packet: av.Packet) -> None:
         if packet.pts is None and packet.dts is None:
             return
-        held = HeldPacket(packet, self.head.codec)
+        held = BufferedPacket(packet, self.head.codec)
         self.packets.append(held)
         self.bytes += held.size
         self._recent.append(held.pts)

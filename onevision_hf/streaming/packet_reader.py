@@ -1,6 +1,6 @@
-"""A stretch of a stream's packets, held in memory, behind the interface of `VideoReader`.
+"""A span of a stream's packets, held in memory, behind the interface of `VideoReader`.
 
-A file and a stream give the same packets, so what is selected of a stretch of them can only be the same if
+A file and a stream give the same packets, so what is selected of a span of them can only be the same if
 the same code does it: `PacketReader` is a `VideoReader` whose demuxer reads a list.
 """
 
@@ -39,7 +39,7 @@ class StreamHead:
     rotation: int = 0
 
 
-class HeldPacket:
+class BufferedPacket:
     """A copy of a packet, and the row that `packet_row` made of it (decoding writes over its times)."""
 
     def __init__(self, packet: av.Packet, codec: str):
@@ -72,19 +72,30 @@ class _Held:
     is_shared = False
 
 
-class HeldPackets(Demuxer):
+class BufferedPackets(Demuxer):
     """A demuxer of packets that are in memory, with a decoder of its own."""
 
     def __init__(
-        self, head: StreamHead, packets: Sequence[HeldPacket], max_pixels: int, motion_vectors: bool = False
+        self,
+        head: StreamHead,
+        packets: Sequence[BufferedPacket],
+        max_pixels: int,
+        motion_vectors: bool = False,
     ):
         self.file: Any = _Held(head.name)
-        self.max_pixels = max_pixels
+        self.max_pixels, self.motion_vectors = max_pixels, motion_vectors
         self.position = 0
         self.context = new_decoder(head, max_pixels)
         if motion_vectors:
             self.context.flags2 |= Flags2.export_mvs
-        self._packets = iter([held.packet for held in packets])
+        self._all = [held.packet for held in packets]
+        self._packets = iter(self._all)
+
+    def jump(self, rank: int, table: PacketTable) -> bool:
+        """To the packet itself."""
+        self.context.flush_buffers()
+        self.position, self._packets = rank, iter(self._all[rank:])
+        return True
 
     def close(self) -> None:
         self._packets = iter(())
@@ -116,7 +127,12 @@ class PacketReader(VideoReader):
     """
 
     def __init__(
-        self, head: StreamHead, packets: Sequence[HeldPacket], *, origin: int | None = None, max_pixels: int
+        self,
+        head: StreamHead,
+        packets: Sequence[BufferedPacket],
+        *,
+        origin: int | None = None,
+        max_pixels: int,
     ):
         self.max_pixels = max_pixels
         self._head, self._held = head, list(packets)
@@ -146,9 +162,9 @@ class PacketReader(VideoReader):
         return (len(self) - 1) / span if span > 0 else self._average_rate
 
     @property
-    def told_times(self) -> bool:
+    def has_container_timestamps(self) -> bool:
         """Whether the frames' times are those of the packets, and not made up from their order."""
         return self._time_base == self._head.time_base
 
     def _demux(self, motion_vectors: bool = False) -> Demuxer:
-        return HeldPackets(self._head, self._held, self.max_pixels, motion_vectors)
+        return BufferedPackets(self._head, self._held, self.max_pixels, motion_vectors)

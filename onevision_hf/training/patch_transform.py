@@ -4,10 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.patch_settings import PatchSettings
 from ..data.patch_shards import PatchRow
-from ..modeling.patch_cutting import pixel_scale
-from ..modeling.video_processing_onevision import virtual_times
+from ..modeling.patchify_config import PatchifyConfig, virtual_times
 from .mixture import Sample
 from .schema import ConfigError
 from .tasks.cluster_config import HeadConfig
@@ -16,29 +14,15 @@ from .transforms import VideoTransform, pad_labels
 
 class PatchTransform(VideoTransform):
     """What `VideoTransform` gives in its mode `codec`, from examples of `PatchShards` to the bit; others are
-    videos.
-
-    Args:
-        head: its settings.
-        patch_size: of the encoder, pixels.
-        temporal_size: of the model's time grid; None keeps the frame's number.
-    """
-
-    def __init__(self, head: HeadConfig, patch_size: int, temporal_size: int | None):
-        super().__init__(head, patch_size, temporal_size)
-        self.temporal_size = temporal_size
-        self._scale, self._offset = pixel_scale(self._processor.resolve_settings({}))
+    videos."""
 
     def __call__(self, example: Any, rng: np.random.Generator | None, position: int) -> Sample:
         if not isinstance(example, PatchRow):
             return super().__call__(example, rng, position)
         count, channels = example.patches.shape[:2]
-        pixels = example.patches.reshape(count, channels, -1)
-        patches = np.empty(pixels.shape, np.float32)
-        for channel in range(channels):
-            patches[:, channel] = pixels[:, channel] * self._scale[channel] + self._offset[channel]
+        patches = self.config.pixels.scale(example.patches.reshape(count, channels, -1))
         positions = example.positions.astype(np.int64)
-        positions[:, 0] = virtual_times(example.num_frames, self.temporal_size)[positions[:, 0]]
+        positions[:, 0] = virtual_times(example.num_frames, self.config.rope_temporal_size)[positions[:, 0]]
         return {
             "pixel_values_videos": patches.reshape(count, -1),
             "patch_positions": positions,
@@ -46,14 +30,17 @@ class PatchTransform(VideoTransform):
         }
 
 
-def check_patch_shards(name: str, head: HeadConfig, patch_size: int, found: PatchSettings) -> None:
-    """Raise ConfigError where shards do not hold what the head would cut from the videos.
+def check_patch_shards(name: str, head: HeadConfig, config: PatchifyConfig, found: PatchifyConfig) -> None:
+    """Refuse shards that do not hold what the head would cut from the videos.
 
     Args:
         name: of the head.
-        head: its settings.
-        patch_size: of the encoder, pixels.
-        found: the settings that the shards were made with.
+        head: its shares of the modes.
+        config: what it shows of a video.
+        found: what the shards were cut with.
+
+    Raises:
+        ConfigError: they differ, each difference named.
     """
     at = f"cluster.heads.{name}"
     if head.kind != "video":
@@ -63,14 +50,12 @@ def check_patch_shards(name: str, head: HeadConfig, patch_size: int, found: Patc
             f"{at}.codec is {head.codec:g}: patch shards hold what the codec selects and no whole frames, so "
             "only codec=1, uniform=0, collage=0 can be read from them; a second head may read the videos"
         )
-    expected = PatchSettings(head.num_frames, head.size, patch_size, head.num_patches, camera=head.camera)
     wrong = [
-        f"{field} {theirs!r} instead of {ours!r}"
-        for field, ours in expected.to_dict().items()
-        if (theirs := getattr(found, field)) != ours
+        f"{setting} {theirs!r} instead of {ours!r}"
+        for setting, (ours, theirs) in config.as_stored().differences(found).items()
     ]
     if wrong:
         raise ConfigError(
             f"{at}.source: its shards were made with {', '.join(wrong)}; make them again with the settings "
-            "of the training, or change the head's"
+            f"of the training, or change {at}.processor"
         )

@@ -2,9 +2,9 @@
 
     config = build(TrainConfig, {"max_steps": 100, "optim": {"learning_rate": "5e-5"}})
 
-A field can carry two marks: `was("lr", 1e-3)` is a field that had another name, which is now an error that
-names the new one; with `fixed=True` it cannot change from one start of a run to the next without making it
-another run (`differences`).
+A field can carry marks: `was("lr", 1e-3)` is a field that had another name, which is now an error that names
+the new one; with `took("size")` it is a dictionary that the field `size` moved into; with `fixed=True` it
+cannot change from one start of a run to the next without making it another run (`differences`).
 """
 
 import dataclasses
@@ -39,6 +39,11 @@ def was(former: str, default: Any, *, fixed: bool = False) -> Any:
         fixed: whether a run keeps the value for good.
     """
     return dataclasses.field(default=default, metadata={"was": former, "fixed": fixed})
+
+
+def took(*former: str) -> dict[str, Any]:
+    """Metadata of a dictionary that took in the fields next to it that were called `former`."""
+    return {"took": former}
 
 
 def fixed(default: Any) -> Any:
@@ -120,7 +125,7 @@ def _build(cls: type, values: Any, at: str, root: type) -> Any:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{at or 'the config'} is {values!r}, expected fields of {cls.__name__}")
     kinds = {field.name: kind for field, kind, _ in _fields(cls)}
-    renamed = {field.metadata.get("was"): field.name for field, *_ in _fields(cls)}
+    renamed = {old: new for field, *_ in _fields(cls) for old, new in _renamed(field).items()}
     for key in values:
         if key in renamed:
             raise ConfigError(f"{_join(at, key)} is now called {_join(at, renamed[key])}")
@@ -200,7 +205,7 @@ def nearest(name: str, known: Sequence[str] | Mapping[str, str]) -> str:
 
 def every_key(cls: type) -> list[str]:
     """The keys of a dataclass and of those in it; names that a user gives are NAME."""
-    return list(dict.fromkeys(_former_keys(cls).values()))
+    return [key for key, now in _former_keys(cls).items() if key == now]
 
 
 def _former_keys(cls: type, at: str = "") -> dict[str, str]:
@@ -209,11 +214,16 @@ def _former_keys(cls: type, at: str = "") -> dict[str, str]:
     for field, kind, inner in _fields(cls):
         key = _join(at, field.name)
         found[key] = key
-        if "was" in field.metadata:
-            found[_join(at, field.metadata["was"])] = key
+        found |= {_join(at, old): _join(at, new) for old, new in _renamed(field).items()}
         if inner is not None:
             found |= _former_keys(inner, key if inner is kind else f"{key}.NAME")
     return found
+
+
+def _renamed(field: Any) -> dict[str, str]:
+    """Former key -> what it is called now, of one field."""
+    found = {old: f"{field.name}.{old}" for old in field.metadata.get("took", ())}
+    return found | ({field.metadata["was"]: field.name} if "was" in field.metadata else {})
 
 
 def _fields(cls: type) -> Iterator[tuple[Any, Any, type | None]]:

@@ -6,7 +6,7 @@ is the same on any process; `position` counts the component's samples and says w
 Shapes: p patch side, K patches of a video.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,23 @@ from PIL import Image, ImageOps
 from ..data.media import open_picture
 from ..data.patch_cache import PatchCache
 from ..modeling.frame_geometry import FrameGeometry
-from ..modeling.frame_sampling import sample_frame_ids
-from ..modeling.frame_sequence import FrameSequence, is_encoded
-from ..modeling.patch_selection import Selection
-from ..modeling.video_processing_onevision import OneVisionVideoProcessor
+from ..modeling.frame_sampling import sample_frames
+from ..modeling.frame_sequence import FrameSequence, is_encoded, open_video
+from ..modeling.patch_cutting import PixelSettings
+from ..modeling.patch_selection import Placement
+from ..modeling.patchify_config import SETTINGS, PatchifyConfig
 from ..modeling.video_reader import VideoReader
 from .mixture import Sample
+from .schema import ConfigError, nearest
 from .tasks.cluster_config import HeadConfig
+
+Reader = VideoReader | FrameSequence
 
 MODES = ("codec", "uniform", "collage")
 NO_LABEL = -100
 LABELS = "labels"  # of a sample's own head; of another that shares it, labels/NAME
-CLIP_MEAN, CLIP_STD = OneVisionVideoProcessor.image_mean, OneVisionVideoProcessor.image_std
+CLIP_MEAN, CLIP_STD = PixelSettings.image_mean, PixelSettings.image_std
+_OF_THE_WEIGHTS = ("patch_size", "rope_temporal_size")
 
 
 class ImageTransform:
@@ -36,19 +41,19 @@ class ImageTransform:
     lies is random. Published: neither `min_crop_scale` nor `horizontal_flip`. Without a generator the middle.
 
     Args:
-        head: whose `size`, crop, flip and labels these are.
+        head: whose `image_size`, crop, flip and labels these are.
         mean: of each channel, of pixels from 0 to 1.
         std: likewise.
     """
 
     def __init__(self, head: HeadConfig, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD):
         self.head = head
-        self._scale = (1 / (255 * np.array(std))).astype(np.float32)[:, None, None]
-        self._offset = (-np.array(mean) / np.array(std)).astype(np.float32)[:, None, None]
+        pixels = PixelSettings(image_mean=tuple(mean), image_std=tuple(std))
+        self._scale, self._offset = (values[:, None, None] for values in pixels.scale_and_offset)
 
     def __call__(self, example: Any, rng: np.random.Generator | None, position: int) -> Sample:
         head = self.head
-        picture = square_crop(example.media, head.size, head.min_crop_scale, head.horizontal_flip, rng)
+        picture = square_crop(example.media, head.image_size, head.min_crop_scale, head.horizontal_flip, rng)
         pixels = np.asarray(picture, np.float32).transpose(2, 0, 1) * self._scale + self._offset
         return {"pixel_values": pixels, "labels": pad_labels(example.labels, head.max_labels)}
 
@@ -84,31 +89,19 @@ class VideoTransform:
     """K patches of a video in one of three modes, with [t, h, w] of each.
 
     codec: what codec patchification keeps (a selection in the example is used as it is). uniform: as many
-    whole frames as fit in `num_patches`, one drawn from each equal segment of the sampled frames. collage:
-    the same frames as one tall picture, t = 0. Modes follow one another in the configured shares, to the
-    sample.
+    whole frames as fit in the budget, one drawn from each equal segment of the sampled frames. collage: the
+    same frames as one tall picture, t = 0. Modes follow one another in the configured shares, to the sample.
     With `patch_keep_rate` below 1 a random part of the patches is dropped (with a generator).
     `pixel_values_videos` (K, 3*p*p) float32, `patch_positions` (K, 3) int64.
 
     Args:
-        head: whose frames, patches, modes and labels these are.
-        patch_size: p, pixels.
-        temporal_size: of the model's time grid; None keeps the frame's number.
+        head: the shares of the modes, labels, and where patches are cached.
+        config: what is shown of a video; one that has fewer patches than asked for gives all.
     """
 
-    def __init__(self, head: HeadConfig, patch_size: int, temporal_size: int | None):
-        self.head, self.patch_size = head, patch_size
-        side = {"height": head.size, "width": head.size}
-        self._processor = OneVisionVideoProcessor(
-            size={"shortest_edge": head.size},
-            do_center_crop=True,
-            crop_size=side,
-            patch_size=patch_size,
-            camera=head.camera,
-            rope_temporal_size=temporal_size,
-        )
-        # A clip whose frames are too few for the budget keeps all of its patches, so budgets differ by clip.
-        self._caches: dict[int, PatchCache] = {}
+    def __init__(self, head: HeadConfig, config: PatchifyConfig):
+        self.head, self.config = head, config
+        self._cache = PatchCache(head.cache, config) if head.cache else None
 
     def mode(self, position: int) -> str:
         """Spread by van der Corput's sequence: shares that are eighths hold in every aligned eight
@@ -121,26 +114,15 @@ class VideoTransform:
 
     def __call__(self, example: Any, rng: np.random.Generator | None, position: int) -> Sample:
         mode = "codec" if rng is None else self.mode(position)
-        height, width, frames = example.height, example.width, example.frames
-        if not (height and width and frames):
-            with (
-                VideoReader(example.media)
-                if is_encoded(example.media)
-                else FrameSequence(example.media) as reader
-            ):
-                height, width, frames = reader.height, reader.width, len(reader)
-        ids = sample_frame_ids(frames, self.head.num_frames)
-        if mode == "codec":
-            budget = min(self.head.num_patches, len(ids) * (self.head.size // self.patch_size) ** 2)
-            chosen = self._cached(example, height, width)
-            if chosen is None and self.head.cache and is_encoded(example.media):
-                cut = self._cache(budget)(example.media)
-            elif chosen is None:
-                cut = self._cut(example, num_frames=self.head.num_frames, num_patches=budget)
-            else:
-                cut = self._cut(example, selection=chosen)
+        if mode == "codec" and self._cache and example.selection is None and is_encoded(example.media):
+            cut = self._cache(example.media)
         else:
-            cut = self._cut(example, selection=self._whole_frames(ids, rng, height, width))
+            with open_video(example.media) as reader:
+                placement = (
+                    self._packed(example, reader) if mode == "codec" else self._whole_frames(reader, rng)
+                )
+                found = self.config.within(reader).patchify(reader, placement)
+            cut = {"pixel_values_videos": found.patches, "patch_positions": found.positions}
         if mode == "collage":
             cut["patch_positions"] = _stacked(cut["patch_positions"])
         if rng is not None and self.head.patch_keep_rate < 1:
@@ -149,62 +131,82 @@ class VideoTransform:
             cut = {name: array[seen] for name, array in cut.items()}
         return {**cut, "labels": pad_labels(example.labels, self.head.max_labels)}
 
-    def _cut(self, example: Any, **settings: Any) -> Sample:
-        cut = self._processor(example.media, return_tensors="np", **settings)
-        return {name: cut[name][0] for name in ("pixel_values_videos", "patch_positions")}
-
-    def _cache(self, budget: int) -> PatchCache:
-        if budget not in self._caches:
-            settings = {"num_frames": self.head.num_frames, "num_patches": budget}
-            self._caches[budget] = PatchCache(self.head.cache, self._processor, **settings)
-        return self._caches[budget]
-
-    def _cached(self, example: Any, height: int, width: int) -> Selection | None:
-        stored = example.selection
+    def _packed(self, example: Any, reader: Reader) -> Placement | None:
+        """The selection that was packed with the clip, or None."""
+        stored, layout = example.selection, self.config.layout
         if stored is None:
             return None
         rows, columns = stored["grid"].tolist()
-        geometry = FrameGeometry.fit(height, width, self.head.size, self.patch_size)
+        size = min(layout.size.values())
+        geometry = FrameGeometry.fit(reader.height, reader.width, size, layout.patch_size)
         if (geometry.grid_height, geometry.grid_width) != (rows, columns):
             raise ValueError(
-                f"{example.key}: its selection has a grid of {rows} x {columns} patches, size "
-                f"{self.head.size} and patches of {self.patch_size} pixels give "
-                f"{geometry.grid_height} x {geometry.grid_width}; "
+                f"{example.key}: its selection has a grid of {rows} x {columns} patches, size {size} and "
+                f"patches of {layout.patch_size} pixels give {geometry.grid_height} x {geometry.grid_width}; "
                 "pack again with the size and patch size of the training"
             )
-        positions = stored["positions"].astype(np.int64)
-        if (
-            len(positions) > self.head.num_patches
-        ):  # the strongest; the first ones would be of the first frames
-            kept = np.argsort(-stored["scores"], kind="stable")[: self.head.num_patches]
+        positions, frame_ids = stored["positions"].astype(np.int64), stored["frame_ids"]
+        most = _most(self.config, len(frame_ids), geometry)
+        if len(positions) > most:  # the strongest; the first ones would be of the first frames
+            kept = np.argsort(-stored["scores"], kind="stable")[:most]
             positions = positions[np.sort(kept)]
-        return _selection(positions, stored["frame_ids"], geometry)
+        return Placement(positions, frame_ids, geometry)
 
-    def _whole_frames(self, ids: np.ndarray, rng: Any, height: int, width: int) -> Selection:
-        size, p = self.head.size, self.patch_size
-        geometry = FrameGeometry.crop(height, width, size, size, size, p)
-        count = max(1, min(len(ids), self.head.num_patches // geometry.patches_per_frame))
+    def _whole_frames(self, reader: Reader, rng: Any) -> Placement:
+        ids = sample_frames(reader, self.config.sampling)
+        geometry = self.config.geometry(reader.height, reader.width)
+        most = _most(self.config, len(ids), geometry)
+        count = max(1, min(len(ids), most // geometry.patches_per_frame))
         edges = np.linspace(0, len(ids), count + 1).astype(np.int64)
         times = rng.integers(edges[:-1], edges[1:])
         grid = np.indices((geometry.grid_height, geometry.grid_width)).reshape(2, -1).T
         positions = np.concatenate([np.column_stack([np.full(len(grid), t), grid]) for t in times])
-        return _selection(positions, ids, geometry)
+        return Placement(positions, ids, geometry)
 
 
-def _selection(positions: np.ndarray, frame_ids: np.ndarray, geometry: FrameGeometry) -> Selection:
-    """A selection that is only cut, so nobody wants its energies."""
-    times = np.full(len(frame_ids), np.nan)
-    shape = (len(frame_ids), geometry.grid_height, geometry.grid_width)
-    return Selection(
-        positions,
-        frame_ids,
-        times,
-        np.ones(len(positions), np.float32),
-        np.broadcast_to(np.float32(0), shape),
-        "given",
-        ("?",) * len(frame_ids),
-        geometry,
-    )
+def with_overrides(config: PatchifyConfig, overrides: Mapping[str, Any], at: str = "") -> PatchifyConfig:
+    """What differs from `config` in what is named alone.
+
+    Args:
+        config: of the encoder's own processor.
+        overrides: settings by name. A budget replaces the stored one of either kind.
+        at: where they stand in a config, for messages.
+
+    Raises:
+        ConfigError: an unknown name, a value out of range, or one that the encoder's weights are made for.
+    """
+    said = f"{at}: " if at else ""
+    for name, value in overrides.items():
+        if name not in SETTINGS:
+            raise ConfigError(f"{said}the processor has no setting {name!r}{nearest(name, list(SETTINGS))}")
+        own = config.to_dict()[name]
+        if name in _OF_THE_WEIGHTS and value != own:
+            raise ConfigError(f"{said}{name} is {own} in the encoder's weights, it cannot be {value}")
+    try:
+        return config.replace(**overrides)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{said}the processor cannot be used so: {error}") from error
+
+
+def largest_clip(config: PatchifyConfig) -> tuple[int, FrameGeometry, int]:
+    """Sampled frames of a square clip that has enough of them, how each is laid out, and patches kept.
+
+    Raises:
+        ConfigError: the sizes do not fit the patches.
+    """
+    side = min(config.layout.size.values())
+    try:
+        geometry = config.geometry(side, side)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    frames = config.sampling.num_frames
+    return frames, geometry, _most(config, frames, geometry)
+
+
+def _most(config: PatchifyConfig, frames: int, geometry: FrameGeometry) -> int:
+    """The budget in patches, of a clip of so many sampled frames."""
+    total, wanted = frames * geometry.patches_per_frame, config.budget.num_patches
+    return min(total, wanted or round((config.budget.keep_ratio or 0) * total))
 
 
 def _stacked(positions: np.ndarray) -> np.ndarray:

@@ -90,7 +90,7 @@ def test_a_grid_cell_is_the_mean_of_its_patches_and_padding_is_in_none():
 
 def test_cached_patches_are_those_of_the_processor_to_the_bit(encoder, clips, tmp_path):
     processor = OneVisionVideoProcessor.from_pretrained(encoder)
-    cache = PatchCache(tmp_path / "cache", processor, num_patches=20)
+    cache = PatchCache(tmp_path / "cache", processor.patchify_config(num_patches=20))
     expected = processor(clips[0], num_patches=20, return_tensors="np")
     for _ in range(2):
         found = cache(clips[0])
@@ -102,7 +102,7 @@ def test_cached_patches_are_those_of_the_processor_to_the_bit(encoder, clips, tm
     path.write_bytes(clips[0])
     cache(str(path))
     assert [*(tmp_path / "cache").iterdir()] == [file]
-    PatchCache(tmp_path / "cache", processor, num_patches=24)(clips[0])
+    PatchCache(tmp_path / "cache", processor.patchify_config(num_patches=24))(clips[0])
     cache(clips[2])
     assert len([*(tmp_path / "cache").iterdir()]) == 3
 

@@ -19,7 +19,7 @@ from onevision_hf.data.media_shards import STAGE, PackedShards
 from onevision_hf.data.sources import open_source
 from onevision_hf.data.transcode import transcode
 from onevision_hf.jobs.run_folder import RunFolder
-from onevision_hf.modeling.patch_selection import select_patches
+from onevision_hf.modeling.patchify_config import select_patches
 from onevision_hf.modeling.video_reader import VideoReader
 
 SELECTION = {"num_frames": 8, "size": 64, "patch_size": 8, "num_patches": 128}

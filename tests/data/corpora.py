@@ -6,9 +6,9 @@ from pathlib import Path
 
 from clips import moving_scene, write_clip
 
-from onevision_hf.data.patch_settings import PatchSettings
+from onevision_hf.modeling.patchify_config import PatchifyConfig
 
-SETTINGS = PatchSettings(num_frames=6, size=56, num_patches=40)
+SETTINGS = PatchifyConfig.from_dict({"num_frames": 6, "size": 56, "num_patches": 40, "do_center_crop": True})
 WORDS = ["--num-frames", "6", "--size", "56", "--num-patches", "40"]
 CLASSES = ("left", "right", "up")
 

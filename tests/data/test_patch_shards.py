@@ -23,10 +23,9 @@ from onevision_hf.data.items import MediaError
 from onevision_hf.data.media_shards import STAGE as PACK
 from onevision_hf.data.media_shards import PackedRow, write_shard
 from onevision_hf.data.patch_extraction import MAX_DEATHS, Deaths, extract_patches
-from onevision_hf.data.patch_settings import PatchSettings
 from onevision_hf.data.patch_shards import PatchShards
 from onevision_hf.data.tar_shards import shard_names
-from onevision_hf.jobs.run_folder import RunFolder
+from onevision_hf.jobs.run_folder import PLAN, SUMMARY, RunFolder, digest_of
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +90,7 @@ def test_the_tars_are_webdatasets(made):
 def test_a_folder_of_other_settings_is_refused_and_redone_when_asked(corpus, made, tmp_path):
     out = tmp_path / "shards"
     extract_patches(str(corpus), out, SETTINGS, shard_items=4, workers=0)
-    other = PatchSettings(num_frames=4, size=56, num_patches=40)
+    other = SETTINGS.replace(num_frames=4)
     with pytest.raises(ValueError, match=r"num_frames was 6, now 4.*--redo"):
         extract_patches(str(corpus), out, other, shard_items=4, workers=0)
     assert contents(out) == contents(made)
@@ -259,9 +258,27 @@ def test_the_command_says_what_it_made_and_refuses_in_one_line(corpus, made, tmp
 
 
 def test_whole_frames_and_ratios_are_settings_too(corpus, tmp_path):
-    settings = PatchSettings(num_frames=4, size=56, keep_ratio=0.5, crop=False)
+    settings = SETTINGS.replace(num_frames=4, keep_ratio=0.5, do_center_crop=False)
     extract_patches(str(corpus), tmp_path / "wide", settings, workers=0)
     row = PatchShards(tmp_path / "wide")[0]
     expected = select_patches(str(corpus / row.key), num_frames=4, size=56, keep_ratio=0.5)
     assert (row.grid_height, row.grid_width) == (4, 6)
     assert np.array_equal(row.positions, expected.positions)
+
+
+def test_shards_of_an_older_version_are_refused_with_the_command_that_cuts_again(made, tmp_path):
+    shutil.copytree(made, tmp_path / "old")
+    plan = json.loads((tmp_path / "old" / PLAN).read_text())
+    for name in set(plan["settings"]) - {"num_frames", "size", "layout", "shard_items", "classes", "reader"}:
+        del plan["settings"][name]
+    summary = json.loads((tmp_path / "old" / SUMMARY).read_text())
+    (tmp_path / "old" / PLAN).write_text(json.dumps(plan))
+    (tmp_path / "old" / SUMMARY).write_text(json.dumps({**summary, "plan": digest_of(plan)}))
+    with pytest.raises(ValueError, match=r"older version.*onevision patches SRC .*old --redo"):
+        PatchShards(tmp_path / "old")
+
+
+def test_sizes_that_fit_no_patch_are_found_before_the_clips_are_read(corpus, tmp_path):
+    with pytest.raises(ValueError, match="no multiple of the patch size 14"):
+        extract_patches(str(corpus), tmp_path / "out", SETTINGS.replace(size=60), workers=0)
+    assert not (tmp_path / "out").exists()

@@ -104,8 +104,8 @@ def test_a_probe_sees_and_saves_what_the_encoders_processor_selects(made, seen, 
     config = build(ProbeConfig, {
         "model": folder, "out": str(tmp_path / "run"),
         "data": {"train": lists[0], "test": lists[1], "root": str(made / "clips")},
-        "cache": str(tmp_path / "cache") if cached else "", "epochs": 1, "batch_size": 2, "workers": 0,
-        "device": "cpu", "input": {"processor": asked, "augment": False},
+        "cache": str(tmp_path / "cache") if cached else "", "epochs": 1, "batch_size": 2,
+        "dataloader_num_workers": 0, "device": "cpu", "input": {"processor": asked, "augment": False},
     })  # fmt: skip
     assert run_probe(config)[0] == 0
     processor = OneVisionVideoProcessor.from_pretrained(folder, **asked)
@@ -132,7 +132,7 @@ def test_what_is_asked_for_changes_that_and_nothing_else():
 def test_a_published_size_is_the_most_that_an_encoder_of_any_size_is_shown(made):
     """224 of a larger encoder; a smaller one keeps its own."""
     published, tiny = load_encoder(str(made / "published")), load_encoder("tiny")
-    assert shown_size(settings_of(published, max_size=56).processor) == 56
+    assert shown_size(settings_of(published, max_size=56).config) == 56
     assert settings_of(published, max_size=56).num_patches == 64 * 4 * 4 // 8
     assert settings_of(published, max_size=224).identity() == settings_of(published).identity()
     assert settings_of(tiny, max_size=224).identity() == settings_of(tiny).identity()

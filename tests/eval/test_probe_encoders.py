@@ -84,9 +84,9 @@ def two_clips():
 @pytest.mark.parametrize("name", ["clip", "siglip2", "siglip2 tower", "dinov3"])
 def test_images_give_their_frames_tokens_with_the_published_time(saved, name):
     encoder = load_encoder(str(saved / name))
-    processor = encoder.processor
-    assert (processor.patch_size, shown_size(processor), encoder.hidden_size) == (8, 32, 64)
-    assert list(processor.image_mean) == [0.1, 0.2, 0.3] and encoder.kinds == ("frames",)
+    patchify = encoder.patchify
+    assert (patchify.layout.patch_size, shown_size(patchify), encoder.hidden_size) == (8, 32, 64)
+    assert list(patchify.pixels.image_mean) == [0.1, 0.2, 0.3] and encoder.kinds == ("frames",)
     pixels, patches, positions, mask = two_clips()
     tokens = encoder(patches, positions, mask)
     model = AutoModel.from_pretrained(saved / name).eval()
@@ -144,7 +144,7 @@ def test_the_embedding_of_time_is_the_published_one():
 
 def test_onevision_is_as_it_is_and_takes_every_input(saved):
     encoder = load_encoder(str(saved / "onevision"))
-    assert encoder.kinds == ("codec", "frames", "dense") and shown_size(encoder.processor) == 224
+    assert encoder.kinds == ("codec", "frames", "dense") and shown_size(encoder.patchify) == 224
     assert not any(p.requires_grad for p in encoder.parameters()) and not encoder.train().model.training
     patches = torch.randn(1, 5, 3 * 14 * 14)
     positions = torch.randint(0, 4, (1, 5, 3))
@@ -166,8 +166,8 @@ def test_an_input_that_an_encoder_cannot_take_and_a_model_that_is_none_are_error
         return clip_settings(ProbeConfig(model="m", input=InputConfig(kind="frames", **changes)), encoder)
 
     settings = shown(num_patches=4 * GRID, max_size=224)  # which is for encoders of any size
-    assert (settings.num_patches, shown_size(settings.processor)) == (4 * GRID, 32)
-    assert list(settings.processor.image_std) == [0.4, 0.5, 0.6]
+    assert (settings.num_patches, shown_size(settings.config)) == (4 * GRID, 32)
+    assert list(settings.config.pixels.image_std) == [0.4, 0.5, 0.6]
     # Without a budget it sees eight whole frames, however large they are.
     assert shown().num_patches == 8 * GRID and shown(size=16).num_patches == 8 * GRID // 4
     with pytest.raises(OSError, match="nowhere"):

@@ -13,12 +13,12 @@ from onevision_hf import OneVisionVideoProcessor
 from onevision_hf.eval.probes.clip_transform import (
     ClipView,
     ViewSettings,
+    frames_of_spans,
     middle_square,
-    stretch_frames,
-    with_overrides,
 )
 from onevision_hf.eval.probes.color_jitter import jitter
 from onevision_hf.training.config import ConfigError
+from onevision_hf.training.transforms import with_overrides
 
 GRID = (SIDE // PATCH) ** 2
 PROCESSOR = OneVisionVideoProcessor(
@@ -43,7 +43,7 @@ def clips(tmp_path_factory):
 
 def show(clips, number=0, rng=None, kind="codec", augment=False, intervene=None, **overrides):
     view = ClipView(
-        ViewSettings(kind, with_overrides(PROCESSOR, overrides)), augment, intervene, clips
+        ViewSettings(kind, with_overrides(PROCESSOR.patchify_config(), overrides)), augment, intervene, clips
     )  # fmt: skip
     sample = view(clips[number], rng, number)
     return sample["pixel_values_videos"], sample["patch_positions"]
@@ -59,7 +59,7 @@ def test_codec_input_is_what_the_processor_gives_to_the_bit(clips):
 def test_frames_are_whole_and_stand_where_they_are_in_the_clip(clips):
     patches, positions = show(clips, kind="frames", num_patches=2 * GRID + 5)
     assert patches.shape == (2 * GRID, 3 * PATCH**2)
-    frames = stretch_frames(FRAMES, 2, None)
+    frames = frames_of_spans(FRAMES, 2, None)
     assert frames.tolist() == [2, 6]  # int(4.5 * (i + 0.5))
     expected = np.rint(frames / (FRAMES - 1) * 63)
     assert np.unique(positions[:, 0]).tolist() == expected.tolist()
@@ -100,7 +100,10 @@ def test_a_clip_that_the_settings_do_not_fit_is_named(clips):
 def test_the_budget_of_every_input_is_the_processors(clips, kind):
     """A quarter of the patches of eight frames: 32 of 128, two whole frames."""
     assert len(show(clips, kind=kind, keep_ratio=0.25)[0]) == 2 * GRID
-    assert ViewSettings(kind, with_overrides(PROCESSOR, {"keep_ratio": 0.25})).num_patches == 2 * GRID
+    assert (
+        ViewSettings(kind, with_overrides(PROCESSOR.patchify_config(), {"keep_ratio": 0.25})).num_patches
+        == 2 * GRID
+    )
     assert len(show(clips, kind="dense", keep_ratio=0.25)[0]) == 8 * GRID
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onevision_hf import read_codec_signals
 from onevision_hf.modeling import codec_signals as cs
 from onevision_hf.modeling.h264_bitstream import START_CODE, SequenceParameters, grey_picture
-from onevision_hf.modeling.lone_decoder import LoneDecoder, UnsupportedStreamError
+from onevision_hf.modeling.standalone_decoder import StandaloneDecoder, UnsupportedStreamError
 from onevision_hf.modeling.video_reader import VideoReader
 
 RECORD = np.dtype(
@@ -102,7 +102,7 @@ def test_an_unknown_camera_model_is_named():
 def test_the_exact_residual_is_frame_minus_shifted_previous_frame(plain):
     with VideoReader(plain) as reader:
         frames = list(reader.frames(range(10), motion_vectors=True))
-        pictures = cs.read_lone_pictures(reader, range(10))
+        pictures = cs.read_standalone_pictures(reader, range(10))
     equal = total = 0
     for place in range(1, 10):
         luma, before = frames[place].luma.astype(int), frames[place - 1].luma.astype(int)
@@ -116,10 +116,10 @@ def test_the_exact_residual_is_frame_minus_shifted_previous_frame(plain):
     assert total > 1000 and equal >= 0.99 * total
 
 
-def test_vectors_of_lone_p_pictures_are_those_of_a_full_decode(plain):
+def test_vectors_of_standalone_p_pictures_are_those_of_a_full_decode(plain):
     with VideoReader(plain) as reader:
         full = [frame.motion_vectors for frame in reader.frames(range(10), motion_vectors=True)]
-        alone = [picture.vectors for picture in cs.read_lone_pictures(reader, range(10))]
+        alone = [picture.vectors for picture in cs.read_standalone_pictures(reader, range(10))]
     for one, other in zip(full[1:], alone[1:], strict=True):
         assert np.array_equal(cs.vectors(one, 96, 128), cs.vectors(other, 96, 128), equal_nan=True)
 
@@ -142,11 +142,13 @@ def test_packets_that_are_decoded_alone_have_zeros_behind_them(codec, tmp_path, 
                 behind.append(ctypes.string_at(packet.buffer_ptr + packet.size, 64))
             return self.context.decode(packet)
 
-    made = LoneDecoder._context
-    monkeypatch.setattr(LoneDecoder, "_context", lambda decoder, vectors: Watched(made(decoder, vectors)))
+    made = StandaloneDecoder._context
+    monkeypatch.setattr(
+        StandaloneDecoder, "_context", lambda decoder, vectors: Watched(made(decoder, vectors))
+    )
     with VideoReader(path) as reader:
         packets = [bytes(packet) for packet in av.open(str(path)).demux(video=0) if packet.size]
-        LoneDecoder(reader.codec, reader.extradata).decode(packets)
+        StandaloneDecoder(reader.codec, reader.extradata).decode(packets)
     assert len(behind) >= 6 and set(behind) == {bytes(64)}
 
 
@@ -245,7 +247,7 @@ def test_streams_without_an_exact_residual_are_named(tmp_path, pix_fmt, options,
     frames = moving_scene(8, 64, 64)
     path = write_clip(tmp_path / "clip.mkv", frames, pix_fmt=pix_fmt, options=options)
     with VideoReader(path) as reader, pytest.raises(UnsupportedStreamError, match=reason):
-        LoneDecoder(reader.codec, reader.extradata)
+        StandaloneDecoder(reader.codec, reader.extradata)
     signals = read_codec_signals(path)
     assert signals.residual is None and reason in signals.signal["residual"]
 

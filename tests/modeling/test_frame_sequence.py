@@ -74,4 +74,8 @@ def test_files_and_frames_are_told_apart(clip, scene):
     data = clip.read_bytes()
     assert all(is_encoded(video) for video in (clip, str(clip), data, bytearray(data), io.BytesIO(data)))
     assert not any(is_encoded(video) for video in (scene, torch.from_numpy(scene), list(scene)))
-    assert isinstance(open_video(clip), VideoReader) and isinstance(open_video(scene), FrameSequence)
+    with open_video(clip) as file, open_video(scene) as frames:
+        assert isinstance(file, VideoReader) and isinstance(frames, FrameSequence)
+        assert is_encoded(file) and not is_encoded(frames)
+        with open_video(file) as again:
+            assert again is file  # taken as it is, and not closed

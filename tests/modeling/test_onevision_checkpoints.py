@@ -3,7 +3,6 @@
 Run: python -m pytest tests/modeling/test_onevision_checkpoints.py
 """
 
-import inspect
 import json
 import os
 import shutil
@@ -17,19 +16,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoVideoProcessor, CLIPImageProcessor
-from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
 
 from onevision_hf import (
     OneVisionConfig,
-    OneVisionForVideoClassification,
     OneVisionImageProcessor,
     OneVisionModel,
     OneVisionVideoProcessor,
-    OneVisionVLConfig,
-    OneVisionVLForConditionalGeneration,
-    OneVisionVLImageProcessor,
-    OneVisionVLProcessor,
-    OneVisionVLVideoProcessor,
     bundled_clip,
 )
 
@@ -155,29 +147,6 @@ def test_a_configuration_saved_alone_names_no_code_that_stayed_behind(published,
         "AutoConfig": "configuration_onevision.OneVisionConfig",
         "AutoModelForImageClassification": "owner/repository--modeling.Classifier",
     }
-
-
-@pytest.mark.parametrize(
-    "exported",
-    [
-        OneVisionConfig,
-        OneVisionModel,
-        OneVisionForVideoClassification,
-        OneVisionVideoProcessor,
-        OneVisionImageProcessor,
-        OneVisionVLConfig,
-        OneVisionVLForConditionalGeneration,
-        OneVisionVLProcessor,
-        OneVisionVLImageProcessor,
-        OneVisionVLVideoProcessor,
-    ],
-)
-def test_an_exported_file_names_every_file_that_it_needs(exported):
-    """transformers 5.7 copies no further than that when it loads code from a folder."""
-    source = inspect.getfile(exported)
-    needed = {Path(file).stem for file in get_relative_import_files(source)}
-    missing = needed - set(get_relative_imports(source))
-    assert not missing, f"name them in the TYPE_CHECKING block of {source}"
 
 
 WITHOUT_PACKAGE = """

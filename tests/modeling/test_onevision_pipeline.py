@@ -19,13 +19,8 @@ from transformers import (
     AutoConfig,
     AutoModelForVideoClassification,
     AutoVideoProcessor,
-    CLIPImageProcessor,
-    VideoMAEConfig,
-    VideoMAEForVideoClassification,
-    VideoMAEImageProcessor,
     pipeline,
 )
-from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 
 from onevision_hf import (
     OneVisionConfig,
@@ -34,12 +29,8 @@ from onevision_hf import (
     OneVisionVideoProcessor,
     tiny,
 )
-from onevision_hf.modeling.video_pipeline import refuse_old_pipeline
 
 NAMES = {0: "left", 1: "right", 2: "up", 3: "down"}
-needs_video_processor = pytest.mark.skipif(
-    not hasattr(Pipeline, "_load_video_processor"), reason="the pipeline of transformers before 5.11"
-)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +69,6 @@ def close(found: list[dict], wanted: list[dict]) -> bool:
     return found == [{**row, "score": pytest.approx(row["score"], abs=1e-6)} for row in wanted]
 
 
-@needs_video_processor
 def test_a_saved_folder_answers_as_model_and_processor_do(folder, clips):
     classify = pipeline("video-classification", model=folder)
     assert close(classify(clips[0]), expected(folder, clips[0]))
@@ -96,7 +86,6 @@ def test_a_saved_folder_answers_as_model_and_processor_do(folder, clips):
     assert not close(classify(clips[0], num_frames=3), expected(folder, clips[0]))
 
 
-@needs_video_processor
 def test_the_file_itself_is_read_with_what_its_codec_says(folder, clips):
     """Decoded frames have no motion vectors: what is selected from them is something else."""
     classify = pipeline("video-classification", model=folder)
@@ -109,7 +98,6 @@ def test_the_file_itself_is_read_with_what_its_codec_says(folder, clips):
     assert not close(classify(clips[0]), expected(folder, frames))
 
 
-@needs_video_processor
 def test_an_image_processor_is_never_given_the_frames(folder, clips):
     """It would have them classified one by one, and the first one's classes returned."""
     OneVisionImageProcessor(size=56).save_pretrained(folder)
@@ -121,44 +109,6 @@ def test_an_image_processor_is_never_given_the_frames(folder, clips):
     Path(folder, "video_preprocessor_config.json").write_text(json.dumps(broken))
     with pytest.raises(ValueError, match="requires either a video processor"):
         pipeline("video-classification", model=folder)
-
-
-@pytest.fixture
-def old_transformers(monkeypatch):
-    """The pipeline as it was before 5.11, when it knew no video processor."""
-    known = PIPELINE_REGISTRY.supported_tasks["video-classification"]
-    if hasattr(Pipeline, "_load_video_processor"):
-        monkeypatch.setitem(known, "impl", known["impl"])  # put back afterwards
-        monkeypatch.delattr(Pipeline, "_load_video_processor")
-        refuse_old_pipeline(OneVisionConfig.model_type)
-
-
-@pytest.mark.parametrize("beside", [None, OneVisionImageProcessor, CLIPImageProcessor])
-def test_an_old_pipeline_says_which_transformers_is_needed(beside, folder, old_transformers):
-    if beside is not None:
-        beside().save_pretrained(folder)
-    with pytest.raises(ImportError, match=r"needs transformers 5\.11 or newer.*Found transformers \d"):
-        pipeline("video-classification", model=folder)
-    model = AutoModelForVideoClassification.from_pretrained(folder)
-    with pytest.raises(ImportError, match=r"needs transformers 5\.11 or newer"):
-        pipeline("video-classification", model=model, image_processor=(beside or OneVisionImageProcessor)())
-
-
-def test_an_old_pipeline_is_as_it_was_for_other_models(clips, tmp_path, old_transformers):
-    torch.manual_seed(0)
-    model = VideoMAEForVideoClassification(
-        VideoMAEConfig(
-            image_size=32, patch_size=16, num_frames=4, hidden_size=16, num_hidden_layers=1,
-            intermediate_size=16, num_attention_heads=2, id2label=NAMES,
-        )
-    )  # fmt: skip
-    size = {"height": 32, "width": 32}
-    processor = VideoMAEImageProcessor(size={"shortest_edge": 32}, crop_size=size)
-    classify = pipeline("video-classification", model=model, image_processor=processor)
-    assert sorted(row["label"] for row in classify(clips[0])) == sorted(NAMES.values())
-    model.save_pretrained(tmp_path)
-    with pytest.raises(OSError, match="needs an image processor, none could be loaded"):
-        pipeline("video-classification", model=str(tmp_path))
 
 
 # -- a number of frames in config.json --
@@ -181,10 +131,9 @@ def test_a_number_of_frames_in_the_configuration_is_the_pipelines_alone(folder, 
     with pytest.warns(UserWarning, match=r"config.json says num_frames=3, the processor's file 8"):
         processor = AutoVideoProcessor.from_pretrained(folder)
     assert processor.num_frames == 8
-    if hasattr(Pipeline, "_load_video_processor"):
-        with pytest.warns(UserWarning, match="asks for that of config.json"):
-            found = pipeline("video-classification", model=folder)(clips[0])
-            assert close(found, expected(folder, clips[0], num_frames=3))
+    with pytest.warns(UserWarning, match="asks for that of config.json"):
+        found = pipeline("video-classification", model=folder)(clips[0])
+        assert close(found, expected(folder, clips[0], num_frames=3))
     # Without a number of its own, or with the same one, the processor follows.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -201,13 +150,9 @@ import json, sys
 sys.modules["onevision_hf"] = None
 from transformers import pipeline
 folder, clip, out = sys.argv[1:]
-try:
-    classify = pipeline("video-classification", model=folder, trust_remote_code=True)
-    assert type(classify.video_processor).__module__.startswith("transformers_modules.")
-    found = classify(clip)
-except ImportError as error:
-    found = str(error)
-json.dump(found, open(out, "w"))
+classify = pipeline("video-classification", model=folder, trust_remote_code=True)
+assert type(classify.video_processor).__module__.startswith("transformers_modules.")
+json.dump(classify(clip), open(out, "w"))
 """
 
 
@@ -220,7 +165,4 @@ def test_a_saved_folder_answers_where_the_package_is_not_installed(folder, clips
         env={**os.environ, "HF_HOME": str(tmp_path / "hub"), "PYTHONPATH": ""},
     )  # fmt: skip
     found = json.loads((tmp_path / "out.json").read_text())
-    if hasattr(Pipeline, "_load_video_processor"):
-        assert close(found, expected(folder, clips[0]))
-    else:
-        assert "needs transformers 5.11 or newer" in found
+    assert close(found, expected(folder, clips[0]))

@@ -336,9 +336,28 @@ def test_arguments_out_of_range_are_refused_with_their_numbers(arguments, messag
         processor(clip, **{**SMALL, **arguments})
 
 
-def test_an_argument_that_does_not_exist_is_refused_by_name(processor, clip):
-    with pytest.raises(TypeError, match=r"unknown arguments \['num_frame'\]"):
-        processor(clip, num_frame=8)
+def test_an_argument_that_does_not_exist_is_refused_by_name(processor, clip, tmp_path):
+    """At the call, in the constructor and in `from_pretrained`, with the one that was meant."""
+    message = r"unknown arguments \['num_frame'\]: did you mean num_frames\?"
+    processor.save_pretrained(tmp_path)
+    for ask in (
+        lambda: processor(clip, num_frame=8),
+        lambda: processor.patchify_config(num_frame=8),
+        lambda: OneVisionVideoProcessor(num_frame=8),
+        lambda: OneVisionVideoProcessor.from_pretrained(tmp_path, num_frame=8),
+        lambda: AutoVideoProcessor.from_pretrained(tmp_path, num_frame=8),
+    ):
+        with pytest.raises(TypeError, match=message):
+            ask()
+
+
+def test_what_transformers_hands_over_besides_settings_is_no_mistake(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    for cls in (OneVisionVideoProcessor, AutoVideoProcessor):
+        again = cls.from_pretrained(tmp_path, trust_remote_code=False, local_files_only=True, num_frames=9)
+        assert again.patchify_config() == processor.patchify_config(num_frames=9)
+    again, unused = OneVisionVideoProcessor.from_pretrained(tmp_path, return_unused_kwargs=True, other=1)
+    assert unused["other"] == 1 and again.patchify_config() == processor.patchify_config()
 
 
 # -- bad videos --

@@ -123,7 +123,7 @@ def test_onevision_train_says_in_one_line_what_it_refuses_and_ends_with_1(copy, 
     media.mkdir(parents=True)
     for number in range(8):
         Image.new("RGB", (28, 28)).save(media / f"{number}.png")
-    head = {"source": str(media.parent), "batch_size": 8, "size": 28, "max_labels": 1}
+    head = {"source": str(media.parent), "batch_size": 8, "processor": {"size": 28}, "max_labels": 1}
     values = {**workers.BASE, "out": str(copy), "cluster": {"heads": {"image": head}}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
     assert main(["train", "--config", str(tmp_path / "run.yaml")]) == 1

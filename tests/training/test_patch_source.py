@@ -8,15 +8,16 @@ from clips import moving_scene, write_clip
 from onevision_hf import OneVisionModel, OneVisionVideoProcessor
 from onevision_hf.data.labelled import open_rows
 from onevision_hf.data.patch_extraction import extract_patches
-from onevision_hf.data.patch_settings import PatchSettings
 from onevision_hf.data.patch_shards import PatchShards
 from onevision_hf.modeling import video_reader
+from onevision_hf.modeling.patchify_config import PatchifyConfig
 from onevision_hf.training.config import ConfigError, from_dict
 from onevision_hf.training.loader import MicroBatches
 from onevision_hf.training.mixture import RankSlice
 from onevision_hf.training.tasks.cluster import ClusterTask
 
-HEAD = {"kind": "video", "batch_size": 4, "size": 56, "num_frames": 8, "num_patches": 48}
+HEAD = {"kind": "video", "batch_size": 4}
+SHOWN = {"size": 56, "do_center_crop": True, "num_frames": 8, "num_patches": 48}
 CODEC = {"codec": 1.0, "uniform": 0.0, "collage": 0.0}
 
 
@@ -30,15 +31,14 @@ def folders(tmp_path_factory):
             write_clip(videos / name / f"{clip}.mp4", moving_scene(16, 64, 96, seed=5 * number + clip))
     write_clip(videos / "a" / "short.mp4", moving_scene(2, 64, 96, seed=50))
     shards = tmp_path_factory.mktemp("shards") / "patches"
-    settings = PatchSettings(num_frames=8, size=56, num_patches=48)
-    extract_patches(str(videos), shards, settings, shard_items=3, workers=0)
+    extract_patches(str(videos), shards, PatchifyConfig.from_dict(SHOWN), shard_items=3, workers=0)
     return str(videos), str(shards)
 
 
-def task(source, **head):
-    config = {"max_steps": 4, "model": {"size": "tiny"}, "cluster": {"heads": {"v": HEAD | CODEC | head}}}
-    config["cluster"]["heads"]["v"]["source"] = source
-    return ClusterTask(from_dict(config), {})
+def task(source, shown=None, **head):
+    head = HEAD | CODEC | {"processor": SHOWN | (shown or {}), "source": source} | head
+    values = {"max_steps": 4, "model": {"size": "tiny"}, "cluster": {"heads": {"v": head}}}
+    return ClusterTask(from_dict(values), {})
 
 
 def test_the_batches_are_those_of_the_videos_to_the_bit(folders, monkeypatch):
@@ -66,25 +66,54 @@ def test_a_source_of_patch_shards_is_opened_by_its_plan(folders):
 
 
 @pytest.mark.parametrize(
-    ("head", "says"),
+    ("shown", "head", "says"),
     [
-        ({"codec": 0.5, "uniform": 0.5}, "codec is 0.5.*no whole frames"),
-        ({"num_frames": 16}, "num_frames 8 instead of 16"),
-        ({"num_patches": 60, "size": 84}, "size 56 instead of 84, num_patches 48 instead of 60"),
-        ({"camera": "median"}, "camera None instead of 'median'"),
-        ({"camera": "mean"}, "camera is 'mean', expected one of none, median"),
-        ({"kind": "image"}, "kind is 'image', but its source holds patches of videos"),
+        ({}, {"codec": 0.5, "uniform": 0.5}, "codec is 0.5.*no whole frames"),
+        ({"num_frames": 16}, {}, "num_frames 8 instead of 16"),
+        ({"num_patches": 60, "size": 84}, {}, "num_patches 48 instead of 60, size .*56.* instead of .*84"),
+        ({"camera": "median"}, {}, "camera None instead of 'median'"),
+        ({"camera": "mean"}, {}, "unknown camera 'mean': choose one of None, none, median"),
+        ({"kamera": "median"}, {}, r"no setting 'kamera' \(did you mean camera\?\)"),
+        ({"patch_size": 16}, {}, "patch_size is 14 in the encoder's weights"),
+        ({"size": 60}, {}, "no multiple of the patch size 14"),
+        ({}, {"kind": "image", "processor": {"size": 56}}, "kind is 'image', but its source holds patches"),
+        ({}, {"kind": "image"}, "expected a `size` alone"),
+        ({}, {"num_frames": 8}, "heads.v.num_frames is now called cluster.heads.v.processor.num_frames"),
     ],
 )
-def test_shards_that_do_not_fit_the_head_are_refused(folders, head, says):
+def test_shards_that_do_not_fit_the_head_are_refused(folders, shown, head, says):
     with pytest.raises(ConfigError, match=says):
-        task(folders[1], **head)
+        task(folders[1], shown, **head)
+
+
+WAYS = {
+    "published": {"preset": "published", "do_center_crop": False, "size": 56},
+    "bits": {"preset": "bits"},
+    "a share": {"keep_ratio": 0.3, "num_patches": None},
+    "whole frames": {"do_center_crop": False, "keep_ratio": 0.25, "num_patches": None},
+    "anchors": {"anchors": 4, "num_patches": 64},
+    "rate": {"fps": 10.0, "keep_ratio": 0.4, "num_patches": None},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whatever_a_processor_can_be_set_to_can_be_cut_and_trained_on(folders, tmp_path, way):
+    """The shards of any settings give the batches of the videos; of any other settings they are refused."""
+    config = PatchifyConfig.from_dict(SHOWN | WAYS[way])
+    extract_patches(folders[0], tmp_path / "out", config, workers=0)
+    by_shard, by_video = (task(source, WAYS[way]) for source in (str(tmp_path / "out"), folders[0]))
+    found, expected = (
+        MicroBatches(its.mixture, RankSlice(seed=3))[0].inputs["v"] for its in (by_shard, by_video)
+    )
+    assert found.keys() == expected.keys() and all(torch.equal(found[k], expected[k]) for k in expected)
+    with pytest.raises(ConfigError, match="its shards were made with"):
+        task(folders[1], WAYS[way])
 
 
 def test_the_camera_of_a_head_is_in_its_batches_and_in_what_it_saves(folders, tmp_path):
     kept = []
     for camera in (None, "none"):
-        its = task(folders[0], camera=camera)
+        its = task(folders[0], {"camera": camera})
         kept.append(MicroBatches(its.mixture, RankSlice(seed=3))[0].inputs["v"]["patch_positions"])
         weights = OneVisionModel(its.encoder_config).state_dict()
         its.export(tmp_path / str(camera), {f"encoder.{name}": value for name, value in weights.items()})

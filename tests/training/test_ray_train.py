@@ -25,7 +25,7 @@ def config(tmp_path):
         path = tmp_path / "media" / f"class{number % 4}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40), (60 * (number % 4), 10 * number, 90)).save(path)
-    image = {"source": str(tmp_path / "media"), "batch_size": 8, "size": 28, "max_labels": 1}
+    image = {"source": str(tmp_path / "media"), "batch_size": 8, "processor": {"size": 28}, "max_labels": 1}
     values = {
         **workers.BASE,
         "max_steps": 4,

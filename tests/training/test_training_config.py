@@ -89,6 +89,10 @@ RENAMED = {
     "cluster.heads.image.mirror": "cluster.heads.image.horizontal_flip",
     "cluster.heads.image.min_zoom": "cluster.heads.image.min_crop_scale",
     "cluster.heads.image.visible": "cluster.heads.image.patch_keep_rate",
+    "cluster.heads.image.size": "cluster.heads.image.processor.size",
+    "cluster.heads.image.num_frames": "cluster.heads.image.processor.num_frames",
+    "cluster.heads.image.num_patches": "cluster.heads.image.processor.num_patches",
+    "cluster.heads.image.camera": "cluster.heads.image.processor.camera",
     "unified.pairs.mirror": "unified.pairs.horizontal_flip",
     "unified.pairs.min_zoom": "unified.pairs.min_crop_scale",
 }  # fmt: skip

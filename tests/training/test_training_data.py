@@ -12,9 +12,10 @@ from PIL import Image
 
 from onevision_hf.data.labelled import ArrowRows, FolderRows, Row, StreamRows, as_row, open_rows
 from onevision_hf.data.media_shards import PackedRow
-from onevision_hf.modeling.patch_selection import select_patches
+from onevision_hf.modeling.patchify_config import PatchifyConfig, select_patches
+from onevision_hf.modeling.video_processing_onevision import OneVisionVideoProcessor
 from onevision_hf.training.tasks.cluster_config import HeadConfig
-from onevision_hf.training.transforms import ImageTransform, VideoTransform, pad_labels
+from onevision_hf.training.transforms import ImageTransform, VideoTransform, pad_labels, with_overrides
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "clustering"))
 import drawn
@@ -61,7 +62,7 @@ def test_a_saved_dataset_is_read_at_random(pictures, tmp_path):
     rows = open_rows(f"hf:{tmp_path / 'saved'}")
     assert isinstance(rows, ArrowRows) and len(rows) == 24 and rows.classes == 8
     assert rows[11].labels.tolist() == [3]
-    shown = ImageTransform(HeadConfig(size=28))(rows[11], None, 0)
+    shown = ImageTransform(HeadConfig(processor={"size": 28}))(rows[11], None, 0)
     assert shown["pixel_values"].shape == (3, 28, 28)
 
 
@@ -92,7 +93,7 @@ def test_a_row_without_labels_has_none_and_not_class_zero():
 def test_a_picture_shows_another_part_for_another_draw_and_its_middle_without_one():
     picture = Image.fromarray(np.arange(60 * 40 * 3, dtype=np.uint32).reshape(40, 60, 3).astype(np.uint8))
     row = Row("a", "image", picture, np.array([1]))
-    view = ImageTransform(HeadConfig(size=28, min_crop_scale=0.5, horizontal_flip=True))
+    view = ImageTransform(HeadConfig(processor={"size": 28}, min_crop_scale=0.5, horizontal_flip=True))
     shown = [view(row, generator(seed), 0)["pixel_values"] for seed in (1, 1, 2)]
     assert np.array_equal(shown[0], shown[1]) and not np.array_equal(shown[0], shown[2])
     middle = picture.crop((10, 0, 50, 40)).resize((28, 28), Image.Resampling.BICUBIC)
@@ -104,7 +105,7 @@ def test_a_picture_shows_another_part_for_another_draw_and_its_middle_without_on
 
 def test_without_zoom_and_mirror_only_the_position_of_the_crop_is_drawn():
     ramp = np.broadcast_to(np.linspace(0, 255, 80).astype(np.uint8)[None, :, None], (40, 80, 3))
-    view = ImageTransform(HeadConfig(size=40))
+    view = ImageTransform(HeadConfig(processor={"size": 40}))
     for seed in range(8):
         line = view(Row("a", "image", Image.fromarray(ramp), np.array([0])), generator(seed), 0)[
             "pixel_values"
@@ -113,7 +114,13 @@ def test_without_zoom_and_mirror_only_the_position_of_the_crop_is_drawn():
         assert np.ptp(line) == pytest.approx(1.84, abs=0.15)  # always half of the width
 
 
-HEAD = HeadConfig(kind="video", size=56, num_frames=16, num_patches=64)
+SHOWN = {"size": 56, "do_center_crop": True, "num_frames": 16, "num_patches": 64}
+HEAD = HeadConfig(kind="video", processor=SHOWN)
+
+
+def video_transform(head=HEAD, time_grid=64):
+    own = PatchifyConfig.from_dict({}, patch_size=PATCH, rope_temporal_size=time_grid)
+    return VideoTransform(head, with_overrides(own, head.processor))
 
 
 @pytest.fixture(scope="module")
@@ -122,28 +129,28 @@ def video(clip):
 
 
 def test_video_modes_come_in_the_published_shares_in_every_eight_samples():
-    view = VideoTransform(HeadConfig(kind="video"), PATCH, 64)
+    view = video_transform(HeadConfig(kind="video"))
     for start in (0, 8, 800):
         modes = [view.mode(position) for position in range(start, start + 8)]
         assert [modes.count(m) for m in ("codec", "uniform", "collage")] == [4, 3, 1]
-    huge = VideoTransform(HeadConfig(kind="video", codec=0.375, uniform=0.375, collage=0.25), PATCH, 64)
+    huge = video_transform(HeadConfig(kind="video", codec=0.375, uniform=0.375, collage=0.25))
     assert [[huge.mode(p) for p in range(64)].count(m) for m in ("codec", "uniform", "collage")] == [
         24,
         24,
         16,
     ]
     # A batch of one sample gets its share over time, where rounding would never give it a collage.
-    tenth = VideoTransform(HeadConfig(kind="video", codec=0.1, uniform=0.8, collage=0.1), PATCH, 64)
+    tenth = video_transform(HeadConfig(kind="video", codec=0.1, uniform=0.8, collage=0.1))
     assert [tenth.mode(p) for p in range(1000)].count("collage") == pytest.approx(100, abs=2)
 
 
 def position_of(mode):
-    view = VideoTransform(HEAD, PATCH, 64)
+    view = video_transform()
     return next(p for p in range(8) if view.mode(p) == mode)
 
 
 def test_every_mode_shows_the_same_number_of_patches(video):
-    view = VideoTransform(HEAD, PATCH, 64)
+    view = video_transform()
     for mode in ("codec", "uniform", "collage"):
         shown = view(video, generator(), position_of(mode))
         assert shown["pixel_values_videos"].shape == (64, 3 * PATCH**2)
@@ -152,8 +159,8 @@ def test_every_mode_shows_the_same_number_of_patches(video):
 
 
 def test_a_step_sees_a_drawn_share_of_the_patches_and_validation_all(video):
-    view = VideoTransform(dataclasses.replace(HEAD, patch_keep_rate=0.6), PATCH, 64)
-    whole = VideoTransform(HEAD, PATCH, 64)(video, generator(), position_of("codec"))
+    view = video_transform(dataclasses.replace(HEAD, patch_keep_rate=0.6))
+    whole = video_transform()(video, generator(), position_of("codec"))
     places = [tuple(p) for p in whole["patch_positions"]]
     parts = [view(video, generator(seed), position_of("codec")) for seed in (1, 1, 2)]
     for part in parts:
@@ -167,7 +174,7 @@ def test_a_step_sees_a_drawn_share_of_the_patches_and_validation_all(video):
 
 
 def test_uniform_frames_are_whole_one_of_each_stretch_and_drawn(video):
-    view = VideoTransform(HEAD, PATCH, 64)
+    view = video_transform()
     seen = set()
     for seed in range(6):
         positions = view(video, generator(seed), position_of("uniform"))["patch_positions"]
@@ -180,7 +187,7 @@ def test_uniform_frames_are_whole_one_of_each_stretch_and_drawn(video):
 
 
 def test_a_collage_is_the_uniform_frames_one_below_the_other_at_time_zero(video):
-    view = VideoTransform(HEAD, PATCH, 64)
+    view = video_transform()
     uniform = view(video, generator(7), position_of("uniform"))
     collage = view(video, generator(7), position_of("collage"))
     assert np.array_equal(uniform["pixel_values_videos"], collage["pixel_values_videos"])
@@ -213,18 +220,20 @@ def test_a_selection_that_was_packed_is_cut_as_it_is(clip):
         2.0,
         stored,
     )
-    shown = VideoTransform(HEAD, PATCH, None)(row, generator(), position_of("codec"))
+    shown = video_transform(time_grid=None)(row, generator(), position_of("codec"))
     assert np.array_equal(shown["patch_positions"], found.positions)
-    fresh = VideoTransform(HEAD, PATCH, None)._processor(str(clip), selection=found, return_tensors="np")
+    fresh = OneVisionVideoProcessor()(str(clip), selection=found, return_tensors="np")
     assert np.array_equal(shown["pixel_values_videos"], fresh["pixel_values_videos"][0])
     with pytest.raises(ValueError, match="pack again with the size"):
-        VideoTransform(HeadConfig(kind="video", size=112), PATCH, 64)(row, generator(), position_of("codec"))
+        video_transform(HeadConfig(kind="video", processor={"size": 112}))(
+            row, generator(), position_of("codec")
+        )
 
 
 def test_a_clip_with_fewer_frames_than_asked_gives_what_it_has(tmp_path):
     path = tmp_path / "short.mp4"
     path.write_bytes(drawn.clip("red", "right", 0, frames=3))
-    view = VideoTransform(HEAD, PATCH, 64)
+    view = video_transform()
     row = Row("short", "video", str(path), np.array([0]))
     lengths = {
         mode: len(view(row, generator(), position_of(mode))["patch_positions"])

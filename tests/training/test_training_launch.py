@@ -29,7 +29,7 @@ def config(tmp_path):
     image = {
         "source": str(tmp_path / "media"),
         "batch_size": 8,
-        "size": 28,
+        "processor": {"size": 28},
         "max_labels": 1,
         "labels_per_sample": 1,
     }

@@ -207,7 +207,7 @@ def test_the_command_trains_from_a_folder_and_prints_its_last_figures(tmp_path, 
         path = tmp_path / "media" / f"class{number % 2}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40), (30 * number, 90, 90)).save(path)
-    image = {"source": str(tmp_path / "media"), "batch_size": 4, "size": 28, "max_labels": 1}
+    image = {"source": str(tmp_path / "media"), "batch_size": 4, "processor": {"size": 28}, "max_labels": 1}
     out = tmp_path / "out"
     values = {**workers.BASE, "max_steps": 3, "out": str(out), "cluster": {"heads": {"image": image}}}
     (tmp_path / "folder.yaml").write_text(yaml.safe_dump(values))

@@ -18,6 +18,7 @@ from onevision_hf.clustering.kmeans import find_centers
 from onevision_hf.clustering.pack import pack
 from onevision_hf.data.labelled import StreamRows, open_rows
 from onevision_hf.data.sources import open_source
+from onevision_hf.modeling.patchify_config import PatchifyConfig
 from onevision_hf.training.config import from_dict
 from onevision_hf.training.loader import MicroBatches, open_loader
 from onevision_hf.training.loop import Trainer
@@ -60,11 +61,20 @@ def packs(tmp_path_factory):
 
 
 HEADS = {
-    "image": HeadConfig(size=28, max_labels=3),
-    "ocr": HeadConfig(size=28, max_labels=100),
-    "video": HeadConfig(kind="video", size=56, num_frames=8, num_patches=24, max_labels=2),
+    "image": HeadConfig(processor={"size": 28}, max_labels=3),
+    "ocr": HeadConfig(processor={"size": 28}, max_labels=100),
+    "video": HeadConfig(
+        kind="video",
+        processor={"size": 56, "do_center_crop": True, "num_frames": 8, "num_patches": 24},
+        max_labels=2,
+    ),
 }
 BATCHES = {"image": 8, "ocr": 6, "video": 4}
+
+
+def patchify_of(head, time_grid):
+    own = PatchifyConfig.from_dict({}, rope_temporal_size=time_grid)
+    return own.replace(**head.processor)
 
 
 def mixture(packs):
@@ -72,7 +82,7 @@ def mixture(packs):
     for number, (name, head) in enumerate(HEADS.items()):
         rows, view = (
             open_rows(str(packs / name)),
-            VideoTransform(head, 14, 64) if name == "video" else ImageTransform(head),
+            VideoTransform(head, patchify_of(head, 64)) if name == "video" else ImageTransform(head),
         )
         found.append(MixtureComponent(name, rows, view, BATCHES[name], Sampler(len(rows), 5, number)))
     return found
@@ -110,7 +120,7 @@ def test_each_head_shows_its_own_rows_once_an_epoch_with_the_packed_labels(packs
 
 def test_a_selection_that_is_longer_than_the_budget_keeps_its_strongest_patches(packs):
     rows = open_rows(str(packs / "video"))
-    row, view = rows[1], VideoTransform(HEADS["video"], 14, None)
+    row, view = rows[1], VideoTransform(HEADS["video"], patchify_of(HEADS["video"], None))
     position = next(p for p in range(8) if view.mode(p) == "codec")
     shown = view(row, np.random.default_rng(0), position)["patch_positions"]
     scores = row.selection["scores"]
@@ -122,9 +132,8 @@ def config_of(packs, out, **changes):
     heads = {}
     for name in HEADS:
         heads[name] = {
-            "source": str(packs / name), "kind": HEADS[name].kind, "size": HEADS[name].size,
+            "source": str(packs / name), "kind": HEADS[name].kind, "processor": HEADS[name].processor,
             "batch_size": BATCHES[name], "max_labels": HEADS[name].max_labels, "labels_per_sample": 2,
-            "num_frames": 8, "num_patches": 24,
         }  # fmt: skip
     values = workers.merged(workers.BASE, {"out": str(out), "max_steps": 3, **changes})
     return from_dict({**values, "cluster": {"heads": heads, "sample_rate": 0.5}})
@@ -188,9 +197,8 @@ def table(tmp_path_factory):
 
 def labels_of(spec, batches, workers=0, batch_size=4, start=0, **share):
     """The first labels that a loader gives from a stream, micro-batch by micro-batch."""
-    component = MixtureComponent(
-        "image", spec, ImageTransform(HeadConfig(size=28, max_labels=2)), batch_size, None
-    )
+    shown = ImageTransform(HeadConfig(processor={"size": 28}, max_labels=2))
+    component = MixtureComponent("image", spec, shown, batch_size, None)
     loader = open_loader([component], RankSlice(5, **share), start, start + batches, workers=workers)
     return [label for batch in loader for label in batch.inputs["image"]["labels"][:, 0].tolist()]
 
@@ -198,7 +206,7 @@ def labels_of(spec, batches, workers=0, batch_size=4, start=0, **share):
 def test_a_dataset_of_the_hub_is_read_at_random_through_workers(table, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     rows = open_rows(f"hf:{table}:train")
-    view = ImageTransform(HeadConfig(size=28, max_labels=1))
+    view = ImageTransform(HeadConfig(processor={"size": 28}, max_labels=1))
     component = MixtureComponent("image", rows, view, 8, Sampler(len(rows), 5, 0))
     alone, labels = MicroBatches([component], RankSlice(5)), []
     for k, batch in enumerate(open_loader([component], RankSlice(5), 0, 3, workers=1)):
@@ -235,7 +243,8 @@ def test_packed_shards_can_be_streamed_as_a_webdataset(packs, tmp_path):
 
 
 def test_a_run_from_a_stream_says_that_its_resume_is_not_exact(table, tmp_path, capsys):
-    heads = {"image": {"source": f"stream:{table}:train", "batch_size": 4, "classes": 24, "size": 28}}
+    image = {"source": f"stream:{table}:train", "batch_size": 4, "classes": 24, "processor": {"size": 28}}
+    heads = {"image": image}
     values = workers.merged(
         workers.BASE, {"out": str(tmp_path), "max_steps": 4, "optim": {"warmup_steps": 0}}
     )
@@ -255,9 +264,8 @@ def test_broken_rows_of_a_stream_are_listed_and_left_out_until_there_are_too_man
     for name, values in (("some", [good, *bad, good]), ("all", bad)):
         table = {"image": values * 4, "label": list(range(4 * len(values)))}
         datasets.Dataset.from_dict(table, features=features).to_parquet(tmp_path / name / "train.parquet")
-    component = MixtureComponent(
-        "image", f"{tmp_path / 'some'}:train", ImageTransform(HeadConfig(size=28)), 8, None
-    )
+    shown = ImageTransform(HeadConfig(processor={"size": 28}))
+    component = MixtureComponent("image", f"{tmp_path / 'some'}:train", shown, 8, None)
     (batch,) = open_loader([component], RankSlice(5), 0, 1)
     assert len(batch.keys["image"]) == 8 and 0 < len(batch.broken) <= 8
     reasons = {record["reason"] for record in batch.broken}

@@ -56,7 +56,13 @@ class Operations(TorchDispatchMode):
 
 def step(out, heads, labels):
     """A micro-batch forward and backward with its clipping, watched."""
-    head = {"batch_size": BATCH, "classes": CLASSES, "size": 28, "max_labels": 8, "labels_per_sample": labels}
+    head = {
+        "batch_size": BATCH,
+        "classes": CLASSES,
+        "processor": {"size": 28},
+        "max_labels": 8,
+        "labels_per_sample": labels,
+    }
     config = workers.make_config(out, cluster={"heads": {"image": head, "video": {**head, "kind": "image"}}})
     for name in list(config.cluster.heads)[heads:]:
         del config.cluster.heads[name]

@@ -15,9 +15,12 @@ import torch
 
 STEPS, STOP = 20, 9
 HEADS = {
-    "image": {"batch_size": 8, "classes": 37, "size": 28, "max_labels": 4, "labels_per_sample": 2},
+    "image": {
+        "batch_size": 8, "classes": 37, "processor": {"size": 28}, "max_labels": 4, "labels_per_sample": 2,
+    },
     "video": {
-        "kind": "video", "batch_size": 8, "classes": 21, "size": 28, "num_frames": 4, "num_patches": 8,
+        "kind": "video", "batch_size": 8, "classes": 21,
+        "processor": {"size": 28, "do_center_crop": True, "num_frames": 4, "num_patches": 8},
         "max_labels": 2, "labels_per_sample": 2,
     },
 }  # fmt: skip

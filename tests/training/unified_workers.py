@@ -23,7 +23,8 @@ BASE = {
     },
     "optim": {"learning_rate": 1e-3, "warmup_steps": 2, "lr_scheduler_type": "cosine", "max_grad_norm": 5.0},
 }  # fmt: skip
-HEAD = {"batch_size": 4, "classes": 7, "size": 32, "max_labels": 1, "labels_per_sample": 1}
+VIDEO = {"size": 32, "do_center_crop": True, "num_frames": 4, "num_patches": 6}
+HEAD = {"batch_size": 4, "classes": 7, "processor": {"size": 32}, "max_labels": 1, "labels_per_sample": 1}
 # A OneVision encoder with patches of 16 pixels, a head of pictures and one of videos.
 JOINT = {
     "task": "unified",
@@ -31,7 +32,7 @@ JOINT = {
                             "num_hidden_layers": 1, "projection_dim": None}},
     "unified": {"encoder": "onevision", "projection_dim": 16},
     "cluster": {"sample_rate": 1.0, "heads": {
-        "image": HEAD, "video": HEAD | {"kind": "video", "num_frames": 4, "num_patches": 6},
+        "image": HEAD, "video": HEAD | {"kind": "video", "processor": VIDEO},
     }},
 }  # fmt: skip
 JOINT["model"]["overrides"].pop("projection_dim")

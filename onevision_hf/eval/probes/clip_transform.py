@@ -1,17 +1,16 @@
 """What becomes of a clip for a frozen encoder: patches with their positions, from one of three inputs.
 
 codec   what the encoder's own processor selects, to the bit
-frames  as many whole frames as the processor's budget makes: the middle of equal stretches (while training: a
+frames  as many whole frames as the processor's budget makes: the middle of equal spans (while training: a
         random place in each), as published
 dense   every patch of the frames that the processor samples
 
 How many frames and patches, how large, what counts as energy, which colours: all of that the processor says,
-with what was asked for otherwise on top (`with_overrides`).
+with what was asked for otherwise on top (`training.transforms.with_overrides`).
 
 Shapes: K patches, p patch side.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,46 +21,15 @@ from ...data.media import BROKEN
 from ...modeling.frame_geometry import FrameGeometry
 from ...modeling.frame_sampling import sample_frames
 from ...modeling.frame_sequence import open_video
-from ...modeling.patch_cutting import pixel_scale
-from ...modeling.patch_selection import Selection
-from ...modeling.video_processing_onevision import OneVisionVideoProcessor, frame_layout
+from ...modeling.patch_selection import Placement, Selection
+from ...modeling.patchify_config import ClipPatches, PatchifyConfig, virtual_times_in_clip
 from ...training.mixture import Sample
-from ...training.schema import ConfigError, nearest
+from ...training.schema import ConfigError
 from .color_jitter import jitter
 
 # Arxiv 2602.08683, Table 6; half of the patches outside of frame 0 is the share there.
 INTERVENTIONS = ("replace", "foreign", "shuffle")
 _PARTNERS = 16  # clips that are tried as a source of foreign patches
-_OF_THE_WEIGHTS = ("patch_size", "rope_temporal_size")
-_NOT_SHOWN = ("return_metadata",)  # settings that no patch depends on
-
-
-def with_overrides(
-    processor: OneVisionVideoProcessor, overrides: Mapping[str, Any]
-) -> OneVisionVideoProcessor:
-    """A processor that differs from `processor` in what is named alone.
-
-    Args:
-        processor: the encoder's own.
-        overrides: its arguments by name. A budget replaces the stored one of either kind.
-
-    Raises:
-        ConfigError: an unknown name, a value out of range, or one that the encoder's weights are made for.
-    """
-    known = processor.valid_kwargs.__annotations__
-    for name, value in overrides.items():
-        if name not in known:
-            raise ConfigError(f"the processor has no setting {name!r}{nearest(name, list(known))}")
-        if name in _OF_THE_WEIGHTS and value != getattr(processor, name):
-            raise ConfigError(
-                f"{name} is {getattr(processor, name)} in the encoder's weights, it cannot be {value}"
-            )
-    try:
-        changed = OneVisionVideoProcessor.from_dict(processor.to_dict(), **overrides)
-        changed.resolve_settings({})
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"the processor cannot be used so: {error}") from error
-    return changed
 
 
 def middle_square(side: int) -> dict[str, Any]:
@@ -70,73 +38,80 @@ def middle_square(side: int) -> dict[str, Any]:
     return {"size": {"shortest_edge": side}, "do_center_crop": True, "crop_size": square}
 
 
-def shown_size(processor: OneVisionVideoProcessor) -> int:
-    """Pixels of the shorter side of what a processor shows of a frame."""
-    settings = processor.resolve_settings({})
-    sides = settings["crop_size"] if settings["do_center_crop"] else None
-    return min((sides or settings["size"]).values())
+def shown_size(config: PatchifyConfig) -> int:
+    """Pixels of the shorter side of what is shown of a frame."""
+    layout = config.layout
+    sides = layout.crop_size if layout.do_center_crop else None
+    return min((sides or layout.size).values())
 
 
 @dataclass(frozen=True, eq=False)
 class ViewSettings:
-    """Everything that the tensors of a clip depend on: the input, and the processor that cuts it."""
+    """Everything that the tensors of a clip depend on: the input, and how clips are cut."""
 
     kind: str
-    processor: OneVisionVideoProcessor
+    config: PatchifyConfig
 
     def identity(self) -> dict[str, Any]:
         """The same as JSON values: the processor's settings, and `input`."""
-        settings = self.processor.resolve_settings({})
-        names = [name for name in self.processor.valid_kwargs.__annotations__ if name not in _NOT_SHOWN]
-        return {"input": self.kind, **{name: settings[name] for name in names}}
+        return {"input": self.kind, **self.config.to_dict()}
 
     def square_frame(self) -> tuple[FrameGeometry, bool]:
         """How a square frame is laid onto the grid, and whether frames of any shape give as many patches.
 
         Raises ConfigError where the processor's sizes do not fit its patches.
         """
-        settings = self.processor.resolve_settings({})
-        size = settings["size"]
-        side = size.get("shortest_edge") or size["height"]
+        layout = self.config.layout
+        side = layout.size.get("shortest_edge") or layout.size["height"]
         try:
-            geometry = frame_layout(side, side, settings)
+            geometry = self.config.geometry(side, side)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        exact = settings["do_resize"] and "height" in size
-        return geometry, bool(settings["do_center_crop"] or exact or settings["preset"] == "published")
+        exact = layout.do_resize and "height" in layout.size
+        return geometry, layout.do_center_crop or exact or self.config.signals.preset == "published"
 
     @property
     def num_patches(self) -> int | None:
         """The budget in patches of a clip that has all of its frames; None where that depends on the clip."""
-        p = self.processor
-        if p.num_patches is not None:
-            return int(p.num_patches)
+        budget, sampling = self.config.budget, self.config.sampling
+        if budget.num_patches is not None:
+            return int(budget.num_patches)
         geometry, fixed = self.square_frame()
-        if p.keep_ratio is None or not fixed or p.fps is not None or p.timestamps is not None:
+        if (
+            budget.keep_ratio is None
+            or not fixed
+            or sampling.fps is not None
+            or sampling.timestamps is not None
+        ):
             return None
-        total = p.num_frames * geometry.patches_per_frame
-        return int(max(geometry.patches_per_frame, round(p.keep_ratio * total)))
+        total = sampling.num_frames * geometry.patches_per_frame
+        return int(max(geometry.patches_per_frame, round(budget.keep_ratio * total)))
 
     def budget(self) -> str:
         """The budget in words."""
         count = self.num_patches
-        return f"{count} patches" if count else f"{100 * (self.processor.keep_ratio or 0):g} % of the patches"
+        return (
+            f"{count} patches"
+            if count
+            else f"{100 * (self.config.budget.keep_ratio or 0):g} % of the patches"
+        )
 
     def check(self) -> None:
         """Raise ConfigError for a budget that no clip can give."""
-        p, (geometry, fixed) = self.processor, self.square_frame()
-        if self.kind == "dense" or p.num_patches is None or not (fixed or p.do_resize):
+        geometry, fixed = self.square_frame()
+        count, sampling, layout = self.config.budget.num_patches, self.config.sampling, self.config.layout
+        if self.kind == "dense" or count is None or not (fixed or layout.do_resize):
             return
         frame = geometry.patches_per_frame  # the fewest: the square is the smallest of the shapes
-        by_number = p.fps is None and p.timestamps is None
-        if fixed and by_number and p.num_patches > frame * p.num_frames:
+        by_number = sampling.fps is None and sampling.timestamps is None
+        if fixed and by_number and count > frame * sampling.num_frames:
             raise ConfigError(
-                f"num_patches is {p.num_patches}, but {p.num_frames} frames of {geometry.canvas_width} x "
-                f"{geometry.canvas_height} pixels have {frame * p.num_frames} patches of {p.patch_size}: ask "
-                "for fewer, or for more frames (num_frames)"
+                f"num_patches is {count}, but {sampling.num_frames} frames of {geometry.canvas_width} x "
+                f"{geometry.canvas_height} pixels have {frame * sampling.num_frames} patches of "
+                f"{layout.patch_size}: ask for fewer, or for more frames (num_frames)"
             )
-        if p.num_patches < frame:
-            raise ConfigError(f"num_patches is {p.num_patches}, less than the {frame} of one whole frame")
+        if count < frame:
+            raise ConfigError(f"num_patches is {count}, less than the {frame} of one whole frame")
 
 
 class ClipView:
@@ -160,134 +135,115 @@ class ClipView:
     ):
         settings.check()
         self.settings, self.augment, self.intervene, self.rows = settings, augment, intervene, rows
-        self._processor = settings.processor
-        self._shown = self._processor.resolve_settings({})
         # Colours are changed in [0, 1]; what the processor does to pixels comes after that.
-        self._plain = self._processor.resolve_settings({"do_rescale": True, "rescale_factor": 1 / 255})
-        self._plain["do_normalize"] = False
+        self._plain = settings.config.replace(do_rescale=True, rescale_factor=1 / 255, do_normalize=False)
 
     def __call__(self, row: Any, rng: np.random.Generator | None, position: int) -> Sample:
         """Raises what broken media raise (`clustering.media.BROKEN`), and ConfigError for a clip that the
         settings do not fit."""
         rng = rng if self.augment else None
-        settings = self._shown if rng is None else self._plain
+        config = self.settings.config if rng is None else self._plain
         try:
             with open_video(row.media) as reader:
-                cut = self._cut(reader, settings, rng)
+                cut = self._cut(reader, config, rng)
                 if self.intervene is not None:
-                    self._change(cut, reader, settings, position)
+                    cut = self._changed(cut, reader, config, position)
         except BROKEN:
             raise
         except ConfigError:
             raise
         except ValueError as error:
             raise ConfigError(f"{row.key or 'a clip'}: {error}") from error
-        pixels = cut["patches"]
+        pixels = cut.patches
         if rng is not None:
-            scale, offset = (values[:, None] for values in pixel_scale(self._shown))
+            scale, offset = (v[:, None] for v in self.settings.config.pixels.scale_and_offset)
             pixels = jitter(pixels.reshape(len(pixels), 3, -1), rng) * (255 * scale) + offset
         return {
             "pixel_values_videos": pixels.reshape(len(pixels), -1),
-            "patch_positions": cut["positions"],
+            "patch_positions": cut.positions,
             "labels": np.asarray(row.labels[:1], np.int64),
         }
 
-    def _cut(self, reader: Any, settings: dict[str, Any], rng: np.random.Generator | None) -> dict[str, Any]:
-        """`patches`, `positions`, `selection` of an open video."""
+    def _cut(self, reader: Any, config: PatchifyConfig, rng: np.random.Generator | None) -> ClipPatches:
+        """What is shown of an open video."""
         if self.settings.kind == "codec":
-            return self._processor.process_reader(reader, _within(reader, settings))
+            return config.within(reader).patchify(reader)
         frame_ids = self._whole_frames(reader, rng)
-        selection = whole_frames(frame_ids, frame_layout(reader.height, reader.width, settings))
-        cut = self._processor.process_reader(reader, settings, selection)
-        grid = settings["rope_temporal_size"]
-        if self.settings.kind == "frames" and grid is not None:
+        placement = Placement.whole_frames(frame_ids, config.geometry(reader.height, reader.width))
+        cut = config.patchify(reader, placement)
+        if self.settings.kind == "frames" and config.rope_temporal_size is not None:
             # Frames that stand alone keep their place in the clip, as published.
-            times = np.rint(frame_ids / max(1, len(reader) - 1) * (grid - 1)).astype(np.int64)
-            cut["positions"][:, 0] = times[selection.positions[:, 0]]
+            times = virtual_times_in_clip(frame_ids, len(reader), config.rope_temporal_size)
+            cut.positions[:, 0] = times[placement.positions[:, 0]]
         return cut
 
     def _whole_frames(self, reader: Any, rng: np.random.Generator | None) -> np.ndarray:
         """Numbers of the frames that are shown whole."""
         if len(reader) == 1:  # a picture: there is no time to sample by
             return np.zeros(1, np.int64)
-        sampling, budget = self._shown["SamplingSettings"], self._shown["BudgetSettings"]
-        sampled = sample_frames(reader, sampling)
+        config = self.settings.config
+        sampled = sample_frames(reader, config.sampling)
         if self.settings.kind == "dense":
             return sampled
-        frame = frame_layout(reader.height, reader.width, self._shown).patches_per_frame
+        frame = config.geometry(reader.height, reader.width).patches_per_frame
+        budget = config.budget
         wanted = budget.num_patches or round((budget.keep_ratio or 0) * len(sampled) * frame)
-        every = replace(sampling, num_frames=len(reader), sampling="uniform", fps=None, timestamps=None)
+        every = replace(
+            config.sampling, num_frames=len(reader), sampling="uniform", fps=None, timestamps=None
+        )
         among = sample_frames(reader, every)
-        return among[stretch_frames(len(among), max(1, wanted // frame), rng)]
+        return among[frames_of_spans(len(among), max(1, wanted // frame), rng)]
 
-    def _change(self, cut: dict[str, Any], reader: Any, settings: dict[str, Any], position: int) -> None:
+    def _changed(self, cut: ClipPatches, reader: Any, config: PatchifyConfig, position: int) -> ClipPatches:
         """Intervene; what is drawn depends on the clip's number alone."""
-        assert self.intervene is not None
+        assert self.intervene is not None and isinstance(cut.placement, Selection)
         chance = np.random.default_rng([INTERVENTIONS.index(self.intervene), position])
         if self.intervene == "shuffle":
-            cut["positions"] = cut["positions"][chance.permutation(len(cut["positions"]))]
-        elif self.intervene == "replace":
-            calm = without_motion(cut["selection"], chance)
-            cut["patches"] = self._processor.process_reader(reader, settings, calm)["patches"]
-        else:
-            self._mix_in(cut, settings, position, chance)
+            return cut._replace(positions=cut.positions[chance.permutation(len(cut.positions))])
+        if self.intervene == "replace":
+            return cut._replace(patches=config.cut(reader, without_motion(cut.placement, chance)))
+        return self._mixed(cut, config, position, chance)
 
-    def _mix_in(
-        self, cut: dict[str, Any], settings: dict[str, Any], position: int, rng: np.random.Generator
-    ) -> None:
+    def _mixed(
+        self, cut: ClipPatches, config: PatchifyConfig, position: int, rng: np.random.Generator
+    ) -> ClipPatches:
         """Patches from the motion of another clip in place of half of this one's."""
-        chosen = half_of_motion(cut["selection"], rng)
+        chosen = half_of_motion(cut.placement, rng)
         assert self.rows is not None
         for step in rng.integers(1, max(2, len(self.rows)), _PARTNERS):
             other = self.rows[(position + int(step)) % len(self.rows)]
             try:
                 with open_video(other.media) as reader:
-                    found = self._cut(reader, settings, None)
+                    found = self._cut(reader, config, None)
             except BROKEN:
                 continue
-            moving = np.flatnonzero(found["selection"].positions[:, 0] > 0)
+            moving = np.flatnonzero(found.placement.positions[:, 0] > 0)
             if len(moving):
                 taken = np.sort(rng.choice(moving, len(chosen), replace=len(moving) < len(chosen)))
-                cut["patches"][chosen] = found["patches"][taken]
-                return
+                cut.patches[chosen] = found.patches[taken]
+                return cut
         raise ConfigError(
             f"none of {_PARTNERS} other clips has motion to put into number {position} (intervene=foreign)"
         )
 
 
-def _within(reader: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with no more patches asked for than a short clip has."""
-    budget = settings["BudgetSettings"]
-    if budget.num_patches is None:
-        return settings
-    frames = len(sample_frames(reader, settings["SamplingSettings"]))
-    total = frames * frame_layout(reader.height, reader.width, settings).patches_per_frame
-    if budget.num_patches <= total:
-        return settings
-    return {**settings, "BudgetSettings": replace(budget, num_patches=total)}
+def frames_of_spans(frames: int, count: int, rng: np.random.Generator | None) -> np.ndarray:
+    """One frame of each of `count` equal spans, its middle or a random place; all frames if there are no
+    more.
 
-
-def stretch_frames(frames: int, count: int, rng: np.random.Generator | None) -> np.ndarray:
-    """One frame of each of `count` equal stretches, its middle or a random place; all frames if there are no
-    more."""
+    Args:
+        frames: how many there are.
+        count: how many are taken.
+        rng: draws the place; without one it is the middle.
+    """
     if frames <= count:
         return np.arange(frames)
-    stretch = (frames - 1) / count
+    span = (frames - 1) / count
     places = np.full(count, 0.5) if rng is None else rng.random(count)
-    return (stretch * (np.arange(count) + places)).astype(np.int64)
+    return (span * (np.arange(count) + places)).astype(np.int64)
 
 
-def whole_frames(frame_ids: np.ndarray, geometry: FrameGeometry) -> Selection:
-    """Every patch of these frames, frame by frame in raster order."""
-    shape = (len(frame_ids), geometry.grid_height, geometry.grid_width)
-    positions = np.indices(shape).reshape(3, -1).T
-    ones, unknown = np.ones(len(positions), np.float32), np.full(len(frame_ids), np.nan)
-    energy = np.broadcast_to(np.float32(0), shape)
-    kinds = ("?",) * len(frame_ids)
-    return Selection(positions, frame_ids, unknown, ones, energy, "whole frames", kinds, geometry)
-
-
-def half_of_motion(selection: Selection, rng: np.random.Generator) -> np.ndarray:
+def half_of_motion(selection: Placement, rng: np.random.Generator) -> np.ndarray:
     """Places of half of the patches that are not of frame 0, which is kept whole."""
     moving = np.flatnonzero(selection.positions[:, 0] > 0)
     return np.sort(rng.choice(moving, len(moving) // 2, replace=False))

@@ -27,9 +27,11 @@ from ...clustering.extractors import identity_of
 from ...modeling.configuration_onevision import OneVisionConfig
 from ...modeling.grid_pooling import token_features
 from ...modeling.modeling_onevision import OneVisionModel
-from ...modeling.video_processing_onevision import BUDGETS, OneVisionVideoProcessor
+from ...modeling.patchify_config import BUDGETS, PatchifyConfig
+from ...modeling.video_processing_onevision import OneVisionVideoProcessor
 from ...training.schema import ConfigError
-from .clip_transform import ViewSettings, middle_square, with_overrides
+from ...training.transforms import with_overrides
+from .clip_transform import ViewSettings, middle_square
 
 _TIME_GRID = 64  # of encoders that have none, for a probe with a position
 _WHOLE_FRAMES = 8  # of a clip, for encoders that have no budget of their own
@@ -47,18 +49,18 @@ class FrozenEncoder(nn.Module):
     """A model that is not trained.
 
     Attributes: `identity` (what tells one set of weights from another), `kinds` (inputs it takes),
-    `any_size` (whether it takes frames of any size), `hidden_size` D, `processor` (what cuts a clip for it).
+    `any_size` (whether it takes frames of any size), `hidden_size` D, `patchify` (how clips are cut for it).
     """
 
     kinds: tuple[str, ...] = ("frames",)
     any_size = False
     rope_theta = 10000.0  # for a probe with a position
 
-    def __init__(self, name: str, model: Any, hidden_size: int, processor: OneVisionVideoProcessor):
+    def __init__(self, name: str, model: Any, hidden_size: int, patchify: PatchifyConfig):
         super().__init__()
         self.name, self.identity = name, identity_of(name, model)
         self.model = model.eval().requires_grad_(False)
-        self.hidden_size, self.processor = hidden_size, processor
+        self.hidden_size, self.patchify = hidden_size, patchify
 
     def train(self, mode: bool = True) -> "FrozenEncoder":
         """Stay as it is."""
@@ -84,8 +86,8 @@ class OneVisionTokens(FrozenEncoder):
     kinds = ("codec", "frames", "dense")
     any_size = True
 
-    def __init__(self, name: str, model: OneVisionModel, processor: OneVisionVideoProcessor):
-        super().__init__(name, model, model.config.hidden_size, processor)
+    def __init__(self, name: str, model: OneVisionModel, patchify: PatchifyConfig):
+        super().__init__(name, model, model.config.hidden_size, patchify)
         self.rope_theta = model.config.rope_theta
 
     @torch.no_grad()
@@ -114,14 +116,14 @@ class FrameTokens(FrozenEncoder):
         name: str,
         model: Any,
         hidden_size: int,
-        processor: OneVisionVideoProcessor,
+        patchify: PatchifyConfig,
         frames_at_once: int = 1,
     ):
-        super().__init__(name, model, hidden_size, processor)
+        super().__init__(name, model, hidden_size, patchify)
         self.frames_at_once = frames_at_once
 
     def square(self, side: int) -> dict[str, Any]:
-        return _few_squares(side, self.processor.patch_size)
+        return _few_squares(side, self.patchify.layout.patch_size)
 
     @torch.no_grad()
     def forward(self, patches: Tensor, positions: Tensor, mask: Tensor | None) -> Tokens:
@@ -145,7 +147,7 @@ class FrameTokens(FrozenEncoder):
             states,
             _token_positions(times, per_frame, rows, per_frame),
             real.repeat_interleave(per_frame, dim=1),
-            time_size=self.processor.rope_temporal_size,
+            time_size=self.patchify.rope_temporal_size,
         )
         if pooled is None:
             return means
@@ -169,7 +171,7 @@ class FrameTokens(FrozenEncoder):
         """Frames (B, T, 3, H, W), which of them are no padding (B, T), rows and patches of a frame."""
         rows = int(positions[..., 1].max()) + 1
         per_frame = rows * (int(positions[..., 2].max()) + 1)
-        frames = _as_frames(patches, rows, per_frame, self.processor.patch_size)
+        frames = _as_frames(patches, rows, per_frame, self.patchify.layout.patch_size)
         if mask is None:
             return (
                 frames,
@@ -200,8 +202,8 @@ def load_encoder(name: str, device: str | torch.device = "cpu") -> FrozenEncoder
     config = AutoConfig.from_pretrained(name)
     model = AutoModel.from_pretrained(name, dtype=torch.float32)
     if isinstance(config, OneVisionConfig):
-        processor = OneVisionVideoProcessor.from_pretrained(name)
-        return OneVisionTokens(name, model, processor).to(device)
+        patchify = OneVisionVideoProcessor.from_pretrained(name).patchify_config()
+        return OneVisionTokens(name, model, patchify).to(device)
     vision = getattr(config, "vision_config", config)
     tower = getattr(model, "vision_model", model)
     size = getattr(vision, "image_size", None) or getattr(vision, "crop_size", None)
@@ -213,14 +215,14 @@ def load_encoder(name: str, device: str | torch.device = "cpu") -> FrozenEncoder
         )
     frames_at_once = getattr(vision, "tubelet_size", 1)
     colours = _processor(name, video=frames_at_once > 1)
-    processor = OneVisionVideoProcessor(
-        **_few_squares(size, patch_size),
+    patchify = PatchifyConfig.from_dict(
+        _few_squares(size, patch_size),
         patch_size=patch_size,
         rope_temporal_size=_TIME_GRID,
         image_mean=list(colours.image_mean),
         image_std=list(colours.image_std),
     )
-    return FrameTokens(name, tower, vision.hidden_size, processor, frames_at_once).to(device)
+    return FrameTokens(name, tower, vision.hidden_size, patchify, frames_at_once).to(device)
 
 
 def view_settings(
@@ -249,7 +251,7 @@ def view_settings(
     square = encoder.square(size) if size else {}
     if any(overrides.get(name) is not None for name in BUDGETS):
         square.pop("num_patches", None)
-    settings = ViewSettings(kind, with_overrides(encoder.processor, square | overrides))
+    settings = ViewSettings(kind, with_overrides(encoder.patchify, square | overrides))
     settings.check()
     return settings
 

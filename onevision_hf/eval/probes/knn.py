@@ -55,7 +55,7 @@ class EncoderTeacher:
         # A picture is a clip of one whole frame.
         self._views = {
             "video": ClipView(settings),
-            "image": ClipView(ViewSettings("frames", settings.processor)),
+            "image": ClipView(ViewSettings("frames", settings.config)),
         }
         self.identity = {
             "encoder": encoder.identity, "view": settings.identity(), "feature": list(POOLINGS)

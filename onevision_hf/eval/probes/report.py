@@ -123,7 +123,7 @@ def _markdown(config: ProbeConfig, settings: ViewSettings, result: dict[str, Any
     lines = [
         f"# Probe: {config.dataset or Path(config.out).name}",
         "",
-        f"{config.model}, frozen; input {settings.kind}, {budget}, {shown_size(settings.processor)} "
+        f"{config.model}, frozen; input {settings.kind}, {budget}, {shown_size(settings.config)} "
         "pixels; head: "
         f"{result['head']}. {result['train_clips']} clips to train on, {result['test_clips']} to test on, "
         f"{result['classes']} classes (chance {_percent(result['chance'])} %). Missing: {result['missing']}, "

@@ -157,7 +157,7 @@ def clip_settings(config: ProbeConfig, encoder: FrozenEncoder) -> ViewSettings:
     asked = config.input
     size = asked.size or None
     if asked.max_size and encoder.any_size and not (size or "size" in asked.processor):
-        size = min(asked.max_size, shown_size(encoder.processor))
+        size = min(asked.max_size, shown_size(encoder.patchify))
     return view_settings(encoder, asked.kind, asked.overrides(), size)
 
 

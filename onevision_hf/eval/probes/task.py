@@ -15,12 +15,13 @@ from ...modeling.modeling_onevision_classification import (
     OneVisionAttentiveHead,
     OneVisionForVideoClassification,
 )
+from ...modeling.video_processing_onevision import OneVisionVideoProcessor
 from ...objectives.collectives import mean_over_processes
 from ...training.mixture import MixtureComponent, Transform
 from ...training.sampler import Sampler
 from ...training.tasks.task import Inputs, Task
 from .clip_lists import ClipRows, ProbeClips
-from .clip_transform import ViewSettings, with_overrides
+from .clip_transform import ViewSettings
 from .config import ProbeConfig
 from .encoders import FrozenEncoder, OneVisionTokens, Tokens
 from .feature_cache import CachedRows
@@ -138,4 +139,5 @@ def save_classifier(
     model.load_state_dict({name: state[name] for name in model.state_dict()})
     model.save_pretrained(folder)
     everything = {"keep_ratio": 1.0} if settings.kind == "dense" else {}
-    with_overrides(settings.processor, everything).save_pretrained(folder)
+    config = settings.config.replace(**everything)
+    OneVisionVideoProcessor(**config.to_dict()).save_pretrained(folder)

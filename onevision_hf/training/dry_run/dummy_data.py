@@ -1,5 +1,6 @@
 """Dummy data in the shapes that a head plans: dry runs without data, benchmarks, tests."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from ...data.captions import PairRow
+from ...modeling.patchify_config import PatchifyConfig
 from ..mixture import Sample, Transformed
 from ..tasks.cluster_config import HeadConfig
-from ..transforms import pad_labels
+from ..transforms import largest_clip, pad_labels, with_overrides
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,19 @@ class DummyExamples:
         patch_size: pixels to a side of one token.
         count: examples.
         labels: of an example; default: `head.max_labels`.
+        own: what the encoder's own processor is set to; a fresh one's if left out.
     """
 
     def __init__(
-        self, head: HeadConfig, classes: int, patch_size: int, count: int = 4096, labels: int | None = None
+        self,
+        head: HeadConfig,
+        classes: int,
+        patch_size: int,
+        count: int = 4096,
+        labels: int | None = None,
+        own: PatchifyConfig | None = None,
     ):
+        self.own = own or PatchifyConfig.from_dict({}, patch_size=patch_size)
         self.head, self.patch_size, self._count = head, patch_size, count
         self.classes = classes
         self.labels = head.max_labels if labels is None else labels
@@ -61,15 +71,15 @@ class DummyExamples:
             yield f"random/{index}", self[index].labels
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        head, p = self.head, self.patch_size
-        if head.kind == "image":
-            return {"pixel_values": rng.standard_normal((3, head.size, head.size), np.float32)}
-        side = head.size // p
-        kept = min(head.num_patches, head.num_frames * side * side)
-        flat = np.sort(rng.choice(head.num_frames * side * side, kept, replace=False))
+        size, p = self.head.image_size, self.patch_size
+        if self.head.kind == "image":
+            return {"pixel_values": rng.standard_normal((3, size, size), np.float32)}
+        frames, geometry, kept = largest_clip(with_overrides(self.own, self.head.processor))
+        grid = (frames, geometry.grid_height, geometry.grid_width)
+        flat = np.sort(rng.choice(math.prod(grid), kept, replace=False))
         return {
             "pixel_values_videos": rng.standard_normal((kept, 3 * p * p), np.float32),
-            "patch_positions": np.stack(np.unravel_index(flat, (head.num_frames, side, side)), 1),
+            "patch_positions": np.stack(np.unravel_index(flat, grid), 1),
         }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...modeling.configuration_onevision import OneVisionConfig
 from ...modeling.grid_pooling import grid_means
 from ...modeling.modeling_onevision import OneVisionModel
+from ...modeling.patchify_config import PatchifyConfig
 from ...modeling.video_processing_onevision import OneVisionVideoProcessor
 from ...objectives.cluster_sampling import derive_key
 from ..config import TrainConfig
@@ -66,13 +67,9 @@ class ClusterTask(Task):
             raise ConfigError("cluster.heads is empty: name at least one head with its source and batch_size")
         self.config = config
         self.encoder_config: Any = encoder_config(config)
-        self.heads = ClusterHeads(
-            config, datasets, self.encoder_config.patch_size, self.encoder_config.hidden_size, self._transform
-        )
+        own = own_patchify(config.model.init_from, self.encoder_config)
+        self.heads = ClusterHeads(config, datasets, own, self.encoder_config.hidden_size, head_transform)
         self.mixture, self.weights = self.heads.mixture, self.heads.weights
-
-    def _transform(self, head: HeadConfig) -> Transform:
-        return head_transform(head, self.encoder_config)
 
     def build(self) -> None:
         torch.manual_seed(derive_key(MODEL, self.config.seed) % 2**63)
@@ -102,22 +99,27 @@ class ClusterTask(Task):
             model = OneVisionModel(self.encoder_config)
         tensors = {key.removeprefix("encoder."): value for key, value in state.items()}
         model.save_pretrained(folder, state_dict=tensors)
-        head = next((h for h in self.config.cluster.heads.values() if h.kind == "video"), HeadConfig())
-        OneVisionVideoProcessor(
-            size={"shortest_edge": head.size},
-            num_frames=head.num_frames,
-            num_patches=head.num_patches,
-            patch_size=self.encoder_config.patch_size,
-            camera=head.camera,
-            rope_temporal_size=self.encoder_config.rope_temporal_size,
-        ).save_pretrained(folder)
+        videos = [name for name, head in self.config.cluster.heads.items() if head.kind == "video"]
+        config = self.heads.patchify_config(videos[0]) if videos else self.heads.own
+        OneVisionVideoProcessor(**config.to_dict()).save_pretrained(folder)
 
 
-def head_transform(head: HeadConfig, encoder: OneVisionConfig) -> Transform:
-    """How a OneVision encoder is shown the examples of a head."""
-    if head.kind == "image":
-        return ImageTransform(head)
-    return PatchTransform(head, encoder.patch_size, encoder.rope_temporal_size)
+def head_transform(head: HeadConfig, config: PatchifyConfig) -> Transform:
+    """How a OneVision encoder is shown the examples of a head; of a video what `config` says."""
+    return ImageTransform(head) if head.kind == "image" else PatchTransform(head, config)
+
+
+def own_patchify(start: str | None, encoder: OneVisionConfig) -> PatchifyConfig:
+    """What an encoder's own processor is set to.
+
+    Args:
+        start: the folder or Hub repository with the processor; None: a fresh model's.
+        encoder: whose patch size and time grid count.
+    """
+    own = PatchifyConfig()
+    if start is not None:
+        own = OneVisionVideoProcessor.from_pretrained(start).patchify_config()
+    return own.replace(patch_size=encoder.patch_size, rope_temporal_size=encoder.rope_temporal_size)
 
 
 def encoder_config(config: TrainConfig) -> OneVisionConfig:

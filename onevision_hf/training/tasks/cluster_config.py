@@ -1,10 +1,10 @@
 """The config of cluster discrimination: the section `cluster`, with its heads."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..config import TrainConfig
-from ..schema import fixed, require, was
+from ..schema import fixed, require, took, was
 
 
 @dataclass
@@ -20,20 +20,26 @@ class HeadConfig:
     weight: float = 1.0  # of this head's loss in the sum
     max_labels: int = 10  # label columns that are kept of an example, nearest first
     labels_per_sample: int = 8  # of those, drawn anew in each step
-    size: int = 224  # side in pixels of a picture or frame, a multiple of the patch
+    # What is shown of a sample, by names of the encoder's own processor, and laid over its settings (a fresh
+    # model's: the defaults of OneVisionVideoProcessor). Of a picture `size` alone, 224 if left out.
+    processor: dict[str, Any] = field(
+        default_factory=dict, metadata=took("size", "num_frames", "num_patches", "camera")
+    )
     # a picture's crop has at least this share of its shorter side; 1: position only
     min_crop_scale: float = was("min_zoom", 1.0)
     horizontal_flip: bool = was("mirror", False)  # turn half of the pictures left to right
-    num_frames: int = 64  # sampled of a video
-    num_patches: int = 2048  # kept of a video
-    # what is taken off the vectors (see SignalSettings); None: a similarity
-    camera: Literal["none", "median", "similarity", "affine"] | None = None
     # share of a video's patches that a step sees, drawn anew (1 - patch dropout); validation sees all
     patch_keep_rate: float = was("visible", 1.0)
     cache: str = ""  # a folder for the patches kept in mode codec (K*C*p*p bytes a clip); empty: none
     codec: float = 0.5  # shares of the video modes; they add up to 1
     uniform: float = 0.375
     collage: float = 0.125
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of a picture, a multiple of the patch."""
+        size = self.processor.get("size", 224)
+        return size.get("shortest_edge", 0) if isinstance(size, dict) else size
 
 
 @dataclass
@@ -79,8 +85,11 @@ class ClusterTrainConfig(TrainConfig):
             for key in ("min_crop_scale", "patch_keep_rate"):
                 value = getattr(head, key)
                 require(0 < value <= 1, f"{at}.{key}", value, "above 0 and at most 1")
-            for key in ("size", "max_labels", "labels_per_sample", "num_frames", "num_patches"):
+            for key in ("max_labels", "labels_per_sample"):
                 require(getattr(head, key) >= 1, f"{at}.{key}", getattr(head, key), "at least 1")
+            if head.kind == "image":
+                only = head.processor.keys() <= {"size"} and isinstance(head.image_size, int)
+                require(only and head.image_size >= 1, f"{at}.processor", head.processor, "a `size` alone")
         validated, names = self.validation.head, self.validation_names()
         if self.validation.every and validated:
             require(validated in names, "validation.head", validated, f"one of {', '.join(names)}")

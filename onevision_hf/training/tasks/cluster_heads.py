@@ -13,13 +13,14 @@ from torch import Tensor
 from ...data.labelled import open_rows
 from ...data.patch_shards import PatchShards
 from ...modeling.grid_pooling import GRID
+from ...modeling.patchify_config import PatchifyConfig
 from ...objectives import ClusterDiscriminationLoss, draw_together
 from ...objectives.cluster_sampling import derive_key
 from ..mixture import MixtureComponent, Transform, Transformed
 from ..patch_transform import check_patch_shards
 from ..sampler import Sampler
 from ..schema import ConfigError
-from ..transforms import LABELS
+from ..transforms import LABELS, largest_clip, with_overrides
 from .cluster_config import ClusterTrainConfig, HeadConfig
 from .shared_heads import Labels, SharedTransform
 from .task import Inputs
@@ -33,20 +34,20 @@ class ClusterHeads:
     Args:
         config: of the run.
         datasets: by head, in place of its source.
-        stride: pixels to a side of one token of the encoder.
+        own: what the encoder's own processor is set to.
         embedding_dim: D of what a head with the readout `pooler` discriminates.
-        transform: makes the transform of a head.
+        transform: makes the transform of a head, given what it shows of a video.
     """
 
     def __init__(
         self,
         config: ClusterTrainConfig,
         datasets: Mapping[str, Any],
-        stride: int,
+        own: PatchifyConfig,
         embedding_dim: int,
-        transform: Callable[[HeadConfig], Transform],
+        transform: Callable[[HeadConfig, PatchifyConfig], Transform],
     ):
-        self.config, self.stride, self.embedding_dim = config, stride, embedding_dim
+        self.config, self.own, self.embedding_dim = config, own, embedding_dim
         given = {
             name: datasets[name] if name in datasets else open_head(name, head)
             for name, head in config.cluster.heads.items()
@@ -58,17 +59,39 @@ class ClusterHeads:
         for number, (name, head) in enumerate(config.cluster.heads.items()):
             if not head.clips_of:
                 found = given[name]
-                its = found.transform if isinstance(found, Transformed) else transform(head)
+                if isinstance(found, Transformed):
+                    its = found.transform
+                else:
+                    its = transform(head, self.patchify_config(name))
                 self.mixture.append(self._component(number, name, head, its))
 
+    def patchify_config(self, name: str) -> PatchifyConfig:
+        """What a head shows of a video.
+
+        Raises:
+            ConfigError: see `with_overrides`.
+        """
+        processor = self.config.cluster.heads[name].processor
+        return with_overrides(self.own, processor, f"cluster.heads.{name}.processor")
+
+    def patches(self, name: str) -> int:
+        """Of one sample of a head, at most."""
+        head = self.config.cluster.heads[name]
+        if head.kind == "image":
+            return (head.image_size // self.own.layout.patch_size) ** 2
+        return largest_clip(self.patchify_config(name))[2]
+
     def _component(self, number: int, name: str, head: HeadConfig, transform: Transform) -> MixtureComponent:
-        if head.size % self.stride:
+        side = self.own.layout.patch_size
+        if head.kind == "image" and head.image_size % side:
             raise ConfigError(
-                f"cluster.heads.{name}.size is {head.size}, no multiple of the patch, {self.stride}"
+                f"cluster.heads.{name}.processor.size is {head.image_size}, no multiple of the patch, {side}"
             )
         dataset, validation = self.datasets[name], self.config.validation
+        if head.kind == "video":
+            largest_clip(self.patchify_config(name))  # sizes that fit no patch are found here
         if isinstance(dataset, PatchShards):
-            check_patch_shards(name, head, self.stride, dataset.settings)
+            check_patch_shards(name, head, self.patchify_config(name), dataset.config)
         followers = {n: h for n, h in self.config.cluster.heads.items() if h.clips_of == name}
         if followers:
             labels = {n: Labels(n, self.datasets[n], h.max_labels) for n, h in followers.items()}

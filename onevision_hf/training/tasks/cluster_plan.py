@@ -11,10 +11,11 @@ from ...data.labelled import open_rows
 from ...data.media_shards import PackedShards
 from ...data.patch_shards import PatchShards
 from ...modeling.modeling_onevision import OneVisionModel
+from ...modeling.patchify_config import PatchifyConfig
 from ...objectives import cluster_memory
 from ..dry_run.dummy_data import DummyExamples
 from ..dry_run.planned import CPU_LAYERS, LayerGroup, Planned, SmallRun, find
-from .cluster import ClusterTask, encoder_config
+from .cluster import ClusterTask, encoder_config, own_patchify
 from .cluster_config import ClusterTrainConfig, HeadConfig
 from .cluster_heads import STREAMED, ClusterHeads
 
@@ -26,11 +27,11 @@ class HeadsPlan:
 
     Args:
         config: of the run.
-        stride: pixels to a side of one token of the encoder.
+        own: what the encoder's own processor is set to.
     """
 
-    def __init__(self, config: ClusterTrainConfig, stride: int):
-        self.config, self.stride = config, stride
+    def __init__(self, config: ClusterTrainConfig, own: PatchifyConfig):
+        self.config, self.own = config, own
         self.datasets: dict[str, Any] = {}
         self.lines: list[str] = []
         self.dummies: set[str] = set()
@@ -48,7 +49,8 @@ class HeadsPlan:
             self.lines.append(line)
 
     def _dummy(self, head: HeadConfig) -> Any:
-        return DummyExamples(head, head.classes or UNKNOWN_CLASSES, self.stride).transformed()
+        classes = head.classes or UNKNOWN_CLASSES
+        return DummyExamples(head, classes, self.own.layout.patch_size, own=self.own).transformed()
 
     def remarks(self, heads: ClusterHeads) -> list[str]:
         centers = ", ".join(f"{name} {heads.classes(name)}" for name in heads.datasets)
@@ -71,11 +73,11 @@ class HeadsPlan:
             parts |= {f"{name} {part}": size for part, size in found.items()}
         return parts
 
-    def layer_groups(self, encoder: Any) -> list[LayerGroup]:
+    def layer_groups(self, heads: ClusterHeads, encoder: Any) -> list[LayerGroup]:
         """Of the encoder with this config, for every head that has samples of its own."""
         width, layers = encoder.hidden_size, encoder.num_hidden_layers
         return [
-            LayerGroup(name, head.batch_size, patches(head, self.stride), width, layers)
+            LayerGroup(name, head.batch_size, heads.patches(name), width, layers)
             for name, head in self.config.cluster.heads.items()
             if not head.clips_of
         ]
@@ -101,7 +103,8 @@ class ClusterPlan(Planned):
 
     def __init__(self, config: ClusterTrainConfig, folder: Path):
         self.config, self.lines = without_absent_start(config)
-        self.heads = HeadsPlan(self.config, encoder_config(self.config).patch_size)
+        own = own_patchify(self.config.model.init_from, encoder_config(self.config))
+        self.heads = HeadsPlan(self.config, own)
         self.lines += self.heads.lines
         self.task: ClusterTask = ClusterTask(self.config, self.heads.datasets)
 
@@ -117,7 +120,7 @@ class ClusterPlan(Planned):
         return self.heads.memory(self.task.heads, processes)
 
     def layer_groups(self) -> list[LayerGroup]:
-        return self.heads.layer_groups(self.task.encoder_config)
+        return self.heads.layer_groups(self.task.heads, self.task.encoder_config)
 
     def shrink(self, small: SmallRun) -> None:
         layers = self.task.encoder_config.num_hidden_layers
@@ -125,12 +128,6 @@ class ClusterPlan(Planned):
             small.config.model.overrides["num_hidden_layers"] = CPU_LAYERS
             small.notes.append(f"{CPU_LAYERS} of {layers} layers")
         self.heads.shrink(small)
-
-
-def patches(head: HeadConfig, patch_size: int) -> int:
-    """Of one sample of a head, at most."""
-    frame = (head.size // patch_size) ** 2
-    return frame if head.kind == "image" else min(head.num_patches, head.num_frames * frame)
 
 
 def without_absent_start(config: Any) -> tuple[Any, list[str]]:

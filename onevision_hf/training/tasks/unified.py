@@ -17,6 +17,7 @@ from ...modeling.configuration_onevision import OneVisionConfig
 from ...modeling.configuration_openvision3 import OpenVision3Config
 from ...modeling.image_processing_openvision3 import OpenVision3ImageProcessor
 from ...modeling.modeling_openvision3 import OpenVision3Model
+from ...modeling.patchify_config import PatchifyConfig
 from ...objectives.cluster_sampling import derive_key
 from ...objectives.collectives import mean_over_processes
 from ...pretraining import UnifiedForPreTraining, load_lpips
@@ -31,7 +32,7 @@ from .cluster_heads import ClusterHeads
 from .pair_transform import Needs, PairTransform
 from .task import Inputs, Task
 from .unified_config import LOSSES, PAIRS, UnifiedTrainConfig
-from .unified_model import make_model, model_config
+from .unified_model import make_model, model_config, unified_patchify
 
 _REBUILD, _PIXELS = {"pixel", "latent", "lpips"}, {"pixel", "lpips"}
 # A head's pooled output and the component of pairs leave the module under one key each.
@@ -101,7 +102,8 @@ class UnifiedTask(Task):
         # An OpenVision 3 encoder's pooled output is projected.
         width = encoder.projection_dim if published else encoder.hidden_size
         self.stride = self.model_config.encoder_stride
-        self.heads = ClusterHeads(config, datasets, self.stride, width, self._transform)
+        own = unified_patchify(config, self.model_config)
+        self.heads = ClusterHeads(config, datasets, own, width, self._transform)
         self.weights = self.heads.weights | self.model_config.loss_weights
         self.mixture = [*self.heads.mixture, self._pairs(datasets.get(PAIRS))]
         self.validated = config.validation.head or self.mixture[0].name
@@ -163,9 +165,9 @@ class UnifiedTask(Task):
             size={"shortest_edge": size}, crop_size={"height": size, "width": size}
         ).save_pretrained(folder)
 
-    def _transform(self, head: HeadConfig) -> Transform:
+    def _transform(self, head: HeadConfig, config: PatchifyConfig) -> Transform:
         if isinstance(self.encoder_config, OneVisionConfig):
-            return head_transform(head, self.encoder_config)
+            return head_transform(head, config)
         return ImageTransform(head, mean=(0.5,) * 3, std=(0.5,) * 3)
 
     def _pairs(self, dataset: Any) -> MixtureComponent:

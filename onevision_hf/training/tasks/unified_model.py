@@ -9,9 +9,11 @@ from ...modeling.configuration_onevision import OneVisionConfig
 from ...modeling.configuration_openvision3 import OpenVision3Config
 from ...modeling.modeling_onevision import OneVisionModel
 from ...modeling.modeling_openvision3 import OpenVision3Model
+from ...modeling.patchify_config import PatchifyConfig
 from ...pretraining import UnifiedForPreTraining, UnifiedPreTrainingConfig
 from ...pretraining.tokenizer import token_ids
 from ..schema import ConfigError
+from .cluster import own_patchify
 from .unified_config import MODEL_FIELDS, UnifiedTrainConfig
 
 
@@ -70,6 +72,22 @@ def model_config(config: UnifiedTrainConfig, tokenizer: Any) -> UnifiedPreTraini
     if unified.projection_dim is not None:
         given["projection_dim"] = unified.projection_dim
     return make(encoder, **run | vae | given)
+
+
+def unified_patchify(config: UnifiedTrainConfig, found: UnifiedPreTrainingConfig) -> PatchifyConfig:
+    """What is shown of videos unless a head says otherwise, where one has any.
+
+    Args:
+        config: of the run.
+        found: of the model.
+    """
+    encoder, start = found.encoder_config, config.model.init_from
+    videos = any(head.kind == "video" for head in config.cluster.heads.values())
+    if not (videos and isinstance(encoder, OneVisionConfig)):
+        return PatchifyConfig.from_dict({}, patch_size=found.encoder_stride)
+    if start is not None and isinstance(AutoConfig.from_pretrained(start), UnifiedPreTrainingConfig):
+        start = None  # the processor that a model of this pre-training is saved with is of its pairs
+    return own_patchify(start, encoder)
 
 
 def _new_encoder(config: UnifiedTrainConfig) -> Any:

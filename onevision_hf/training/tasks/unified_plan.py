@@ -17,7 +17,7 @@ from .cluster_plan import HeadsPlan, without_absent_start
 from .task import make_task
 from .unified import UnifiedTask
 from .unified_config import PAIRS, UnifiedTrainConfig
-from .unified_model import model_config
+from .unified_model import model_config, unified_patchify
 
 
 class UnifiedPlan(Planned):
@@ -26,8 +26,8 @@ class UnifiedPlan(Planned):
     def __init__(self, config: UnifiedTrainConfig, folder: Path):
         config, self.lines = without_absent_start(config)
         self.config, self.folder, pairs = config, folder, config.unified.pairs
-        stride = model_config(config, load_tokenizer(config.unified.tokenizer)).encoder_stride
-        self.heads = HeadsPlan(config, stride)
+        model = model_config(config, load_tokenizer(config.unified.tokenizer))
+        self.heads = HeadsPlan(config, unified_patchify(config, model))
         opening = partial(open_pairs, pairs.source, pairs.image_column, pairs.caption_columns)
         self.pairs, absent = find(PAIRS, opening, partial(DummyPairs, pairs.size), "random images instead")
         found = f"{PAIRS}: {len(self.pairs)} images with captions at {pairs.source}"
@@ -61,7 +61,7 @@ class UnifiedPlan(Planned):
             ("caption" in weights, config.caption_config, tokens + config.caption_config.max_positions, 1),
             ("contrastive" in weights, config.text_config, config.text_config.max_positions, pairs.texts),
         ]
-        return self.heads.layer_groups(self.task.encoder_config) + [
+        return self.heads.layer_groups(self.task.heads, self.task.encoder_config) + [
             LayerGroup(
                 PAIRS, pairs.batch_size * texts, length, tower.hidden_size, tower.num_hidden_layers,
                 unified.contrastive_chunk,

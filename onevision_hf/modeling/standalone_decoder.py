@@ -37,7 +37,7 @@ from .h264_bitstream import (
 )
 from .video_demuxer import padded_packet
 
-LONE_CODECS = ("h264", "hevc")
+STANDALONE_CODECS = ("h264", "hevc")
 
 
 class UnsupportedStreamError(ValueError):
@@ -46,7 +46,7 @@ class UnsupportedStreamError(ValueError):
 
 
 @dataclass(frozen=True)
-class LonePicture:
+class StandalonePicture:
     """A packet decoded alone.
 
     luma: (H, W) uint8, 128 + residual for P and B pictures, the picture itself for I pictures.
@@ -63,12 +63,12 @@ class LonePicture:
     spatial_direct: bool | None
 
     @property
-    def grey(self) -> int:
+    def zero_level(self) -> int:
         """The level that stands for a residual of zero: 128, or what weighted prediction made of it."""
         return int(np.bincount(self.luma[::4, ::4].ravel(), minlength=256).argmax())
 
 
-class LoneDecoder:
+class StandaloneDecoder:
     """Decodes packets of one stream, each alone.
 
     Args:
@@ -81,7 +81,7 @@ class LoneDecoder:
     """
 
     def __init__(self, codec: str, extradata: bytes | None, *, block_qp: bool = True):
-        if codec not in LONE_CODECS:
+        if codec not in STANDALONE_CODECS:
             raise UnsupportedStreamError(f"{codec} packets cannot be decoded alone")
         self.codec = codec
         self.extradata = extradata or b""
@@ -92,7 +92,7 @@ class LoneDecoder:
     def decode(
         self,
         packets: Sequence[bytes],
-        then: Callable[[LonePicture, int], Any] = lambda picture, place: picture,
+        then: Callable[[StandalonePicture, int], Any] = lambda picture, place: picture,
         *,
         motion_vectors: Sequence[bool] | None = None,
     ) -> list[Any]:
@@ -162,7 +162,7 @@ class LoneDecoder:
             for number, sequence in self._sequences.items()
         }
 
-    def _decode_one(self, context: Any, data: bytes) -> LonePicture:
+    def _decode_one(self, context: Any, data: bytes) -> StandalonePicture:
         if self.codec == "hevc":
             frames = [*context.decode(padded_packet(data)), *context.decode(None)]
             return self._picture(frames[0] if frames else None, None)
@@ -198,7 +198,7 @@ class LoneDecoder:
         context.options = options
         return context
 
-    def _picture(self, frame: av.VideoFrame | None, spatial_direct: bool | None) -> LonePicture:
+    def _picture(self, frame: av.VideoFrame | None, spatial_direct: bool | None) -> StandalonePicture:
         if frame is None:
             raise UnsupportedStreamError("a packet gives no picture when it is decoded alone")
         components = frame.format.components
@@ -208,7 +208,7 @@ class LoneDecoder:
         vectors = None if records is None else records.to_ndarray()
         qp = _block_qp(frame) if self.block_qp else None
         picture_type = PICTURE_TYPES.get(int(frame.pict_type), "?")
-        return LonePicture(picture_type, luma_plane(frame), vectors, qp, spatial_direct)
+        return StandalonePicture(picture_type, luma_plane(frame), vectors, qp, spatial_direct)
 
 
 @contextmanager

@@ -1,0 +1,82 @@
+"""What stands in for the signals of intra pictures: the difference to the keyframe before.
+
+An intra picture has neither motion nor residual. Keyframes can be decoded alone, so what changed between two
+of them is known without decoding anything else, and in the same pass as all other packets.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from .codec_signals import difference, read_standalone_pictures
+from .video_reader import PacketIndex, VideoReader
+
+
+class PictureDifferences:
+    """Differences between pictures that come in any order, from any thread: each is held until those that it
+    is compared with are there.
+
+    Args:
+        earlier: for each picture the one that it is compared with, None where there is none.
+    """
+
+    def __init__(self, earlier: Mapping[int, int | None]):
+        self.found: dict[int, np.ndarray] = {}
+        self._earlier = dict(earlier)
+        self._later: dict[int, list[int]] = {}
+        for frame_id, before in earlier.items():
+            if before is not None:
+                self._later.setdefault(before, []).append(frame_id)
+        self._held: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def add(self, frame_id: int, luma: np.ndarray) -> None:
+        """A picture (H, W) uint8; one that is compared with nothing is passed over."""
+        if frame_id not in self._earlier and frame_id not in self._later:
+            return
+        with self._lock:
+            self._held[frame_id] = luma
+            for later in (frame_id, *self._later.get(frame_id, ())):
+                if later in self._earlier and later in self._held:
+                    self._compare(later, self._earlier[later])
+            for held in (frame_id, self._earlier.get(frame_id), *self._later.get(frame_id, ())):
+                needed = [i for i in (held, *self._later.get(held, ())) if i in self._earlier]
+                if all(i in self.found for i in needed):
+                    self._held.pop(held, None)
+
+    def _compare(self, later: int, before: int | None) -> None:
+        if before is None or before in self._held:
+            self.found[later] = difference(self._held[later], None if before is None else self._held[before])
+
+
+def keyframes_before(index: PacketIndex, frame_ids: Iterable[int]) -> dict[int, int | None]:
+    """For each keyframe among `frame_ids` the one before it."""
+    return _before(index, [frame_id for frame_id in frame_ids if index.keyframe[frame_id]])
+
+
+def read_differences(reader: VideoReader, frame_ids: Iterable[int]) -> dict[int, np.ndarray]:
+    """The same for I pictures that the container calls no keyframes, of which few streams have some.
+
+    Returns:
+        By frame (ceil(H / 4), ceil(W / 4)) float32, as `difference` gives it.
+    """
+    earlier = _before(reader.index, frame_ids)
+    if not earlier:
+        return {}
+    changes = PictureDifferences(earlier)
+    wanted = sorted({*earlier, *(key for key in earlier.values() if key is not None)})
+    read_standalone_pictures(
+        reader,
+        wanted,
+        vectors_of=(),
+        block_qp=False,
+        then=lambda picture, frame_id: changes.add(frame_id, picture.luma),
+    )
+    return changes.found
+
+
+def _before(index: PacketIndex, frame_ids: Iterable[int]) -> dict[int, int | None]:
+    keys = np.flatnonzero(index.keyframe)
+    places = {int(frame_id): int(np.searchsorted(keys, frame_id)) for frame_id in frame_ids}
+    return {frame_id: int(keys[place - 1]) if place else None for frame_id, place in places.items()}

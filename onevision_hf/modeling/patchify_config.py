@@ -1,0 +1,362 @@
+"""What of a clip is looked at, said once: which frames, what counts, how much is kept, how it is laid out.
+
+config = PatchifyConfig.from_pretrained("folder")       # what the processor saved beside a model says
+with VideoReader("clip.mp4") as reader:
+    patches, positions, selection = config.patchify(reader)
+
+selection = select_patches("clip.mp4", num_frames=64, keep_ratio=0.125)
+selection.positions        # (K, 3) [t, h, w]: t counts the sampled frames, h and w the patch grid
+selection.signal           # how the energy was obtained
+
+It needs numpy and PyAV, and neither torch nor transformers. Two configs that are equal cut the same patches.
+"""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from .frame_geometry import FrameGeometry, LayoutSettings, check_positive
+from .frame_sampling import SamplingSettings, sample_frames
+from .frame_sequence import FrameSequence, open_video
+from .patch_cutting import STORED, PixelSettings, check_placement, cut_patches
+from .patch_selection import BudgetSettings, Placement, Selection, check_budget, read_selection
+from .signal_energy import SignalSettings
+from .video_reader import VideoReader
+
+GroupT = TypeVar("GroupT")
+
+BUDGETS = ("num_patches", "keep_ratio")
+# What says which frames are sampled, and has no meaning where every frame is taken.
+SAMPLED_BY = ("num_frames", "sampling", "fps", "timestamps")
+_GROUPS: dict[str, type] = {
+    "sampling": SamplingSettings,
+    "signals": SignalSettings,
+    "budget": BudgetSettings,
+    "layout": LayoutSettings,
+    "pixels": PixelSettings,
+}
+SETTINGS = (
+    *(entry.name for group in _GROUPS.values() for entry in dataclasses.fields(group)),
+    "rope_temporal_size",
+)
+# In the files of processors too, but nothing that a patch depends on: what transformers writes for itself,
+# and the modes of the multimodal processor.
+BOOKKEEPING = frozenset(
+    {
+        *("video_processor_type", "image_processor_type", "feature_extractor_type", "processor_class"),
+        *("auto_map", "backend", "use_fast", "return_metadata", "return_tensors", "default_to_square"),
+        *("data_format", "input_data_format", "do_convert_rgb", "do_pad", "pad_size", "device", "resample"),
+        *("video_metadata", "disable_grouping", "video_mode", "whole_frames", "takes_codec_input"),
+    }
+)
+_OF_THE_MODEL = ("patch_size", "rope_temporal_size")
+
+
+class ClipPatches(NamedTuple):
+    """The patches of one clip.
+
+    Attributes:
+        patches: (K, C*p*p) float32, each patch flattened as (C, p, p).
+        positions: (K, 3) int64 [t, h, w], t on the model's time grid.
+        placement: what was cut, a `Selection` unless it was given.
+    """
+
+    patches: np.ndarray
+    positions: np.ndarray
+    placement: Placement
+
+
+@dataclass(frozen=True)
+class PatchifyConfig:
+    """Everything that the patches of a clip depend on. Flat names are those of a processor's settings.
+
+    Attributes:
+        sampling: which frames are looked at.
+        signals: what counts as energy.
+        budget: how many patches are kept.
+        layout: how frames are laid onto the patch grid.
+        pixels: how pixels are scaled.
+        rope_temporal_size: frames of the model's time grid; None keeps the number of the sampled frame.
+    """
+
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    signals: SignalSettings = field(default_factory=SignalSettings)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+    layout: LayoutSettings = field(default_factory=LayoutSettings)
+    pixels: PixelSettings = field(default_factory=PixelSettings)
+    rope_temporal_size: int | None = 64
+
+    def __post_init__(self) -> None:
+        if self.rope_temporal_size is not None:
+            check_positive("rope_temporal_size", self.rope_temporal_size)
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any], **overrides: Any) -> "PatchifyConfig":
+        """From a processor's settings by flat name.
+
+        Args:
+            settings: such as `video_preprocessor_config.json` holds. None stands for the default.
+            overrides: laid on top; None leaves a setting as it is. A budget replaces the other kind's.
+
+        Raises:
+            TypeError: an unknown name. ValueError: a value out of range, or values that exclude one another.
+        """
+        refuse_unknown("the settings", settings.keys() - BOOKKEEPING, SETTINGS)
+        refuse_unknown(cls.__name__, overrides, SETTINGS)
+        given = {k: v for k, v in overrides.items() if v is not None or k == "rope_temporal_size"}
+        check_budget(given.get("num_patches"), given.get("keep_ratio"))
+        flat = {name: settings[name] for name in SETTINGS if name in settings}
+        flat |= given | {BUDGETS[1 - BUDGETS.index(name)]: None for name in BUDGETS if name in given}
+        if flat.get("do_sample_frames") is False:
+            if named := [name for name in SAMPLED_BY if name in given]:
+                raise ValueError(
+                    f"do_sample_frames=False takes every frame, so {named[0]} does not go with it: "
+                    "leave it out, or pass do_sample_frames=True"
+                )
+            flat |= dict.fromkeys(SAMPLED_BY)  # those that are stored are of no use now
+        groups: dict[str, Any] = {name: _group(kind, flat) for name, kind in _GROUPS.items()}
+        return cls(**groups, rope_temporal_size=flat.get("rope_temporal_size", cls.rope_temporal_size))
+
+    @classmethod
+    def from_json_file(cls, path: str | PathLike, **overrides: Any) -> "PatchifyConfig":
+        """From the file of a saved processor; `overrides` as in `from_dict`."""
+        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")), **overrides)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | PathLike, **overrides: Any) -> "PatchifyConfig":
+        """What the processor of a local folder is set to; patch size and time grid are the model's beside it.
+
+        Args:
+            folder: with the files of a processor, of an encoder, or of both.
+            overrides: as in `from_dict`.
+
+        Raises:
+            FileNotFoundError: it has neither.
+            ValueError: its videos are no selection by codec (`video_mode` of a multimodal processor).
+        """
+        whole = _read(folder, "processor_config.json") or {}
+        settings = whole.get("video_processor") or _read(folder, "video_preprocessor_config.json")
+        if settings is None and (pictures := _read(folder, "preprocessor_config.json")) is not None:
+            # Published folders have an image processor's file only: what it says of sizes and colours counts.
+            settings = {name: pictures[name] for name in SETTINGS if name in pictures}
+        model = _read(folder, "config.json") or {}
+        model = model.get("vision_config", model)
+        model = model if model.get("model_type") == "onevision_encoder" else {}
+        if settings is None and not model:
+            raise FileNotFoundError(f"{folder} has the settings of no processor and of no OneVision encoder")
+        settings = dict(settings or {})
+        if (mode := settings.get("video_mode", "codec")) != "codec":
+            raise ValueError(
+                f"{folder}: its videos are read with video_mode={mode!r}, not by the codec alone"
+            )
+        settings |= {name: model[name] for name in _OF_THE_MODEL if name in model}
+        if settings.get("num_frames") is None and model.get("num_frames") is not None:
+            settings["num_frames"] = model["num_frames"]
+        return cls.from_dict(settings, **overrides)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings by flat name, as JSON values; `from_dict` gives an equal config."""
+        flat: dict[str, Any] = {}
+        for name in _GROUPS:
+            group = getattr(self, name)
+            flat |= {entry.name: getattr(group, entry.name) for entry in dataclasses.fields(group)}
+        flat["rope_temporal_size"] = self.rope_temporal_size
+        return {name: _as_json(value) for name, value in flat.items()}
+
+    def replace(self, **overrides: Any) -> "PatchifyConfig":
+        """The same with some settings changed, by flat name, as `from_dict` lays them on top."""
+        return self.from_dict(self.to_dict(), **overrides)
+
+    def differences(self, other: "PatchifyConfig") -> dict[str, tuple[Any, Any]]:
+        """Flat name -> (value here, value there) of what is not the same."""
+        theirs = other.to_dict()
+        return {
+            name: (value, theirs[name]) for name, value in self.to_dict().items() if value != theirs[name]
+        }
+
+    def geometry(self, height: int, width: int) -> FrameGeometry:
+        """How frames of `height` x `width` pixels, as displayed, are laid onto the patch grid.
+
+        Raises:
+            ValueError: the sizes do not fit the patches.
+        """
+        return self.layout.geometry(
+            height,
+            width,
+            merge_size=self.budget.merge_size,
+            pad_square=self.signals.preset == "published",
+        )
+
+    def within(self, reader: VideoReader | FrameSequence) -> "PatchifyConfig":
+        """The same, with no more patches asked for than the clip has: a short one gives all."""
+        wanted = self.budget.num_patches
+        if wanted is None:
+            return self
+        frames = len(sample_frames(reader, self.sampling))
+        total = frames * self.geometry(reader.height, reader.width).patches_per_frame
+        return self if wanted <= total else self.replace(num_patches=total)
+
+    def as_stored(self) -> "PatchifyConfig":
+        """The same for patches on disk: pixels as they are, 0..255, and t as the sampled frame's number. One
+        folder serves models of any colours and time grid."""
+        return dataclasses.replace(self, pixels=STORED, rope_temporal_size=None)
+
+    def select(self, reader: VideoReader | FrameSequence) -> Selection:
+        """Choose patches of an open video; no pixels are built.
+
+        Raises:
+            VideoReadError: the video cannot be read. ValueError: a setting does not fit it.
+        """
+        return read_selection(
+            reader,
+            self.geometry(reader.height, reader.width),
+            sampling=self.sampling,
+            signals=self.signals,
+            budget=self.budget,
+        )
+
+    def cut(self, reader: VideoReader | FrameSequence, placement: Placement) -> np.ndarray:
+        """Patches at given places of an open video: (K, C*p*p) float32.
+
+        Raises:
+            ValueError: the placement belongs to another video, or to another patch size.
+        """
+        check_placement(placement, reader, self.layout.patch_size)
+        return cut_patches(reader, placement, self.pixels)
+
+    def positions(self, placement: Placement) -> np.ndarray:
+        """(K, 3) int64 [t, h, w] of a placement, with t on the model's time grid."""
+        positions = placement.positions.copy()
+        times = virtual_times(len(placement.frame_ids), self.rope_temporal_size)
+        positions[:, 0] = times[positions[:, 0]]
+        return positions
+
+    def patchify(
+        self, reader: VideoReader | FrameSequence, placement: Placement | None = None
+    ) -> ClipPatches:
+        """Select, unless a placement is given, and cut.
+
+        Args:
+            reader: the open video.
+            placement: what to cut instead of choosing.
+        """
+        placement = self.select(reader) if placement is None else placement
+        return ClipPatches(self.cut(reader, placement), self.positions(placement), placement)
+
+
+def virtual_times(num_frames: int, temporal_size: int | None) -> np.ndarray:
+    """Where each sampled frame stands on the model's time grid of `temporal_size` frames."""
+    if temporal_size is None or num_frames == temporal_size:
+        return np.arange(num_frames)
+    return np.linspace(0, temporal_size - 1, num_frames).astype(np.int64)
+
+
+def virtual_times_in_clip(frame_ids: np.ndarray, total: int, temporal_size: int | None) -> np.ndarray:
+    """Where frames that stand alone lie on the model's time grid: each at its place in its clip.
+
+    Args:
+        frame_ids: (T,) numbers in display order.
+        total: frames of the clip.
+        temporal_size: frames of the grid; None: the frames are counted.
+    """
+    if temporal_size is None:
+        return np.arange(len(frame_ids))
+    return np.rint(frame_ids / max(1, total - 1) * (temporal_size - 1)).astype(np.int64)
+
+
+def refuse_unknown(owner: str, names: Collection[str], known: Sequence[str]) -> None:
+    """Raise TypeError for names that are not known, with the nearest one that is.
+
+    Args:
+        owner: who was given the names, for the message.
+        names: what was given.
+        known: what may be given.
+    """
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f": did you mean {near[0]}?" if near else ""
+        raise TypeError(f"{owner} got unknown arguments {unknown}{hint}; it takes {', '.join(known)}")
+
+
+def select_patches(
+    video: Any,
+    *,
+    num_frames: int = 64,
+    size: int = 224,
+    patch_size: int = 14,
+    num_patches: int | None = None,
+    keep_ratio: float | None = None,
+    preset: str = "auto",
+    signals: Sequence[str] | None = None,
+    weights: Sequence[float] | None = None,
+    normalize: str | None = None,
+    camera: str | None = None,
+    anchors: str | int = "first",
+    time_buckets: int = 1,
+    merge_size: int = 1,
+    sampling: str = "uniform",
+    fps: float | None = None,
+    timestamps: Sequence[float] | None = None,
+    start: float | None = None,
+    end: float | None = None,
+) -> Selection:
+    """Choose the patches of a video that its codec says matter, without building pixels.
+
+    Args:
+        video: a path, bytes, a binary file object, an open `VideoReader`, or decoded frames.
+        num_frames: frames sampled uniformly, floor(linspace(0, N - 1, num_frames)); a shorter clip gives all.
+        size: pixels of the shorter side, both then rounded to the patch; `published`: of the longer side.
+        patch_size: pixels.
+        num_patches: the budget as a number of patches.
+        keep_ratio: or as a share of all patches, 0.125 if neither is given.
+        preset: `auto`, the best signal that the codec gives; `bits`, what each block cost; `published`, the
+            published pipeline's signal and geometry (a black square of `size` with the picture in its middle,
+            frame 0 kept whole with its padding). See `signal_energy`.
+        signals: signals of one's own instead, see `SignalSettings`.
+        weights: a number for each of them.
+        normalize: "frame" or "clip", see `SignalSettings`.
+        camera: the camera model that is taken off the vectors, see `SignalSettings`.
+        anchors: frames kept whole, see `BudgetSettings`.
+        time_buckets: spans of time of equal budget.
+        merge_size: m x m patches are kept together.
+        sampling: "uniform" or "packet_size", see `SamplingSettings`.
+        fps: frames a second instead of a number of frames.
+        timestamps: seconds instead, of which each shows the frame on screen.
+        start: seconds from which frames are taken.
+        end: seconds up to which they are.
+
+    Raises:
+        VideoReadError: the video cannot be read. ValueError: an argument is out of range.
+    """
+    config = PatchifyConfig.from_dict({name: value for name, value in locals().items() if name != "video"})
+    with open_video(video) as reader:
+        return config.select(reader)
+
+
+def _group(kind: type[GroupT], flat: Mapping[str, Any]) -> GroupT:
+    """One of the settings' dataclasses from those of its fields that are set."""
+    names = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    given = {name: flat[name] for name in names if flat.get(name) is not None}
+    return kind(**{k: tuple(v) if isinstance(v, list | np.ndarray) else v for k, v in given.items()})
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _read(folder: str | PathLike, name: str) -> dict[str, Any] | None:
+    """The JSON file of this name, None where there is none."""
+    try:
+        return json.loads((Path(folder) / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,94 @@
+"""Whoever shows a clip to an encoder cuts what the encoder's own processor cuts, to the bit.
+
+`eval knn` and `eval probe` are in test_own_processor.py.
+
+Run: python -m pytest tests/eval/test_one_description.py
+"""
+
+import json
+
+import numpy as np
+import pytest
+from clips import moving_scene, write_clip
+from probe_clips import CLASSES, save_encoder
+
+import onevision_hf
+from onevision_hf import OneVisionVideoProcessor, OneVisionVLVideoProcessor, VideoReader
+from onevision_hf.clustering.extractors import make_extractor
+from onevision_hf.data.patch_cache import PatchCache
+from onevision_hf.data.patch_extraction import extract_patches
+from onevision_hf.modeling.patchify_config import PatchifyConfig
+from onevision_hf.training.config import from_dict
+from onevision_hf.training.tasks.cluster import ClusterTask
+
+# A published folder has an image processor's file only; with the preset it is saved as one of videos.
+PUBLISHED = {
+    "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 112}, "do_center_crop": True,
+    "crop_size": {"height": 112, "width": 112}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.3, 0.3, 0.4],
+}  # fmt: skip
+NAMES = ("tiny", "published", "keyframes")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """clips/, and a folder of each encoder but tiny."""
+    folder = tmp_path_factory.mktemp("one")
+    for number in range(2):
+        name = folder / "clips" / CLASSES[number] / f"{number}.mp4"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        write_clip(name, moving_scene(30, 96, 128, seed=number), gop=9)
+    save_encoder(folder / "published")
+    (folder / "published" / "preprocessor_config.json").write_text(json.dumps(PUBLISHED))
+    processor = OneVisionVideoProcessor.from_pretrained(folder / "published", preset="published")
+    processor.save_pretrained(folder / "published")
+    save_encoder(folder / "keyframes")
+    OneVisionVideoProcessor(
+        size=56, patch_size=14, num_frames=12, keep_ratio=0.5, anchors="keyframes", camera="none"
+    ).save_pretrained(folder / "keyframes")
+    return folder
+
+
+def encoder_of(made, name):
+    return str(onevision_hf.tiny() if name == "tiny" else made / name)
+
+
+def head_on(encoder, source):
+    """The component of a training head that says nothing of what it shows."""
+    head = {"kind": "video", "batch_size": 2, "source": source, "codec": 1.0, "uniform": 0.0, "collage": 0.0}
+    values = {"max_steps": 1, "model": {"init_from": encoder}, "cluster": {"heads": {"v": head}}}
+    return ClusterTask(from_dict(values), {}).mixture[0]
+
+
+def shown_by(made, tmp_path, encoder):
+    """who -> path -> (patches, positions), of all that cut a clip for an encoder."""
+    processor = OneVisionVideoProcessor.from_pretrained(encoder)
+    config, found = processor.patchify_config(), {}
+    extract_patches(str(made / "clips"), tmp_path / "shards", config, workers=0)
+    for who, source in (("head", made / "clips"), ("shard", tmp_path / "shards")):
+        component = head_on(encoder, str(source))
+        for number in range(len(component.dataset)):
+            row = component.dataset[number]
+            sample = component.transform(row, None, 0)
+            cut = sample["pixel_values_videos"], sample["patch_positions"]
+            found[who, row.key.rpartition("/")[2]] = cut
+    extractor, cache = make_extractor(encoder), PatchCache(tmp_path / "cache", config)
+    multimodal = OneVisionVLVideoProcessor(**config.to_dict())
+    for path in (made / "clips").rglob("*.mp4"):
+        found["extractor", path.name] = tuple(t.numpy() for t in extractor.prepare(str(path), "video"))
+        found["cache", path.name] = tuple(cache(str(path)).values())
+        clip = multimodal.read(str(path))
+        found["multimodal", path.name] = clip.patches, clip.positions
+        with VideoReader(str(path)) as reader:
+            found["a saved folder", path.name] = PatchifyConfig.from_pretrained(encoder).patchify(reader)[:2]
+    return processor, found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whoever_cuts_a_clip_cuts_what_the_encoders_processor_cuts(made, tmp_path, name):
+    processor, found = shown_by(made, tmp_path, encoder_of(made, name))
+    assert len(found) == 2 * 6
+    for (who, clip), (patches, positions) in found.items():
+        (path,) = (made / "clips").rglob(clip)
+        own = processor(path, return_tensors="np")
+        assert np.array_equal(patches, own["pixel_values_videos"][0]), who
+        assert np.array_equal(positions, own["patch_positions"][0]), who
