@@ -23,8 +23,8 @@ from onevision_hf.data.items import MediaError
 from onevision_hf.data.media_shards import STAGE as PACK
 from onevision_hf.data.media_shards import PackedRow, shard_names, write_shard
 from onevision_hf.data.patch_extraction import MAX_DEATHS, Deaths, extract_patches
-from onevision_hf.data.patch_shards import PatchShards
-from onevision_hf.jobs.run_folder import PLAN, RunFolder
+from onevision_hf.data.patch_shards import STAGE, PatchShards
+from onevision_hf.jobs.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -262,12 +262,10 @@ def test_whole_frames_and_ratios_are_settings_too(corpus, tmp_path):
     assert np.array_equal(row.positions, expected.positions)
 
 
-def test_shards_of_an_older_version_are_refused_with_the_command_that_cuts_again(made, tmp_path):
-    shutil.copytree(made, tmp_path / "old")
-    plan = json.loads((tmp_path / "old" / PLAN).read_text())
-    for name in set(plan["settings"]) - {"num_frames", "size", "layout", "shard_items", "classes", "reader"}:
-        del plan["settings"][name]
-    (tmp_path / "old" / PLAN).write_text(json.dumps(plan))
+def test_shards_of_an_older_version_are_refused_with_the_command_that_cuts_again(tmp_path):
+    old = {"num_frames": 64, "size": 224, "crop": True, "layout": "tar", "shard_items": 256, "classes": None}
+    with RunFolder(tmp_path / "old", stage=STAGE, settings=old, sources="clips") as run:
+        run.finish({"rows": []})
     with pytest.raises(ValueError, match=r"older version.*onevision patches SRC .*old --redo"):
         PatchShards(tmp_path / "old")
 
