@@ -134,7 +134,8 @@ class LayoutSettings:
     Attributes:
         size: {"shortest_edge": s}, pixels of the shorter side, both sides then brought to the nearest
             multiple of the patch; or {"height": h, "width": w}. An integer stands for a shortest edge.
-        crop_size: the middle that is kept with `do_center_crop`, written likewise; `size` if left out.
+        crop_size: the middle that is kept with `do_center_crop`, {"height": h, "width": w}; an integer, or
+            `size` if it is left out, stands for a square.
         do_resize: False takes frames as they are: multiples of the patch, then.
         do_center_crop: keep the middle only.
         patch_size: pixels of a patch's side.
@@ -157,7 +158,10 @@ class LayoutSettings:
             check_positive("max_pixels", self.max_pixels)
         object.__setattr__(self, "size", _as_size(self.size, "size"))
         if self.crop_size is not None:
-            object.__setattr__(self, "crop_size", _as_size(self.crop_size, "crop_size"))
+            crop = _as_size(self.crop_size, "crop_size")
+            if side := crop.get("shortest_edge"):
+                crop = {"height": side, "width": side}
+            object.__setattr__(self, "crop_size", crop)
 
     def geometry(
         self, height: int, width: int, *, merge_size: int = 1, pad_square: bool = False
@@ -198,8 +202,8 @@ class LayoutSettings:
             shorter, size = None, {"height": height, "width": width}
         if self.do_center_crop:
             crop = self.crop_size or self.size
-            sides = [crop.get(side) or crop["shortest_edge"] for side in ("height", "width")]
-            return FrameGeometry.crop(height, width, shorter or min(size.values()), *sides, p)
+            tall, wide = (crop.get(side) or crop["shortest_edge"] for side in ("height", "width"))
+            return FrameGeometry.crop(height, width, shorter or min(size.values()), tall, wide, p)
         if shorter is not None:
             return FrameGeometry.fit(height, width, shorter, p, merge_size)
         exact = (size["height"], size["width"])

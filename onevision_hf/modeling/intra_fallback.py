@@ -29,25 +29,30 @@ class PictureDifferences:
             if before is not None:
                 self._later.setdefault(before, []).append(frame_id)
         self._held: dict[int, np.ndarray] = {}
+        self._begun: set[int] = set()
         self._lock = threading.Lock()
 
     def add(self, frame_id: int, luma: np.ndarray) -> None:
         """A picture (H, W) uint8; one that is compared with nothing is passed over."""
         if frame_id not in self._earlier and frame_id not in self._later:
             return
+        ready = []
         with self._lock:
             self._held[frame_id] = luma
-            for later in (frame_id, *self._later.get(frame_id, ())):
-                if later in self._earlier and later in self._held:
-                    self._compare(later, self._earlier[later])
-            for held in (frame_id, self._earlier.get(frame_id), *self._later.get(frame_id, ())):
-                needed = [i for i in (held, *self._later.get(held, ())) if i in self._earlier]
-                if all(i in self.found for i in needed):
+            beside = self._later.get(frame_id, ())
+            for later in (frame_id, *beside):
+                before = self._earlier.get(later)
+                if later not in self._earlier or later in self._begun or later not in self._held:
+                    continue
+                if before is None or before in self._held:
+                    self._begun.add(later)
+                    ready.append((later, self._held[later], None if before is None else self._held[before]))
+            for held in (frame_id, self._earlier.get(frame_id), *beside):
+                needed = {held, *self._later.get(held, ())} & self._earlier.keys()
+                if needed <= self._begun:
                     self._held.pop(held, None)
-
-    def _compare(self, later: int, before: int | None) -> None:
-        if before is None or before in self._held:
-            self.found[later] = difference(self._held[later], None if before is None else self._held[before])
+        for later, picture, earlier in ready:  # beside the other threads
+            self.found[later] = difference(picture, earlier)
 
 
 def keyframes_before(index: PacketIndex, frame_ids: Iterable[int]) -> dict[int, int | None]:

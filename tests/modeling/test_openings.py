@@ -79,7 +79,9 @@ def _is_open(descriptor):
 @pytest.mark.parametrize("command", ["encode", "view"])
 def test_a_command_indexes_its_clip_once(counts, tmp_path, keyframes, command):
     given = (
-        [keyframes] if command == "encode" else [keyframes, str(tmp_path / "out.png"), "--num-frames", "4"]
+        [keyframes]
+        if command == "encode"
+        else [keyframes, "--out", str(tmp_path / "out.png"), "--num-frames", "4"]
     )
     assert not cli.main([command, *given])
     assert counts["indexes"] == 1

@@ -321,7 +321,7 @@ def test_saved_settings_come_back(stored, clip, tmp_path):
         ({"keep_ratio": -0.5}, "keep_ratio must be in"),
         ({"num_frames": -1}, "num_frames must be a positive integer, not -1"),
         ({"do_sample_frames": "no"}, "do_sample_frames must be True or False, not 'no'"),
-        ({"size": 0}, "size: shortest_edge must be a positive integer, not 0"),
+        ({"size": 0}, "size must be a positive integer, not 0"),
         ({"size": {"height": 56}}, "size must be an integer, shortest_edge, or height and width"),
         ({"size": {"height": 50, "width": 70}}, "50 x 70 pixels are no multiple of the patch size 14"),
         ({"do_resize": False}, "144 x 192 pixels are no multiple of the patch size 14"),
