@@ -104,8 +104,8 @@ def test_a_probe_sees_and_saves_what_the_encoders_processor_selects(made, seen, 
     config = build(ProbeConfig, {
         "model": folder, "out": str(tmp_path / "run"),
         "data": {"train": lists[0], "test": lists[1], "root": str(made / "clips")},
-        "cache": str(tmp_path / "cache") if cached else "", "epochs": 1, "batch_size": 2, "workers": 0,
-        "device": "cpu", "input": {"processor": asked, "augment": False},
+        "cache": str(tmp_path / "cache") if cached else "", "epochs": 1, "batch_size": 2,
+        "dataloader_num_workers": 0, "device": "cpu", "input": {"processor": asked, "augment": False},
     })  # fmt: skip
     assert run_probe(config)[0] == 0
     processor = OneVisionVideoProcessor.from_pretrained(folder, **asked)
