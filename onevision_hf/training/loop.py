@@ -206,7 +206,7 @@ class Trainer:
                 stop, pending = also or stop, None
                 if logs:
                     named = dict(zip(sums, values, strict=True))
-                    total = sum(self.task.weights[name] * value for name, value in named.items())
+                    total: Any = sum(self.task.weights[name] * value for name, value in named.items())
                     figures = {
                         "loss": total,
                         "grad_norm": norm_value,
