@@ -59,7 +59,7 @@ def make_extractor(
         pool: how a video becomes one feature. An image encoder's frames: `concat` (published, the
             default) or `mean`. The patches of an encoder of this package with a video processor: `pooler`
             (its pooler_output, the default), `tokens` (their mean) or `grid` (their means in a coarse
-            grid of time and space, `readout.grid_means`).
+            grid of time and space, `grid_pooling.grid_means`).
         keep_dims: keep the first so many values of a model's feature (published: 512 of 1024, for videos).
         device: where it is computed, `cpu`, `cuda`, ...
         dtype: of a model's weights, `float32`, `bfloat16`, ...

@@ -1,4 +1,4 @@
-"""Stage 5: media and labels -> shards to train from (`shards.py` says how they look).
+"""Stage 5: media and labels -> shards to train from (`data.media_shards` says how they look).
 
     onevision cluster pack pictures/ out/labels out/shards --head image
     onevision cluster pack clips/ out/labels out/shards --head video --transcode gop=32 --select

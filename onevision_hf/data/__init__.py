@@ -1,1 +1,8 @@
 """Media and samples: items, sources, shards, captions, conversations, caches. Knows no trainer."""
+
+try:
+    import pyarrow  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "listings and shards are parquet: pip install 'onevision-hf[train]' (pyarrow is missing)"
+    ) from error

@@ -171,9 +171,9 @@ def collect_labels(
     # 32 of the bits, so that a rate of 1 has a threshold above all of them.
     threshold = round(sample_rate * 2**32)
     selected = local_positive.clone()
-    for group in range(groups):
-        bits = keyed_hash(classes, derive_key(NEGATIVES, seed, step, group))
-        selected[group] |= (bits >> 31) < threshold
+    for draw in range(groups):
+        bits = keyed_hash(classes, derive_key(NEGATIVES, seed, step, draw))
+        selected[draw] |= (bits >> 31) < threshold
     if not shared:  # columns that no process has draw nothing
         selected &= (torch.arange(groups, device=device) < header[:, 1].amax())[:, None]
     facts = torch.cat([header.flatten(), selected.sum(1), selected.any(0).sum()[None]])
@@ -207,10 +207,10 @@ def finalise(found: CollectedLabels, facts: list[int], *, num_classes: int, grou
     shared = found.selected.shape[0] == 1
     own = owned_rows(num_classes, group)
     selections = []
-    for group, mask in enumerate(found.selected if shared else found.selected[:columns]):
-        rows, place = compact(mask, counts[group])
-        whole = counts[group] == len(own)
-        scored = labels if shared else labels[:, group : group + 1]
+    for draw, mask in enumerate(found.selected if shared else found.selected[:columns]):
+        rows, place = compact(mask, counts[draw])
+        whole = counts[draw] == len(own)
+        scored = labels if shared else labels[:, draw : draw + 1]
         selections.append(Selection(None if whole else rows, place, scored, own.start))
     sampled = found.selected[: len(selections)].sum()
     return Draw(

@@ -232,8 +232,8 @@ class Trainer:
             self._checked = True
             losses = self.task.losses(outputs, prepared)
             parts = self.optim.gradient_accumulation_steps
-            total = sum(self.task.weights[name] * loss for name, loss in losses.items()) / parts
-            total.backward()
+            weighted = [self.task.weights[name] * loss for name, loss in losses.items()]
+            (sum(weighted[1:], start=weighted[0]) / parts).backward()
         return {name: loss.detach() / parts for name, loss in losses.items()}
 
     @contextmanager

@@ -27,7 +27,7 @@ Sample = dict[str, np.ndarray]
 class Transform(Protocol):
     """What becomes of an example: the tensors of one sample."""
 
-    def __call__(self, example: Any, rng: np.random.Generator | None, position: int) -> Sample:
+    def __call__(self, example: Any, rng: np.random.Generator | None, position: int, /) -> Sample:
         """`rng` belongs to (seed, component, position); without one, as in validation, nothing is drawn."""
 
 

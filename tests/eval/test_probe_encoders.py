@@ -39,7 +39,7 @@ VISION = {
 TEXT = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
         "vocab_size": 99}  # fmt: skip
 MAKERS = {
-    "max_grad_norm": lambda: CLIPModel(CLIPConfig(vision_config=VISION, text_config=TEXT, projection_dim=32)),
+    "clip": lambda: CLIPModel(CLIPConfig(vision_config=VISION, text_config=TEXT, projection_dim=32)),
     "siglip2": lambda: SiglipModel(SiglipConfig(vision_config=VISION, text_config=TEXT)),
     "siglip2 tower": lambda: SiglipVisionModel(SiglipVisionConfig(**VISION)),
     "dinov3": lambda: DINOv3ViTModel(DINOv3ViTConfig(**VISION, num_register_tokens=4)),
@@ -51,7 +51,7 @@ MAKERS = {
         )
     ),
 }  # fmt: skip
-PREFIX = {"max_grad_norm": 1, "dinov3": 5}
+PREFIX = {"clip": 1, "dinov3": 5}
 GRID = 16
 PROCESSOR = {
     "image_processor_type": "CLIPImageProcessor", "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6],

@@ -114,7 +114,10 @@ def test_a_finished_probe_is_left_alone_and_another_is_refused(made, monkeypatch
     config = make_config(folder / "encoder", folder / "clips", folder / "run", **EVERYTHING)
     monkeypatch.setattr(probe_run.ProbeRun, "fit", lambda self: pytest.fail("trained again"))
     assert run_probe(config) == (0, result)
-    for change, words in (({"optim__lr": 1e-3}, "optim was"), ({"epochs": 4}, "epochs was 3, now 4")):
+    for change, words in (
+        ({"optim__learning_rate": 1e-3}, "optim was"),
+        ({"epochs": 4}, "epochs was 3, now 4"),
+    ):
         with pytest.raises(ValueError, match=f"made from something else: .*{words}"):
             run_probe(make_config(folder / "encoder", folder / "clips", folder / "run",
                                   **{**EVERYTHING, **change}))  # fmt: skip

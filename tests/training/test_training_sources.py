@@ -34,6 +34,13 @@ import drawn
 SELECTION = {"num_frames": 8, "size": 56, "patch_size": 14, "num_patches": 32}
 
 
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch):
+    """`datasets` sleeps for 5 s after each pass over parquet, so that no thread of Arrow's outlives the
+    interpreter; this one lives on."""
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
+
+
 @pytest.fixture(scope="module")
 def packs(tmp_path_factory):
     """The folders of `cluster pack` for three heads: pictures, words, clips."""

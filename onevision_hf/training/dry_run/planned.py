@@ -92,7 +92,7 @@ class Planned(Protocol):
 
 
 def on_cpu(config: TrainConfig) -> bool:
-    return config.device == "cpu" or not torch.cuda.is_available()
+    return config.device == "cpu" or not torch.accelerator.is_available()
 
 
 def find(

@@ -135,7 +135,7 @@ class ClusterHeads:
             raise ConfigError(
                 f"cluster.heads.{name}.classes is {given}, its source has labels 0..{known - 1}"
             )
-        return given or known
+        return int(given or known or 0)
 
     def embedding_size(self, head: HeadConfig) -> int:
         return self.embedding_dim * (math.prod(GRID) if head.readout == "grid" else 1)
