@@ -139,5 +139,5 @@ def save_classifier(
     model.load_state_dict({name: state[name] for name in model.state_dict()})
     model.save_pretrained(folder)
     everything = {"keep_ratio": 1.0} if settings.kind == "dense" else {}
-    config = settings.config.replace(**everything)
-    OneVisionVideoProcessor(**config.to_dict()).save_pretrained(folder)
+    shown = settings.config.replace(**everything)
+    OneVisionVideoProcessor(**shown.to_dict()).save_pretrained(folder)
