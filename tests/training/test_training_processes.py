@@ -50,7 +50,7 @@ def test_losses_of_twenty_steps_do_not_depend_on_the_number_of_processes(results
         assert relative(losses(straight(results, size)), alone) < 1e-5
     # Clipping is part of what is compared: the norm is that of all processes, and it was above the limit.
     norms = [line["grad_norm"] for line in straight(results, 1)["log"]]
-    assert sum(norm > workers.BASE["optim"]["clip"] for norm in norms) > STEPS / 2
+    assert sum(norm > workers.BASE["optim"]["max_grad_norm"] for norm in norms) > STEPS / 2
 
 
 def test_every_process_holds_the_same_weights_and_average(results):

@@ -93,18 +93,18 @@ def test_a_step_is_not_unrolled_over_the_labels_and_holds_no_one_hot_rows(tmp_pa
 def test_the_state_of_a_step_is_read_when_the_next_one_is_under_way(tmp_path, monkeypatch):
     config = workers.make_config(tmp_path, max_steps=4, logging_steps=100)
     trainer, order = Trainer(config, workers.make_rows(config)), []
-    accumulate, settle = trainer._accumulate, trainer._settle
+    accumulate, read_back = trainer._accumulate, trainer._read_back
 
     def noted_accumulate(batch, key, last):
         order.append(("run", key + 1))
         return accumulate(batch, key, last)
 
-    def noted_settle(pending, report):
+    def noted_read_back(pending, report):
         order.append(("read", pending[0]))
-        return settle(pending, report)
+        return read_back(pending, report)
 
     monkeypatch.setattr(trainer, "_accumulate", noted_accumulate)
-    monkeypatch.setattr(trainer, "_settle", noted_settle)
+    monkeypatch.setattr(trainer, "_read_back", noted_read_back)
     assert trainer.fit() == 0
     assert order == [
         ("run", 1), ("run", 2), ("read", 1), ("run", 3), ("read", 2), ("run", 4), ("read", 3), ("read", 4),

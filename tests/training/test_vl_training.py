@@ -486,7 +486,7 @@ def test_published_configs_are_whole():
             {"optim": {"gradient_accumulation_steps": 3}},
             "vl.batch_size is 4, expected a multiple of optim.gradient_accumulation_steps, 3",
         ),
-        ({"vl": {"tower_lr_scale": -1}}, "vl.tower_lr_scale is -1.0, expected 0 or more"),
+        ({"vl": {"tower_lr_scale": -1}}, "vl.tower_lr_scale is -1, expected 0 or at least 0.001"),
         ({"vl": {"tower_lr_scale": 0, "connector_lr_scale": 0, "llm_lr_scale": 0}}, "nothing is trained"),
         ({"vl": {"lora_rank": 2}}, "an adapter has no tower"),
         ({"vl": {"lora_rank": 2, "tower_lr_scale": 0, "llm_lr_scale": 0}}, "it is the adapter's"),
