@@ -41,7 +41,7 @@ def options(tmp_path):
             path = tmp_path / "media" / f"class{label}" / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (40, 40), (60 * label, 40 * number, 90)).save(path)
-    head = {"source": str(tmp_path / "media"), "batch_size": 8, "size": 28, "max_labels": 1}
+    head = {"source": str(tmp_path / "media"), "batch_size": 8, "processor": {"size": 28}, "max_labels": 1}
     head |= {"labels_per_sample": 1}
     values = {
         **workers.BASE,

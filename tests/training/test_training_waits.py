@@ -3,6 +3,7 @@ labels.
 """
 
 import collections
+import copy
 
 import pytest
 import torch
@@ -63,7 +64,8 @@ def step(out, heads, labels):
         "max_labels": 8,
         "labels_per_sample": labels,
     }
-    config = workers.make_config(out, cluster={"heads": {"image": head, "video": {**head, "kind": "image"}}})
+    config = workers.make_config(out, cluster={"heads": {"image": head}})
+    config.cluster.heads["video"] = copy.copy(config.cluster.heads["image"])
     for name in list(config.cluster.heads)[heads:]:
         del config.cluster.heads[name]
     config.cluster.sample_rate = 0.1
