@@ -22,8 +22,12 @@ from .patchify_config import BOOKKEEPING, BUDGETS, SETTINGS, PatchifyConfig, ref
 from .pretrained_settings import HUB_ARGUMENTS, read_with_model_settings
 from .video_reader import VideoReader, VideoReadError
 
-# What transformers hands to `from_pretrained` besides settings.
-_LOADING = {*HUB_ARGUMENTS, "trust_remote_code", "code_revision", "return_unused_kwargs"}
+# What transformers hands to `from_pretrained` besides settings; its pipelines hand over the model's too.
+_LOADING = {
+    *(*HUB_ARGUMENTS, "trust_remote_code", "code_revision", "return_unused_kwargs", "task", "variant"),
+    *("dtype", "torch_dtype", "device_map", "max_memory", "low_cpu_mem_usage", "attn_implementation"),
+    *("quantization_config", "offload_folder", "offload_buffers", "use_safetensors", "adapter_kwargs"),
+}
 
 
 class OneVisionVideoProcessorKwargs(TypedDict, total=False):
