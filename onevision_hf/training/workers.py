@@ -124,11 +124,12 @@ class Ahead:
 
 
 class _Worker:
-    """A process, the connection to it, and how many items it still owes."""
+    """A process, the connection to it, the items that came over that, and how many it still owes."""
 
     def __init__(self, context: Any, part: Part, number: int, workers: int, count: int):
         self.number, self.workers = number, workers
         self.left = len(range(number, count, workers))
+        self.made: deque[Any] = deque()
         self.taken = 0
         self.memory = context.RawArray("B", Notes.size())
         self.connection, other = context.Pipe()
@@ -143,17 +144,20 @@ class _Worker:
         with suppress(OSError):  # of one that has died, which the receiver sees
             self.connection.send_bytes(b"+")
 
-    def receive(self) -> Any:
-        """The next item. Raises DataError for what the worker raised; EOFError, OSError when it is gone."""
-        kind, value = self.connection.recv()
+    def receive(self) -> None:
+        """Receive the next item. Raises DataError for what the worker raised, and when it is gone."""
+        try:
+            kind, value = self.connection.recv()
+        except (EOFError, OSError):
+            raise self.death() from None
         if kind == "error":
             message, trace = value
             error = DataError(f"data worker {self.number} of {self.workers}: {message}")
             if trace is not None:
                 error.add_note(trace)
             raise error
+        self.made.append(value)
         self.left -= 1
-        return value
 
     def death(self) -> DataError:
         """The error of a worker that has ended."""
@@ -182,7 +186,11 @@ class _Worker:
 
 
 class _Crew:
-    """The workers of one iteration, and the thread that receives from them and sees when one ends."""
+    """The workers of one iteration, and the thread that receives from them and sees when one ends.
+
+    A connection ends with its worker. The process's sentinel would not do: it ends with the server that forked
+    the worker too, which a SIGTERM to the whole group ends.
+    """
 
     def __init__(self, count: int, pin: bool):
         self._context = _context()
@@ -235,7 +243,9 @@ class _Crew:
                 torch.cuda.set_device(self._device)
             for number in range(self._count):
                 worker = self._workers[number % len(self._workers)]
-                item = self._next(worker)
+                while not worker.made:
+                    self._wait()
+                item = worker.made.popleft()
                 if self._pin:
                     item = item.pin_memory()
                 with self._changed:
@@ -246,19 +256,14 @@ class _Crew:
                 self._failure = error
                 self._changed.notify()
 
-    def _next(self, worker: _Worker) -> Any:
-        """The next item of a worker. Raises DataError when any of those that still owe something ends."""
-        owing = {other.process.sentinel: other for other in self._workers if other.left}
-        ready = wait([worker.connection, self._closed, *owing])
+    def _wait(self) -> None:
+        """Receive what is there. Raises DataError when any of those that still owe something ends."""
+        owing = {worker.connection: worker for worker in self._workers if worker.left}
+        ready = wait([self._closed, *owing])
         if self._closed in ready:
             raise EOFError
-        for sentinel, other in owing.items():
-            if sentinel in ready:
-                raise other.death()
-        try:
-            return worker.receive()
-        except (EOFError, OSError):
-            raise worker.death() from None
+        for connection in ready:
+            owing[connection].receive()
 
 
 def _context() -> Any:
