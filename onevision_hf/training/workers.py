@@ -188,8 +188,8 @@ class _Worker:
 class _Crew:
     """The workers of one iteration, and the thread that receives from them and sees when one ends.
 
-    A connection ends with its worker. The process's sentinel would not do: it ends with the server that forked
-    the worker too, which a SIGTERM to the whole group ends.
+    A connection ends with its worker. The process's sentinel would not do: it ends with the server that
+    forked the worker too, which a SIGTERM to the whole group ends.
     """
 
     def __init__(self, count: int, pin: bool):

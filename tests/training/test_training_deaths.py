@@ -146,7 +146,7 @@ def test_a_killed_worker_ends_the_training_with_1_and_one_line_and_leaves_no_pro
         assert len(found) == 2 * size
         training.kill(found[0])
         (line,) = check_said(training, size, KILLED)
-    # At the moment of the kill it may hold nothing that is not taken yet: then nothing is lost, and it says so.
+    # At the kill it may hold nothing that is not taken yet: then nothing is lost, and it says so.
     lost = list((tmp_path / "run").glob("lost-*.jsonl"))
     keys = [record["key"] for file in lost for record in read_lines(file)]
     assert bool(keys) == bool(lost)
