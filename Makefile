@@ -52,6 +52,20 @@ test-oldest: $(OLDEST)/.installed  ## the encoders' tests on the oldest supporte
 	$(OLDEST)/bin/python -m pytest tests/modeling/test_onevision_*.py tests/modeling/test_image_processing_onevision.py \
 		tests/modeling/test_openvision3_*.py tests/modeling/test_vl_model.py tests/modeling/test_vl_towers.py
 
+# The fast tests on another torch, in an environment that shares everything else with .venv: TORCH=2.15.0.
+TORCH ?= 2.7.1
+OTHER_TORCH := .venv-torch-$(TORCH)
+.PHONY: test-torch
+$(OTHER_TORCH)/.installed: pyproject.toml | $(STAMP)
+	@test -x $(OTHER_TORCH)/bin/python || $(BIN)/python -m venv $(OTHER_TORCH)
+	$(OTHER_TORCH)/bin/python -m pip install -q --disable-pip-version-check "torch==$(TORCH)" torchvision
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$($(OTHER_TORCH)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth
+	@touch $@
+
+test-torch: $(OTHER_TORCH)/.installed  ## the fast tests on another torch (TORCH=2.15.0; default: the oldest supported)
+	$(OTHER_TORCH)/bin/python -m pytest
+
 bench-encoder: $(STAMP)  ## speed and memory of the encoder, as ratios measured in one run
 	$(BIN)/python benchmarks/encoder.py
 
