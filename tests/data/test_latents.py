@@ -91,7 +91,7 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_with_the_same_bytes(
     # The process kills itself just before the second shard appears under its name.
     script = f"""
 import os, signal, sys
-from onevision_hf import run_folder
+from onevision_hf.jobs import run_folder
 from onevision_hf.cli import main
 rename, seen = os.replace, []
 def replace(source, target):
