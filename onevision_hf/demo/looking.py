@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..commands.report import describe_clip, readable_bytes
-from ..commands.view import read_signals, stream_types
 from ..modeling.patch_selection import BudgetSettings, Selection, select, select_patches
 from ..modeling.signal_energy import SignalSettings
 from ..modeling.video_reader import VideoReader
-from ..view import ClipView, Packets
+from ..view import ClipView, Packets, describe_clip, read_packets, read_signals, view_clip
 
 SIDE = 448  # pixels of the longer side of a frame on the page, about
 REMEMBERED = 6  # clips, some 40 MB each
@@ -88,27 +86,8 @@ class Kept:
     @cached_property
     def view(self) -> ClipView:
         """For the pictures of `onevision_hf.view`, with figures in the header."""
-        clip, selection = self.clip, self.selection
-        kept, patches = len(selection), selection.energy.size
-        figures = [
-            ("frames sampled", f"{len(clip.frames)} of {clip.report['frames']}"),
-            ("patches kept", f"{kept:,} of {patches:,}"),
-            ("share", f"{100 * kept / patches:.1f} %"),
-            ("file", readable_bytes(clip.report["bytes"])),
-        ]
-        report = clip.report
-        return ClipView(
-            clip.frames,
-            selection.energy,
-            selection.positions,
-            selection.timestamps,
-            selection.picture_types,
-            title=Path(clip.path).name,
-            subtitle=f"{report['width']} x {report['height']} · {report['duration']:.1f} s · "
-            f"{report['codec']}\nsignal: {selection.signal}",
-            figures=figures,
-            packets=clip.packets,
-        )
+        clip = self.clip
+        return view_clip(clip.report, self.selection, clip.frames, clip.packets)
 
     @cached_property
     def sheet_view(self) -> ClipView:
@@ -170,8 +149,7 @@ def _look(path: str, changed: int, asked: Asked) -> Looked:
             frames.append(shown.place(frame.rgb(shown.resized_width, shown.resized_height)))
         seconds["frames"] = time.perf_counter() - start
     with VideoReader(path) as reader:
-        types = stream_types(reader.index, whole)
-        packets = Packets(reader.timestamps, reader.index.size, types, whole.frame_ids)
+        packets = read_packets(reader, whole)
     return Looked(path, report, whole, np.stack(frames), asked, packets, seconds)
 
 

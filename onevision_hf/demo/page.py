@@ -1,4 +1,4 @@
-"""The page: what is asked on the left, the clip on the right, neighbours and downloads below.
+"""The page: what is asked on the left, the clip on the right, downloads below.
 
     demo = build_page()
     demo.launch(**launch_settings())
@@ -6,6 +6,7 @@
 It needs gradio: the extra `demo`.
 """
 
+import filecmp
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ except ImportError as error:
 HERE = Path(__file__).parent
 MAX_MB = 200
 OWN = "own choice"
+GLIDE = "a glide"  # the drawn clip of which a linear head says the direction
 ANCHORS: dict[str, str | int] = {
     "the first frame": "first",
     "all sampled keyframes": "keyframes",
@@ -74,12 +76,7 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
                     )
                 selection_file = gr.DownloadButton(visible="hidden", elem_id="ov-selection-file")
                 picture_file = gr.DownloadButton(visible="hidden", elem_id="ov-picture-file")
-                neighbours = gr.Image(
-                    show_label=False,
-                    visible=False,
-                    elem_id="ov-neighbours",
-                    buttons=["download", "fullscreen"],
-                )
+                directions = gr.HTML(visible=False, elem_id="ov-directions")
             with gr.Column(elem_id="ov-rest"):
                 preset = gr.Radio(
                     [*PRESETS, OWN],
@@ -127,7 +124,7 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
             trigger_mode="always_last",
         )
         preset.change(lambda name: gr.update(visible=name == OWN), preset, signals, show_progress="hidden")
-        clip.change(_neighbours, clip, neighbours, show_progress="minimal")
+        clip.change(lambda path: _directions(path, clips[GLIDE]), clip, directions, show_progress="minimal")
         for name, button in buttons.items():
             button.click(lambda name=name: str(clips[name]), None, clip, show_progress="hidden")
         for button, make, file in (
@@ -180,16 +177,14 @@ def _said(error: Exception, clip: str) -> str:
     return " ".join(str(error).split()).replace(f"{Path(clip).parent}/", "")
 
 
-def _neighbours(clip: str | None) -> Any:
-    from ..commands.nearest import find_nearest
+def _directions(clip: str | None, glide: Path) -> Any:
+    """What a linear head says of the drawn clip `glide`; of other clips it knows nothing."""
+    from ..eval.probes.direction_head import FAMILY, demonstrate
 
-    if clip is None:
-        return gr.update(value=None, visible=False)
-    try:
-        sheet = find_nearest(Path(clip)).sheet(Path(clip).name)
-    except VideoReadError:
-        return gr.update(value=None, visible=False)  # said already, where the clip would be
-    return gr.update(value=sheet, visible=True)
+    if clip is None or not filecmp.cmp(clip, glide, shallow=False):
+        return gr.update(value="", visible=False)
+    drawn, probabilities = demonstrate()
+    return gr.update(value=panels.directions(probabilities, str(drawn.labels[FAMILY])), visible=True)
 
 
 def _selection_file(clip: str, *asked: Any) -> str:
@@ -223,13 +218,18 @@ def _file_for(clip: str, suffix: str) -> Path:
 
 
 def _example_clips(folder: Path) -> dict[str, Path]:
-    """The bundled clip, and two that are drawn here."""
+    """The bundled clip, and three that are drawn here."""
+    from ..eval.probes.direction_head import DEMO_SEED, FAMILY
     from ..synthetic import draw_clip, encode
 
     clips = {"valley": bundled_clip()}
-    for name, family in (("a nudge", "nudge_direction"), ("text", "word")):
+    for name, seed, family in (
+        (GLIDE, DEMO_SEED, FAMILY),
+        ("a nudge", 7, "nudge_direction"),
+        ("text", 7, "word"),
+    ):
         clips[name] = folder / f"{name.replace(' ', '-')}.mp4"
-        clips[name].write_bytes(encode(draw_clip(7, 0, family).frames))
+        clips[name].write_bytes(encode(draw_clip(seed, 0, family).frames))
     return clips
 
 

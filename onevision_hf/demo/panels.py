@@ -180,3 +180,23 @@ def _figures(kept: Kept) -> str:
         "</thead>"
         f"<tbody>{body}</tbody></table>"
     )
+
+
+def directions(probabilities: dict[str, float], truth: str) -> str:
+    """What the linear head on onevision-tiny says of the drawn clip, right or wrong.
+
+    Args:
+        probabilities: of each direction.
+        truth: the direction that the clip was drawn with.
+    """
+    said = max(probabilities, key=lambda name: probabilities[name])
+    rows = "".join(
+        f"<tr><th>{name}</th><td>{100 * probability:.1f} %</td>"
+        f"<td>{'the truth' if name == truth else ''}</td></tr>"
+        for name, probability in sorted(probabilities.items(), key=lambda pair: -pair[1])
+    )
+    return (
+        '<p class="ov-clip-line">Which way does the shape of this drawn clip move? A linear head on '
+        f"onevision-tiny says <b>{said}</b>, which is {'right' if said == truth else 'wrong'}.</p>"
+        f'<table class="ov-figures"><tbody>{rows}</tbody></table>'
+    )
