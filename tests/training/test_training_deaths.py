@@ -166,6 +166,7 @@ def test_a_worker_that_raises_ends_the_training_and_names_the_last_sample(option
 
 
 @pytest.mark.slow
+@pytest.mark.kills
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("size", [1, 2])
 def test_twenty_of_twenty_kills_end_the_training_and_it_ends_as_if_nothing_was(options, tmp_path, size):
