@@ -39,7 +39,7 @@ test: $(STAMP)  ## the fast tests (under ten minutes on two cores)
 slow: $(STAMP)  ## the tests marked slow, and those of properties with other examples than `test` draws
 	@seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))'); set -x; \
 		HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest --hypothesis-seed=$$seed \
-		-m '(slow or hypothesis) and not gpu and not browser and not ray and not evalenv'
+		-m '(slow or hypothesis) and not kills and not gpu and not browser and not ray and not evalenv'
 
 $(OLDEST)/.installed: pyproject.toml | $(STAMP)
 	@test -x $(OLDEST)/bin/python || $(BIN)/python -m venv $(OLDEST)
