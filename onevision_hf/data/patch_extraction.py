@@ -100,8 +100,9 @@ def extract_patches(
                 f"{len(left)} shards are not in {out} although workers wrote them, the first is "
                 f"{names[left[0]][-1]}: is the folder on a file system that all nodes share?"
             )
-        for leftover in out.glob(".*.tmp"):  # of workers that were killed
-            leftover.unlink(missing_ok=True)
+        for pattern in (".*.tmp", ".trying-*.json"):  # of workers that were killed
+            for leftover in out.glob(pattern):
+                leftover.unlink(missing_ok=True)
         _finish(run, [name[-1] for name in names], total)
         return FinishedRun(out, STAGE).summary
 

@@ -196,6 +196,16 @@ def test_a_killed_driver_costs_what_it_was_writing(corpus, made, tmp_path):
     assert (out / "patches-00000.tar").stat().st_mtime_ns == kept.st_mtime_ns  # not written twice
 
 
+def test_a_worker_killed_just_after_its_shard_leaves_no_note(corpus, made, tmp_path):
+    """The shard is there, so no worker does it again and takes the note back."""
+    out = tmp_path / "shards"
+    shutil.copytree(made, out)
+    (out / "summary.json").unlink()
+    (out / ".trying-00001.json").write_text("{}")
+    extract_patches(str(corpus), out, SETTINGS, shard_items=4, workers=0)
+    assert contents(out) == contents(made)
+
+
 def wait_for(out, name, process):
     for _ in range(60_000):
         if (out / name).exists():
