@@ -126,8 +126,12 @@ class OpenVision3Adapter:
         return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in ours.items()}
 
     def to_published(self, state: State, config: OpenVision3Config, prefix: str = "visual.") -> State:
-        """OpenVision3Model's state dict -> the published layout, the table regenerated for
-        `config.image_size`.
+        """A state dict of `OpenVision3Model` in the published layout.
+
+        Args:
+            state: of our model.
+            config: whose `image_size` the positional table is made for.
+            prefix: put before each key.
         """
         grid = config.image_size // (config.patch_size * PIXELS_PER_LATENT)
         table = sincos_position_table(grid, grid, config.hidden_size)
@@ -198,7 +202,17 @@ def count_layers(tower: State) -> int:
 def tower_shapes(
     width: int, layers: int, mlp: int, projection: int, channels: int, patch: int, rows: int
 ) -> dict[str, tuple[int, ...]]:
-    """Every key of the published layout with its shape."""
+    """Every key of the published layout with its shape.
+
+    Args:
+        width: of the encoder.
+        layers: transformer layers.
+        mlp: width inside the MLPs.
+        projection: width of the projected features.
+        channels: of the latents.
+        patch: side on the latent grid.
+        rows: of the positional table, the class token's among them.
+    """
     shapes: dict[str, tuple[int, ...]] = {
         "class_embedding": (width,),
         "positional_embedding": (rows, width),

@@ -40,11 +40,20 @@ class PairRow:
 
 
 def open_pairs(spec: str, image_column: str = "", caption_columns: Sequence[str] = ()) -> Any:
-    """Rows (`data.Rows`) of images with captions.
+    """Open a source of images with captions.
+
+    Args:
+        spec: `hf:NAME`, a folder or file, or one of these after `webdataset:`, `parquet:` or `synth:`.
+        image_column: of a table; found by itself where it is empty.
+        caption_columns: of a table or a shard's JSON; found by themselves where there are none.
+
+    Returns:
+        its pairs, by number.
 
     Raises:
-        FileNotFoundError: nothing is there. ValueError: it holds no images with captions, or the columns that
-        were named are not there; the message says what is.
+        FileNotFoundError: nothing is there.
+        ValueError: it holds no images with captions, or the columns that were named are not there; the
+            message says what is.
     """
     if not spec:
         raise FileNotFoundError("no source is named")

@@ -178,6 +178,16 @@ def _undecoded(dataset: Any) -> tuple[Any, Columns]:
 
 
 def as_row(record: Mapping[str, Any], columns: Columns, key: str) -> Row:
+    """A record of a table as a labelled medium.
+
+    Args:
+        record: column -> value.
+        columns: where medium and labels are.
+        key: the name that it gets.
+
+    Raises:
+        MediaError: the record holds no bytes and no path.
+    """
     content = record[columns.media] or {}
     media = content.get("bytes") or content.get("path")
     if media is None:

@@ -150,9 +150,15 @@ def digest_of_weights(module: torch.nn.Module) -> str:
 
 
 class LatentShards(ShardRows):
-    """The rows of a finished latents folder, by number; no file is kept open, so workers may share an object.
+    """The latents of a finished folder, by number; no file is kept open, so workers may use one object.
 
-    Attributes: `keys` (of each row), `shape` (C, h, w), `settings` (size, dtype, scaling, shift, ...).
+    Args:
+        path: the folder that `onevision latents` wrote.
+
+    Attributes:
+        keys: of each item.
+        shape: (C, h, w).
+        settings: size, dtype, scaling, shift, ...
 
     Raises:
         ValueError: the folder is not a finished run of `onevision latents`.

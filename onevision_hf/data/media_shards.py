@@ -87,16 +87,23 @@ def write_shard(rows: Sequence[PackedRow], paths: Sequence[Path], first: int = 0
 
 
 class PackedShards(TarShards):
-    """The rows of a finished pack, by number: `rows[12]`, or `rows[3, 5]` for shard 3, row 5.
+    """The items of a finished pack, by number: `items[12]`, or `items[3, 5]` for shard 3, item 5.
 
-    Any number of processes and workers may read, each any rows; no file is kept open, so an object can be
+    Any number of processes and workers may read, each any items; no file is kept open, so an object can be
     copied to other processes. Numbers below zero count from the end.
 
-    Attributes: `head`, `classes` (labels are 0..classes-1), `shard_rows` (rows of each shard).
+    Args:
+        path: the folder that `onevision cluster pack` wrote.
+
+    Attributes:
+        head: name of the head that the labels are for.
+        classes: labels are 0..classes-1.
+        shard_rows: number of items of each shard.
 
     Raises:
-        ValueError: the folder is not a finished pack, or lacks a shard. IndexError: there is no such row.
-        OSError: a shard is damaged where a row is.
+        ValueError: the folder is not a finished pack, or lacks a shard.
+        IndexError: there is no such item.
+        OSError: a shard is damaged where an item is.
     """
 
     def __init__(self, path: str | Path):

@@ -39,12 +39,18 @@ def macroblocks(plane: np.ndarray) -> np.ndarray:
 def picture_bits(
     picture: StandalonePicture, past: np.ndarray | None, future: np.ndarray | None, step: np.ndarray
 ) -> np.ndarray:
-    """Bits of each macroblock of a picture: (ceil(H / 16), ceil(W / 16)) float32, not yet scaled to its
-    packet.
+    """Bits of each macroblock of a picture, not yet scaled to its packet.
 
-    past, future: its motion fields on 4 x 4 blocks, sub-pixel, None where the codec gives none (HEVC): then
-    every block counts as predicted from other pictures, and only its residual counts. step: the quantiser's,
-    of each macroblock, or (1, 1) of all.
+    Args:
+        picture: what a standalone decode of the packet gives, luma (H, W) uint8.
+        past: its motion field towards the past on 4 x 4 blocks, (ceil(H / 4), ceil(W / 4), 2) float32
+            pixels, sub-pixel; None where the codec gives none (HEVC): then every block counts as predicted
+            from other pictures, and only its residual counts.
+        future: likewise, towards the future.
+        step: the quantiser's step of each macroblock, (ceil(H / 16), ceil(W / 16)), or (1, 1), one of all.
+
+    Returns:
+        (ceil(H / 16), ceil(W / 16)) float32.
     """
     blocks = macroblocks(picture.luma)
     shape = blocks.shape[:2]
@@ -100,9 +106,15 @@ def _motion(
 
 
 def residual_bits(blocks: np.ndarray, step: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
-    """Bits of the coefficients of (N, 16, 16) residuals under the cheapest of the transform sizes.
+    """Bits of the coefficients of residuals under the cheapest of the transform sizes.
 
-    step (N,): the quantiser's step of each block. Returns (N,) float32.
+    Args:
+        blocks: (N, 16, 16) residuals, in grey levels.
+        step: (N,) the quantiser's step of each block.
+        sizes: sides of the square transforms that may be chosen, in pixels.
+
+    Returns:
+        (N,) float32.
     """
     return np.minimum.reduce([_transform_bits(blocks, step, size).sum((1, 2)) for size in sizes])
 
@@ -110,10 +122,14 @@ def residual_bits(blocks: np.ndarray, step: np.ndarray, sizes: tuple[int, ...]) 
 def intra_bits(luma: np.ndarray, here: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Bits of intra blocks, predicted from the pixels above and to the left (rows, columns or their mean).
 
-    luma: (H, W) picture of the standalone decode. here: (M, 2) rows and columns of the macroblocks. step:
-    (M,).
-    Returns (M,) float32: the cheapest of 4 x 4, 8 x 8 and 16 x 16 prediction, 8 or 4 mode bits for each small
-    block.
+    Args:
+        luma: (H, W) picture of the standalone decode, in grey levels.
+        here: (M, 2) rows and columns of the macroblocks.
+        step: (M,) the quantiser's step of each.
+
+    Returns:
+        (M,) float32: the cheapest of 4 x 4, 8 x 8 and 16 x 16 prediction, 8 or 4 mode bits for each small
+        block.
     """
     height, width = luma.shape
     padded = np.pad(

@@ -81,7 +81,13 @@ class OneVisionConfig(PreTrainedConfig):
 
     def save_pretrained(self, save_directory: str | PathLike, *args: Any, **kwargs: Any) -> Any:
         """Write `config.json`; its `auto_map` names no code that stayed behind where the configuration came
-        from."""
+        from.
+
+        Args:
+            save_directory: the folder, made where it is not there.
+            *args: transformers' own.
+            **kwargs: transformers' own.
+        """
         if auto_map := getattr(self, "auto_map", None):
             self.auto_map = {
                 auto_class: reference

@@ -34,7 +34,15 @@ class FrameGeometry:
     @classmethod
     def fit(cls, height: int, width: int, size: int, patch_size: int, merge_size: int = 1) -> "FrameGeometry":
         """Shorter side to `size`, then both sides to the nearest multiple of the patch (or of the merge
-        block)."""
+        block).
+
+        Args:
+            height: of the displayed frame, in pixels.
+            width: of the displayed frame, in pixels.
+            size: wanted shorter side, in pixels.
+            patch_size: side of a patch, in pixels.
+            merge_size: patches along a side of a merge block.
+        """
         unit, scale = patch_size * merge_size, size / min(height, width)
         rows, columns = (max(1, round(side * scale / unit)) * merge_size for side in (height, width))
         return cls(height, width, rows * patch_size, columns * patch_size, 0, 0, patch_size, rows, columns)
@@ -43,7 +51,19 @@ class FrameGeometry:
     def crop(
         cls, height: int, width: int, size: int, crop_height: int, crop_width: int, patch_size: int
     ) -> "FrameGeometry":
-        """Shorter side to `size`, then the middle crop_height x crop_width (padded where it is smaller)."""
+        """Shorter side to `size`, then the middle crop_height x crop_width (padded where it is smaller).
+
+        Args:
+            height: of the displayed frame, in pixels.
+            width: of the displayed frame, in pixels.
+            size: wanted shorter side before the crop, in pixels.
+            crop_height: of what is kept, in pixels.
+            crop_width: of what is kept, in pixels.
+            patch_size: side of a patch, in pixels.
+
+        Raises:
+            ValueError: the crop is no multiple of the patch.
+        """
         for side in (crop_height, crop_width):
             if side % patch_size:
                 raise ValueError(
@@ -57,7 +77,17 @@ class FrameGeometry:
 
     @classmethod
     def pad_square(cls, height: int, width: int, size: int, patch_size: int) -> "FrameGeometry":
-        """Longer side to `size`, centred on a black square: the published pipeline's layout (its stage 1)."""
+        """Longer side to `size`, centred on a black square: the published pipeline's layout (its stage 1).
+
+        Args:
+            height: of the displayed frame, in pixels.
+            width: of the displayed frame, in pixels.
+            size: side of the square, in pixels.
+            patch_size: side of a patch, in pixels.
+
+        Raises:
+            ValueError: the size is no multiple of the patch.
+        """
         if size % patch_size:
             raise ValueError(f"size {size} is no multiple of the patch size {patch_size}")
         scale = size / max(height, width)
@@ -111,10 +141,16 @@ class FrameGeometry:
         return canvas
 
     def pool(self, energy: np.ndarray, cell_height: float, cell_width: float) -> np.ndarray:
-        """Mean of block maps over each patch: (..., rows, columns) -> (..., grid_height, grid_width) float32.
+        """Mean of block maps over each patch. What a patch covers of each block is weighed exactly; area
+        outside the picture counts as zero.
 
-        `cell_height`, `cell_width` are a block's size in pixels of the displayed frame. What a patch covers
-        of each block is weighed exactly; area outside the picture counts as zero.
+        Args:
+            energy: (..., rows, columns), one number a block.
+            cell_height: of a block, in pixels of the displayed frame.
+            cell_width: of a block, in pixels of the displayed frame.
+
+        Returns:
+            (..., grid_height, grid_width) float32, >= 0.
         """
         scale_y = self.height / self.resized_height / cell_height
         scale_x = self.width / self.resized_width / cell_width

@@ -109,8 +109,14 @@ def sample_frame_ids(num_available: int, num_frames: int) -> np.ndarray:
 def sample_by_size(sizes: np.ndarray, keyframes: np.ndarray, num_frames: int) -> np.ndarray:
     """Frames between which the stream spends equal numbers of bytes, the first frame among them.
 
-    sizes (N,) bytes of each frame's packet; keyframes (N,) bool: their size says what the picture costs, not
-    what happens, so they count like the others around them. Returns min(N, num_frames) increasing numbers.
+    Args:
+        sizes: (N,) bytes of each frame's packet.
+        keyframes: (N,) bool: their size says what the picture costs, not what happens, so they count like
+            the others around them.
+        num_frames: how many are wanted.
+
+    Returns:
+        (min(N, num_frames),) int64, increasing.
     """
     count = len(sizes)
     if count <= num_frames:

@@ -47,8 +47,20 @@ class FrameSequence:
     def frames(
         self, frame_ids: Iterable[int], *, motion_vectors: bool = False, references: bool = False
     ) -> Iterator[DecodedFrame]:
-        """Each wanted frame once, in order. Frames that were decoded elsewhere have no vectors and no
-        references."""
+        """Each wanted frame once, in display order.
+
+        Args:
+            frame_ids: numbers of the frames.
+            motion_vectors: taken as `VideoReader.frames` takes it; frames that were decoded elsewhere have
+                none.
+            references: likewise.
+
+        Yields:
+            The frames, as RGB.
+
+        Raises:
+            ValueError: there is no frame of that number.
+        """
         wanted = np.unique(np.fromiter(frame_ids, np.int64))
         if len(wanted) and not (wanted[0] >= 0 and wanted[-1] < len(self)):
             bad = wanted[0] if wanted[0] < 0 else wanted[-1]

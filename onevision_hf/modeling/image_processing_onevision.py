@@ -24,10 +24,8 @@ from .remote_file import fetch_pictures
 
 
 class OneVisionImageProcessorKwargs(ImagesKwargs, total=False):
-    """
-    patch_size (`int`, default 14): side of a patch in pixels; from the model's `config.json` where there is
-    one.
-    packed (`bool`, default `False`): return patches (sum K, C*p*p) with `cu_seqlens` instead of padding.
+    """What `OneVisionImageProcessor` takes besides transformers' own names; its docstring says what they
+    mean.
     """
 
     patch_size: int
@@ -37,21 +35,34 @@ class OneVisionImageProcessorKwargs(ImagesKwargs, total=False):
 class OneVisionImageProcessor(ChannelOrderBackend):
     """Images as `pixel_values`, each side a multiple of the patch.
 
-    size (default `None`): `None` keeps each image's own resolution; an int or {"shortest_edge": s} scales the
-    shorter side to s; both then round each side to the nearest multiple of the patch, as the video processor
-    does. {"height": h, "width": w} gives every image that size. `do_center_crop=True` is the published
-    preparation: the shorter side to `size`, nothing rounded, then the middle `crop_size` (default: a square
-    of the shorter side). `do_resize=False` takes images as they are; their sides must be multiples of the
-    patch.
-
-    Returns `pixel_values` (B, C, H, W) when all images come out equal. Otherwise (B, K, C*p*p) patches, zero
-    padded, with `patch_positions` (B, K, 3) (t = 0) and `pixel_attention_mask` (B, K) bool. With
-    `packed=True` always patches (sum K, C*p*p), `patch_positions` (sum K, 3) and `cu_seqlens` (B+1,) int32.
-
     A NumPy array is channels-first only when its last axis is no channel axis; `input_data_format` says
     otherwise.
 
-    Raises `ValueError` for sizes that are no multiple of the patch.
+    Args:
+        patch_size (`int`, defaults to 14): side of a patch in pixels; from the model's `config.json` where
+            there is one.
+        packed (`bool`, defaults to `False`): return patches (sum K, C*p*p) with `cu_seqlens` instead of
+            padding.
+        size (`int` or `dict`, *optional*): `None` keeps each image's own resolution; an int or
+            {"shortest_edge": s} scales the shorter side to s; both then round each side to the nearest
+            multiple of the patch, as the video processor does. {"height": h, "width": w} gives every image
+            that size.
+        do_resize (`bool`, defaults to `True`): `False` takes images as they are; their sides must be
+            multiples of the patch.
+        do_center_crop (`bool`, defaults to `False`): the published preparation: the shorter side to `size`,
+            nothing rounded, then the middle.
+        crop_size (`int` or `dict`, *optional*): of the middle; a square of the shorter side by default.
+        **kwargs: transformers' own settings of images (`do_rescale`, `image_mean`, ...).
+
+    Returns:
+        `pixel_values` (B, C, H, W) when all images come out equal. Otherwise (B, K, C*p*p) patches, zero
+        padded, with `patch_positions` (B, K, 3) (t = 0) and `pixel_attention_mask` (B, K) bool. With
+        `packed=True` always patches (sum K, C*p*p), `patch_positions` (sum K, 3) and `cu_seqlens` (B+1,)
+        int32.
+
+    Raises:
+        ValueError: a size is no multiple of the patch.
+        TypeError: an unknown name; the nearest known one is named.
     """
 
     valid_kwargs = OneVisionImageProcessorKwargs

@@ -123,7 +123,17 @@ def cut_patches(
 
 
 def check_placement(placement: Placement, reader: VideoReader | FrameSequence, patch_size: int) -> None:
-    """Raise ValueError where a given placement does not belong to this video or processor."""
+    """Refuse a given placement that does not belong to this video or processor.
+
+    Args:
+        placement: what is to be cut.
+        reader: the open video.
+        patch_size: of the processor, in pixels.
+
+    Raises:
+        ValueError: another patch size or frame size, a frame that the video does not have, a position off
+            the grid.
+    """
     geometry = placement.geometry
     if geometry.patch_size != patch_size:
         raise ValueError(

@@ -151,8 +151,16 @@ def resolve_budget(
 ) -> int:
     """The number of patches K to keep. With neither given, `keep_ratio` is 0.125.
 
-    A ratio gives round(keep_ratio * T * gh * gw), at least what the anchors need, in whole merge blocks of
-    `block` patches; a number is a number.
+    A ratio gives round(keep_ratio * T * gh * gw), at least what the anchors need, in whole merge blocks; a
+    number is a number.
+
+    Args:
+        num_patches: K as it was asked for, or None.
+        keep_ratio: of all the patches, above 0 and up to 1, or None.
+        num_frames: T.
+        patches_per_frame: gh * gw.
+        num_anchors: frames that are kept whole.
+        block: patches of a merge block.
 
     Raises:
         ValueError: both given, out of range, more than there are, or fewer than the anchors need.
@@ -186,6 +194,7 @@ def top_patches(
     Args:
         energy: (T, gh, gw).
         num_patches: K, at least the anchors' patches.
+        anchors: numbers of the frames that are kept whole.
         allowed: (gh, gw) bool; patches outside (padding) are taken only when all the others are.
         time_buckets: spans of time (of the frames that are no anchors) among which the rest is shared
             evenly.
@@ -234,8 +243,20 @@ def select(
     geometry: FrameGeometry,
     budget: BudgetSettings | None = None,
 ) -> Selection:
-    """Spend a budget on the energy (T, gh, gw) of a clip. Where nothing moves, whole frames are kept
-    uniformly."""
+    """Spend a budget on the energy of a clip. Where nothing moves, whole frames are kept uniformly.
+
+    Args:
+        energy: (T, gh, gw) float32, >= 0.
+        frame_ids: (T,) numbers of the sampled frames.
+        timestamps: (T,) seconds.
+        picture_types: T of "I", "P", "B", "?".
+        signal: the name of what the energy is made of.
+        geometry: how a frame lies on the grid.
+        budget: how much is kept; the defaults of `BudgetSettings`.
+
+    Raises:
+        ValueError: the budget is more than there is, or less than the anchors need.
+    """
     budget = budget or BudgetSettings()
     side = budget.merge_size
     anchors = budget.anchor_frames(picture_types)
@@ -284,7 +305,19 @@ def read_selection(
     signals: SignalSettings | None = None,
     budget: BudgetSettings | None = None,
 ) -> Selection:
-    """Select patches of the video that `reader` has open, laid out by `geometry`."""
+    """Select patches of an open video.
+
+    Args:
+        reader: the video.
+        geometry: how its frames lie on the patch grid.
+        sampling: which frames are looked at; the defaults of `SamplingSettings`.
+        signals: what counts; the defaults of `SignalSettings`.
+        budget: how much is kept; the defaults of `BudgetSettings`.
+
+    Raises:
+        ValueError: a setting does not fit this video; the budget is checked before anything is decoded.
+        VideoReadError: a frame cannot be read.
+    """
     frame_ids = sample_frames(reader, sampling or SamplingSettings())
     budget = budget or BudgetSettings()
     # Fail on the budget before the time is spent.

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .camera_motion import CAMERA_MODELS
 from .codec_signals import (
-    CAMERA_MODELS,
     VECTOR_CODECS,
     bits,
     compensated,
@@ -116,6 +116,12 @@ def frame_energies(
 ) -> tuple[np.ndarray, list[str], str]:
     """Energy of sampled frames on the patch grid: the maps of `signal_maps`, weighed and added up.
 
+    Args:
+        reader: the open video.
+        frame_ids: (T,) numbers of the sampled frames.
+        geometry: how a frame lies on the patch grid.
+        settings: what counts; the defaults of `SignalSettings`.
+
     Returns:
         energy (T, gh, gw) float32 >= 0, picture types (T,), the name of the signal.
 
@@ -136,6 +142,12 @@ def signal_maps(
     settings: SignalSettings | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, float], list[str], str]:
     """What the energy of sampled frames is added up from, on the patch grid.
+
+    Args:
+        reader: the open video.
+        frame_ids: (T,) numbers of the sampled frames.
+        geometry: how a frame lies on the patch grid.
+        settings: what counts; the defaults of `SignalSettings`.
 
     Returns:
         maps (T, gh, gw) float32 >= 0 by signal, zero in pictures that have no such signal;

@@ -82,11 +82,21 @@ def check_latents(latents: torch.Tensor, config: OpenVision3Config) -> None:
 
 @torch.no_grad()
 def encode_pixels(vae: Any, pixel_values: torch.Tensor, config: OpenVision3Config) -> torch.Tensor:
-    """Images (B, 3, H, W) in [-1, 1] -> latents (B, C, H / 8, W / 8), in the VAE's dtype.
+    """Images as latents: latent_scaling * (posterior mean - latent_shift).
 
-    latent_scaling * (posterior mean - latent_shift). Not under inference mode, whose tensors could take no
-    part in the encoder's backward pass. Raises ValueError for another shape; warns when values leave [-1,
-    1].
+    Not under inference mode, whose tensors could take no part in the encoder's backward pass. Warns when
+    values leave [-1, 1].
+
+    Args:
+        vae: a diffusers `AutoencoderKL`.
+        pixel_values: (B, 3, H, W) in [-1, 1].
+        config: `patch_size`, `latent_scaling`, `latent_shift`.
+
+    Returns:
+        (B, C, H / 8, W / 8), in the VAE's dtype.
+
+    Raises:
+        ValueError: another shape.
     """
     if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
         raise ValueError(f"pixel_values must be (B, 3, H, W), found {tuple(pixel_values.shape)}")
@@ -113,9 +123,18 @@ def encode_pixels(vae: Any, pixel_values: torch.Tensor, config: OpenVision3Confi
 
 
 def decode_latents(vae: Any, latents: torch.Tensor, config: OpenVision3Config) -> torch.Tensor:
-    """Latents (B, C, h, w) -> images (B, 3, 8 h, 8 w), about in [-1, 1]: the way back.
+    """Latents as images: the way back. Gradients reach the latents through the frozen decoder.
 
-    Gradients reach `latents` through the frozen decoder. Raises ValueError for another shape.
+    Args:
+        vae: a diffusers `AutoencoderKL`.
+        latents: (B, C, h, w), as `encode_pixels` gives them.
+        config: `latent_channels`, `latent_scaling`, `latent_shift`.
+
+    Returns:
+        (B, 3, 8 h, 8 w), about in [-1, 1].
+
+    Raises:
+        ValueError: another shape.
     """
     check_latents(latents, config)
     unscaled = latents / config.latent_scaling + config.latent_shift

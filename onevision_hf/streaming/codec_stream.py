@@ -58,7 +58,13 @@ EVENTS = {
 
 @dataclass(frozen=True)
 class StreamEvent:
-    """What happened instead of a window. `kind` is one of `EVENTS`; `segment` as in `StreamWindow`."""
+    """What happened instead of a window.
+
+    Args:
+        kind: one of `EVENTS`.
+        reason: in words.
+        segment: as in `StreamWindow`.
+    """
 
     kind: str
     reason: str
@@ -72,12 +78,15 @@ class StreamEvent:
 class StreamWindow:
     """The selected patches of a span of a stream.
 
-    inputs: `pixel_values_videos` (1, K, C*p*p), `patch_positions` (1, K, 3), `pixel_attention_mask` (1, K).
-    selection: as of a file; `frame_ids` and `timestamps` count from the first picture of the segment.
-    start, end: seconds of the first and the last picture in the window, from the first of the segment.
-    segment: how often the stream changed its format, jumped or overran before.
-    delay: seconds of the stream from the window's last picture to the newest one that had come by then.
-    seconds: that selecting and cutting took.
+    Args:
+        inputs: `pixel_values_videos` (1, K, C*p*p), `patch_positions` (1, K, 3), `pixel_attention_mask` (1,
+            K).
+        selection: as of a file; `frame_ids` and `timestamps` count from the first picture of the segment.
+        start: seconds of the first picture in the window, from the first of the segment.
+        end: seconds of the last one, likewise.
+        segment: how often the stream changed its format, jumped or overran before.
+        delay: seconds of the stream from the window's last picture to the newest one that had come by then.
+        seconds: that selecting and cutting took.
     """
 
     inputs: BatchFeature
@@ -92,23 +101,27 @@ class StreamWindow:
 class CodecStream:
     """Windows of selected patches of a live source.
 
-    Args:
-        source: a URL (tcp, udp, rtsp, rtmp, srt, http...), a path, a binary file object (a pipe, a socket's),
-            or an iterator of PyAV packets of one video stream. Read once, from where it stands.
-        processor: how frames are sampled, selected and cut, see `OneVisionVideoProcessor`; the default one
-            if left out. `settings` are its arguments for this stream.
-        window: seconds of a window. stride: seconds between the beginnings of two, `window` by default;
-            smaller ones overlap.
-        stall_after, give_up_after: seconds of silence until the event `stalled`, and until `cut`.
-        max_bytes: of packets that are held, at most. max_pixels: larger pictures are refused.
-        options: of FFmpeg's demuxer and protocol, such as {"rtsp_transport": "tcp"}.
-
     Iterating gives `StreamWindow` and `StreamEvent`; `cut` and `ended` are the last. A last window may be
     shorter than the others, and one that has fewer patches than `num_patches` gives all.
 
+    Args:
+        source: a URL (tcp, udp, rtsp, rtmp, srt, http...), a path, a binary file object (a pipe, a
+            socket's), or an iterator of PyAV packets of one video stream. Read once, from where it stands.
+        processor: how frames are sampled, selected and cut, see `OneVisionVideoProcessor`; the default one
+            if left out.
+        window: seconds of a window.
+        stride: seconds between the beginnings of two, `window` by default; smaller ones overlap.
+        stall_after: seconds of silence until the event `stalled`.
+        give_up_after: seconds of silence until the event `cut`.
+        max_bytes: of packets that are held, at most.
+        max_pixels: larger pictures are refused.
+        options: of FFmpeg's demuxer and protocol, such as {"rtsp_transport": "tcp"}.
+        **settings: of the processor, for this stream.
+
     Raises:
         VideoReadError: (at the first step) the source cannot be opened, or holds no video.
-        ValueError: an argument is out of range. TypeError: no such source.
+        ValueError: an argument is out of range.
+        TypeError: no such source.
     """
 
     def __init__(

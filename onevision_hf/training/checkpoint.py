@@ -80,7 +80,15 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], keep: int) -> Path:
     """Write step-NNNNNNNN; every process calls this with its parts of the same tensors.
 
-    Raises OSError, on every process, when it cannot be written; what was there stays.
+    Args:
+        folder: of the run's checkpoints.
+        step: number of the step.
+        tensors: by name.
+        state: everything else, as JSON takes it.
+        keep: how many checkpoints stay.
+
+    Raises:
+        OSError: on every process, when it cannot be written; what was there stays.
     """
     rank, _ = _processes()
     target, aside = folder / f"step-{step:08d}", folder / f".step-{step:08d}.partial"
@@ -228,7 +236,13 @@ def gather_tensors(
 ) -> dict[str, Tensor]:
     """Everything that training changes, by name, as the live tensors: what is saved and filled.
 
-    Rows of a split matrix and their moments become DTensors over all processes.
+    A split matrix and its moments become DTensors over all processes.
+
+    Args:
+        model: that is trained.
+        sharded: name -> module with a matrix of centers that is split over the processes.
+        optimizers: of both.
+        average: the moving average of the weights, where one is kept.
     """
     tensors = {f"model.{name}": p.detach() for name, p in model.state_dict(keep_vars=True).items()}
     if average is not None:
