@@ -7,12 +7,14 @@ from torch import Tensor
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_utils import ChannelDimension
 
+from .known_names import KnownNames
+
 _CHANNELS = (1, 3, 4)
 
 
-class ChannelOrderBackend(TorchvisionBackend):
-    """transformers' torchvision backend, to which a NumPy array is channels-first only when its last axis is
-    no channel axis (1, 3 or 4 long).
+class ChannelOrderBackend(KnownNames, TorchvisionBackend):
+    """transformers' torchvision backend, which refuses unknown names, and to which a NumPy array is
+    channels-first only when its last axis is no channel axis (1, 3 or 4 long).
 
     transformers reads (1, W, 3) as one channel of W x 3 pixels, and so would take a picture one row high for
     one three columns wide. Tensors stay channels-first where both ends could be channels: that is torch's own
@@ -22,7 +24,18 @@ class ChannelOrderBackend(TorchvisionBackend):
     def process_image(  # type: ignore[override]
         self, image: Any, do_convert_rgb: bool | None = None, input_data_format: Any = None, **kwargs: Any
     ) -> Tensor:
-        """One image -> (C, H, W). `image`: PIL, (H, W), (H, W, C) or (C, H, W)."""
+        """One image as a tensor, channels first.
+
+        Args:
+            image: PIL, (H, W), (H, W, C) or (C, H, W).
+            do_convert_rgb: make three channels of whatever there is.
+            input_data_format: `ChannelDimension` or its name; by default an array whose first and last axis
+                could both be channels is taken as channels-last.
+            **kwargs: transformers' own.
+
+        Returns:
+            (C, H, W).
+        """
         ambiguous = (
             isinstance(image, np.ndarray)
             and image.ndim == 3

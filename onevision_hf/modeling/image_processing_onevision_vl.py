@@ -17,6 +17,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import SizeDict
 
 from .image_processing_onevision import OneVisionImageProcessor, OneVisionImageProcessorKwargs
+from .known_names import OF_ALL_PARTS
 from .patch_inputs import cut_patches
 
 # `image_grid_pinpoints` of the published scripts/sft_ov_encoder.sh: (height, width) in pixels.
@@ -24,12 +25,7 @@ PUBLISHED_SIZES = ((574, 1120), (1120, 574), (1120, 1120), (1694, 574), (574, 16
 
 
 class OneVisionVLImageProcessorKwargs(OneVisionImageProcessorKwargs, total=False):
-    """
-    merge_size (`int`, default 1): both sides become multiples of so many patches, whose rows are adjacent.
-    max_pixels (`int`, default 1254400): a larger image is made smaller, in its own shape.
-    candidate_sizes (`list`, *optional*): (height, width) pairs, or "published"; the best one is taken, the
-        image resized to fit and centred on black. Each side is rounded to whole merge blocks.
-    """
+    """What `OneVisionVLImageProcessor` takes besides; its docstring says what they mean."""
 
     merge_size: int
     max_pixels: int
@@ -39,15 +35,29 @@ class OneVisionVLImageProcessorKwargs(OneVisionImageProcessorKwargs, total=False
 class OneVisionVLImageProcessor(OneVisionImageProcessor):
     """Images of any sizes as one pack of patches.
 
-    `size=None` (default) keeps each image's own resolution, up to `max_pixels`; an int or
-    {"shortest_edge": s} scales the shorter side to s; {"height": h, "width": w} gives every image that size.
-    All are rounded to whole merge blocks. `candidate_sizes` instead pads to one of a few sizes, as published.
+    Args:
+        merge_size (`int`, defaults to 1): both sides become multiples of so many patches, and the patches
+            of such a block are adjacent.
+        max_pixels (`int`, defaults to 1254400): a larger image is made smaller, in its own shape.
+        candidate_sizes (`list`, *optional*): (height, width) pairs in pixels, or "published"; the best one
+            is taken, the image resized to fit and centred on black. Each side is rounded to whole merge
+            blocks.
+        size (`int` or `dict`, *optional*): `None` keeps each image's own resolution, up to `max_pixels`; an
+            int or {"shortest_edge": s} scales the shorter side to s; {"height": h, "width": w} gives every
+            image that size. All are rounded to whole merge blocks.
+        **kwargs: the other settings of `OneVisionImageProcessor`, but cropping.
 
-    Returns `pixel_values` (sum N, C*p*p), each patch flattened as (C, p, p), `image_patch_positions`
-    (sum N, 3) with t = 0, rows in merge-block order, and `image_cu_seqlens` (images+1,) int32.
+    Returns:
+        `pixel_values` (sum N, C*p*p), each patch flattened as (C, p, p), `image_patch_positions` (sum N, 3)
+        with t = 0, in merge-block order, and `image_cu_seqlens` (images+1,) int32.
+
+    Raises:
+        ValueError: a size is no multiple of the merge block, or a crop is asked for.
+        TypeError: an unknown name; the nearest known one is named.
     """
 
     valid_kwargs = OneVisionVLImageProcessorKwargs
+    of_others = OF_ALL_PARTS
     model_input_names = ["pixel_values", "image_patch_positions", "image_cu_seqlens"]
 
     merge_size = 1
@@ -104,10 +114,16 @@ class OneVisionVLImageProcessor(OneVisionImageProcessor):
     def get_number_of_image_patches(
         self, height: int, width: int, images_kwargs: dict[str, Any] | None = None
     ) -> int:
-        """Patches of an image of height x width pixels; `merge_size`^2 of them make a token.
+        """Patches of an image; `merge_size`^2 of them make a token.
 
-        Raises `ValueError` where the processor does: with `do_resize=False`, for sides that are no multiple
-        of the merge block.
+        Args:
+            height: of the image, in pixels.
+            width: of the image, in pixels.
+            images_kwargs: settings that replace the processor's own.
+
+        Raises:
+            ValueError: where the processor raises it: with `do_resize=False`, for sides that are no
+                multiple of the merge block.
         """
         given = images_kwargs or {}
         names = ("do_resize", "size", "patch_size", "merge_size", "max_pixels", "candidate_sizes")
@@ -126,7 +142,17 @@ class OneVisionVLImageProcessor(OneVisionImageProcessor):
 
 
 def block_positions(height: int, width: int, merge_size: int, times: Sequence[int] = (0,)) -> np.ndarray:
-    """Positions (T*gh*gw, 3) of a whole grid in merge-block order: the m*m patches of a block adjacent."""
+    """Positions of a whole grid in merge-block order: the m*m patches of a block adjacent.
+
+    Args:
+        height: gh, patches along the height.
+        width: gw, patches along the width.
+        merge_size: m, patches along a side of a block; divides both.
+        times: T numbers t, one a frame.
+
+    Returns:
+        (T*gh*gw, 3) int64 [t, h, w].
+    """
     rows = np.arange(height).reshape(-1, merge_size)
     columns = np.arange(width).reshape(-1, merge_size)
     y = np.broadcast_to(rows[:, None, :, None], (len(rows), len(columns), merge_size, merge_size))
