@@ -9,21 +9,20 @@ replaced and its task done again, so a task must leave the same behind when it i
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from .pool import MakeWorker, run_as_done
+from .pool import MakeWorker, ResultT, TaskT, run_as_done
 
 ENGINES = ("local", "ray")
 
 
 def run_tasks(
-    make_worker: MakeWorker,
-    tasks: Sequence[Any],
+    make_worker: MakeWorker[TaskT, ResultT],
+    tasks: Sequence[TaskT],
     *,
     engine: str = "local",
     workers: int = 1,
     address: str | None = None,
-) -> Iterator[Any]:
+) -> Iterator[ResultT]:
     """Results of all tasks, as they are done.
 
     Args:
