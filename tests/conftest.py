@@ -27,9 +27,9 @@ torch.set_num_threads(1)
 # all that is slow to import, or each process of the tests after that would import it for itself, for seconds.
 SLOW_TO_IMPORT = [
     "onevision_hf.training.loop",
-    "onevision_hf.training.cluster_task",
-    "onevision_hf.training.unified_task",
-    "onevision_hf.eval.probe_run",
+    "onevision_hf.training.tasks.cluster",
+    "onevision_hf.training.tasks.unified",
+    "onevision_hf.eval.probes.run",
     "datasets",
     "diffusers.models.autoencoders.autoencoder_kl",
 ]
