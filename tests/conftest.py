@@ -13,29 +13,16 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 reports its settings on standard error otherwise
 
-from multiprocessing import forkserver
-
 import hypothesis
 import numpy as np
 import pytest
 import torch
 from clip_zoo import Zoo
 from clips import moving_scene, write_clip
+from processes import warm_forkserver
 
 torch.set_num_threads(1)
-# One forkserver serves the whole session, and imports what the first test names that starts it. So it always gets
-# all that is slow to import, or each process of the tests after that would import it for itself, for seconds.
-SLOW_TO_IMPORT = [
-    "onevision_hf.training.loop",
-    "onevision_hf.training.tasks.cluster",
-    "onevision_hf.training.tasks.unified",
-    "onevision_hf.eval.probes.run",
-    "datasets",
-    "diffusers.models.autoencoders.autoencoder_kl",
-]
-set_preload = forkserver.set_forkserver_preload
-forkserver.set_forkserver_preload = lambda names: set_preload([*SLOW_TO_IMPORT, *names])
-
+warm_forkserver()
 # A busy machine must not fail a test, and neither must chance: every run draws the same examples. `make slow`
 # draws others, and prints its seed and, with a failure, what repeats it.
 hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True)
