@@ -96,17 +96,21 @@ def named_under_args(docstring: str | None) -> set[str]:
 def _constructor(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> tuple[tuple[str, ...], str]:
     """What a class is made from, and the docstrings that may say it.
 
-    A processor of transformers takes `**kwargs`; their names are the fields of its `valid_kwargs`.
+    A constructor that takes `**kwargs` alone takes the fields of the class, or, in a processor of transformers,
+    those of its `valid_kwargs`.
     """
     text = ast.get_docstring(node) or ""
-    settings: tuple[str, ...] = ()
+    settings = fields_of(node)
     for item in node.body:
         if isinstance(item, ast.Assign) and ast.unparse(item.targets[0]) == "valid_kwargs":
-            settings = fields_of(classes[ast.unparse(item.value)])
+            named = classes.get(ast.unparse(item.value))
+            settings += fields_of(named) if named else ()
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            return parameters_of(item) + settings, f"{text}\n\n{ast.get_docstring(item) or ''}"
-    return settings or fields_of(node), text
+            names = parameters_of(item)
+            only_named = item.args.kwarg is not None and len(names) == 1
+            return names + settings if only_named else names, f"{text}\n\n{ast.get_docstring(item) or ''}"
+    return settings, text
 
 
 def counted(path: Path, shown: set[str], root: Path = ROOT) -> Iterator[Documented]:

@@ -5,8 +5,9 @@ inputs = processor("clip.mp4", num_frames=64, keep_ratio=0.125, return_tensors="
 outputs = model(**inputs)       # pixel_values_videos, patch_positions, pixel_attention_mask
 """
 
+from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -23,43 +24,14 @@ from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig, refuse_unknown
 from .pretrained_settings import read_with_model_settings
 from .video_reader import VideoReader, VideoReadError
 
-
-class OneVisionVideoProcessorKwargs(TypedDict, total=False):
-    """What `OneVisionVideoProcessor` takes, in the constructor, in `from_pretrained` and at the call; its
-    docstring says what they mean.
-    """
-
-    num_frames: int | None
-    do_sample_frames: bool | None
-    size: Any
-    crop_size: Any
-    do_resize: bool | None
-    do_center_crop: bool | None
-    patch_size: int | None
-    max_pixels: int | None
-    num_patches: int | None
-    keep_ratio: float | None
-    preset: str | None
-    signals: Any
-    weights: Any
-    normalize: str | None
-    camera: str | None
-    anchors: Any
-    time_buckets: int | None
-    merge_size: int | None
-    sampling: str | None
-    fps: float | None
-    timestamps: Any
-    start: float | None
-    end: float | None
-    rope_temporal_size: int | None
-    do_rescale: bool | None
-    rescale_factor: float | None
-    do_normalize: bool | None
-    image_mean: Any
-    image_std: Any
-    default_to_square: bool | None
-    return_metadata: bool | None
+T = TypeVar("T")
+R = TypeVar("R")
+# Every setting, and what transformers writes or asks for besides.
+OneVisionVideoProcessorKwargs: Any = TypedDict(  # type: ignore[misc]
+    "OneVisionVideoProcessorKwargs",
+    dict.fromkeys((*SETTINGS, "default_to_square", "return_metadata"), Any),
+    total=False,
+)
 
 
 class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):
@@ -117,7 +89,7 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):
         ValueError: a value is out of range, or two exclude one another.
     """
 
-    valid_kwargs = OneVisionVideoProcessorKwargs  # type: ignore[assignment]
+    valid_kwargs = OneVisionVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "patch_positions", "pixel_attention_mask"]
 
     num_frames = 64
@@ -215,25 +187,14 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):
         with_metadata = kwargs.pop("return_metadata", None)
         with_metadata = self.return_metadata if with_metadata is None else with_metadata
         config = self.patchify_config(**kwargs)
-        if errors not in ("raise", "skip"):
-            raise ValueError(f'errors must be "raise" or "skip", not {errors!r}')
         clips = _as_list(videos)
-        selections = _match_selections(selection, len(clips))
+        pairs = list(zip(clips, _match_selections(selection, len(clips)), strict=True))
 
-        results, skipped = [], []
-        for index, (clip, chosen) in enumerate(zip(clips, selections, strict=True)):
-            try:
-                with open_video(clip) as reader:
-                    results.append(self.process_reader(reader, config, chosen))
-            except VideoReadError as error:
-                if errors == "raise":
-                    raise
-                skipped.append((index, str(error)))
-        if not results:
-            raise VideoReadError(
-                skipped[0][1], f"and none of the other {len(skipped) - 1} videos can be read"
-            )
+        def read(pair: tuple[Any, Placement | None]) -> dict[str, Any]:
+            with open_video(pair[0]) as reader:
+                return self.process_reader(reader, config, pair[1])
 
+        results, skipped = read_each(pairs, read, errors)
         features = BatchFeature(data=_as_tensors(_pad(results), return_tensors))
         if errors == "skip":
             features["skipped"] = skipped
@@ -286,6 +247,40 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):
             frames_indices=placement.frame_ids.tolist(),
         )
         return {"patches": patches, "positions": positions, "selection": placement, "metadata": metadata}
+
+
+def check_errors(errors: str) -> None:
+    """Raise ValueError for anything but "raise" and "skip"."""
+    if errors not in ("raise", "skip"):
+        raise ValueError(f'errors must be "raise" or "skip", not {errors!r}')
+
+
+def read_each(
+    videos: Sequence[T], read: Callable[[T], R], errors: str
+) -> tuple[list[R], list[tuple[int, str]]]:
+    """What `read` makes of each video, and (index, reason) of those that were left out.
+
+    Args:
+        videos: what `read` takes, one after the other.
+        read: raises VideoReadError for a video that cannot be read.
+        errors: "raise", or "skip" to leave such a video out.
+
+    Raises:
+        VideoReadError: of a video, or because none can be read. ValueError: another word for `errors`.
+    """
+    check_errors(errors)
+    results: list[R] = []
+    skipped: list[tuple[int, str]] = []
+    for index, video in enumerate(videos):
+        try:
+            results.append(read(video))
+        except VideoReadError as error:
+            if errors == "raise":
+                raise
+            skipped.append((index, str(error)))
+    if not results:
+        raise VideoReadError(skipped[0][1], f"and none of the other {len(skipped) - 1} videos can be read")
+    return results, skipped
 
 
 def _pad(results: list[dict[str, Any]]) -> dict[str, np.ndarray]:
