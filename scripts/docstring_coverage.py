@@ -96,7 +96,7 @@ def named_under_args(docstring: str | None) -> set[str]:
 def _constructor(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> tuple[tuple[str, ...], str]:
     """What a class is made from, and the docstrings that may say it.
 
-    A constructor that takes `**kwargs` alone takes the fields of the class, or, in a processor of transformers,
+    A constructor that takes `**kwargs` takes the fields of the class, or, in a processor,
     those of its `valid_kwargs`.
     """
     text = ast.get_docstring(node) or ""
@@ -108,8 +108,8 @@ def _constructor(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> tuple[
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
             names = parameters_of(item)
-            only_named = item.args.kwarg is not None and len(names) == 1
-            return names + settings if only_named else names, f"{text}\n\n{ast.get_docstring(item) or ''}"
+            names += settings if item.args.kwarg else ()
+            return names, f"{text}\n\n{ast.get_docstring(item) or ''}"
     return settings, text
 
 

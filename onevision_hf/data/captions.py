@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -31,7 +31,7 @@ CAPTION_COLUMNS = ("captions", "caption", "text", "txt")
 
 @dataclass(frozen=True)
 class PairRow:
-    """An image and what is said of it, which may be nothing; `latents` (C, h, w) where they are cached."""
+    """An image and its captions, which may be nothing; `latents` (C, h, w) where they are cached."""
 
     key: str
     media: Any  # path, bytes, or PIL image
@@ -39,7 +39,15 @@ class PairRow:
     latents: Tensor | None = None
 
 
-def open_pairs(spec: str, image_column: str = "", caption_columns: Sequence[str] = ()) -> Any:
+class Pairs(Protocol):
+    """Images with captions by number; one that cannot be read raises a named error."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> PairRow: ...
+
+
+def open_pairs(spec: str, image_column: str = "", caption_columns: Sequence[str] = ()) -> Pairs:
     """Open a source of images with captions.
 
     Args:
@@ -215,9 +223,9 @@ class TarPairs:
                 return content
 
             image = next(extension for extension, at in members.items() if at == place)
-            return PairRow(key, read(image), self._said(members, read))
+            return PairRow(key, read(image), self._captions_of(members, read))
 
-    def _said(self, members: dict[str, tuple[int, int]], read: Any) -> tuple[str, ...]:
+    def _captions_of(self, members: dict[str, tuple[int, int]], read: Any) -> tuple[str, ...]:
         fields: dict[str, Any] = {}
         if "json" in members and (not self._columns or any(c not in members for c in self._columns)):
             try:
@@ -261,7 +269,7 @@ class WithLatents:
 
     classes = None
 
-    def __init__(self, rows: Any, shards: LatentShards):
+    def __init__(self, rows: Pairs, shards: LatentShards):
         self._rows, self._shards = rows, shards
         self._numbers = {key: number for number, key in enumerate(shards.keys)}
 

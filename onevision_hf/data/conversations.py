@@ -97,8 +97,9 @@ def as_messages(record: Mapping[str, Any], root: Path | None) -> list[dict[str, 
     messages = []
     for turn in turns:
         role = ROLES[turn.get("from") or turn["role"]]
-        said = turn.get("value", turn.get("content"))
-        content = _parts(said, waiting) if role == "user" or isinstance(said, list) else said
+        content = turn.get("value", turn.get("content"))
+        if role == "user" or isinstance(content, list):
+            content = _parts(content, waiting)
         messages.append({"role": role, "content": content})
     left = [{"type": kind, kind: medium} for kind, own in waiting.items() for medium in own]
     if left:
@@ -114,10 +115,10 @@ def _listed(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     return message["content"] if isinstance(message["content"], list) else []
 
 
-def _parts(said: Any, waiting: dict[str, list[Any]]) -> list[dict[str, Any]]:
+def _parts(content: Any, waiting: dict[str, list[Any]]) -> list[dict[str, Any]]:
     """Text with marks, or parts that say only of which kind they are -> parts with their media."""
-    if isinstance(said, str):
-        pieces = _MARKS.split(said)
+    if isinstance(content, str):
+        pieces = _MARKS.split(content)
         found: list[dict[str, Any]] = []
         for piece in pieces:
             if piece in ("<image>", "<video>"):
@@ -126,7 +127,7 @@ def _parts(said: Any, waiting: dict[str, list[Any]]) -> list[dict[str, Any]]:
                 found.append({"type": "text", "text": piece})
         return found
     parts = []
-    for part in said:
+    for part in content:
         kind = part["type"]
         given = kind == "text" or part.get(kind) is not None
         parts.append({k: v for k, v in part.items() if v is not None} if given else _next(kind, waiting))
@@ -187,7 +188,7 @@ def _drawn(folder: Path) -> list[dict[str, Any]]:
     records = []
     for row in table.select([*names, "id"]).to_pylist():
         choices = [f"{letter}. {choice}" for letter, choice in zip("ABCDEFGH", row["choices"], strict=False)]
-        asked = "\n".join(["<video>", row["question"], *choices])
-        turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": row["answer"]}]
+        text = "\n".join(["<video>", row["question"], *choices])
+        turns = [{"from": "human", "value": text}, {"from": "gpt", "value": row["answer"]}]
         records.append({"id": row["id"], "video": row["path"], "conversations": turns})
     return records

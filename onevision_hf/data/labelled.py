@@ -40,6 +40,16 @@ class Row:
     selection: dict[str, np.ndarray] | None = None  # as `PackedRow.selection`
 
 
+class Labelled(Protocol):
+    """What every source's rows have; the rest depends on the source."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+
 class Rows(Protocol):
     """`classes` (None if unknown) and rows by number. A row that cannot be read raises a named error."""
 
@@ -48,7 +58,7 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Any: ...
+    def __getitem__(self, index: int, /) -> Labelled: ...
 
 
 def open_rows(spec: str) -> Rows:

@@ -21,7 +21,7 @@ from ..jobs.progress import progress
 from ..jobs.run_folder import FinishedRun, RunFolder, digest_of, json_lines
 from ..modeling.configuration_openvision3 import OpenVision3Config
 from ..modeling.image_processing_openvision3 import OpenVision3ImageProcessor
-from ..modeling.vae_openvision3 import check_vae, encode_pixels, vae_stride
+from ..modeling.vae_openvision3 import VAE, check_vae, encode_pixels, vae_stride
 from .decoding import decoded_batches
 from .media import open_picture
 from .sources import Item, Source
@@ -34,7 +34,7 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 def cache_latents(
     source: Source,
     out: str | Path,
-    vae: Any,
+    vae: VAE,
     config: OpenVision3Config,
     *,
     size: int = 256,

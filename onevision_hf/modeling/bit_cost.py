@@ -15,7 +15,7 @@ import numpy as np
 from .standalone_decoder import StandalonePicture
 
 MACROBLOCK = 16
-CELLS = MACROBLOCK // 4  # of the motion field in a macroblock
+PER_SIDE = MACROBLOCK // 4  # of the motion field in a macroblock
 LEVEL_BITS = 4.5
 PART_BITS = 2.0  # of the type and reference of each vector that is not predicted
 CODED_BITS = 8.0  # of the split and prediction modes of a coded block, where these are not known
@@ -152,8 +152,8 @@ def intra_bits(luma: np.ndarray, here: np.ndarray, step: np.ndarray) -> np.ndarr
         per_block = []
         for prediction in (above, left, _block_means((above + left) / 2, size)):
             bits = _transform_bits(blocks - prediction, step, transform)
-            cells = size // transform
-            per_block.append(bits.reshape(-1, count, cells, count, cells).sum((2, 4)))
+            parts = size // transform
+            per_block.append(bits.reshape(-1, count, parts, count, parts).sum((2, 4)))
         costs.append(np.minimum.reduce(per_block).sum((1, 2)) + mode_bits * count * count)
     return np.minimum.reduce(costs)
 
@@ -183,22 +183,26 @@ def skip_vectors(field: np.ndarray) -> np.ndarray:
 def _neighbours(field: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     blocks = _field_blocks(field)
     rows, columns = blocks.shape[:2]
-    padded = np.full((rows * CELLS + 1, columns * CELLS + CELLS + 1, 2), np.nan, np.float32)
-    grid = blocks.reshape(rows, columns, CELLS, CELLS, 2).transpose(0, 2, 1, 3, 4)
-    padded[1:, 1 : columns * CELLS + 1] = grid.reshape(rows * CELLS, columns * CELLS, 2)
-    y, x = np.arange(rows) * CELLS, np.arange(columns) * CELLS
+    padded = np.full((rows * PER_SIDE + 1, columns * PER_SIDE + PER_SIDE + 1, 2), np.nan, np.float32)
+    grid = blocks.reshape(rows, columns, PER_SIDE, PER_SIDE, 2).transpose(0, 2, 1, 3, 4)
+    padded[1:, 1 : columns * PER_SIDE + 1] = grid.reshape(rows * PER_SIDE, columns * PER_SIDE, 2)
+    y, x = np.arange(rows) * PER_SIDE, np.arange(columns) * PER_SIDE
     left, above = padded[y + 1][:, x], padded[y][:, x + 1]
-    right, diagonal = padded[y][:, x + 1 + CELLS], padded[y][:, x]
+    right, diagonal = padded[y][:, x + 1 + PER_SIDE], padded[y][:, x]
     return left, above, np.where(np.isnan(right), diagonal, right)
 
 
 def _field_blocks(field: np.ndarray) -> np.ndarray:
     """(rows, columns, 2) -> (macroblock rows, macroblock columns, 16, 2); what is missing at the border is
     NaN."""
-    padded = np.pad(field, ((0, -field.shape[0] % CELLS), (0, -field.shape[1] % CELLS), (0, 0)), mode="edge")
-    rows, columns = padded.shape[0] // CELLS, padded.shape[1] // CELLS
-    blocks = padded.reshape(rows, CELLS, columns, CELLS, 2).transpose(0, 2, 1, 3, 4)
-    return blocks.reshape(rows, columns, CELLS * CELLS, 2)
+    padded = np.pad(
+        field,
+        ((0, -field.shape[0] % PER_SIDE), (0, -field.shape[1] % PER_SIDE), (0, 0)),
+        mode="edge",
+    )
+    rows, columns = padded.shape[0] // PER_SIDE, padded.shape[1] // PER_SIDE
+    blocks = padded.reshape(rows, PER_SIDE, columns, PER_SIDE, 2).transpose(0, 2, 1, 3, 4)
+    return blocks.reshape(rows, columns, PER_SIDE * PER_SIDE, 2)
 
 
 def _transform_bits(blocks: np.ndarray, step: np.ndarray, size: int) -> np.ndarray:

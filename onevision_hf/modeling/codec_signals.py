@@ -47,7 +47,7 @@ def vectors(
     *,
     reference: str = "past",
     whole_pixels: bool = False,
-    cell: int = BLOCK,
+    block: int = BLOCK,
 ) -> np.ndarray:
     """Motion vectors of one picture on a grid of blocks (H.264, MPEG-1/2/4, H.263).
 
@@ -58,17 +58,17 @@ def vectors(
         reference: "past", "future", or "either": the past where there is one, else the future.
         whole_pixels: FFmpeg's rounded `src - dst` instead of `motion / motion_scale`. The published pipeline
             reads these; the rounding is a dead zone for noise below a pixel.
-        cell: the grid's step in pixels, 4, or 8: FFmpeg tells of no smaller blocks.
+        block: the grid's step in pixels, 4, or 8: FFmpeg tells of no smaller blocks.
 
     Returns:
-        (ceil(height / cell), ceil(width / cell), 2) float32 [x, y], pixels from the block to its reference;
+        (ceil(height / block), ceil(width / block), 2) float32 [x, y], pixels from the block to its reference;
         NaN where a block is intra coded or has no vector of that kind.
     """
     if reference == "either":
-        past = vectors(records, height, width, whole_pixels=whole_pixels, cell=cell)
-        future = vectors(records, height, width, reference="future", whole_pixels=whole_pixels, cell=cell)
+        past = vectors(records, height, width, whole_pixels=whole_pixels, block=block)
+        future = vectors(records, height, width, reference="future", whole_pixels=whole_pixels, block=block)
         return np.where(np.isnan(past), future, past)
-    rows, columns = -(-height // cell), -(-width // cell)
+    rows, columns = -(-height // block), -(-width // block)
     # Blocks reach over the border by less than their size: a margin takes what sticks out, and is cut off
     # again.
     margin = 4
@@ -86,18 +86,18 @@ def vectors(
         else:
             values[:, axis] = records[f"motion_{name}"] / np.maximum(records["motion_scale"], 1)
     block_height, block_width = records["h"].astype(np.int64), records["w"].astype(np.int64)
-    # `dst` is the middle of a block. Blocks of one shape are written together, a cell of each at a time.
-    top = np.clip((records["dst_y"] - block_height // 2) // cell, -margin, rows)
-    left = np.clip((records["dst_x"] - block_width // 2) // cell, -margin, columns)
+    # `dst` is the middle of a block. Those of one shape are written together, a grid step of each at a time.
+    top = np.clip((records["dst_y"] - block_height // 2) // block, -margin, rows)
+    left = np.clip((records["dst_x"] - block_width // 2) // block, -margin, columns)
     corner = (top + margin) * field.shape[1] + left + margin
-    cells = field.reshape(-1, 2)
+    flat = field.reshape(-1, 2)
     shapes = block_height << 8 | block_width
     for shape in np.unique(shapes):
         here = shapes == shape
         first, value = corner[here], values[here]
-        for down in range(max(1, (int(shape) >> 8) // cell)):
-            for right in range(max(1, (int(shape) & 255) // cell)):
-                cells[first + (down * field.shape[1] + right)] = value
+        for down in range(max(1, (int(shape) >> 8) // block)):
+            for right in range(max(1, (int(shape) & 255) // block)):
+                flat[first + (down * field.shape[1] + right)] = value
     return inner
 
 
@@ -118,11 +118,12 @@ def residual(picture: StandalonePicture) -> np.ndarray:
     return picture.luma.astype(np.int16) - picture.zero_level
 
 
-def residual_energy(picture: StandalonePicture, cell: int = BLOCK) -> np.ndarray:
-    """Mean absolute residual of each cell x cell block: (ceil(H / cell), ceil(W / cell)) float32, grey
+def residual_energy(picture: StandalonePicture, block: int = BLOCK) -> np.ndarray:
+    """Mean absolute residual of each square block: (ceil(H / block), ceil(W / block)) float32, grey
     levels."""
     return block_mean(
-        absolute_difference(picture.luma, np.full(picture.luma.shape[1], picture.zero_level, np.uint8)), cell
+        absolute_difference(picture.luma, np.full(picture.luma.shape[1], picture.zero_level, np.uint8)),
+        block,
     )
 
 
@@ -228,12 +229,12 @@ def absolute_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.maximum(first, second) - np.minimum(first, second)
 
 
-def block_mean(values: np.ndarray, cell: int = BLOCK) -> np.ndarray:
-    """Mean over cell x cell blocks of a uint8 plane: (ceil(H / cell), ceil(W / cell)) float32; blocks over
-    the lower and right edge average what there is of them. `cell` is 4, 8 or 16."""
+def block_mean(values: np.ndarray, block: int = BLOCK) -> np.ndarray:
+    """Mean over square blocks of a uint8 plane: (ceil(H / block), ceil(W / block)) float32; blocks over
+    the lower and right edge average what there is of them. `block` is 4, 8 or 16."""
     height, width = values.shape
-    if height % cell or width % cell or not values.flags.c_contiguous:
-        padded = np.zeros((-(-height // cell) * cell, -(-width // cell) * cell), np.uint8)
+    if height % block or width % block or not values.flags.c_contiguous:
+        padded = np.zeros((-(-height // block) * block, -(-width // block) * block), np.uint8)
         padded[:height, :width] = values
     else:
         padded = values
@@ -242,10 +243,10 @@ def block_mean(values: np.ndarray, cell: int = BLOCK) -> np.ndarray:
     words = padded.view(np.uint32)
     pairs = (words & 0x00FF00FF) + (words >> 8 & 0x00FF00FF)
     quads = (pairs & 0xFFFF) + (pairs >> 16)
-    rows = np.add.reduce([quads[line::cell] for line in range(cell)])
-    sums = np.add.reduce([rows[:, column :: cell // 4] for column in range(cell // 4)])
-    counts_y = np.minimum(cell, height - np.arange(0, height, cell))
-    counts_x = np.minimum(cell, width - np.arange(0, width, cell))
+    rows = np.add.reduce([quads[line::block] for line in range(block)])
+    sums = np.add.reduce([rows[:, column :: block // 4] for column in range(block // 4)])
+    counts_y = np.minimum(block, height - np.arange(0, height, block))
+    counts_x = np.minimum(block, width - np.arange(0, width, block))
     return (sums / (counts_y[:, None] * counts_x)).astype(np.float32)
 
 

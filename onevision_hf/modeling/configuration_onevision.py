@@ -49,7 +49,7 @@ class OneVisionConfig(PreTrainedConfig):
         probe_position (three numbers or `None`, defaults to `None`): where the probe of
             [`OneVisionForVideoClassification`] stands, [t, h, w]; its head then knows where each patch lies
             from there. `None` is the published head, which does not.
-        label_smoothing (`float`, defaults to 0.0): share of the target that the loss of
+        label_smoothing (`float`, defaults to 0.0): fraction of the target that the loss of
             [`OneVisionForVideoClassification`] spreads over all classes.
         num_frames (`int` or `None`, defaults to `None`): frames that transformers' video classification
             pipeline asks the video processor for; `None` is the processor's own. Nothing else reads it.

@@ -62,7 +62,7 @@ class OneVisionRotaryEmbedding(nn.Module):
     def __init__(self, config: OneVisionConfig):
         super().__init__()
         unit = config.head_dim // 2 // sum(ROTARY_SPLIT)
-        self.axis_sizes = [share * unit for share in ROTARY_SPLIT]
+        self.axis_sizes = [part * unit for part in ROTARY_SPLIT]
         self.theta = float(config.rope_theta)
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -140,8 +140,8 @@ class OneVisionAttentiveHead(nn.Module):
         offsets = positions.float() - probe
         unit = self.head_dim // 2 // sum(ROTARY_SPLIT)
         angles = []
-        for axis, share in enumerate(ROTARY_SPLIT):
-            steps = torch.arange(share * unit, dtype=torch.float32, device=positions.device) / (share * unit)
+        for axis, part in enumerate(ROTARY_SPLIT):
+            steps = torch.arange(part * unit, dtype=torch.float32, device=positions.device) / (part * unit)
             angles.append(offsets[..., axis, None] * self.theta**-steps)
         angle = torch.cat(angles, dim=-1).unsqueeze(1)  # (B, 1, L, d/2)
         return partial(_rotate, cos=angle.cos().to(dtype), sin=angle.sin().to(dtype))

@@ -39,7 +39,7 @@ class Placement:
 
     @property
     def keep_ratio(self) -> float:
-        """The share of all patches of the sampled frames that is kept."""
+        """The fraction of all patches of the sampled frames that is kept."""
         return len(self.positions) / (len(self.frame_ids) * self.geometry.patches_per_frame)
 
     @classmethod
@@ -85,7 +85,7 @@ class BudgetSettings:
 
     Attributes:
         num_patches: the budget as a number of patches.
-        keep_ratio: or as a share of all patches of the sampled frames, 0.125 if neither is given.
+        keep_ratio: or as a fraction of all patches of the sampled frames, 0.125 if neither is given.
         anchors: frames kept whole: "first", "keyframes" (the first and all sampled I pictures), or n: every
             n-th frame.
         time_buckets: split the frames that are no anchors into so many spans of equal budget.
@@ -213,12 +213,12 @@ def top_patches(
     spans = [frames for frames in np.array_split(others, time_buckets) if len(frames)]
     for place, frames in enumerate(spans):
         # What a full span cannot take is left to those after it.
-        share = -(-left // (len(spans) - place))
+        quota = -(-left // (len(spans) - place))
         later = sum(len(span) for span in spans[place + 1 :]) * per_frame
-        share = min(len(frames) * per_frame, max(share, left - later))
-        best = _largest(rank[frames].reshape(-1), share)
+        quota = min(len(frames) * per_frame, max(quota, left - later))
+        best = _largest(rank[frames].reshape(-1), quota)
         kept.append(frames[best // per_frame] * per_frame + best % per_frame)
-        left -= share
+        left -= quota
     return np.stack(np.unravel_index(np.sort(np.concatenate(kept)), energy.shape), -1).astype(np.int64)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from .frame_geometry import FrameGeometry, LayoutSettings, check_positive
 from .frame_sampling import SamplingSettings, sample_frames
-from .frame_sequence import FrameSequence, open_video
+from .frame_sequence import FrameSequence, Video, open_video
 from .patch_cutting import STORED, PixelSettings, check_placement, cut_patches
 from .patch_selection import BudgetSettings, Placement, Selection, check_budget, read_selection
 from .signal_energy import SignalSettings
@@ -282,7 +282,7 @@ def refuse_unknown(owner: str, names: Collection[str], known: Sequence[str]) -> 
 
 
 def select_patches(
-    video: Any,
+    video: Video,
     *,
     num_frames: int = 64,
     size: int = 224,
@@ -311,7 +311,7 @@ def select_patches(
         size: pixels of the shorter side, both then rounded to the patch; `published`: of the longer side.
         patch_size: pixels.
         num_patches: the budget as a number of patches.
-        keep_ratio: or as a share of all patches, 0.125 if neither is given.
+        keep_ratio: or as a fraction of all patches, 0.125 if neither is given.
         preset: `auto`, the best signal that the codec gives; `bits`, what each block cost; `published`, the
             published pipeline's signal and geometry (a black square of `size` with the picture in its middle,
             frame 0 kept whole with its padding). See `signal_energy`.

@@ -20,6 +20,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
 from .chat_template_onevision_vl import IMAGE_TOKEN, VIDEO_TOKEN, chatml_template
+from .frame_sequence import Video
 from .patch_inputs import pack_media
 from .patchify_config import refuse_unknown
 from .prompt_media import is_unreadable, media_of_prompts, media_parts, medium_of, read_picture
@@ -187,7 +188,7 @@ class OneVisionVLProcessor(ProcessorMixin):
             data["skipped"] = skipped
         return BatchFeature(data)
 
-    def read_video(self, video: Any, **kwargs: Any) -> VideoPatches:
+    def read_video(self, video: "Video | VideoPatches", **kwargs: Any) -> VideoPatches:
         """A video, read with these settings once; it stands for the video in any number of prompts."""
         return self.video_processor.read(video, **self._split(kwargs)[2])
 

@@ -17,7 +17,7 @@ from transformers.image_processing_utils import BatchFeature
 
 from .frame_geometry import check_positive
 from .frame_sampling import sample_frames
-from .frame_sequence import FrameSequence, open_video
+from .frame_sequence import FrameSequence, Video, open_video
 from .known_names import OF_ALL_PARTS
 from .patch_inputs import pack_media
 from .patch_selection import BudgetSettings, Placement, resolve_budget
@@ -140,7 +140,9 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
             features["skipped"] = skipped
         return features
 
-    def read(self, video: Any, *, selection: Placement | None = None, **kwargs: Any) -> VideoPatches:
+    def read(
+        self, video: "Video | VideoPatches", *, selection: Placement | None = None, **kwargs: Any
+    ) -> VideoPatches:
         """Read, select and cut one video.
 
         Args:

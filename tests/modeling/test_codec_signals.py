@@ -52,7 +52,7 @@ def test_vectors_lie_on_their_blocks_in_pixels_and_nan_elsewhere():
     assert np.isnan(field[4:]).all() and np.isnan(field[:4, :4]).all() and np.isnan(field[:4, 8:]).all()
     assert (cs.vectors(records, 32, 48, reference="future")[:4, 4:8] == [-1, 0]).all()
     assert (cs.vectors(records, 32, 48, whole_pixels=True)[:4, 4:8] == [1, -1]).all()
-    assert (cs.vectors(records, 32, 48, cell=8)[:2, 2:4] == [1.5, -0.75]).all()
+    assert (cs.vectors(records, 32, 48, block=8)[:2, 2:4] == [1.5, -0.75]).all()
 
 
 def test_either_direction_prefers_the_past():
