@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -39,15 +39,7 @@ class PairRow:
     latents: Tensor | None = None
 
 
-class Pairs(Protocol):
-    """Images with captions by number; one that cannot be read raises a named error."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> PairRow: ...
-
-
-def open_pairs(spec: str, image_column: str = "", caption_columns: Sequence[str] = ()) -> Pairs:
+def open_pairs(spec: str, image_column: str = "", caption_columns: Sequence[str] = ()) -> Any:
     """Open a source of images with captions.
 
     Args:
@@ -269,7 +261,7 @@ class WithLatents:
 
     classes = None
 
-    def __init__(self, rows: Pairs, shards: LatentShards):
+    def __init__(self, rows: Any, shards: LatentShards):
         self._rows, self._shards = rows, shards
         self._numbers = {key: number for number, key in enumerate(shards.keys)}
 

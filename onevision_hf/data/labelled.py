@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from .media_shards import PackedShards
 from .patch_shards import STAGE as PATCHES
 from .patch_shards import PatchShards
 from .sources import MediaError, Source, kind_of_extension, open_source
+
+RowT = TypeVar("RowT", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,7 @@ class Row:
     selection: dict[str, np.ndarray] | None = None  # as `PackedRow.selection`
 
 
-class Labelled(Protocol):
-    """What every source's rows have; the rest depends on the source."""
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def labels(self) -> np.ndarray: ...
-
-
-class Rows(Protocol):
+class Rows(Protocol[RowT]):
     """`classes` (None if unknown) and rows by number. A row that cannot be read raises a named error."""
 
     @property
@@ -58,7 +50,7 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Labelled: ...
+    def __getitem__(self, index: int, /) -> RowT: ...
 
 
 def open_rows(spec: str) -> Rows:

@@ -32,8 +32,14 @@ if TYPE_CHECKING:
     class VAE(nn.Module):
         """What is called of diffusers' `AutoencoderKL`, which nobody imports before there is one."""
 
-        def encode(self, x: torch.Tensor) -> _Encoded: ...
-        def decode(self, z: torch.Tensor) -> _Decoded: ...
+        def encode(self, x: torch.Tensor) -> _Encoded:
+            raise NotImplementedError
+
+        def decode(self, z: torch.Tensor) -> _Decoded:
+            raise NotImplementedError
+
+        def enable_gradient_checkpointing(self) -> None:
+            raise NotImplementedError
 else:
     _Model, VAE = object, nn.Module
 
@@ -61,7 +67,8 @@ def load_vae(config: OpenVision3Config) -> VAE:
             f'pip install "onevision-hf[openvision]", {remedy}'
         ) from error
     try:
-        return AutoencoderKL.from_pretrained(config.vae_name_or_path).eval().requires_grad_(False)
+        vae: Any = AutoencoderKL.from_pretrained(config.vae_name_or_path)
+        return vae.eval().requires_grad_(False)
     except (OSError, ValueError) as error:
         raise MissingVAEError(
             f"the VAE {config.vae_name_or_path!r} (the config's vae_name_or_path) could not be loaded: "
