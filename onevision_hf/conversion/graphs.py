@@ -138,7 +138,8 @@ def load_encoder(folder: str, attention: str = "sdpa") -> OneVisionModel:
     """The encoder of a saved folder, in float32 on the CPU.
 
     Raises:
-        ExportError: another kind of model, or attention that no graph can hold. OSError: there is none.
+        ExportError: another kind of model, or attention that no graph can hold.
+        OSError: there is none.
     """
     if attention not in ATTENTION:
         raise ExportError(

@@ -37,7 +37,8 @@ def run_tasks(
         An iterator; workers end with it.
 
     Raises:
-        ValueError: an unknown engine, or an address for the local one. ImportError: Ray is not installed.
+        ValueError: an unknown engine, or an address for the local one.
+        ImportError: Ray is not installed.
         EngineError: no cluster at the address, or a task that no worker survives. What a task raises is
         raised here.
     """

@@ -78,8 +78,10 @@ def as_done(
         An iterator; processes are ended within their tasks when nobody reads it any more.
 
     Raises:
-        EngineError: a task that no process survives. ValueError: tasks that wait for one another. What `do`
-        raises is raised here.
+        EngineError: a task that no process survives.
+        ValueError: tasks that wait for one another.
+
+    What `do` raises is raised here.
     """
     if workers < 2:
         yield from ((number, do(task)) for number, task in enumerate(tasks))

@@ -294,7 +294,8 @@ def read_codec_signals(
         `CodecSignals`; what the codec does not give is None, and `signal` says why.
 
     Raises:
-        VideoReadError: the video cannot be read. ValueError: an argument is out of range.
+        VideoReadError: the video cannot be read.
+        ValueError: an argument is out of range.
     """
     unknown = set(signals) - set(READABLE)
     if unknown or isinstance(signals, str):

@@ -106,7 +106,8 @@ class PatchifyConfig:
             overrides: laid on top; None leaves a setting as it is. A budget replaces the other kind's.
 
         Raises:
-            TypeError: an unknown name. ValueError: a value out of range, or values that exclude one another.
+            TypeError: an unknown name.
+            ValueError: a value out of range, or values that exclude one another.
         """
         refuse_unknown("the settings", settings.keys() - BOOKKEEPING, SETTINGS)
         refuse_unknown(cls.__name__, overrides, SETTINGS)
@@ -207,7 +208,8 @@ class PatchifyConfig:
         """Choose patches of an open video; no pixels are built.
 
         Raises:
-            VideoReadError: the video cannot be read. ValueError: a setting does not fit it.
+            VideoReadError: the video cannot be read.
+            ValueError: a setting does not fit it.
         """
         return read_selection(
             reader,
@@ -329,7 +331,8 @@ def select_patches(
         end: seconds up to which they are.
 
     Raises:
-        VideoReadError: the video cannot be read. ValueError: an argument is out of range.
+        VideoReadError: the video cannot be read.
+        ValueError: an argument is out of range.
     """
     config = PatchifyConfig.from_dict({name: value for name, value in locals().items() if name != "video"})
     with open_video(video) as reader:

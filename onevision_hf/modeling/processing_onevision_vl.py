@@ -144,7 +144,9 @@ class OneVisionVLProcessor(ProcessorMixin):
 
         Raises:
             ValueError: an empty prompt, other numbers of media and tokens, a prompt that is longer than the
-                context. VideoReadError: a video that cannot be read. TypeError: an unknown setting.
+                context.
+            VideoReadError: a video that cannot be read.
+            TypeError: an unknown setting.
         """
         check_errors(errors)
         if return_tensors != "pt":

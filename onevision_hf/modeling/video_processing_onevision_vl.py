@@ -208,7 +208,8 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
                 depends on `video_mode`.
 
         Raises:
-            TypeError: an unknown name. ValueError: a value out of range.
+            TypeError: an unknown name.
+            ValueError: a value out of range.
         """
         return self._mode(overrides).config
 

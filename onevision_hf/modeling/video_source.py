@@ -65,7 +65,8 @@ class VideoFile:
     """A source that can be opened again and again.
 
     Raises:
-        VideoReadError: no such file, a folder, empty. TypeError: not a video source at all.
+        VideoReadError: no such file, a folder, empty.
+        TypeError: not a video source at all.
     """
 
     name: str
