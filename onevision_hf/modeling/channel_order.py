@@ -12,7 +12,7 @@ from .known_names import KnownNames
 _CHANNELS = (1, 3, 4)
 
 
-class ChannelOrderBackend(KnownNames, TorchvisionBackend):
+class ChannelOrderBackend(KnownNames, TorchvisionBackend):  # type: ignore[misc]
     """transformers' torchvision backend, which refuses unknown names, and to which a NumPy array is
     channels-first only when its last axis is no channel axis (1, 3 or 4 long).
 
