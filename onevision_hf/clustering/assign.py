@@ -99,7 +99,6 @@ def assign_labels(
     dedup: str | Path | None = None,
     device: str = "cpu",
     redo: bool = False,
-    processes: Processes | None = None,
 ) -> dict[str, Any]:
     """Label every kept item with its nearest centers; a run that was stopped goes on with the next shard.
 
@@ -111,7 +110,6 @@ def assign_labels(
         dedup: a finished dedup of the same features, whose dropped items are left out.
         device: where it is computed, `cpu`, `cuda`, ...
         redo: empty a folder that was made otherwise, instead of refusing it.
-        processes: that fill the folder together; those of `torchrun` if left out.
 
     Returns:
         The summary: `items`, `classes`, `rows` (items of each shard).
@@ -119,7 +117,7 @@ def assign_labels(
     Raises:
         ValueError: centers of another width, more labels than centers, or `out` was made from something else.
     """
-    processes = processes or Processes.current()
+    processes = Processes.current()
     shards = FeatureShards(features)
     file = CenterFile(centers)
     if file.dim != shards.dim:
@@ -166,7 +164,6 @@ def assign_tags(
     vocabulary_size: int | None = None,
     dedup: str | Path | None = None,
     redo: bool = False,
-    processes: Processes | None = None,
 ) -> dict[str, Any]:
     """Label every kept item with the words of its tags that are in the vocabulary.
 
@@ -177,12 +174,11 @@ def assign_tags(
         vocabulary_size: keep the most frequent so many.
         dedup: a finished dedup of the same features, whose dropped items are left out.
         redo: empty a folder that was made otherwise, instead of refusing it.
-        processes: that fill the folder together; those of `torchrun` if left out.
 
     Raises:
         ValueError: the features have no tags, or no word is frequent enough.
     """
-    processes = processes or Processes.current()
+    processes = Processes.current()
     shards = FeatureShards(features)
     if not shards.has_tags():
         raise ValueError(f"{features} has no tags: make it with --tags-column or --tags-file")

@@ -40,7 +40,6 @@ def find_centers(
     seed: int = 0,
     device: str = "cpu",
     redo: bool = False,
-    processes: Processes | None = None,
 ) -> dict[str, Any]:
     """Cluster a finished features folder; a run that was stopped goes on after its last iteration or cell.
 
@@ -55,7 +54,6 @@ def find_centers(
         seed: of what is drawn by chance.
         device: where it is computed, `cpu`, `cuda`, ...
         redo: empty a folder that was made otherwise, instead of refusing it.
-        processes: that fill the folder together; those of `torchrun` if left out.
 
     Returns:
         The summary: `clusters`, `dim`, `items`, `objective` (mean cosine at the last iteration, weighted over
@@ -64,7 +62,7 @@ def find_centers(
     Raises:
         ValueError: fewer items than clusters, or `out` was made from something else.
     """
-    processes = processes or Processes.current()
+    processes = Processes.current()
     if cells and start is not None:
         raise ValueError("--start gives the centers of one level: leave out --cells")
     if cells and not 1 <= cells <= clusters:
