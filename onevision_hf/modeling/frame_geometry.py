@@ -49,23 +49,22 @@ class FrameGeometry:
                 raise ValueError(
                     f"crop_size {crop_height} x {crop_width} is no multiple of the patch size {patch_size}"
                 )
-        scale = size / min(height, width)
-        resized_height, resized_width = max(1, round(height * scale)), max(1, round(width * scale))
-        top, left = (crop_height - resized_height) // 2, (crop_width - resized_width) // 2
-        grid = crop_height // patch_size, crop_width // patch_size
-        return cls(height, width, resized_height, resized_width, top, left, patch_size, *grid)
+        return cls._centred(height, width, size / min(height, width), (crop_height, crop_width), patch_size)
 
     @classmethod
     def pad_square(cls, height: int, width: int, size: int, patch_size: int) -> "FrameGeometry":
         """Longer side to `size`, centred on a black square: the published pipeline's layout (its stage 1)."""
         if size % patch_size:
             raise ValueError(f"size {size} is no multiple of the patch size {patch_size}")
-        scale = size / max(height, width)
-        resized_height, resized_width = max(1, round(height * scale)), max(1, round(width * scale))
-        top, left = (size - resized_height) // 2, (size - resized_width) // 2
-        return cls(
-            height, width, resized_height, resized_width, top, left, patch_size, *(size // patch_size,) * 2
-        )
+        return cls._centred(height, width, size / max(height, width), (size, size), patch_size)
+
+    @classmethod
+    def _centred(
+        cls, height: int, width: int, scale: float, canvas: tuple[int, int], patch_size: int
+    ) -> "FrameGeometry":
+        sides = [max(1, round(side * scale)) for side in (height, width)]
+        offsets = [(whole - side) // 2 for whole, side in zip(canvas, sides, strict=True)]
+        return cls(height, width, *sides, *offsets, patch_size, *(whole // patch_size for whole in canvas))
 
     @property
     def patches_per_frame(self) -> int:
