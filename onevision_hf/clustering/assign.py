@@ -23,7 +23,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors import safe_open
 from torch.nn.functional import normalize
 
 from ..jobs.processes import Processes
@@ -31,35 +30,12 @@ from ..jobs.progress import progress
 from ..jobs.run_folder import FinishedRun, RunFolder, digest_of
 from .dedup import dropped_rows
 from .features import FeatureShards
-from .kmeans import CENTERS
-from .kmeans import STAGE as KMEANS
+from .kmeans import CenterFile
 from .matrix import BLOCK_ROWS
 
 STAGE = "assign"
 VOCABULARY = "vocabulary.parquet"
 CENTER_BLOCK = 4096
-
-
-class CenterFile:
-    """Centers on disk, read in blocks. `path` is a `centers.safetensors` or a finished k-means folder."""
-
-    def __init__(self, path: str | Path):
-        path = Path(path)
-        if path.is_dir():
-            run = FinishedRun(path, KMEANS)
-            self.path, self.digest = path / CENTERS, run.digest
-        else:
-            self.path, self.digest = path, digest_of(path.read_bytes())
-        with safe_open(self.path, "pt") as file:
-            if "centers" not in file.keys():  # noqa: SIM118 - not a mapping
-                raise ValueError(f"{self.path} holds {sorted(file.keys())}, expected `centers`")
-            self.count, self.dim = file.get_slice("centers").get_shape()
-
-    def blocks(self, size: int) -> Iterator[tuple[int, torch.Tensor]]:
-        """(first center, (<= size, D) float32 of length one)."""
-        for start in range(0, self.count, size):
-            with safe_open(self.path, "pt") as file:
-                yield start, normalize(file.get_slice("centers")[start : start + size].float(), dim=1)
 
 
 def nearest_centers(
