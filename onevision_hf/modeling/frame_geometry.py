@@ -14,6 +14,22 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a positive integer, not {value!r}")
 
 
+def whole_grid(frames: int, rows: int, columns: int, merge_size: int = 1) -> np.ndarray:
+    """Every position of a patch grid: (frames * rows * columns, 3) int64 [t, h, w], frame by frame.
+
+    Args:
+        frames: T.
+        rows: patches of a frame from top to bottom.
+        columns: patches from left to right.
+        merge_size: m; the m * m patches of a merge block are adjacent, 1 is raster order.
+    """
+    m = merge_size
+    blocks = np.indices((rows // m, columns // m, m, m)).reshape(4, -1).T
+    frame = blocks[:, :2] * m + blocks[:, 2:]
+    times = np.repeat(np.arange(frames), len(frame))
+    return np.column_stack([times, np.tile(frame, (frames, 1))]).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class FrameGeometry:
     """A frame of `height` x `width` pixels (as displayed) is resized to `resized_height` x `resized_width`
