@@ -363,20 +363,11 @@ def _load_dataset(spec: str, media_column: str | None) -> tuple[Any, str, bool]:
 
 def _open_dataset(spec: str, media_column: str | None, tags_column: str | None) -> Source:
     loaded, column, is_video = _load_dataset(spec, media_column)
-    tags = loaded[tags_column] if tags_column is not None else None
-    items = [
-        Item(
-            f"{row:07d}",
-            "video" if is_video else "image",
-            "",
-            -1,
-            -1,
-            row,
-            -1,
-            split_tags(tags[row]) if tags is not None else None,
-        )
-        for row in range(len(loaded))
-    ]
+    kind: Kind = "video" if is_video else "image"
+    tags: Iterable[Any] = (
+        [None] * len(loaded) if tags_column is None else map(split_tags, loaded[tags_column])
+    )
+    items = [Item(f"{row:07d}", kind, "", -1, -1, row, tags=found) for row, found in enumerate(tags)]
     return Source(
         items,
         _DatasetColumn(loaded, column).read,

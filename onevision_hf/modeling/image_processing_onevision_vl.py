@@ -70,11 +70,6 @@ class OneVisionVLImageProcessor(OneVisionImageProcessor):
         do_resize: bool,
         size: SizeDict | None,
         resample: Any,
-        do_rescale: bool,
-        rescale_factor: float,
-        do_normalize: bool,
-        image_mean: Any,
-        image_std: Any,
         patch_size: int,
         merge_size: int,
         max_pixels: int,
@@ -95,10 +90,7 @@ class OneVisionVLImageProcessor(OneVisionImageProcessor):
                 image = _centred(image, outer)
             else:
                 _check_blocks(height, width, patch_size, merge_size)
-            image = self.rescale_and_normalize(
-                image, do_rescale, rescale_factor, do_normalize, image_mean, image_std
-            )
-            found, (_, rows, columns) = cut_patches(image[None], patch_size)
+            found, (_, rows, columns) = cut_patches(self.scaled(image, kwargs)[None], patch_size)
             order = torch.from_numpy(whole_grid(1, rows, columns, merge_size))
             packed.append((found[0][order[:, 1] * columns + order[:, 2]], order))
         return BatchFeature(pack_media("image", packed), tensor_type=return_tensors)
