@@ -19,8 +19,7 @@ from typing import Any
 
 from ..synthetic.manifest import NAME as MANIFEST
 from ..synthetic.manifest import read_manifest
-from .labelled import open_dataset
-from .sources import MediaError
+from .sources import MediaError, open_dataset, undecoded
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _MARKS = re.compile(r"(<image>|<video>)\n?")
@@ -67,7 +66,7 @@ def open_conversations(source: str, media_root: str = "") -> Conversations:
     """
     root = Path(media_root) if media_root else None
     if source.startswith("hf:"):
-        return Conversations(_undecoded(open_dataset(source[3:], streaming=False)), root, source[3:])
+        return Conversations(_undecoded(open_dataset(source[3:])), root, source[3:])
     path = Path(source)
     if not path.exists():
         raise FileNotFoundError(f"{source} does not exist")
@@ -162,14 +161,7 @@ def _resolve(medium: Any, root: Path | None) -> Any:
 
 def _undecoded(dataset: Any) -> Any:
     """The dataset with bytes and paths instead of pictures and frames."""
-    import datasets
-
-    for name, feature in (dataset.features or {}).items():
-        inner = getattr(feature, "feature", feature)
-        if isinstance(inner, datasets.Image | datasets.Video):
-            plain = type(inner)(decode=False)
-            wrapped = plain if inner is feature else type(feature)(plain)
-            dataset = dataset.cast_column(name, wrapped)
+    dataset = undecoded(dataset, dataset.features or ())
     known = set(dataset.column_names)
     if not known & {"conversations", "messages"}:
         raise ValueError(

@@ -23,7 +23,7 @@ from ..jobs.run_folder import PLAN
 from .media_shards import PackedShards
 from .patch_shards import STAGE as PATCHES
 from .patch_shards import PatchShards
-from .sources import MediaError, Source, kind_of_extension, open_source
+from .sources import MediaError, Source, kind_of_extension, open_dataset, open_source, undecoded
 
 RowT = TypeVar("RowT", covariant=True)
 
@@ -62,7 +62,7 @@ def open_rows(spec: str) -> Rows:
     if not spec:
         raise FileNotFoundError("no source is named")
     if spec.startswith("hf:"):
-        return ArrowRows(open_dataset(spec[3:], streaming=False))
+        return ArrowRows(open_dataset(spec[3:]))
     path = Path(spec.removeprefix("folder:"))
     if not path.exists():
         raise FileNotFoundError(f"{spec} does not exist")
@@ -147,18 +147,6 @@ class Columns:
     label: str
 
 
-def open_dataset(spec: str, *, streaming: bool) -> Any:
-    import datasets
-
-    if Path(spec).is_dir() and not streaming:
-        return datasets.load_from_disk(spec)
-    name, *rest = spec.split(":")
-    if not 1 <= len(rest) <= 2:
-        raise ValueError(f"{spec!r}: write NAME:SPLIT or NAME:CONFIG:SPLIT")
-    config = rest[0] if len(rest) == 2 else None
-    return datasets.load_dataset(name, config, split=rest[-1], streaming=streaming)
-
-
 def _undecoded(dataset: Any) -> tuple[Any, Columns]:
     """The columns that a training reads, with the media as bytes or a path."""
     import datasets
@@ -174,9 +162,8 @@ def _undecoded(dataset: Any) -> tuple[Any, Columns]:
             f"`label` or `cls` or in a webdataset's json; this one has {names}"
         )
     dataset = dataset.select_columns([media[0], label.partition(".")[0]])
-    video = isinstance(features[media[0]], datasets.Video)
-    decoder = datasets.Video(decode=False) if video else datasets.Image(decode=False)
-    return dataset.cast_column(media[0], decoder), Columns(media[0], "video" if video else "image", label)
+    kind = "video" if isinstance(features[media[0]], datasets.Video) else "image"
+    return undecoded(dataset, media), Columns(media[0], kind, label)
 
 
 def as_row(record: Mapping[str, Any], columns: Columns, key: str) -> Row:

@@ -20,29 +20,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from .tar_shards import TarShards, TarShardWriter, shard_names
+from .tar_shards import TarShards, TarShardWriter, columns_of, shard_names
 
 STAGE = "pack"
 PARTS = ("media", "selection")
-
-_COLUMNS: dict[str, pa.DataType] = {
-    "key": pa.string(),
-    "head": pa.string(),
-    "kind": pa.string(),
-    "format": pa.string(),
-    "labels": pa.list_(pa.int32()),
-    "scores": pa.list_(pa.float32()),
-    "width": pa.int32(),
-    "height": pa.int32(),
-    "frames": pa.int32(),
-    "duration": pa.float64(),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,18 +42,21 @@ class PackedRow:
     of patches.
     """
 
-    key: str
-    head: str
-    kind: str
-    format: str
+    key: Annotated[str, pa.string()]
+    head: Annotated[str, pa.string()]
+    kind: Annotated[str, pa.string()]
+    format: Annotated[str, pa.string()]
     media: bytes
-    labels: np.ndarray
-    scores: np.ndarray
-    width: int
-    height: int
-    frames: int
-    duration: float
+    labels: Annotated[np.ndarray, pa.list_(pa.int32())]
+    scores: Annotated[np.ndarray, pa.list_(pa.float32())]
+    width: Annotated[int, pa.int32()]
+    height: Annotated[int, pa.int32()]
+    frames: Annotated[int, pa.int32()]
+    duration: Annotated[float, pa.float64()]
     selection: dict[str, np.ndarray] | None = None
+
+
+_COLUMNS = columns_of(PackedRow)
 
 
 def write_shard(rows: Sequence[PackedRow], paths: Sequence[Path], first: int = 0) -> None:

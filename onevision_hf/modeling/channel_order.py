@@ -1,5 +1,6 @@
-"""Which axis of an image array holds the channels where both ends could."""
+"""What all image processors have in common: where images come from, and which axis holds the channels."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,10 @@ from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_utils import ChannelDimension
 
 from .known_names import KnownNames
+from .remote_file import fetch_pictures
 
 _CHANNELS = (1, 3, 4)
+_SCALING = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 
 
 class ChannelOrderBackend(KnownNames, TorchvisionBackend):  # type: ignore[misc]
@@ -20,6 +23,14 @@ class ChannelOrderBackend(KnownNames, TorchvisionBackend):  # type: ignore[misc]
     one three columns wide. Tensors stay channels-first where both ends could be channels: that is torch's own
     order, and files are read into such tensors. `input_data_format` overrides either.
     """
+
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """Images of the net are fetched here: a redirect does not lead into this machine's own network."""
+        return super().fetch_images(fetch_pictures(image_url_or_urls))
+
+    def scaled(self, images: Tensor, settings: Mapping[str, Any]) -> Tensor:
+        """Rescaled and normalised, (..., C, H, W), as the settings of these names say."""
+        return self.rescale_and_normalize(images, *(settings[name] for name in _SCALING))
 
     def process_image(  # type: ignore[override]
         self, image: Any, do_convert_rgb: bool | None = None, input_data_format: Any = None, **kwargs: Any

@@ -14,6 +14,22 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a positive integer, not {value!r}")
 
 
+def whole_grid(frames: int, rows: int, columns: int, merge_size: int = 1) -> np.ndarray:
+    """Every position of a patch grid: (frames * rows * columns, 3) int64 [t, h, w], frame by frame.
+
+    Args:
+        frames: T.
+        rows: patches of a frame from top to bottom.
+        columns: patches from left to right.
+        merge_size: m; the m * m patches of a merge block are adjacent, 1 is raster order.
+    """
+    m = merge_size
+    blocks = np.indices((rows // m, columns // m, m, m)).reshape(4, -1).T
+    frame = blocks[:, :2] * m + blocks[:, 2:]
+    times = np.repeat(np.arange(frames), len(frame))
+    return np.column_stack([times, np.tile(frame, (frames, 1))]).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class FrameGeometry:
     """A frame of `height` x `width` pixels (as displayed) is resized to `resized_height` x `resized_width`
@@ -69,11 +85,7 @@ class FrameGeometry:
                 raise ValueError(
                     f"crop_size {crop_height} x {crop_width} is no multiple of the patch size {patch_size}"
                 )
-        scale = size / min(height, width)
-        resized_height, resized_width = max(1, round(height * scale)), max(1, round(width * scale))
-        top, left = (crop_height - resized_height) // 2, (crop_width - resized_width) // 2
-        grid = crop_height // patch_size, crop_width // patch_size
-        return cls(height, width, resized_height, resized_width, top, left, patch_size, *grid)
+        return cls._centred(height, width, size / min(height, width), (crop_height, crop_width), patch_size)
 
     @classmethod
     def pad_square(cls, height: int, width: int, size: int, patch_size: int) -> "FrameGeometry":
@@ -90,12 +102,15 @@ class FrameGeometry:
         """
         if size % patch_size:
             raise ValueError(f"size {size} is no multiple of the patch size {patch_size}")
-        scale = size / max(height, width)
-        resized_height, resized_width = max(1, round(height * scale)), max(1, round(width * scale))
-        top, left = (size - resized_height) // 2, (size - resized_width) // 2
-        return cls(
-            height, width, resized_height, resized_width, top, left, patch_size, *(size // patch_size,) * 2
-        )
+        return cls._centred(height, width, size / max(height, width), (size, size), patch_size)
+
+    @classmethod
+    def _centred(
+        cls, height: int, width: int, scale: float, canvas: tuple[int, int], patch_size: int
+    ) -> "FrameGeometry":
+        sides = [max(1, round(side * scale)) for side in (height, width)]
+        offsets = [(whole - side) // 2 for whole, side in zip(canvas, sides, strict=True)]
+        return cls(height, width, *sides, *offsets, patch_size, *(whole // patch_size for whole in canvas))
 
     @property
     def patches_per_frame(self) -> int:

@@ -20,7 +20,6 @@ from .channel_order import ChannelOrderBackend
 from .frame_geometry import FrameGeometry
 from .patch_inputs import cut_patches, grid_positions
 from .pretrained_settings import read_with_model_settings
-from .remote_file import fetch_pictures
 
 
 class OneVisionImageProcessorKwargs(ImagesKwargs, total=False):
@@ -100,10 +99,6 @@ class OneVisionImageProcessor(ChannelOrderBackend):
             super().get_image_processor_dict, pretrained_model_name_or_path, ("patch_size",), **kwargs
         )
 
-    def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Images of the net are fetched here: a redirect does not lead into this machine's own network."""
-        return super().fetch_images(fetch_pictures(image_url_or_urls))
-
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:  # type: ignore[override]
         # The library asks for a size whenever it resizes, and for a crop size whenever it crops; both have
         # defaults.
@@ -120,11 +115,6 @@ class OneVisionImageProcessor(ChannelOrderBackend):
         resample: Any,
         do_center_crop: bool,
         crop_size: SizeDict | None,
-        do_rescale: bool,
-        rescale_factor: float,
-        do_normalize: bool,
-        image_mean: Any,
-        image_std: Any,
         patch_size: int,
         packed: bool,
         disable_grouping: bool | None,
@@ -139,9 +129,7 @@ class OneVisionImageProcessor(ChannelOrderBackend):
                 stacked = self.resize(stacked, target, resample=resample)
             if do_center_crop:
                 stacked = self.center_crop(stacked, crop_size or _square(size, *stacked.shape[-2:]))
-            groups[shape] = self.rescale_and_normalize(
-                stacked, do_rescale, rescale_factor, do_normalize, image_mean, image_std
-            )
+            groups[shape] = self.scaled(stacked, kwargs)
         return _collate(list(reorder_images(groups, order)), patch_size, packed, return_tensors)
 
 

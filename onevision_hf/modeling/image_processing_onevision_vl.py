@@ -7,15 +7,14 @@
 Shapes: sum N patches of all images, C channels, p patch side, m merge side, gh gw grid.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import SizeDict
 
+from .frame_geometry import whole_grid
 from .image_processing_onevision import OneVisionImageProcessor, OneVisionImageProcessorKwargs
 from .known_names import OF_ALL_PARTS
 from .patch_inputs import cut_patches, pack_media
@@ -71,11 +70,6 @@ class OneVisionVLImageProcessor(OneVisionImageProcessor):
         do_resize: bool,
         size: SizeDict | None,
         resample: Any,
-        do_rescale: bool,
-        rescale_factor: float,
-        do_normalize: bool,
-        image_mean: Any,
-        image_std: Any,
         patch_size: int,
         merge_size: int,
         max_pixels: int,
@@ -96,11 +90,8 @@ class OneVisionVLImageProcessor(OneVisionImageProcessor):
                 image = _centred(image, outer)
             else:
                 _check_blocks(height, width, patch_size, merge_size)
-            image = self.rescale_and_normalize(
-                image, do_rescale, rescale_factor, do_normalize, image_mean, image_std
-            )
-            found, (_, rows, columns) = cut_patches(image[None], patch_size)
-            order = torch.from_numpy(block_positions(rows, columns, merge_size))
+            found, (_, rows, columns) = cut_patches(self.scaled(image, kwargs)[None], patch_size)
+            order = torch.from_numpy(whole_grid(1, rows, columns, merge_size))
             packed.append((found[0][order[:, 1] * columns + order[:, 2]], order))
         return BatchFeature(pack_media("image", packed), tensor_type=return_tensors)
 
@@ -132,27 +123,6 @@ class OneVisionVLImageProcessor(OneVisionImageProcessor):
         else:
             _check_blocks(height, width, patch, settings["merge_size"])
         return (outer[0] // patch) * (outer[1] // patch)
-
-
-def block_positions(height: int, width: int, merge_size: int, times: Sequence[int] = (0,)) -> np.ndarray:
-    """Positions of a whole grid in merge-block order: the m*m patches of a block adjacent.
-
-    Args:
-        height: gh, patches along the height.
-        width: gw, patches along the width.
-        merge_size: m, patches along a side of a block; divides both.
-        times: T numbers t, one a frame.
-
-    Returns:
-        (T*gh*gw, 3) int64 [t, h, w].
-    """
-    rows = np.arange(height).reshape(-1, merge_size)
-    columns = np.arange(width).reshape(-1, merge_size)
-    y = np.broadcast_to(rows[:, None, :, None], (len(rows), len(columns), merge_size, merge_size))
-    x = np.broadcast_to(columns[None, :, None, :], y.shape)
-    frame = np.stack([y.reshape(-1), x.reshape(-1)], axis=-1)
-    t = np.repeat(np.asarray(times, np.int64), len(frame))[:, None]
-    return np.concatenate([t, np.tile(frame, (len(times), 1))], axis=1).astype(np.int64)
 
 
 def _check_blocks(height: int, width: int, patch_size: int, merge_size: int) -> None:

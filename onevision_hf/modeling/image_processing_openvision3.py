@@ -5,14 +5,11 @@ pixel_values = processor(images, return_tensors="pt").pixel_values      # (B, 3,
 processor(images, size={"shortest_edge": 192}, do_center_crop=False)    # whole pictures, sides rounded to 16
 """
 
-from typing import Any
-
 import torch
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import PILImageResampling, SizeDict
 
 from .channel_order import ChannelOrderBackend
-from .remote_file import fetch_pictures
 
 # The VAE halves a side three times and the encoder reads patches of 2 x 2 latents.
 SIZE_MULTIPLE = 16
@@ -51,10 +48,6 @@ class OpenVision3ImageProcessor(ChannelOrderBackend):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         check_multiples(self.do_resize, self.size, self.do_center_crop, self.crop_size)
-
-    def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Images of the net are fetched here: a redirect does not lead into this machine's own network."""
-        return super().fetch_images(fetch_pictures(image_url_or_urls))
 
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:  # type: ignore[override]
         super()._validate_preprocess_kwargs(**kwargs)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .frame_geometry import FrameGeometry, check_positive
+from .frame_geometry import FrameGeometry, check_positive, whole_grid
 from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence
 from .signal_energy import SignalSettings, frame_energies
@@ -51,11 +51,7 @@ class Placement:
             geometry: how a frame is laid onto the grid.
             merge_size: patches along the side of a merge block, of which the grid has a whole number.
         """
-        m = merge_size
-        blocks = np.indices((geometry.grid_height // m, geometry.grid_width // m, m, m)).reshape(4, -1).T
-        frame = blocks[:, :2] * m + blocks[:, 2:]
-        times = np.repeat(np.arange(len(frame_ids)), len(frame))
-        positions = np.column_stack([times, np.tile(frame, (len(frame_ids), 1))]).astype(np.int64)
+        positions = whole_grid(len(frame_ids), geometry.grid_height, geometry.grid_width, merge_size)
         return cls(positions, np.asarray(frame_ids), geometry)
 
 

@@ -240,16 +240,3 @@ class HoldsVAE(_Model):
         if getattr(self, "_vae", None) is not None:
             self._place_vae(fn)
         return result
-
-
-__all__ = [
-    "VAE",
-    "HoldsVAE",
-    "MissingVAEError",
-    "check_latents",
-    "check_vae",
-    "decode_latents",
-    "encode_pixels",
-    "load_vae",
-    "vae_stride",
-]

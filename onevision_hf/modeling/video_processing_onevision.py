@@ -18,8 +18,7 @@ from transformers.video_utils import VideoMetadata
 
 from .frame_sequence import FrameSequence, is_encoded, open_video
 from .known_names import KnownNames
-from .patch_cutting import PixelSettings
-from .patch_selection import DEFAULT_KEEP_RATIO, Placement, check_budget
+from .patch_selection import Placement, check_budget
 from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig, refuse_unknown
 from .pretrained_settings import read_with_model_settings
 from .video_reader import VideoReader, VideoReadError
@@ -92,36 +91,11 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
     valid_kwargs = OneVisionVideoProcessorKwargs  # type: ignore[assignment]
     model_input_names = ["pixel_values_videos", "patch_positions", "pixel_attention_mask"]
 
-    num_frames = 64
-    do_sample_frames = True
-    size = {"shortest_edge": 224}
-    crop_size = None
+    # The defaults of the others are those of `PatchifyConfig`, set below.
+    num_frames: int | None
+    keep_ratio: float | None
+    rope_temporal_size: int | None
     default_to_square = False
-    do_resize = True
-    do_center_crop = False
-    patch_size = 14
-    max_pixels = None
-    num_patches = None
-    keep_ratio: float | None = DEFAULT_KEEP_RATIO
-    preset = "auto"
-    signals = None
-    weights = None
-    normalize = None  # type: ignore[assignment]  # of the energy; the backend's method of that name is not used here
-    camera = None
-    anchors = "first"
-    time_buckets = 1
-    merge_size = 1
-    sampling = "uniform"
-    fps = None
-    timestamps = None
-    start = None
-    end = None
-    rope_temporal_size = 64
-    do_rescale = PixelSettings.do_rescale
-    rescale_factor = PixelSettings.rescale_factor
-    do_normalize = PixelSettings.do_normalize
-    image_mean = list(PixelSettings.image_mean)
-    image_std = list(PixelSettings.image_std)
     return_metadata = False
 
     def __init__(self, **kwargs: Any):
@@ -249,6 +223,10 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
             frames_indices=placement.frame_ids.tolist(),
         )
         return {"patches": patches, "positions": positions, "selection": placement, "metadata": metadata}
+
+
+for _name, _value in PatchifyConfig().to_dict().items():
+    setattr(OneVisionVideoProcessor, _name, _value)
 
 
 def check_errors(errors: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from ..modeling.configuration_onevision import OneVisionConfig
+from ..modeling.configuration_onevision import OneVisionConfig, tower_sizes
 from ..modeling.configuration_openvision3 import OpenVision3Config
 
 ENCODERS: dict[str, type] = {
@@ -222,12 +222,7 @@ class UnifiedPreTrainingConfig(PreTrainedConfig):
         cls, encoder_config: PreTrainedConfig | dict[str, Any] | None = None, **overrides: Any
     ) -> "UnifiedPreTrainingConfig":
         """Two narrow layers everywhere, for tests and small runs."""
-        sizes = {
-            "hidden_size": 64,
-            "intermediate_size": 256,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-        }
+        sizes = tower_sizes(64, 256, 2, 2)
         towers: dict[str, Any] = {
             "decoder_config": sizes,
             "text_config": sizes | {"max_positions": 64},

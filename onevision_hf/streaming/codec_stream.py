@@ -33,6 +33,7 @@ from transformers.image_processing_utils import BatchFeature
 from ..modeling.frame_sampling import SamplingSettings
 from ..modeling.patch_selection import Selection
 from ..modeling.patchify_config import PatchifyConfig
+from ..modeling.video_demuxer import NO_TIME
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..modeling.video_reader import MAX_PIXELS, VideoReadError
 from .packet_reader import BufferedPacket, PacketReader, StreamHead
@@ -364,8 +365,8 @@ class _Segment:
             return
         held = BufferedPacket(packet, self.head.codec)
         self.packets.append(held)
-        self.bytes += held.size
-        self._recent.append(held.pts)
+        self.bytes += held.row.size
+        self._recent.append(held.row.pts)
 
     def _seconds(self, pts: int) -> float:
         return (pts - self.origin) * self.head.time_base
@@ -374,8 +375,8 @@ class _Segment:
     def newest(self) -> float:
         """Seconds up to which all pictures are known to be here."""
         last = self.packets[-1]
-        if last.dts is not None:
-            return self._seconds(last.dts)
+        if last.row.dts != NO_TIME:
+            return self._seconds(last.row.dts)
         # Without decoding times: no picture is shown before one that came so many pictures earlier.
         return self._seconds(min(self._recent)) if len(self._recent) > MAX_REORDER else -np.inf
 
@@ -387,7 +388,7 @@ class _Segment:
     @property
     def span(self) -> float:
         first, last = (self.packets[0], self.packets[-1]) if self.packets else (None, None)
-        return self._seconds(last.pts) - self._seconds(first.pts) if first and last else 0.0
+        return self._seconds(last.row.pts) - self._seconds(first.row.pts) if first and last else 0.0
 
     def due(self, window: float, stride: float) -> tuple[float, float] | None:
         """(begin, end) of the next window, if all its pictures are here."""
@@ -396,7 +397,7 @@ class _Segment:
 
     def rest(self, window: float, stride: float) -> tuple[float, float] | None:
         """(begin, end) of the next window, if a picture of it is here."""
-        latest = max((self._seconds(held.pts) for held in self.packets), default=-np.inf)
+        latest = max((self._seconds(held.row.pts) for held in self.packets), default=-np.inf)
         return (self.begin, self.begin + window) if latest >= self.begin - EPSILON else None
 
     def advance(self, reader: PacketReader | None, begin: float) -> None:
@@ -410,12 +411,12 @@ class _Segment:
             return
         needed = int(reader.index.pts[before[-1]])
         entries = [
-            place for place, held in enumerate(self.packets) if held.is_keyframe and held.pts <= needed
+            place for place, held in enumerate(self.packets) if held.row.keyframe and held.row.pts <= needed
         ]
         if entries and entries[-1]:
             entry = entries[-1]
-            self.first_frame += int((reader.index.pts < self.packets[entry].pts).sum())
-            self.bytes -= sum(held.size for held in self.packets[:entry])
+            self.first_frame += int((reader.index.pts < self.packets[entry].row.pts).sum())
+            self.bytes -= sum(held.row.size for held in self.packets[:entry])
             del self.packets[:entry]
 
 
