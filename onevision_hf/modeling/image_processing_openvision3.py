@@ -5,6 +5,8 @@ pixel_values = processor(images, return_tensors="pt").pixel_values      # (B, 3,
 processor(images, size={"shortest_edge": 192}, do_center_crop=False)    # whole pictures, sides rounded to 16
 """
 
+from typing import Any
+
 import torch
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import PILImageResampling, SizeDict
