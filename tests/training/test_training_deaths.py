@@ -114,7 +114,7 @@ class Training:
         return not pids & workers.running().keys()
 
     def errors(self):
-        return re.findall(r"^error: .*$", self.said(), re.M)
+        return re.findall(r"^onevision train: (error: .*)$", self.said(), re.M)
 
 
 def check_said(training, size, said):
@@ -123,7 +123,8 @@ def check_said(training, size, said):
     assert lines and all(re.fullmatch(said, line) for line in lines)
     assert len(training.errors()) <= size and "[rank" not in training.said()
     if size == 1:
-        assert [line for line in training.said().splitlines() if not line.startswith(ORDINARY)] == lines
+        others = [line for line in training.said().splitlines() if not line.startswith(ORDINARY)]
+        assert others == [f"onevision train: {line}" for line in lines]
     return lines
 
 
