@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCardData
 from torch import nn
 from transformers import (
     AutoImageProcessor,
@@ -30,6 +31,7 @@ from transformers.image_utils import (
     OPENAI_CLIP_STD,
 )
 
+from onevision_hf.conversion.card import CARDS, from_template
 from onevision_hf.conversion.checkpoint import CheckpointError, new_folder
 from onevision_hf.conversion.tower import load_tower
 from onevision_hf.modeling.chat_template_onevision_vl import (
@@ -280,26 +282,8 @@ def _card(made: Assembly, trained: bool) -> str:
         return Path(part).name if os.path.isabs(part) else part
 
     state = "was trained before, with other parts" if trained else "is random: train it before use"
-    return "\n".join(
-        [
-            "---",
-            "library_name: transformers",
-            "pipeline_tag: image-text-to-text",
-            "tags: [onevision-hf]",
-            "---",
-            "",
-            f"# {name(made.encoder)} + {name(made.llm)}",
-            "",
-            f"Put together by `onevision assemble`: {made.tower_parameters:,} parameters of the encoder and "
-            f"{made.language_parameters:,} of the language model, as they were, and a connector "
-            f"`{made.connector}` of {made.connector_parameters:,}, which {state}.",
-            "",
-            "```python",
-            "import onevision_hf",
-            "from transformers import AutoModelForImageTextToText, AutoProcessor",
-            'model = AutoModelForImageTextToText.from_pretrained("this folder")',
-            'processor = AutoProcessor.from_pretrained("this folder")',
-            "```",
-            "",
-        ]
+    data = ModelCardData(
+        library_name="transformers", pipeline_tag="image-text-to-text", tags=["onevision-hf"]
     )
+    title = f"{name(made.encoder)} + {name(made.llm)}"
+    return from_template(CARDS / "assembled.md", data, title=title, made=made, state=state)

@@ -81,8 +81,8 @@ class Processes:
 
 @contextlib.contextmanager
 def launched() -> Iterator[Processes]:
-    """Join the process group that `torchrun` announced in the environment, if it did."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """Join the process group that `torchrun` announced in the environment, if none is joined yet."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield Processes.current()
         return
     on_gpu = pick_device().type == "cuda"

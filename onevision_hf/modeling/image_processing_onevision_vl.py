@@ -17,7 +17,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import SizeDict
 
 from .image_processing_onevision import OneVisionImageProcessor, OneVisionImageProcessorKwargs
-from .patch_inputs import cut_patches
+from .patch_inputs import cut_patches, pack_media
 
 # `image_grid_pinpoints` of the published scripts/sft_ov_encoder.sh: (height, width) in pixels.
 PUBLISHED_SIZES = ((574, 1120), (1120, 574), (1120, 1120), (1694, 574), (574, 1694))
@@ -75,7 +75,7 @@ class OneVisionVLImageProcessor(OneVisionImageProcessor):
     ) -> BatchFeature:
         if kwargs.get("do_center_crop"):
             raise ValueError("do_center_crop would cut off what a question may ask for: use size")
-        patches, positions = [], []
+        packed = []
         for image in images:
             height, width = image.shape[-2:]
             if do_resize:
@@ -91,15 +91,8 @@ class OneVisionVLImageProcessor(OneVisionImageProcessor):
             )
             found, (_, rows, columns) = cut_patches(image[None], patch_size)
             order = torch.from_numpy(block_positions(rows, columns, merge_size))
-            patches.append(found[0][order[:, 1] * columns + order[:, 2]])
-            positions.append(order)
-        lengths = torch.tensor([0, *map(len, patches)])
-        data = {
-            "pixel_values": torch.cat(patches),
-            "image_patch_positions": torch.cat(positions),
-            "image_cu_seqlens": lengths.cumsum(0).to(torch.int32),
-        }
-        return BatchFeature(data, tensor_type=return_tensors)
+            packed.append((found[0][order[:, 1] * columns + order[:, 2]], order))
+        return BatchFeature(pack_media("image", packed), tensor_type=return_tensors)
 
     def get_number_of_image_patches(
         self, height: int, width: int, images_kwargs: dict[str, Any] | None = None

@@ -28,6 +28,7 @@ from transformers.utils.generic import is_flash_attention_requested
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_onevision import ROTARY_SPLIT, OneVisionConfig
+from .eager_attention import eager_attention_forward
 from .patch_inputs import prepare_patches
 
 
@@ -81,25 +82,6 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate x (..., L, N, d): each pair (x0, x1) becomes (x0 cos - x1 sin, x1 cos + x0 sin)."""
     swapped = torch.stack((x[..., 1::2], x[..., ::2]), dim=-1).flatten(-2)
     return torch.addcmul(x * cos, swapped, sin)
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[Tensor, Tensor]:
-    """Attention written out, which also gives the weights: (B, N, L, d) -> (B, L, N, d), (B, N, L, L)."""
-    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
 class OneVisionAttention(nn.Module):

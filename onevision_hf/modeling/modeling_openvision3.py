@@ -25,6 +25,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_openvision3 import OpenVision3Config
+from .eager_attention import eager_attention_forward
 from .vae_openvision3 import HoldsVAE, MissingVAEError, check_latents
 
 
@@ -42,25 +43,6 @@ def sincos_position_table(
     y = torch.arange(height, device=device, dtype=torch.float32).repeat_interleave(width)[:, None] * omega
     x = torch.arange(width, device=device, dtype=torch.float32).repeat(height)[:, None] * omega
     return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention written out: (B, heads, N, D / heads) each -> output (B, N, heads, D / heads), weights."""
-    weights = torch.matmul(query, key.transpose(-1, -2)) * scaling  # (B, heads, N, N)
-    if attention_mask is not None:
-        weights = weights + attention_mask
-    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
 class OpenVision3Embeddings(nn.Module):

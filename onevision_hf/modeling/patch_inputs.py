@@ -4,7 +4,7 @@ Shapes: B batch, C channels, T frames, H W pixels, p patch side, K patches of a 
 sum K all patches of a packed batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import pairwise
@@ -110,6 +110,24 @@ def grid_positions(frames: int, height: int, width: int, device: torch.device | 
     """All positions (T*gh*gw, 3) of a grid in raster order, t slowest."""
     axes = [torch.arange(size, device=device) for size in (frames, height, width)]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2)
+
+
+def pack_media(kind: str, items: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Media one after another, as the model takes them; nothing for none.
+
+    Args:
+        kind: `image` or `video`.
+        items: patches (N, C*p*p) and positions (N, 3) of each medium.
+    """
+    if not items:
+        return {}
+    patches, positions = zip(*items, strict=True)
+    lengths = torch.tensor([0, *map(len, patches)])
+    return {
+        "pixel_values" if kind == "image" else "pixel_values_videos": torch.cat(patches),
+        f"{kind}_patch_positions": torch.cat(positions),
+        f"{kind}_cu_seqlens": lengths.cumsum(0).to(torch.int32),
+    }
 
 
 def _dense_positions(

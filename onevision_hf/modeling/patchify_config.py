@@ -125,11 +125,6 @@ class PatchifyConfig:
         return cls(**groups, rope_temporal_size=flat.get("rope_temporal_size", cls.rope_temporal_size))
 
     @classmethod
-    def from_json_file(cls, path: str | PathLike, **overrides: Any) -> "PatchifyConfig":
-        """From the file of a saved processor; `overrides` as in `from_dict`."""
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")), **overrides)
-
-    @classmethod
     def from_pretrained(cls, folder: str | PathLike, **overrides: Any) -> "PatchifyConfig":
         """What the processor of a local folder is set to; patch size and time grid are the model's beside it.
 

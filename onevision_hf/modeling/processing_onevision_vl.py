@@ -20,14 +20,10 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
 from .chat_template_onevision_vl import IMAGE_TOKEN, VIDEO_TOKEN, chatml_template
-from .prompt_media import (
-    is_unreadable,
-    media_of_prompts,
-    media_parts,
-    medium_of,
-    pack_images,
-    read_picture,
-)
+from .patch_inputs import pack_media
+from .patchify_config import refuse_unknown
+from .prompt_media import is_unreadable, media_of_prompts, media_parts, medium_of, read_picture
+from .video_processing_onevision import check_errors
 from .video_processing_onevision_vl import VideoPatches, pack_videos
 from .video_reader import VideoReadError
 
@@ -126,8 +122,7 @@ class OneVisionVLProcessor(ProcessorMixin):
             ValueError: an empty prompt, other numbers of media and tokens, a prompt that is longer than the
                 context. VideoReadError: a video that cannot be read. TypeError: an unknown setting.
         """
-        if errors not in ("raise", "skip"):
-            raise ValueError(f'errors must be "raise" or "skip", not {errors!r}')
+        check_errors(errors)
         if return_tensors != "pt":
             raise ValueError(f'return_tensors must be "pt", not {return_tensors!r}')
         if audio is not None:
@@ -164,9 +159,7 @@ class OneVisionVLProcessor(ProcessorMixin):
             raise VideoReadError(skipped[0][1], f"and none of the {len(prompts)} prompts can be read")
 
         data = dict(self._tokenize(kept, of_text))
-        data |= pack_images(pictures)
-        if clips:
-            data |= pack_videos(clips)
+        data |= pack_media("image", pictures) | pack_videos(clips)
         if errors == "skip":
             data["skipped"] = skipped
         return BatchFeature(data)
@@ -208,8 +201,8 @@ class OneVisionVLProcessor(ProcessorMixin):
         return {
             "input_ids": torch.tensor(ids),
             "labels": torch.tensor(labels),
-            **pack_images(pictures),
-            **(pack_videos(clips) if clips else {}),
+            **pack_media("image", pictures),
+            **pack_videos(clips),
         }
 
     def segments(self, messages: list[dict[str, Any]], plain: bool = False) -> list[tuple[str, bool]]:
@@ -343,12 +336,7 @@ class OneVisionVLProcessor(ProcessorMixin):
             self.image_processor.valid_kwargs.__annotations__,
             self.video_processor.valid_kwargs.__annotations__,
         ]
-        unknown = [name for name in flat if not any(name in names for names in known)]
-        if unknown:
-            raise TypeError(
-                f"{type(self).__name__} got unknown arguments {sorted(unknown)}; the media take "
-                f"{', '.join(sorted({*known[1], *known[2]}))}"
-            )
+        refuse_unknown(type(self).__name__, flat, [*dict.fromkeys(name for names in known for name in names)])
         of_text, of_images, of_videos = (
             {**{name: value for name, value in flat.items() if name in names}, **own}
             for names, own in zip(known, nested, strict=True)

@@ -1,4 +1,4 @@
-"""Which medium belongs to which prompt, and how images are packed: parts of the multimodal processor."""
+"""Which medium belongs to which prompt, and how pictures are read: parts of the multimodal processor."""
 
 import io
 import os
@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from transformers.image_utils import load_image
 
@@ -33,18 +32,6 @@ def read_picture(image: Any) -> Any:
     if getattr(image, "ndim", 3) == 2:
         return image[..., None].repeat(3, -1) if isinstance(image, np.ndarray) else image.expand(3, -1, -1)
     return image
-
-
-def pack_images(pictures: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Images one after another, as the model takes them; nothing for none."""
-    if not pictures:
-        return {}
-    lengths = torch.tensor([0, *(len(patches) for patches, _ in pictures)])
-    return {
-        "pixel_values": torch.cat([patches for patches, _ in pictures]),
-        "image_patch_positions": torch.cat([positions for _, positions in pictures]),
-        "image_cu_seqlens": lengths.cumsum(0).to(torch.int32),
-    }
 
 
 def media_parts(message: dict[str, Any]) -> list[dict[str, Any]]:

@@ -5,8 +5,9 @@ inputs = processor("clip.mp4", num_frames=64, keep_ratio=0.125, return_tensors="
 outputs = model(**inputs)       # pixel_values_videos, patch_positions, pixel_attention_mask
 """
 
+from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from .patchify_config import BOOKKEEPING, BUDGETS, SETTINGS, PatchifyConfig, ref
 from .pretrained_settings import HUB_ARGUMENTS, read_with_model_settings
 from .video_reader import VideoReader, VideoReadError
 
+T = TypeVar("T")
+R = TypeVar("R")
 # What transformers hands to `from_pretrained` besides settings; its pipelines hand over the model's too.
 _LOADING = {
     *(*HUB_ARGUMENTS, "trust_remote_code", "code_revision", "return_unused_kwargs", "task", "variant"),
@@ -30,8 +33,18 @@ _LOADING = {
 }
 
 
-class OneVisionVideoProcessorKwargs(TypedDict, total=False):
-    """Arguments of `OneVisionVideoProcessor`, in the constructor, in `from_pretrained` and at the call.
+# Every setting, and what transformers writes or asks for besides.
+OneVisionVideoProcessorKwargs: Any = TypedDict(  # type: ignore[misc]
+    "OneVisionVideoProcessorKwargs",
+    dict.fromkeys((*SETTINGS, "default_to_square", "return_metadata"), Any),
+    total=False,
+)
+
+
+class OneVisionVideoProcessor(BaseVideoProcessor):
+    """Codec patchification: keeps the patches of a video where its codec says that something happens.
+
+    Settings, in the constructor, in `from_pretrained` and at the call:
 
     num_frames (`int`, default 64): frames sampled uniformly; a shorter clip gives all it has.
     do_sample_frames (`bool`, default `True`): `False` takes every frame of a file or of a decoded clip.
@@ -51,43 +64,7 @@ class OneVisionVideoProcessorKwargs(TypedDict, total=False):
     return_metadata (`bool`): add `video_metadata` and `selections`, lists with an entry a video.
     """
 
-    num_frames: int | None
-    do_sample_frames: bool | None
-    size: Any
-    crop_size: Any
-    do_resize: bool | None
-    do_center_crop: bool | None
-    patch_size: int | None
-    max_pixels: int | None
-    num_patches: int | None
-    keep_ratio: float | None
-    preset: str | None
-    signals: Any
-    weights: Any
-    normalize: str | None
-    camera: str | None
-    anchors: Any
-    time_buckets: int | None
-    merge_size: int | None
-    sampling: str | None
-    fps: float | None
-    timestamps: Any
-    start: float | None
-    end: float | None
-    rope_temporal_size: int | None
-    do_rescale: bool | None
-    rescale_factor: float | None
-    do_normalize: bool | None
-    image_mean: Any
-    image_std: Any
-    default_to_square: bool | None
-    return_metadata: bool | None
-
-
-class OneVisionVideoProcessor(BaseVideoProcessor):
-    """Codec patchification: keeps the patches of a video where its codec says that something happens."""
-
-    valid_kwargs = OneVisionVideoProcessorKwargs  # type: ignore[assignment]
+    valid_kwargs = OneVisionVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "patch_positions", "pixel_attention_mask"]
     # Names that `from_pretrained` lets pass although they are no settings of videos.
     of_others: frozenset[str] = frozenset()
@@ -200,25 +177,14 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
         with_metadata = kwargs.pop("return_metadata", None)
         with_metadata = self.return_metadata if with_metadata is None else with_metadata
         config = self.patchify_config(**kwargs)
-        if errors not in ("raise", "skip"):
-            raise ValueError(f'errors must be "raise" or "skip", not {errors!r}')
         clips = _as_list(videos)
-        selections = _match_selections(selection, len(clips))
+        pairs = list(zip(clips, _match_selections(selection, len(clips)), strict=True))
 
-        results, skipped = [], []
-        for index, (clip, chosen) in enumerate(zip(clips, selections, strict=True)):
-            try:
-                with open_video(clip) as reader:
-                    results.append(self.process_reader(reader, config, chosen))
-            except VideoReadError as error:
-                if errors == "raise":
-                    raise
-                skipped.append((index, str(error)))
-        if not results:
-            raise VideoReadError(
-                skipped[0][1], f"and none of the other {len(skipped) - 1} videos can be read"
-            )
+        def read(pair: tuple[Any, Placement | None]) -> dict[str, Any]:
+            with open_video(pair[0]) as reader:
+                return self.process_reader(reader, config, pair[1])
 
+        results, skipped = read_each(pairs, read, errors)
         features = BatchFeature(data=_as_tensors(_pad(results), return_tensors))
         if errors == "skip":
             features["skipped"] = skipped
@@ -271,6 +237,40 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
             frames_indices=placement.frame_ids.tolist(),
         )
         return {"patches": patches, "positions": positions, "selection": placement, "metadata": metadata}
+
+
+def check_errors(errors: str) -> None:
+    """Raise ValueError for anything but "raise" and "skip"."""
+    if errors not in ("raise", "skip"):
+        raise ValueError(f'errors must be "raise" or "skip", not {errors!r}')
+
+
+def read_each(
+    videos: Sequence[T], read: Callable[[T], R], errors: str
+) -> tuple[list[R], list[tuple[int, str]]]:
+    """What `read` makes of each video, and (index, reason) of those that were left out.
+
+    Args:
+        videos: what `read` takes, one after the other.
+        read: raises VideoReadError for a video that cannot be read.
+        errors: "raise", or "skip" to leave such a video out.
+
+    Raises:
+        VideoReadError: of a video, or because none can be read. ValueError: another word for `errors`.
+    """
+    check_errors(errors)
+    results: list[R] = []
+    skipped: list[tuple[int, str]] = []
+    for index, video in enumerate(videos):
+        try:
+            results.append(read(video))
+        except VideoReadError as error:
+            if errors == "raise":
+                raise
+            skipped.append((index, str(error)))
+    if not results:
+        raise VideoReadError(skipped[0][1], f"and none of the other {len(skipped) - 1} videos can be read")
+    return results, skipped
 
 
 def _pad(results: list[dict[str, Any]]) -> dict[str, np.ndarray]:

@@ -19,10 +19,11 @@ from transformers.processing_utils import ImagesKwargs, TextKwargs, VideosKwargs
 from .frame_geometry import check_positive
 from .frame_sampling import sample_frames
 from .frame_sequence import FrameSequence, open_video
+from .patch_inputs import pack_media
 from .patch_selection import BudgetSettings, Placement, resolve_budget
 from .patchify_config import BUDGETS, PatchifyConfig, refuse_unknown
-from .video_processing_onevision import OneVisionVideoProcessor, OneVisionVideoProcessorKwargs
-from .video_reader import VideoReader, VideoReadError
+from .video_processing_onevision import OneVisionVideoProcessor, OneVisionVideoProcessorKwargs, read_each
+from .video_reader import VideoReader
 
 # Mode -> frames sampled when nobody says how many: the published 64 of a selection, 8 of whole frames.
 DEFAULT_FRAMES = {"codec": 64, "frames": 8, "both": 64}
@@ -124,18 +125,8 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
         Raises:
             VideoReadError: a video cannot be read. ValueError: an argument is out of range.
         """
-        if errors not in ("raise", "skip"):
-            raise ValueError(f'errors must be "raise" or "skip", not {errors!r}')
-        clips, skipped = [], []
-        for index, video in enumerate(videos if isinstance(videos, list) else [videos]):
-            try:
-                clips.append(self.read(video, **kwargs))
-            except VideoReadError as error:
-                if errors == "raise":
-                    raise
-                skipped.append((index, str(error)))
-        if not clips:
-            raise VideoReadError(skipped[0][1], f"and none of the {len(skipped)} videos can be read")
+        listed = videos if isinstance(videos, list) else [videos]
+        clips, skipped = read_each(listed, lambda video: self.read(video, **kwargs), errors)
         features = BatchFeature(pack_videos(clips), tensor_type=return_tensors)
         if errors == "skip":
             features["skipped"] = skipped
@@ -240,13 +231,10 @@ def _both(frames: int, step: int, per_frame: int, budget: BudgetSettings) -> int
 
 
 def pack_videos(clips: list[VideoPatches]) -> dict[str, torch.Tensor]:
-    """Videos one after another, as the model takes them."""
-    lengths = torch.tensor([0, *map(len, clips)])
-    return {
-        "pixel_values_videos": torch.cat([torch.from_numpy(clip.patches) for clip in clips]),
-        "video_patch_positions": torch.cat([torch.from_numpy(clip.positions) for clip in clips]),
-        "video_cu_seqlens": lengths.cumsum(0).to(torch.int32),
-    }
+    """Videos one after another, as the model takes them; nothing for none."""
+    return pack_media(
+        "video", [(torch.from_numpy(clip.patches), torch.from_numpy(clip.positions)) for clip in clips]
+    )
 
 
 __all__ = ["OneVisionVLVideoProcessor", "VideoPatches"]
