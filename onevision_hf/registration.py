@@ -142,7 +142,8 @@ class AfterImport:
             spec = finder.find_spec(fullname, path, target)
             if spec is not None:
                 loader: Any = spec.loader
-                if loader is not None:  # its own object, made for this module
+                # Most loaders are made for one module; that of a zip file comes back for the next one.
+                if loader is not None and not hasattr(loader.exec_module, "by_onevision_hf"):
                     loader.exec_module = self._then_act(loader.exec_module)
                 return spec
         return None
@@ -164,6 +165,7 @@ class AfterImport:
                     if auto_module is not None:
                         register(auto_module)
 
+        exec_module.by_onevision_hf = True  # type: ignore[attr-defined]
         return exec_module
 
 
