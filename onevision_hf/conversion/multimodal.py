@@ -90,20 +90,24 @@ def assemble(
     seed: int = 0,
     video: dict[str, Any] | None = None,
 ) -> Assembly:
-    """Write a multimodal model of these parts to `destination`, which appears whole or not at all.
+    """Write a multimodal model of parts, which appears whole or not at all.
 
     Args:
         encoder: folder or Hub id of a vision tower, or of a model that has one (CLIP, SigLIP 2, Qwen3-VL).
         llm: folder or Hub id of any causal language model.
+        destination: folder to make; absent or empty.
         connector: "mlp2x_gelu" or "patch_merger", random.
         connector_from: a multimodal folder whose trained connector is taken instead.
+        vision_feature_layer: of the tower's hidden states, an index.
         dtype: of all weights; by default the wider one of the two parts', so that none is rounded.
         seed: of the connector and of embeddings of new tokens.
         video: settings of the video processor that are stored, such as {"num_frames": 32}.
 
     Raises:
-        FileExistsError: the destination is not empty. OSError: a part cannot be read. ValueError: parts that
-            do not go together; CheckpointError: a tower without all its weights.
+        FileExistsError: the destination is not empty.
+        OSError: a part cannot be read.
+        ValueError: parts that do not go together.
+        CheckpointError: a tower without all its weights.
     """
     with new_folder(destination) as folder:
         torch.manual_seed(seed)
@@ -194,7 +198,15 @@ def make_processor(
     colours: tuple[Any, Any] | None = None,
     video: dict[str, Any] | None = None,
 ) -> OneVisionVLProcessor:
-    """The processor of a model; `video` are settings that its video processor keeps."""
+    """The processor of a multimodal model.
+
+    Args:
+        config: of the model.
+        tokenizer: of its language model.
+        template: Jinja chat template; ChatML by default.
+        colours: mean and deviation of the tower's pixels, three numbers each; the encoder's own by default.
+        video: settings that its video processor keeps.
+    """
     mean, std = colours or COLOURS["onevision"]
     # Qwen's tower reads blocks of its own, whatever the connector makes of them.
     side = max(config.merge_size, getattr(config.vision_config, "spatial_merge_size", 1))
