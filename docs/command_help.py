@@ -25,5 +25,5 @@ def sections() -> Iterator[str]:
     top = get_command(app)
     for command, context in walk(top, top.context_class(top, info_name="onevision", **top.context_settings)):
         if context.parent.parent is None:
-            yield f"## {context.info_name}\n\n{COMMANDS[context.info_name].help}\n"
+            yield f"## {context.info_name}\n\n{COMMANDS[context.info_name]}\n"
         yield f"```text\n{command.get_help(context).rstrip()}\n```\n"

@@ -11,10 +11,10 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from .commands.groups import Command, group
+from .commands.groups import group
 
 # In the order in which one comes to need them: look at clips, make data, train, measure, put models together.
-_HELP = {
+COMMANDS = {
     "encode": "encode clips: codec patchification, then the encoder",
     "view": "draw what codec patchification keeps of a clip",
     "demo": "a page in the browser: drop a clip, see what is kept",
@@ -34,9 +34,6 @@ _HELP = {
     "push": "publish a folder to a Hub repository",
     "doctor": "what is installed and works here, and what to install for the rest",
 }
-COMMANDS = {
-    name: Command(f"onevision_hf.commands.{name.replace('-', '_')}", help) for name, help in _HELP.items()
-}
 EPILOG = """\b
 begin with
   onevision encode bundled                   the clip and the encoder that come with the package
@@ -46,7 +43,7 @@ begin with
 `--json` prints one document on standard output, for scripts. Nothing is fetched unless an option names an id
 on the Hub. Status 0: done; 1: bad input, in one line on standard error; 2: a wrong option."""
 
-app = group(COMMANDS, add_completion=True, epilog=EPILOG)
+app = group("onevision_hf.commands.", COMMANDS, add_completion=True, epilog=EPILOG)
 
 
 def _print_version(wanted: bool) -> None:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs/images/architecture.svg"
 PACKAGE = "onevision_hf"
 TOP = "commands, demo"
-ON_TOP = {"__init__", "__main__", "cli", "commands", "demo"}
+ON_TOP = {"__init__", "__main__", "cli", "commands", "demo", "registration"}
 
 BOX_WIDTH, BOX_HEIGHT, GAP, LEVEL, MARGIN = 160, 56, 24, 116, 24  # units of the picture
 SWEEPS = 24  # after so many the order of the boxes stays
@@ -54,7 +54,9 @@ def imports_between_rooms(package: Path = ROOT / PACKAGE) -> Imports:
         inside = path.relative_to(package)
         room = inside.parts[0].removesuffix(".py")
         here = [PACKAGE, *inside.parent.parts]
-        used = found.setdefault(TOP if room in ON_TOP else room, set())
+        # A module that `python -m` runs starts a command: it is on top too, wherever it lies.
+        on_top = room in ON_TOP or inside.name == "__main__.py"
+        used = found.setdefault(TOP if on_top else room, set())
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names: list[str] = []
             if isinstance(node, ast.Import):

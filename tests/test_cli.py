@@ -191,7 +191,7 @@ def test_a_model_of_another_kind_is_refused_by_name(onevision, clip, tmp_path):
 def test_help_lists_every_command_and_each_has_its_own(onevision):
     status, out, _ = onevision("--help")
     said = " ".join(out.split())  # whatever the width of the terminal
-    assert status == 0 and all(f"{name} {command.help}" in said for name, command in COMMANDS.items())
+    assert status == 0 and all(f"{name} {help}" in said for name, help in COMMANDS.items())
     for name, command in every_command():
         if hasattr(command, "commands"):  # several stages: each has its options
             continue
@@ -315,6 +315,16 @@ def test_the_command_needs_no_network_and_runs_as_a_module(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["clips"][0]["path"] == str(bundled_clip())
+
+
+def test_every_argument_and_option_has_a_line_of_help():
+    missing = [
+        f"{name}: {parameter.name}"
+        for name, command in every_command()
+        for parameter in command.params
+        if not parameter.help
+    ]
+    assert not missing
 
 
 def test_an_option_is_the_same_thing_in_every_command():

@@ -17,7 +17,7 @@ from typer import Option as Opt
 
 from . import cluster_options as own
 from . import groups
-from .options import Device, RayAddress, Redo, Seed, Source, Workers, numbers
+from .options import Device, Json, RayAddress, Redo, Seed, Source, Workers, numbers
 from .printing import pick_device
 
 app = groups.stages()
@@ -70,7 +70,7 @@ def run(
     workers: Workers = 4,
     device: Device = None,
     redo: Redo = False,
-    as_json: own.Json = False,
+    as_json: Json = False,
 ) -> Summary:
     from onevision_hf.clustering.pipeline import run_pipeline
 
@@ -105,7 +105,7 @@ def features(
     ray_address: RayAddress = None,
     actors: Annotated[int, Opt(metavar="N", help="Ray's, an encoder in each")] = 1,
     redo: Redo = False,
-    as_json: own.Json = False,
+    as_json: Json = False,
 ) -> Summary:
     from onevision_hf.clustering.features import extract_features
 
@@ -127,7 +127,7 @@ def dedup(
     cell_items: Annotated[int, Opt(metavar="N", help="items compared pair by pair")] = 20_000,
     seed: Seed = 0,
     redo: Redo = False,
-    as_json: own.Json = False,
+    as_json: Json = False,
 ) -> Summary:
     from onevision_hf.clustering.dedup import find_duplicates
 
@@ -144,7 +144,7 @@ def kmeans(
     start: Annotated[Path | None, Opt(metavar="FILE", help="centers.safetensors to begin from")] = None,
     device: Device = None,
     redo: Redo = False,
-    as_json: own.Json = False,
+    as_json: Json = False,
 ) -> Summary:
     from onevision_hf.clustering.kmeans import find_centers
 
@@ -165,7 +165,7 @@ def assign(
     device: Device = None,
     labels: own.Labels = None,
     redo: Redo = False,
-    as_json: own.Json = False,
+    as_json: Json = False,
 ) -> Summary:
     if tags == (centers is not None):
         raise ValueError("name --centers, or --tags: one of them")
@@ -190,7 +190,7 @@ def pack(
     ] = None,
     workers: Workers = 4,
     redo: Redo = False,
-    as_json: own.Json = False,
+    as_json: Json = False,
 ) -> Summary:
     settings = packing.settings(workers)
     from onevision_hf.clustering.assign import LabelShards
@@ -219,7 +219,7 @@ def inspect(
     ] = None,
     samples: Annotated[int, Opt(metavar="N", help="items shown of a cluster")] = 10,
     pairs: Annotated[int, Opt(metavar="N", help="pairs shown")] = 8,
-    as_json: own.Json = False,
+    as_json: Json = False,
 ) -> Summary:
     from onevision_hf.clustering.inspect import inspect as make_page
 
@@ -241,7 +241,7 @@ def inspect(
 def purity(
     source: Annotated[Path, Arg(metavar="SRC", help="the drawn folder that was clustered")],
     labels_folder: own.LabelsFolder,
-    as_json: own.Json = False,
+    as_json: Json = False,
 ) -> Summary:
     from onevision_hf.clustering.purity import cluster_purity
 

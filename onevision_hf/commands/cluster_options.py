@@ -12,7 +12,6 @@ from typer import Option as Opt
 from .options import BatchSize, FloatType, MediaColumn, Seed, pairs
 from .printing import pick_device
 
-Json = Annotated[bool, Opt("--json", help="print the summary as one line of JSON")]
 Out = Annotated[Path, Arg(metavar="DST", help="folder of the result")]
 Features = Annotated[Path, Arg(metavar="FEATURES", help="a folder of features")]
 LabelsFolder = Annotated[Path, Arg(metavar="LABELS", help="what `assign` made")]

@@ -3,9 +3,9 @@
 onevision eval knn CLIPS --model tiny
 """
 
-from .groups import Command, group
+from .groups import group
 
-_HELP = {
+COMMANDS = {
     "probe": "an attentive probe over a frozen encoder, as published",
     "knn": "nearest neighbours and a linear classifier on a folder of folders",
     "suite": "the 16 benchmarks of the paper, through lmms-eval",
@@ -17,7 +17,4 @@ _HELP = {
     "zeroshot": "name pictures by the nearest text",
     "retrieval": "find the text of a picture, and the picture of a text",
 }
-app = group(
-    {name: Command(f"onevision_hf.commands.eval_{name}", help) for name, help in _HELP.items()},
-    help="measure an encoder or a model: probes, suites, benchmarks",
-)
+app = group("onevision_hf.commands.eval_", COMMANDS)

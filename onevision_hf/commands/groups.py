@@ -6,7 +6,7 @@ import importlib
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -18,13 +18,6 @@ SETTINGS: dict[str, Any] = {
     "pretty_exceptions_enable": False,
     "context_settings": {"max_content_width": 110, "help_option_names": ["-h", "--help"]},
 }
-
-
-class Command(NamedTuple):
-    """`module` has a function `run`, or `app` where it is a group, and imports nothing large by itself."""
-
-    module: str
-    help: str
 
 
 class _FlagsAreFalse:
@@ -47,22 +40,23 @@ class QuickGroup(_FlagsAreFalse, TyperGroup):
     """A group whose help is printed at once."""
 
 
-def group(commands: Mapping[str, Command], **settings: Any) -> typer.Typer:
-    """A group of commands in modules of their own.
+def group(prefix: str, commands: Mapping[str, str], **settings: Any) -> typer.Typer:
+    """A group of commands, each in a module of its own that imports nothing large by itself.
 
     Args:
-        commands: by the names that they are called by, in the order in which help lists them.
+        prefix: what the names of the modules begin with; each has a function `run`, or its `app` is a group.
+        commands: name -> help, in the order in which help lists them.
         settings: of `typer.Typer`, in addition to SETTINGS.
     """
 
     class Group(QuickGroup):
         def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-            name, listed, rest = super().resolve_command(ctx, args)
-            return name, listed and load(commands[listed.name or ""]), rest
+            name, _, rest = super().resolve_command(ctx, args)
+            return name, name and load(prefix + name.replace("-", "_"), commands[name]), rest
 
     app = typer.Typer(cls=Group, **SETTINGS | settings)
-    for name, command in commands.items():
-        app.command(name, short_help=command.help)(_listed)
+    for name, help in commands.items():
+        app.command(name, short_help=help)(_listed)
     return app
 
 
@@ -91,17 +85,14 @@ def _listed() -> None:
     """What stands in the list of a group until it is resolved."""
 
 
-def load(command: Command) -> Any:
-    """Import a command: what typer makes of its signature."""
-    module = importlib.import_module(command.module)
-    app = getattr(module, "app", None)
-    if app is not None:
-        app.info.help = command.help
-    else:
-        app = typer.Typer(**SETTINGS)
-        app.command(help=command.help, cls=getattr(module, "COMMAND_CLASS", QuickCommand))(
-            with_groups(module.run)
-        )
+def load(name: str, help: str) -> Any:
+    """Import the module `name` of a command: what typer makes of its signature."""
+    module = importlib.import_module(name)
+    if hasattr(module, "app"):
+        module.app.info.help = help
+        return typer.main.get_command(module.app)
+    app = typer.Typer(**SETTINGS)
+    app.command(help=help, cls=getattr(module, "COMMAND_CLASS", QuickCommand))(with_groups(module.run))
     return typer.main.get_command(app)
 
 

@@ -234,7 +234,14 @@ def _example_clips(folder: Path) -> dict[str, Path]:
 
 
 def serve(host: str, port: int, max_mb: int, open_browser: bool, ready: Callable[[str], None]) -> None:
-    """Serve the page until interrupted; `ready` gets its address.
+    """Serve the page until interrupted.
+
+    Args:
+        host: the address to listen at.
+        port: the port to listen at.
+        max_mb: largest file taken, in MB.
+        open_browser: open the page in a browser.
+        ready: gets the address of the page.
 
     Raises:
         OSError: the port is taken.

@@ -12,7 +12,13 @@ from .clip_view import ClipView, Packets
 
 
 def describe_clip(name: str, path: Path, reader: VideoReader) -> dict[str, Any]:
-    """What the open video at `path` is, which the user called `name`; duration in seconds."""
+    """What a video is; duration in seconds.
+
+    Args:
+        name: what the user called it.
+        path: the file.
+        reader: the open file.
+    """
     return {
         "clip": name,
         "path": str(path),
