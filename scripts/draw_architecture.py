@@ -54,8 +54,9 @@ def imports_between_rooms(package: Path = ROOT / PACKAGE) -> Imports:
         inside = path.relative_to(package)
         room = inside.parts[0].removesuffix(".py")
         here = [PACKAGE, *inside.parent.parts]
-        starts = path.name == "__main__.py"  # a way to start a command, whichever room it is named after
-        used = found.setdefault(TOP if room in ON_TOP or starts else room, set())
+        # A module that `python -m` runs starts a command: it is on top too, wherever it lies.
+        on_top = room in ON_TOP or inside.name == "__main__.py"
+        used = found.setdefault(TOP if on_top else room, set())
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names: list[str] = []
             if isinstance(node, ast.Import):
