@@ -95,6 +95,7 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
     num_frames: int | None
     keep_ratio: float | None
     rope_temporal_size: int | None
+    do_sample_frames: bool
     default_to_square = False
     return_metadata = False
 
