@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 
 from onevision_hf import cli
-from onevision_hf.eval.lmms.published import suite_table
+from onevision_hf.eval.lmms.report import suite_table
 from onevision_hf.eval.lmms.suite import IMAGE, OPENVISION3, PUBLISHED, SUITES, VIDEO, row_of, select
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ...jobs.run_folder import canonical_json, write_atomically
-from .published import suite_table
-from .report import Report
+from .report import SuiteReport, suite_table
 from .run import ANSWERS, SAMPLES, SuiteJob, run_suite
-from .samples import Scores, difference, read_scores
+from .scores import Scores, difference, read_scores
 from .suite import Benchmark
 
 # What `frames` spends the budget on, and what the others choose from: the published numbers.
@@ -76,7 +75,7 @@ def compare(
         raise ValueError(f"name two different inputs, found {','.join(samplings) or 'none'}")
     patch_size = patch_size_of(str(arguments["pretrained"]))
     each = {name: {**arguments, **arguments_of(name, budget, patch_size)} for name in samplings}
-    reports: dict[str, Report | None] = {}
+    reports: dict[str, SuiteReport | None] = {}
     folders = {name: out / f"{name}-{budget}" for name in samplings}
     for name, given in each.items():
         reports[name] = run_suite(SuiteJob(benchmarks, folders[name], given, limit, root))
@@ -130,7 +129,7 @@ def _compared(row: Benchmark, folders: Mapping[str, Path]) -> Compared:
     published = None
     table = suite_table("lmm_probe")
     if row.name in table.rows and set(samplings[:2]) <= set(PAPER):
-        names = [column.name for column in table.columns]
+        names = [column.label for column in table.columns]
         mine, other = (table.rows[row.name][names.index(PAPER[name])] for name in samplings[:2])
         published = row.published(mine) - row.published(other)
     return Compared(

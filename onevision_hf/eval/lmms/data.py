@@ -94,8 +94,7 @@ def hub_size(benchmark: Benchmark) -> float | None:
 
 def fetch(benchmarks: Sequence[Benchmark], root: Path) -> dict[str, str]:
     """Have lmms-eval download and unpack what is missing; by task, what went wrong."""
-    from .run import data_from, load_tasks, no_downloads
-    from .tasks import require_lmms_eval, task_manager_of
+    from .run import data_from, load_tasks, no_downloads, require_lmms_eval, task_manager_of
 
     require_lmms_eval()
     root.mkdir(parents=True, exist_ok=True)
