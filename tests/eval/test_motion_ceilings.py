@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onevision_hf.eval.motion.ceilings import count_posterior, displaced, fly_posterior, posterior
-from onevision_hf.eval.motion.clips import Drawn, asked, uniform_frames
+from onevision_hf.eval.motion.clips import Drawn, scheduled, uniform_frames
 from onevision_hf.eval.motion.settings import FAMILIES, SCHEDULE, ClipSettings
 from onevision_hf.synthetic import CLIP_FAMILIES, Clip, Event, draw_clip
 from onevision_hf.synthetic import ClipSettings as WorldSettings
@@ -77,7 +77,7 @@ def test_what_is_said_of_a_disc_that_flies_by_is_calibrated(flights, frames):
 
 def test_who_sees_every_frame_knows_everything():
     for index in range(20):
-        family, number, background = asked(index, SCHEDULE)
+        family, number, background = scheduled(index, SCHEDULE)
         clip = draw_clip(9, number, family, WorldSettings(background=background))
         for name in FAMILIES:
             if clip.labels[name] is not None:
@@ -94,7 +94,7 @@ def test_of_two_events_the_second_alone_leaves_three_answers():
 
 
 def test_clips_take_turns_so_that_labels_and_backgrounds_are_balanced():
-    drawn = [asked(number, SCHEDULE) for number in range(len(SCHEDULE) * 16)]
+    drawn = [scheduled(number, SCHEDULE) for number in range(len(SCHEDULE) * 16)]
     assert len({(family, index) for family, index, _ in drawn}) == len(drawn)
     nudges = [(index % 8, background) for family, index, background in drawn if family == "nudge_direction"]
     moving = [label for label, background in nudges if background != "static"]
