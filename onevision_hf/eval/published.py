@@ -62,7 +62,13 @@ def published_table(name: str) -> PublishedTable:
 def published_probes(
     dataset: str, patches: int, intervention: str | None = None
 ) -> list[tuple[str, str, float]]:
-    """(model, source, percent) of each published probe on a data set at a patch budget, once each."""
+    """(model, source, percent) of each published probe on a data set at a patch budget, once each.
+
+    Args:
+        dataset: a column of the tables.
+        patches: of a clip.
+        intervention: None for none.
+    """
     names = PROBE_TABLES if intervention is None else ("attentive_probe_interventions",)
     found: dict[str, tuple[str, str, float]] = {}
     for name in names:

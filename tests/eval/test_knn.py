@@ -90,7 +90,7 @@ def test_features_are_encoded_once_and_other_settings_are_refused(made, monkeypa
     def encode(*_):
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(module.EncoderTeacher, "encode", encode)
+    monkeypatch.setattr(module.EncoderFeatures, "encode", encode)
     assert knn(made, made / "clips")[0] == 0
     capsys.readouterr()
     status, found = knn(made, made / "clips", "--input", "frames")

@@ -15,7 +15,7 @@ import onevision_hf
 from onevision_hf import OneVisionModel, OneVisionVideoProcessor
 from onevision_hf.eval.probes.clip_transform import shown_size
 from onevision_hf.eval.probes.config import InputConfig, ProbeConfig
-from onevision_hf.eval.probes.encoders import load_encoder
+from onevision_hf.eval.probes.encoders import load_frozen
 from onevision_hf.eval.probes.knn import readout
 from onevision_hf.eval.probes.run import clip_settings, run_probe
 from onevision_hf.training.schema import ConfigError, build
@@ -119,7 +119,7 @@ def settings_of(encoder, **changes):
 
 
 def test_what_is_asked_for_changes_that_and_nothing_else():
-    encoder = load_encoder("tiny")
+    encoder = load_frozen("tiny")
     own, other = settings_of(encoder).identity(), settings_of(encoder, num_patches=512).identity()
     assert own["camera"] == "median" and own["keep_ratio"] == 0.0625
     assert {name for name in own if own[name] != other[name]} == {"num_patches", "keep_ratio"}
@@ -131,7 +131,7 @@ def test_what_is_asked_for_changes_that_and_nothing_else():
 
 def test_a_published_size_is_the_most_that_an_encoder_of_any_size_is_shown(made):
     """224 of a larger encoder; a smaller one keeps its own."""
-    published, tiny = load_encoder(str(made / "published")), load_encoder("tiny")
+    published, tiny = load_frozen(str(made / "published")), load_frozen("tiny")
     assert shown_size(settings_of(published, max_size=56).config) == 56
     assert settings_of(published, max_size=56).num_patches == 64 * 4 * 4 // 8
     assert settings_of(published, max_size=224).identity() == settings_of(published).identity()
@@ -145,4 +145,4 @@ def test_a_published_size_is_the_most_that_an_encoder_of_any_size_is_shown(made)
 
 
 def test_a_budget_that_depends_on_the_clips_shape_is_told_as_a_share(made):
-    assert settings_of(load_encoder(str(made / "keyframes"))).budget() == "50 % of the patches"
+    assert settings_of(load_frozen(str(made / "keyframes"))).budget() == "50 % of the patches"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...jobs.run_folder import canonical_json, write_atomically
+from .. import markdown
 from .report import SuiteReport, suite_table
 from .run import ANSWERS, SAMPLES, SuiteJob, run_suite
 from .scores import Scores, difference, read_scores
@@ -38,6 +39,11 @@ class Compared:
 
 def arguments_of(sampling: str, budget: int, patch_size: int) -> dict[str, Any]:
     """The model's arguments for one input: at most `budget` patches of a video, the same frame size for all.
+
+    Args:
+        sampling: "codec" or "frames".
+        budget: patches of a video.
+        patch_size: pixels along a patch.
 
     Raises:
         ValueError: a budget below one patch a frame; "dense", whose budget is no choice.
@@ -68,6 +74,15 @@ def compare(
 ) -> list[Compared] | None:
     """Run the suite for each input, into `out/SAMPLING-BUDGET`, and write `comparison.md` and `.json`.
 
+    Args:
+        benchmarks: rows of the suite.
+        out: the folder of the runs and of the comparison.
+        arguments: of the model, see `Settings`.
+        samplings: the inputs, two or more.
+        budget: patches of a video.
+        limit: documents of each task; None for all.
+        root: where data lie; None for where the Hugging Face libraries keep them.
+
     Raises:
         ValueError: fewer than two inputs, and what `run_suite` and `arguments_of` raise.
     """
@@ -88,23 +103,27 @@ def compare(
 
 
 def as_markdown(rows: Sequence[Compared], samplings: Sequence[str], budget: int, limit: int | None) -> str:
+    """The comparison as a page.
+
+    Args:
+        rows: a benchmark each.
+        samplings: the inputs.
+        budget: patches of a video.
+        limit: documents of each task; None for all.
+    """
     first, second, *_ = samplings
-    names = " | ".join(samplings)
-    lines = [
-        f"# {' against '.join(samplings)}, {budget} patches a video",
-        "",
-        f"| | {names} | {first} - {second} [95 %] | published, OV-Encoder | tokens a question | questions |",
-        "|---|" + "---:|" * (len(samplings) + 4),
-    ]
+    header = ["", *samplings, f"{first} - {second} [95 %]", "published, OV-Encoder"]
+    header += ["tokens a question", "questions"]
+    found = []
     for row in rows:
-        figures = " | ".join(f"{row.figures[name]:.1f}" for name in samplings)
         mean, low, high = row.change
         printed = "" if row.published_change is None else f"{row.published_change:+.1f}"
         tokens = " / ".join(f"{row.tokens[name]:.0f}" for name in samplings)
-        lines.append(
-            f"| {row.benchmark.name} | {figures} | {mean:+.1f} [{low:+.1f}, {high:+.1f}] | {printed} "
-            f"| {tokens} | {row.questions} |"
-        )
+        figures = [f"{row.figures[name]:.1f}" for name in samplings]
+        change = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+        found.append([row.benchmark.name, *figures, change, printed, tokens, row.questions])
+    title = f"# {' against '.join(samplings)}, {budget} patches a video"
+    lines = [title, "", markdown.table(header, found, right=True)]
     lines += [
         "",
         "Differences are paired by question, intervals are of 2000 resamples of the videos. An interval that "

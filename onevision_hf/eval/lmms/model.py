@@ -78,7 +78,7 @@ class Pending:
 
 
 class OneVision(lmms):
-    """What both protocols share. Arguments: those of `Settings`.
+    """What both protocols have. Arguments: those of `Settings`.
 
     Attributes: `broken` (list of `BrokenQuestion`), `reused` (answers found in the journal), `fingerprint`,
     `answering`.

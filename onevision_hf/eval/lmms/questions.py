@@ -202,7 +202,13 @@ class Documents:
         return self._tasks[task][split][number]
 
     def plain(self, task: str, split: str, number: int) -> dict[str, Any]:
-        """The document without pictures, sounds and videos."""
+        """The document without pictures, sounds and videos.
+
+        Args:
+            task: its name.
+            split: of its data.
+            number: of the document.
+        """
         rows = self._plain_rows(task, split)
         return {name: value for name, value in rows[number].items() if _is_plain(value)}
 

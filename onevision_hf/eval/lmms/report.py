@@ -5,12 +5,13 @@ comparing.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...jobs.run_folder import canonical_json, write_atomically
+from .. import markdown
 from ..charts import INK, QUIET, RULE, new_figure, save_figure
 from ..published import PublishedRow, published_table
 from .questions import BrokenQuestion
@@ -170,7 +171,7 @@ class SuiteReport:
                 f"**{len(self.broken)} questions had broken media** ({_counted(self.broken)}): see below.",
             ]
         for table in self.tables:
-            lines += ["", f"## {table.title}", "", *self._table(table)]
+            lines += ["", f"## {table.title}", "", self._table(table)]
             lines += ["", f"Scale: ours and the published columns on 0 to 100. A dash: not "
                       f"measured. Source: {table.source}"]  # fmt: skip
             lines += ["", "Before comparing:", ""]
@@ -181,35 +182,26 @@ class SuiteReport:
             ]
             lines += ["", "Of the published numbers:", "", *[f"- {note}" for note in table.notes]]
         if self.broken:
-            lines += [
-                "",
-                "## Broken media",
-                "",
-                "| task | question | file | reason | counted |",
-                "|---|---|---|---|---|",
-            ]
-            for item in self.broken[:SHOWN_BROKEN]:
-                columns = (item.task, str(item.doc_id), item.media, item.reason, item.counted)
-                plain = (text.replace("|", "/").replace("\n", " ") for text in columns)
-                lines.append(f"| {' | '.join(plain)} |")
+            header = ["task", "question", "file", "reason", "counted"]
+            shown = [(b.task, b.doc_id, b.media, b.reason, b.counted) for b in self.broken[:SHOWN_BROKEN]]
+            lines += ["", "## Broken media", "", markdown.table(header, shown)]
             if len(self.broken) > SHOWN_BROKEN:
                 lines.append(f"\nand {len(self.broken) - SHOWN_BROKEN} more, in report.json.")
         return "\n".join([*lines, ""])
 
-    def _table(self, table: SuiteTable) -> Iterable[str]:
+    def _table(self, table: SuiteTable) -> str:
         unique = len({column.label for column in table.columns}) == len(table.columns)
         names = [c.label if unique else f"{c.label}, {c.group}" for c in table.columns]
-        yield "| | **this model** | " + " | ".join(names) + " | questions | broken |"
-        yield "|---|" + "---:|" * (len(names) + 3)
+        rows = []
         for row in self.rows_of(table):
             ours = "-" if row.figure is None else f"**{row.figure:.1f}**"
-            published = " | ".join(f"{value:.1f}" for value in self.published_of(table, row))
-            broken = len(self.broken_in(row)) or ""
+            published = [f"{value:.1f}" for value in self.published_of(table, row)]
             count = f"{row.documents}" + (f" of {row.benchmark.documents}" if self.short(row) else "")
-            yield f"| {row.name} | {ours} | {published} | {count} | {broken} |"
+            rows.append([row.name, ours, *published, count, len(self.broken_in(row)) or ""])
         for name, mean, values in self.means(table):
-            published = " | ".join(f"{value:.1f}" for value in values)
-            yield f"| *{name}* | **{mean:.1f}** | {published} | | |"
+            rows.append([f"*{name}*", f"**{mean:.1f}**", *[f"{value:.1f}" for value in values], "", ""])
+        header = ["", "**this model**", *names, "questions", "broken"]
+        return markdown.table(header, rows, right=True)
 
 
 def write_report(report: SuiteReport, folder: Path) -> list[Path]:

@@ -136,6 +136,11 @@ def task_manager_of(benchmarks: Sequence[Benchmark]) -> Any:
 def load_tasks(names: Sequence[str], manager: Any, model: Any) -> list[Any]:
     """lmms-eval's task objects, the first process before the others, so that data are prepared once.
 
+    Args:
+        names: of the tasks.
+        manager: lmms-eval's `TaskManager`.
+        model: which knows its protocol (`is_simple`) and its process (`rank`).
+
     Raises:
         ValueError: some cannot be loaded; each is named with what went wrong.
     """

@@ -53,6 +53,8 @@ def read_rows(
     The mean over a group's tasks is taken here, since lmms-eval leaves the row of MVBench's group blank.
 
     Args:
+        results: of `simple_evaluate`.
+        benchmarks: rows of the suite.
         skipped: (task, document) of each question that was left out.
 
     Raises:
@@ -79,7 +81,13 @@ def subtasks(results: Mapping[str, Any], task: str) -> list[str]:
 
 
 def metric_of(result: Mapping[str, Any], metric: str, task: str) -> float | None:
-    """The value of `metric` whatever its filter is called; None where nothing was scored."""
+    """The value of `metric` whatever its filter is called; None where nothing was scored.
+
+    Args:
+        result: a task's results, "metric,filter" -> value.
+        metric: without the filter.
+        task: for the message.
+    """
     found = [key for key in result if key.split(",")[0] == metric]
     if found:
         return float(result[found[0]])
@@ -147,6 +155,11 @@ def difference(ours: Scores, theirs: Scores, seed: int = 0) -> tuple[float, floa
     """(mean, 2.5 %, 97.5 %) of ours minus theirs on 0 to 100, over the units that both have.
 
     Units are resampled by cluster: questions about one video are one draw.
+
+    Args:
+        ours: of one run.
+        theirs: of the other.
+        seed: of the resamples.
 
     Raises:
         ValueError: they have no unit in common.

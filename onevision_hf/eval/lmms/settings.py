@@ -28,7 +28,7 @@ SAMPLINGS = ("codec", "frames", "dense")
 ON_ERROR = ("wrong", "skip", "stop")
 # The published budgets of whole frames: 8, or all 64 that are looked at for a selection.
 WHOLE_FRAMES = {"frames": 8, "dense": 64}
-# What lmms-eval passes to every model beside model_args.
+# What lmms-eval passes to every model besides model_args.
 IGNORED = ("max_batch_size",)
 # Settings of the processor that choose patches by the codec.
 _OF_CODEC = ("num_patches", "keep_ratio", "preset", "signals", "weights", "normalize", "camera", "anchors")
@@ -136,7 +136,7 @@ class Settings:
         return {"video_mode": "frames", **frames, **self.processor}
 
     def answer_settings(self) -> dict[str, Any]:
-        """What may change an answer beside the model's files: part of the journal's key."""
+        """What may change an answer besides the model's files: part of the journal's key."""
         own = {"dtype": self.dtype, "attn_implementation": self.attn_implementation}
         return {**self.processor_kwargs(), **own}
 

@@ -98,19 +98,37 @@ def other_of_yes_and_no(document: Document) -> str:
 
 
 def wrong_letter(field: str, letters: str, document: Document) -> str:
-    """The answer is one of `letters`."""
+    """The answer is one of `letters`.
+
+    Args:
+        field: of the right letter.
+        letters: that may be answered.
+        document: of the data set.
+    """
     right = str(document[field]).strip().upper()
     return next(letter for letter in letters if letter != right)
 
 
 def wrong_index(field: str, options: int | str, document: Document) -> str:
-    """The answer is the index of one of so many options, or of those that another field lists."""
+    """The answer is the index of one of so many options, or of those that another field lists.
+
+    Args:
+        field: of the right index.
+        options: their number, or the field that lists them.
+        document: of the data set.
+    """
     choices = options if isinstance(options, int) else len(document[options])
     return LETTERS[(int(document[field]) + 1) % max(choices, 2)]
 
 
 def wrong_choice_of(options: str, field: str, document: Document) -> str:
-    """The answer is the text of one of the options, answered by its letter."""
+    """The answer is the text of one of the options, answered by its letter.
+
+    Args:
+        options: the field that lists them.
+        field: of the right one's text.
+        document: of the data set.
+    """
     right = list(document[options]).index(document[field])
     return LETTERS[(right + 1) % max(len(document[options]), 2)]
 

@@ -1,11 +1,11 @@
 """Tokens of clips, encoded once: float16, a file a clip, named by what the clip is.
 
     with FeatureCache(folder, settings, processes) as cache:
-        rows, broken = cache.fill(rows, view, encoder)
+        rows, broken = cache.fill(rows, transform, encoder)
 
 The folder knows its settings (the encoder's weights, and everything that cuts a clip): with others it is
-refused. A clip that has changed has another name. Files are written aside and renamed, so a job that was
-killed goes on.
+refused. A clip that has changed has another name. A file is there when all of it is written, so a job that
+was killed goes on.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ from ...jobs.run_folder import OtherPlanError, RunFolder, atomic_files, digest_o
 from ...training.loader import collate
 from ...training.mixture import Sample
 from ...training.schema import ConfigError
-from .clip_lists import ClipRows
-from .clip_transform import ClipView
+from .clip_lists import ClipDataset
+from .clip_transform import ClipTransform
 from .encoders import FrozenEncoder
 
 STAGE = "probe-features"
@@ -38,6 +38,11 @@ class FeatureCache:
     """One folder of features, open for this job.
 
     Raises ConfigError when it holds features of other settings, ValueError when another job writes to it.
+
+    Args:
+        folder: of the files.
+        settings: all that features depend on but the clip.
+        processes: of this job.
     """
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any], processes: Processes):
@@ -60,10 +65,16 @@ class FeatureCache:
         self._run.close()
 
     def fill(
-        self, rows: ClipRows, view: ClipView, encoder: FrozenEncoder, title: str = "features"
-    ) -> tuple["CachedRows", list[dict[str, str]]]:
-        """Encode what is missing, each process a share; the rows that can be read, and records of those that
-        cannot."""
+        self, rows: ClipDataset, transform: ClipTransform, encoder: FrozenEncoder, title: str = "features"
+    ) -> tuple["CachedDataset", list[dict[str, str]]]:
+        """Encode what is missing, each process its part.
+
+        Args:
+            rows: the clips.
+            transform: how they are shown.
+            encoder: that encodes them.
+            title: of the progress bar.
+        """
         files = [self.folder / f"{digest_of(rows.stamp(i))[:32]}.safetensors" for i in range(len(rows))]
         missing = [i for i in range(len(rows)) if not files[i].exists()]
         mine = self.processes.own(missing)
@@ -71,7 +82,7 @@ class FeatureCache:
 
         def decode(index: int) -> tuple[int, Sample | None, str]:
             try:
-                return index, view(rows[index], None, index), ""
+                return index, transform(rows[index], None, index), ""
             except BROKEN as error:
                 return index, None, reason_of(error)
 
@@ -90,7 +101,7 @@ class FeatureCache:
         reasons = {index: reason for part in everyone for index, reason in part.items()}
         whole = [i for i in range(len(rows)) if i not in reasons]
         records = [{"key": rows.keys[i], "reason": reasons[i]} for i in sorted(reasons)]
-        return CachedRows(rows, whole, files), records
+        return CachedDataset(rows, whole, files), records
 
 
 def _encode(batch: list[tuple[int, Sample]], files: list[Path], encoder: FrozenEncoder) -> None:
@@ -113,10 +124,16 @@ def _encode(batch: list[tuple[int, Sample]], files: list[Path], encoder: FrozenE
     batch.clear()
 
 
-class CachedRows:
-    """Rows whose media are files of tokens (see `training.sources.Rows`)."""
+class CachedDataset:
+    """Clips whose media are files of tokens (see `data.labelled.Rows`).
 
-    def __init__(self, rows: ClipRows, numbers: list[int], files: list[Path]):
+    Args:
+        rows: the clips.
+        numbers: of those that have tokens.
+        files: of all.
+    """
+
+    def __init__(self, rows: ClipDataset, numbers: list[int], files: list[Path]):
         self.keys = [rows.keys[i] for i in numbers]
         self.labels = rows.labels[numbers]
         self.classes = rows.classes
@@ -129,7 +146,7 @@ class CachedRows:
         return Row(self.keys[index], "tokens", self._files[index], self.labels[index : index + 1])
 
 
-class CachedView:
+class CachedTransform:
     """`tokens` (L, D) float16, `patch_positions` (L, 3) int64, `labels` (1,): the same at any time."""
 
     def __call__(self, row: Row, rng: np.random.Generator | None, position: int) -> Sample:

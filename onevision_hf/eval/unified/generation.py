@@ -55,9 +55,17 @@ def measure_generation(
     """The figures, and how many pictures they are of.
 
     Args:
+        samples: what was generated.
+        reference: what it is compared with.
         inception: pictures uint8 -> features, logits.
+        metrics: some of `METRICS`.
         size: bring the central square of every picture of both sets to so many pixels first; without it all
             must have one size.
+        neighbours: of precision and recall.
+        splits: of the Inception score.
+        batch_size: pictures at once.
+        workers: threads that decode.
+        step: called with the number of pictures that are done.
 
     Raises:
         ValueError: an unknown metric, pictures of several sizes, too few of them, statistics of another

@@ -1,4 +1,4 @@
-"""How well a unified model rebuilds pictures, beside its own VAE, which it cannot exceed by much.
+"""How well a unified model rebuilds pictures, compared with its own VAE, which it cannot exceed by much.
 
     measure_reconstruction(open_pictures("val/"), open_model("M"), metrics=("psnr", "ssim"))
 
@@ -9,7 +9,7 @@ original. The reconstruction is rounded to bytes too, as a file of it would be.
 |---|---|
 | `psnr` | dB, of each picture, then the mean (torchmetrics; not the PSNR of the pooled error) |
 | `ssim` | windows of 11 Gaussian pixels, deviation 1.5 (torchmetrics), of each picture, then the mean |
-| `lpips` | version 0.1 over AlexNet, or VGG if asked (lpips), of each picture, then the mean |
+| `lpips` | version 0.1 over AlexNet, or VGG if given (lpips), of each picture, then the mean |
 | `rfid` | Fréchet distance between **these originals** and their reconstructions (torch-fidelity) |
 
 rFID depends on its reference set. Here it is the pictures themselves, cropped alike; against the ImageNet
@@ -82,9 +82,15 @@ def measure_reconstruction(
     """Rebuild every picture and compare.
 
     Args:
+        pictures: to rebuild.
+        opened: the model.
+        metrics: some of `METRICS`.
         lpips: images in [-1, 1], twice -> (B, 1, 1, 1); needed for the metric `lpips`.
         inception: pictures uint8 -> features, logits; needed for `rfid`.
         beside_vae: measure the VAE alone too, on the same latents.
+        batch_size: pictures at once.
+        workers: threads that decode.
+        step: called with the number of pictures that are done.
 
     Raises:
         ValueError: an unknown metric, one without its network, nothing that can be read, one picture for
@@ -162,9 +168,15 @@ def to_bytes(pixels: Tensor) -> Tensor:
 def compare(
     found: Tensor, original: Tensor, metrics: Sequence[str], lpips: nn.Module | None
 ) -> dict[str, Tensor]:
-    """Pictures (B, 3, H, W) uint8, twice -> of each of the metrics that are of one picture, (B,) on the CPU.
+    """Of each of the metrics that are of one picture, (B,) on the CPU. PSNR of equal pictures is infinite.
 
-    PSNR of equal pictures is infinite. Raises ValueError for sides below 11 pixels with SSIM.
+    Raises ValueError for sides below 11 pixels with SSIM.
+
+    Args:
+        found: (B, 3, H, W) uint8.
+        original: (B, 3, H, W) uint8.
+        metrics: some of `METRICS`.
+        lpips: see `measure_reconstruction`.
     """
     from torchmetrics.functional.image import (
         peak_signal_noise_ratio,

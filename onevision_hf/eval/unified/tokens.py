@@ -61,6 +61,17 @@ def export_tokens(
     0, and `classes` of the summary is 0. Mean and variance are those of what is stored, mirrored rows
     included.
 
+    Args:
+        source: of the pictures.
+        out: the folder.
+        opened: the model.
+        mirror: encode mirrored pictures too.
+        dtype: of the tokens.
+        batch_size: pictures at once.
+        workers: threads that decode.
+        shard_items: pictures of a shard.
+        redo: empty a folder that was made from something else.
+
     Returns:
         The summary: `items`, `rejected`, `shards`, `rows` (of each shard), `shape` (D, gh, gw), `classes`.
 
@@ -128,8 +139,8 @@ def export_tokens(
         with progress("tokens", sum(len(parts[i]) for i in missing)) as step:
             for index in missing:
                 keys, tensors, rejected = encode(parts[index], step)
-                beside = (f"keys-{index:05d}.json", f"rejected-{index:05d}.jsonl", f"moments-{index:05d}.npz")
-                with run.shard(names[index], *beside) as (path, keys_path, rejected_path, moments_path):
+                others = (f"keys-{index:05d}.json", f"rejected-{index:05d}.jsonl", f"moments-{index:05d}.npz")
+                with run.shard(names[index], *others) as (path, keys_path, rejected_path, moments_path):
                     save_file(tensors, path, metadata={"plan": run.digest})
                     keys_path.write_text(json.dumps(keys, ensure_ascii=False))
                     rejected_path.write_text(json_lines(rejected))
