@@ -17,9 +17,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from ...data.decoding import decoded_batches
 from ...data.labelled import Row
-from ...data.media import BROKEN, reason_of
-from ...jobs.prefetch import ahead
 from ...jobs.processes import Processes
 from ...jobs.progress import progress
 from ...jobs.run_folder import OtherPlanError, RunFolder, atomic_files, digest_of
@@ -78,36 +77,23 @@ class FeatureCache:
         files = [self.folder / f"{digest_of(rows.stamp(i))[:32]}.safetensors" for i in range(len(rows))]
         missing = [i for i in range(len(rows)) if not files[i].exists()]
         mine = self.processes.own(missing)
-        broken: dict[int, str] = {}
+        broken: list[dict[str, str]] = []
 
-        def decode(index: int) -> tuple[int, Sample | None, str]:
-            try:
-                return index, transform(rows[index], None, index), ""
-            except BROKEN as error:
-                return index, None, reason_of(error)
+        def decode(index: int) -> Sample:
+            return transform(rows[index], None, index)
 
-        batch: list[tuple[int, Sample]] = []
         with progress(title, len(mine), not self.processes.main) as step:
-            for index, sample, reason in ahead(decode, mine, _THREADS, depth=2 * _AT_ONCE):
-                step(1)
-                if sample is None:
-                    broken[index] = reason
-                    continue
-                batch.append((index, sample))
-                if len(batch) == _AT_ONCE:
-                    _encode(batch, files, encoder)
-            _encode(batch, files, encoder)
+            for batch in decoded_batches(decode, mine, _AT_ONCE, _THREADS, step, broken, key=str):
+                _encode(batch, files, encoder)
         everyone = self.processes.gather(broken)
-        reasons = {index: reason for part in everyone for index, reason in part.items()}
+        reasons = {int(record["key"]): record["reason"] for part in everyone for record in part}
         whole = [i for i in range(len(rows)) if i not in reasons]
         records = [{"key": rows.keys[i], "reason": reasons[i]} for i in sorted(reasons)]
         return CachedDataset(rows, whole, files), records
 
 
 def _encode(batch: list[tuple[int, Sample]], files: list[Path], encoder: FrozenEncoder) -> None:
-    """Write the tokens of some clips, and empty the batch."""
-    if not batch:
-        return
+    """Write the tokens of some clips."""
     device = next(encoder.parameters()).device
     inputs = {name: tensor.to(device) for name, tensor in collate([sample for _, sample in batch]).items()}
     tokens = encoder(
@@ -121,7 +107,6 @@ def _encode(batch: list[tuple[int, Sample]], files: list[Path], encoder: FrozenE
         }
         with atomic_files(files[index]) as (path,):
             save_file(content, path)
-    batch.clear()
 
 
 class CachedDataset:

@@ -33,7 +33,7 @@ from .distances import (
     look,
     precision_recall,
 )
-from .pictures import Pictures, as_bytes, grouped, middle, none_left
+from .pictures import Pictures, as_bytes, middle, none_left
 from .reconstruction import check_metrics
 
 METRICS = ("gfid", "is", "precision", "recall")
@@ -115,7 +115,7 @@ def _looked(
 ) -> Looked:
     parts: list[Looked] = []
     first: tuple[str, tuple[int, int]] | None = None
-    for batch in grouped(pictures.decoded(workers, depth=2 * batch_size), batch_size):
+    for batch in pictures.batches(batch_size, workers, step):
         shown = [picture if size is None else middle(picture, size) for _, picture in batch]
         for (number, _), picture in zip(batch, shown, strict=True):
             first = first or (pictures.keys[number], picture.size)
@@ -126,7 +126,6 @@ def _looked(
                     "resize all"
                 )
         parts.append(look(inception, as_bytes(shown)))
-        step(len(batch))
     if not parts:
         raise none_left(pictures)
     return joined(parts)

@@ -30,7 +30,7 @@ from ...pretraining.perceptual import perceptual_distance
 from .backbones import needs
 from .distances import Looked, frechet_distance, gaussian, joined, look
 from .models import OpenedModel
-from .pictures import Pictures, grouped, none_left
+from .pictures import Pictures, none_left
 
 METRICS = ("psnr", "ssim", "lpips", "rfid")
 SHOWN = 12  # pictures of the grid
@@ -109,7 +109,7 @@ def measure_reconstruction(
     keys: list[str] = []
     # Spread over the list, which may go class by class.
     wanted = {place * len(pictures) // SHOWN for place in range(SHOWN)}
-    for batch in grouped(pictures.decoded(workers, depth=2 * batch_size), batch_size):
+    for batch in pictures.batches(batch_size, workers, step):
         pixels = opened.pixels([picture for _, picture in batch])
         original = to_bytes(pixels)
         shown = [place for place, (number, _) in enumerate(batch) if number in wanted]
@@ -125,7 +125,6 @@ def measure_reconstruction(
             if inception is not None and "rfid" in metrics:
                 own.looked.append(look(inception, found))
         keys += [pictures.keys[number] for number, _ in batch]
-        step(len(batch))
     if not keys:
         raise none_left(pictures)
     figures: dict[str, dict[str, float]] = {}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...data.media import open_picture
 from .models import OpenedModel
-from .pictures import Pictures, grouped, none_left
+from .pictures import Pictures, none_left
 
 AT = (1, 5, 10)
 
@@ -69,10 +69,9 @@ def measure_retrieval(
     images: list[Tensor] = []
     taken: list[int] = []
     uncaptioned: list[dict[str, str]] = []
-    for batch in grouped(pictures.decoded(workers, depth=2 * batch_size), batch_size):
+    for batch in pictures.batches(batch_size, workers, step):
         captioned = [(number, picture) for number, picture in batch if captions[number]]
         uncaptioned += [{"key": keys[n], "reason": "it has no caption"} for n, _ in batch if not captions[n]]
-        step(len(batch))
         if captioned:
             images.append(opened.image_features([picture for _, picture in captioned]))
             taken += [number for number, _ in captioned]

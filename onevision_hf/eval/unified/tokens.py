@@ -144,7 +144,8 @@ def export_tokens(
                     save_file(tensors, path, metadata={"plan": run.digest})
                     keys_path.write_text(json.dumps(keys, ensure_ascii=False))
                     rejected_path.write_text(json_lines(rejected))
-                    moments_path.write_bytes(_npz(**_moments(tensors)))
+                    with open(moments_path, "wb") as file:
+                        np.savez(file, **_moments(tensors))  # type: ignore[arg-type]
         count = run.gather_rejected(len(parts), len(items), "pictures")
         total, mean, var = _merged([run.path / f"moments-{i:05d}.npz" for i in range(len(parts))])
         run.write(STAT, _saved({"mean": mean.float(), "var": var.float()}))
@@ -234,12 +235,6 @@ def _merged(paths: Sequence[Path]) -> tuple[int, Tensor, Tensor]:
         total = both
     assert mean is not None and squares is not None
     return total, mean, squares / total
-
-
-def _npz(**arrays: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
 
 
 def _saved(tensors: dict[str, Tensor]) -> bytes:

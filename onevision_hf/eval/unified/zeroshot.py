@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 from ...data.media import open_picture
 from ...data.sources import open_source
 from .models import OpenedModel
-from .pictures import Pictures, grouped, none_left
+from .pictures import Pictures, none_left
 from .tokens import classes_of
 
 # Sets of prompts. `simple`: the seven that CLIP's authors found to do most of the work of eighty.
@@ -147,11 +147,10 @@ def measure_zeroshot(
     labels: list[int] = []
     best: list[Tensor] = []
     top = min(TOP, len(classes))
-    for batch in grouped(pictures.decoded(workers, depth=2 * batch_size), batch_size):
+    for batch in pictures.batches(batch_size, workers, step):
         features = opened.image_features([picture for _, picture in batch])
         best.append((features @ texts.T).topk(top, dim=1).indices)
         labels += [labelled.labels[number] for number, _ in batch]
-        step(len(batch))
     if not labels:
         raise none_left(pictures)
     truth = torch.tensor(labels)
