@@ -9,6 +9,9 @@ OLDEST_TRANSFORMERS := 5.13.0
 # Two threads by default: tests and figures are meant for a two-core machine.
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
+# So many tests run side by side; a test has one thread.
+TEST_PROCESSES ?= 2
+SIDE_BY_SIDE := -n $(TEST_PROCESSES) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-oldest bench-encoder lint slow check wheel clean
@@ -33,12 +36,12 @@ demo: $(STAMP)  ## encode the bundled clip, draw what was kept and which drawn c
 	$(BIN)/onevision nearest bundled --out out/nearest.png
 	$(BIN)/onevision view bundled --out out/demo.png
 
-test: $(STAMP)  ## the fast tests (under ten minutes on two cores)
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## the fast tests (under five minutes on two cores)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 slow: $(STAMP)  ## the tests marked slow, and those of properties with other examples than `test` draws
 	@seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))'); set -x; \
-		HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest --hypothesis-seed=$$seed \
+		HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest $(SIDE_BY_SIDE) --hypothesis-seed=$$seed \
 		-m '(slow or hypothesis) and not kills and not gpu and not browser and not ray and not evalenv'
 
 $(OLDEST)/.installed: pyproject.toml | $(STAMP)
@@ -49,7 +52,7 @@ $(OLDEST)/.installed: pyproject.toml | $(STAMP)
 	@touch $@
 
 test-oldest: $(OLDEST)/.installed  ## the encoders' tests on the oldest supported transformers
-	$(OLDEST)/bin/python -m pytest tests/modeling/test_onevision_*.py tests/modeling/test_image_processing_onevision.py \
+	$(OLDEST)/bin/python -m pytest $(SIDE_BY_SIDE) tests/modeling/test_onevision_*.py tests/modeling/test_image_processing_onevision.py \
 		tests/modeling/test_openvision3_*.py tests/modeling/test_vl_model.py tests/modeling/test_vl_towers.py
 
 # The fast tests on another torch, in an environment that shares everything else with .venv: TORCH=2.15.0.
@@ -64,7 +67,7 @@ $(OTHER_TORCH)/.installed: pyproject.toml | $(STAMP)
 	@touch $@
 
 test-torch: $(OTHER_TORCH)/.installed  ## the fast tests on another torch (TORCH=2.15.0; default: the oldest supported)
-	$(OTHER_TORCH)/bin/python -m pytest
+	$(OTHER_TORCH)/bin/python -m pytest $(SIDE_BY_SIDE)
 
 bench-encoder: $(STAMP)  ## speed and memory of the encoder, as ratios measured in one run
 	$(BIN)/python benchmarks/encoder.py
@@ -167,7 +170,7 @@ $(EVALENV)/.installed: pyproject.toml | $(STAMP)
 
 test-eval: $(EVALENV)/.installed  ## the benchmarks' tests in the lmms-eval environment, and the codec's under its av
 	$(EVALENV)/bin/python -m pytest -m evalenv tests/evalenv
-	$(EVALENV)/bin/python -m pytest -m 'not slow and not gpu and not block_qp' $(CODEC_TESTS)
+	$(EVALENV)/bin/python -m pytest $(SIDE_BY_SIDE) -m 'not slow and not gpu and not block_qp' $(CODEC_TESTS)
 
 bench-eval: $(STAMP)  ## answering many questions: against a plain loop, waiting for data, memory
 	$(BIN)/python benchmarks/evaluation.py

@@ -19,8 +19,10 @@ import pytest
 import torch
 from clip_zoo import Zoo
 from clips import moving_scene, write_clip
+from processes import warm_forkserver
 
 torch.set_num_threads(1)
+warm_forkserver()
 # A busy machine must not fail a test, and neither must chance: every run draws the same examples. `make slow`
 # draws others, and prints its seed and, with a failure, what repeats it.
 hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True)

@@ -9,7 +9,6 @@ centers: one thing split in two?) and `duplicates.png` (what dedup dropped, and 
     with the numbers.
 """
 
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,18 +18,21 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from jinja2 import Template
 from PIL import Image
 
 from ..data.items import Source
 from ..jobs.run_folder import canonical_json, write_atomically
-from .assign import CenterFile, LabelShards
+from .assign import LabelShards
 from .dedup import DROPPED, dropped_rows
 from .features import FeatureShards
+from .kmeans import CenterFile
 from .pictures import Row, sheet, size_histogram, tile
 
 # All pairs of more centers than this take minutes; beyond, the pairs of so many evenly chosen ones are shown.
 MOST_CENTERS = 20_000
 PAIR_BLOCK = 2048
+PAGE = Path(__file__).with_name("report.html")
 
 
 @dataclass
@@ -223,59 +225,12 @@ def closest_pairs(file: CenterFile, count: int) -> list[tuple[int, int, float]]:
     ]
 
 
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; background: #fff; margin: 2.5rem auto; max-width:
-1500px;
-  padding: 0 1.5rem; }
-h1 { font-size: 1.7rem; margin: 0 0 .3rem; }
-p { color: #4b5565; max-width: 46rem; }
-dl { display: flex; flex-wrap: wrap; gap: .6rem 2.4rem; margin: 1.4rem 0 2rem; }
-dt { color: #6a7485; font-size: .85rem; }
-dd { margin: 0; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
-img { display: block; max-width: 100%; height: auto; margin: 0 0 1.5rem; border: 1px solid #e4e8ee;
-border-radius: 6px; } table { border-collapse: collapse; font-size: .92rem; }
-td { padding: .25rem 1.2rem .25rem 0; border-top: 1px solid #e4e8ee; vertical-align: top; }
-"""
-
-
 def _page(report: dict[str, Any], images: Sequence[str], rejected: Sequence[dict[str, str]]) -> str:
-    figures = [
-        (f"{report['kind']}s labelled", f"{report['items']:,}"),
-        ("clusters", f"{report['clusters']:,}"),
-        ("items a cluster", f"{report['items'] / report['clusters']:.0f}"),
-        (
-            "largest / median / smallest",
-            f"{report['largest']:,} / {report['median']:g} / {report['smallest']:,}",
-        ),
-        ("empty", f"{report['empty']:,}"),
-        ("mean cosine to the center", f"{report['mean_cosine']:.3f}"),
-        ("duplicates dropped", "not looked for" if report["dropped"] is None else f"{report['dropped']:,}"),
-        ("rejected", f"{report['rejected']:,}"),
-    ]
-    cells = "".join(f"<div><dt>{html.escape(n)}</dt><dd>{html.escape(v)}</dd></div>" for n, v in figures)
     alt = {
         "sizes.png": "Histogram of cluster sizes",
         "clusters.png": "Items of chosen clusters",
         "pairs.png": "The most similar pairs of centers",
         "duplicates.png": "Dropped duplicates beside what was kept",
     }
-    pictures = "".join(f'<img src="{name}" alt="{alt[name]}">\n' for name in images)
-    if report["pairs_among"] < report["clusters"]:
-        pictures += f"<p>Pairs are among {report['pairs_among']:,} centers, spread evenly over all.</p>"
-    lines = "".join(
-        f"<tr><td>{html.escape(r['key'])}</td><td>{html.escape(r['reason'])}</td></tr>" for r in rejected
-    )
-    more = (
-        f"<p>The first {len(rejected)} of {report['rejected']:,}.</p>"
-        if report["rejected"] > len(rejected)
-        else ""
-    )
-    table = f"<h2>Rejected</h2>{more}<table>{lines}</table>" if rejected else ""
-    title = f"Clusters of {report['items']:,} {report['kind']}s"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head>\n"
-        f"<body><h1>{title}</h1>\n<dl>{cells}</dl>\n{pictures}{table}</body></html>\n"
-    )
+    template = Template(PAGE.read_text(encoding="utf-8"), autoescape=True, keep_trailing_newline=True)
+    return template.render(report=report, images=images, rejected=rejected, alt=alt)

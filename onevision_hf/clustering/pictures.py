@@ -1,10 +1,9 @@
-"""Drawing for `inspect`: tiles, rows of tiles under a caption, and a bar chart, with Pillow alone."""
+"""Drawing for `inspect`: tiles, rows of tiles under a caption, and a histogram."""
 
-import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..data.items import Item, Source
@@ -15,6 +14,7 @@ TILE = 120
 GAP = 6
 MARGIN = 28
 VIDEO_FRAMES = 3
+MOST_BINS = 24
 INK, QUIET, FAINT, BAR, PAPER = "#1c2430", "#6a7485", "#e4e8ee", "#3f6fb5", "#ffffff"
 
 
@@ -96,62 +96,24 @@ def sheet(heading: str, explanation: str, rows: Sequence[Row]) -> Image.Image:
 
 def size_histogram(sizes: Sequence[int]) -> Image.Image:
     """How many clusters have how many items: bars over sizes on a logarithmic axis, empty ones apart."""
-    width, height, left, bottom, top = 900, 450, 74, 70, 128
-    canvas = Image.new("RGB", (width, height), PAPER)
-    draw = ImageDraw.Draw(canvas)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     filled = sorted(size for size in sizes if size)
-    empty = len(sizes) - len(filled)
-    draw.text((MARGIN, MARGIN - 4), "Cluster sizes", INK, font(26))
-    median = filled[len(filled) // 2]
-    draw.text(
-        (MARGIN, MARGIN + 32),
-        f"{len(sizes):,} clusters of {sum(sizes):,} items: smallest {filled[0]:,}, median {median:,}, "
-        f"largest {filled[-1]:,}; {empty:,} empty",
-        QUIET,
-        font(15),
+    smallest, median, largest = filled[0], filled[len(filled) // 2], filled[-1]
+    figure = Figure(figsize=(9, 4.5), dpi=100, layout="constrained")
+    canvas, axes = FigureCanvasAgg(figure), figure.subplots()
+    # A bin a size where sizes are few.
+    few = largest - smallest < MOST_BINS
+    edges = np.arange(smallest, largest + 2) - 0.5
+    axes.hist(filled, edges if few else np.geomspace(smallest, largest + 1, MOST_BINS), color=BAR, rwidth=0.9)
+    axes.set_xscale("linear" if few else "log")
+    axes.locator_params(axis="y", integer=True)
+    axes.set_xlabel("items in a cluster")
+    axes.set_ylabel("clusters")
+    axes.set_title(
+        f"{len(sizes):,} clusters of {sum(sizes):,} items: smallest {smallest:,}, median {median:,}, "
+        f"largest {largest:,}; {len(sizes) - len(filled):,} empty"
     )
-    edges = _bin_edges(filled[0], filled[-1])
-    counts = [sum(a <= size < b for size in filled) for a, b in itertools.pairwise(edges)]
-    plot_width, plot_height = width - left - MARGIN, height - bottom - top
-    ticks = _ticks(max(counts))
-    for value in ticks:
-        y = top + plot_height * (1 - value / ticks[-1])
-        draw.line([(left, y), (width - MARGIN, y)], FAINT, 1)
-        draw.text((left - 10, y), f"{value:,}", QUIET, font(13), anchor="rm")
-    slot = plot_width / len(counts)
-    every = max(1, math.ceil(52 / slot))
-    for i, count in enumerate(counts):
-        x, top_of_bar = left + i * slot, top + plot_height * (1 - count / ticks[-1])
-        if count:
-            draw.rectangle(
-                [x + 2, min(top_of_bar, top + plot_height - 2), x + slot - 2, top + plot_height], BAR
-            )
-        if i % every == 0:
-            last = edges[i + 1] - 1
-            name = f"{edges[i]:,}" if last == edges[i] else f"{_short(edges[i])}-{_short(last)}"
-            draw.text((x + slot / 2, top + plot_height + 8), name, QUIET, font(13), anchor="mt")
-    draw.line([(left, top + plot_height), (width - MARGIN, top + plot_height)], INK, 1)
-    draw.text((left + plot_width / 2, height - 26), "items in a cluster", QUIET, font(14), anchor="mm")
-    draw.text((MARGIN, top - 22), "clusters", QUIET, font(14), anchor="lm")
-    return canvas
-
-
-def _short(value: int) -> str:
-    return f"{value / 1000:.3g}k" if value >= 10_000 else str(value)
-
-
-def _bin_edges(smallest: int, largest: int, most: int = 24) -> list[int]:
-    """Whole numbers, evenly spaced in the logarithm; one bin a size where sizes are few."""
-    if largest - smallest < most:
-        return list(range(smallest, largest + 2))
-    low, high = math.log(smallest), math.log(largest + 1)
-    edges = {round(math.exp(low + (high - low) * i / most)) for i in range(most + 1)}
-    return sorted(edges | {smallest, largest + 1})
-
-
-def _ticks(largest: int) -> list[int]:
-    """Round numbers from 0 to at least `largest`, about five of them."""
-    rough = max(1, largest) / 4
-    magnitude = 10 ** math.floor(math.log10(rough)) if rough >= 1 else 1
-    step = int(next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude >= rough))
-    return list(range(0, largest + step, step))
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

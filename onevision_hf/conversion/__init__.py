@@ -1,10 +1,10 @@
-"""Published checkpoints to ours and back, and ours to a Hub repository.
+"""Published checkpoints to ours, and ours to a Hub repository.
 
     onevision convert openvision3 UCSC-VLAA/openvision3-vit-base-patch2-32 out/base
     onevision push out/base me/openvision3-base --dry-run
 
-One file an adapter. An adapter is a small object that knows two layouts: `to_ours` and `to_published` are
-each other's inverse; `convert` drives any of them from files to a folder that loads through `AutoModel`.
+One file an adapter, a small object that knows a published layout; `convert` drives any of them from files to
+a folder that loads through `AutoModel`.
 """
 
 from onevision_hf.conversion.checkpoint import CheckpointError, CheckpointMismatchError

@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 FIGURES_HEADING = "## Figures"
+CARDS = Path(__file__).parent / "cards"
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,13 @@ ONEVISION_ENCODER = Origin(
 
 
 def conversion_card(origin: Origin, source: str, details: Mapping[str, Any], source_card: Path | None) -> str:
-    """The card of a converted folder; the licence is the source card's where it states one, else
-    `origin`'s.
+    """The card of a converted folder.
+
+    Args:
+        origin: what is known of the published checkpoint's kind.
+        source: folder or Hub id that was converted.
+        details: lines of the card's table.
+        source_card: the source's card, whose licence holds where it states one; else `origin`'s.
     """
     stated = ModelCard.load(source_card).data.license if source_card else None
     licence = stated or origin.licence
@@ -80,37 +86,14 @@ def conversion_card(origin: Origin, source: str, details: Mapping[str, Any], sou
         base_model=source if on_hub else None,
         tags=["onevision-hf", "custom_code"],
     )
-    rows = "\n".join(f"| {name} | {value} |" for name, value in details.items())
-    origin_line = f"[{source}](https://huggingface.co/{source})" if on_hub else "a local folder"
-    return f"""---
-{data.to_yaml()}
----
-
-# {origin.title}
-
-Converted with `onevision convert` from {origin_line}. Published code: {origin.code}. Paper: arXiv
-[{origin.paper}](https://arxiv.org/abs/{origin.paper}).
-
-| | |
-|---|---|
-{rows}
-
-## Licence
-
-{note}{origin.licence_note}
-
-## Use
-
-```python
-from transformers import AutoModel
-
-model = AutoModel.from_pretrained("THIS FOLDER OR REPOSITORY", trust_remote_code=True)
-{origin.example}
-```
-
-The code travels with the weights. With `pip install onevision-hf` and `import onevision_hf` the same class
-loads without `trust_remote_code`.
-"""
+    return from_template(
+        CARDS / "converted.md",
+        data,
+        origin=origin,
+        source=f"[{source}](https://huggingface.co/{source})" if on_hub else "a local folder",
+        stated=note,
+        rows=_rows(details),
+    )
 
 
 def trained_card(config: Mapping[str, Any]) -> str:
@@ -130,19 +113,24 @@ def trained_card(config: Mapping[str, Any]) -> str:
         "image_size",
         "patch_size",
     )
-    rows = "\n".join(f"| {key} | {config[key]} |" for key in keys if key in config)
-    return f"""---
-{data.to_yaml()}
----
+    title = (config.get("architectures") or ["A model"])[0]
+    rows = _rows({key: config[key] for key in keys if key in config})
+    return from_template(CARDS / "trained.md", data, title=title, rows=rows)
 
-# {(config.get("architectures") or ["A model"])[0]}
 
-Trained with onevision-hf. No licence has been stated: write one into the first lines of this card.
+def from_template(path: Path, data: ModelCardData, **values: Any) -> str:
+    """A card's text.
 
-| | |
-|---|---|
-{rows}
-"""
+    Args:
+        path: of a Jinja template in Markdown.
+        data: of its YAML.
+        values: what the template names.
+    """
+    return str(ModelCard.from_template(data, template_path=str(path), **values))
+
+
+def _rows(values: Mapping[str, Any]) -> str:
+    return "\n".join(f"| {name} | {value} |" for name, value in values.items())
 
 
 def with_figures(card: str, figures: Mapping[str, Any]) -> str:
@@ -153,7 +141,7 @@ def with_figures(card: str, figures: Mapping[str, Any]) -> str:
     # What follows the old section starts at the next heading.
     after = rest.partition("\n## ")
     tail = f"\n## {after[2]}" if after[1] else ""
-    rows = "\n".join(f"| {name} | {value} |" for name, value in flat_figures(figures))
+    rows = _rows(dict(flat_figures(figures)))
     return f"{body.rstrip()}\n\n{FIGURES_HEADING}\n\n| what | value |\n|---|---|\n{rows}\n{tail}"
 
 

@@ -20,7 +20,7 @@ from onevision_hf.conversion.openvision3 import OpenVision3Adapter
 
 
 class Adapter(Protocol):
-    """Two layouts of one model; `to_published` is the inverse of `to_ours`."""
+    """A published layout of a model of ours."""
 
     name: str
     model_class: type[Any]
@@ -29,8 +29,6 @@ class Adapter(Protocol):
     def read(self, source: str, revision: str | None = None) -> tuple[State, Any, dict[str, Path]]: ...
     def config_of(self, state: State, settings: Any) -> PreTrainedConfig: ...
     def to_ours(self, state: State) -> State: ...
-    def to_published(self, state: State, config: Any) -> State: ...
-    def published_settings(self, config: Any) -> dict[str, Any]: ...
     def processors(self, config: Any, files: dict[str, Path]) -> list[Any]: ...
 
 
@@ -67,10 +65,18 @@ def convert(
     destination: str | os.PathLike[str],
     revision: str | None = None,
 ) -> Conversion:
-    """Write the published checkpoint `source` (folder or Hub id) as a transformers folder to `destination`.
+    """Write a published checkpoint as a transformers folder, which appears whole or not at all.
 
-    The folder appears whole or not at all. Raises ValueError for an unknown converter, `CheckpointError` (a
-    ValueError) for a checkpoint that does not fit, `FileExistsError` for a destination that is not empty.
+    Args:
+        converter: one of `ADAPTERS`.
+        source: folder or Hub id of the checkpoint.
+        destination: folder to make; absent or empty.
+        revision: of the Hub repository.
+
+    Raises:
+        ValueError: an unknown converter.
+        CheckpointError: (a ValueError) the checkpoint does not fit.
+        FileExistsError: the destination is not empty.
     """
     if converter not in ADAPTERS:
         raise ValueError(f"unknown converter {converter!r}: choose one of {', '.join(ADAPTERS)}")

@@ -6,7 +6,6 @@ Everything is written into a folder aside, which gets its name when the outputs 
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .checkpoint import new_folder
 from .graphs import (
     PATHS,
     Exported,
@@ -49,13 +49,17 @@ def export(
 
     Args:
         runtime: `onnx` or `torch`.
+        folder: of the saved encoder.
         out: folder to make; must be absent or empty.
         paths: of `video` (patches, positions, mask) and `image` (pictures).
-        opset: of ONNX. attention: `sdpa` or `eager`. dtype: `float32`.
+        opset: of ONNX.
+        attention: `sdpa` or `eager`.
+        dtype: `float32`.
 
     Raises:
-        ExportError: an option that cannot be had, or outputs that differ. ImportError: onnx is not
-        installed. OSError: there is no such model.
+        ExportError: an option that cannot be had, or outputs that differ.
+        ImportError: onnx is not installed.
+        OSError: there is no such model, or `out` is not empty.
     """
     out = Path(out)
     if runtime not in ("onnx", "torch"):
@@ -67,16 +71,11 @@ def export(
         )
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} is out of range: choose {OPSETS.start} to {OPSETS.stop - 1}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ExportError(f"{out} exists and is not empty: name a new folder")
     if runtime == "onnx":
         _require_onnx()
     check_paths(paths)
-    graphs = make_graphs(load_encoder(folder, attention), paths)
-    aside = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
+    with new_folder(out) as aside:
+        graphs = make_graphs(load_encoder(folder, attention), paths)
         runs = _write_onnx(graphs, aside, opset) if runtime == "onnx" else _write_torch(graphs, aside)
         error = {path: compare(graph, runs[path]) for path, graph in graphs.items()}
         seconds = {path: time_both(graph, runs[path]) for path, graph in graphs.items()}
@@ -89,12 +88,6 @@ def export(
         if runtime == "onnx":
             record["opset"] = opset
         (aside / "export.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        os.replace(aside, out)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
     files = {file.name: file.stat().st_size for file in sorted(out.iterdir())}
     return Exported(out, files, error, seconds)
 

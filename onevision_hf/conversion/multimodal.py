@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCardData
 from torch import nn
 from transformers import AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer
 from transformers.image_utils import (
@@ -24,6 +25,7 @@ from transformers.image_utils import (
     OPENAI_CLIP_STD,
 )
 
+from onevision_hf.conversion.card import CARDS, from_template
 from onevision_hf.conversion.checkpoint import CheckpointError, new_folder
 from onevision_hf.conversion.tower import load_tower
 from onevision_hf.modeling.chat_template_onevision_vl import (
@@ -82,20 +84,24 @@ def assemble(
     seed: int = 0,
     video: dict[str, Any] | None = None,
 ) -> Assembly:
-    """Write a multimodal model of these parts to `destination`, which appears whole or not at all.
+    """Write a multimodal model of parts, which appears whole or not at all.
 
     Args:
         encoder: folder or Hub id of a vision tower, or of a model that has one (CLIP, SigLIP 2, Qwen3-VL).
         llm: folder or Hub id of any causal language model.
+        destination: folder to make; absent or empty.
         connector: "mlp2x_gelu" or "patch_merger", random.
         connector_from: a multimodal folder whose trained connector is taken instead.
+        vision_feature_layer: of the tower's hidden states, an index.
         dtype: of all weights; by default the wider one of the two parts', so that none is rounded.
         seed: of the connector and of embeddings of new tokens.
         video: settings of the video processor that are stored, such as {"num_frames": 32}.
 
     Raises:
-        FileExistsError: the destination is not empty. OSError: a part cannot be read. ValueError: parts that
-            do not go together; CheckpointError: a tower without all its weights.
+        FileExistsError: the destination is not empty.
+        OSError: a part cannot be read.
+        ValueError: parts that do not go together.
+        CheckpointError: a tower without all its weights.
     """
     with new_folder(destination) as folder:
         torch.manual_seed(seed)
@@ -169,7 +175,15 @@ def make_processor(
     colours: tuple[Any, Any] | None = None,
     video: dict[str, Any] | None = None,
 ) -> OneVisionVLProcessor:
-    """The processor of a model; `video` are settings that its video processor keeps."""
+    """The processor of a multimodal model.
+
+    Args:
+        config: of the model.
+        tokenizer: of its language model.
+        template: Jinja chat template; ChatML by default.
+        colours: mean and deviation of the tower's pixels, three numbers each; the encoder's own by default.
+        video: settings that its video processor keeps.
+    """
     mean, std = colours or COLOURS["onevision"]
     # Qwen's tower reads blocks of its own, whatever the connector makes of them.
     side = max(config.merge_size, getattr(config.vision_config, "spatial_merge_size", 1))
@@ -257,26 +271,8 @@ def _card(made: Assembly, trained: bool) -> str:
         return Path(part).name if os.path.isabs(part) else part
 
     state = "was trained before, with other parts" if trained else "is random: train it before use"
-    return "\n".join(
-        [
-            "---",
-            "library_name: transformers",
-            "pipeline_tag: image-text-to-text",
-            "tags: [onevision-hf]",
-            "---",
-            "",
-            f"# {name(made.encoder)} + {name(made.llm)}",
-            "",
-            f"Put together by `onevision assemble`: {made.tower_parameters:,} parameters of the encoder and "
-            f"{made.language_parameters:,} of the language model, as they were, and a connector "
-            f"`{made.connector}` of {made.connector_parameters:,}, which {state}.",
-            "",
-            "```python",
-            "import onevision_hf",
-            "from transformers import AutoModelForImageTextToText, AutoProcessor",
-            'model = AutoModelForImageTextToText.from_pretrained("this folder")',
-            'processor = AutoProcessor.from_pretrained("this folder")',
-            "```",
-            "",
-        ]
+    data = ModelCardData(
+        library_name="transformers", pipeline_tag="image-text-to-text", tags=["onevision-hf"]
     )
+    title = f"{name(made.encoder)} + {name(made.llm)}"
+    return from_template(CARDS / "assembled.md", data, title=title, made=made, state=state)

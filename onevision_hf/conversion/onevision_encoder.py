@@ -79,15 +79,6 @@ class OneVisionEncoderAdapter:
         """A published state dict -> OneVisionModel's: the same names, contiguous."""
         return {name: tensor.contiguous() for name, tensor in state.items()}
 
-    def to_published(self, state: State, config: OneVisionConfig) -> State:
-        """OneVisionModel's state dict -> the published layout: the same names."""
-        return dict(state)
-
-    def published_settings(self, config: OneVisionConfig) -> dict[str, Any]:
-        """The content of a published config.json, but for `auto_map`: their code is not ours to write."""
-        settings = {key: value for key, value in config.to_dict().items() if key != "auto_map"}
-        return settings | {"architectures": ["OneVisionEncoderModel"]}
-
     def processors(self, config: OneVisionConfig, files: dict[str, Path]) -> list[Any]:
         """Ours for images and videos, with the settings of the published preprocessor_config.json."""
         folder = files[SETTINGS].parent

@@ -63,7 +63,7 @@ HINTS = {
 
 
 class OpenVision3Adapter:
-    """open_clip's names and OpenVision3Model's, both ways; stateless."""
+    """open_clip's names to OpenVision3Model's; stateless."""
 
     name = "openvision3"
     model_class = OpenVision3Model
@@ -125,44 +125,6 @@ class OpenVision3Adapter:
         # Cloned where they are views: safetensors refuses tensors that share memory.
         return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in ours.items()}
 
-    def to_published(self, state: State, config: OpenVision3Config, prefix: str = "visual.") -> State:
-        """OpenVision3Model's state dict -> the published layout, the table regenerated for
-        `config.image_size`.
-        """
-        grid = config.image_size // (config.patch_size * PIXELS_PER_LATENT)
-        table = sincos_position_table(grid, grid, config.hidden_size)
-        tower = {published: state[name] for published, name in OUTSIDE.items()}
-        tower["proj"] = state["visual_projection.weight"].T.contiguous()
-        tower["positional_embedding"] = torch.cat([torch.zeros(1, config.hidden_size), table])
-        for layer in range(config.num_hidden_layers):
-            theirs, here = f"transformer.resblocks.{layer}.", f"encoder.layers.{layer}."
-            for kind in ("weight", "bias"):
-                tower |= {
-                    f"{theirs}{key}.{kind}": state[f"{here}{name}.{kind}"] for key, name in IN_BLOCK.items()
-                }
-                tower[f"{theirs}attn.in_proj_{kind}"] = torch.cat(
-                    [state[f"{here}self_attn.{letter}_proj.{kind}"] for letter in "qkv"]
-                )
-        return {prefix + key: tensor for key, tensor in tower.items()}
-
-    def published_settings(self, config: OpenVision3Config) -> dict[str, Any]:
-        """The content of open_clip_config.json for a tower of `config`."""
-        vision = {
-            "image_size": config.image_size // PIXELS_PER_LATENT,
-            "layers": config.num_hidden_layers,
-            "width": config.hidden_size,
-            "head_width": config.hidden_size // config.num_attention_heads,
-            "patch_size": config.patch_size,
-            "in_channels": config.latent_channels,
-            "mlp_ratio": config.intermediate_size / config.hidden_size,
-            "no_ln_pre": True,
-            "pool_type": "avg",
-            "final_ln_after_pool": True,
-            "norm_kwargs": {"eps": config.layer_norm_eps},
-            "output_tokens": True,
-        }
-        return {"model_cfg": {"embed_dim": config.projection_dim, "vision_cfg": vision}, "preprocess_cfg": {}}
-
     def processors(
         self, config: OpenVision3Config, files: dict[str, Path]
     ) -> list[OpenVision3ImageProcessor]:
@@ -198,7 +160,17 @@ def count_layers(tower: State) -> int:
 def tower_shapes(
     width: int, layers: int, mlp: int, projection: int, channels: int, patch: int, rows: int
 ) -> dict[str, tuple[int, ...]]:
-    """Every key of the published layout with its shape."""
+    """Every key of the published layout with its shape.
+
+    Args:
+        width: of the encoder.
+        layers: transformer layers.
+        mlp: width inside the MLPs.
+        projection: width of the projected features.
+        channels: of the latents.
+        patch: side on the latent grid.
+        rows: of the positional table, the class token's among them.
+    """
     shapes: dict[str, tuple[int, ...]] = {
         "class_embedding": (width,),
         "positional_embedding": (rows, width),

@@ -24,7 +24,7 @@ import numpy as np
 
 from .frame_geometry import FrameGeometry, LayoutSettings, check_positive
 from .frame_sampling import SamplingSettings, sample_frames
-from .frame_sequence import FrameSequence, open_video
+from .frame_sequence import FrameSequence, Video, open_video
 from .patch_cutting import STORED, PixelSettings, check_placement, cut_patches
 from .patch_selection import BudgetSettings, Placement, Selection, check_budget, read_selection
 from .signal_energy import SignalSettings
@@ -106,7 +106,8 @@ class PatchifyConfig:
             overrides: laid on top; None leaves a setting as it is. A budget replaces the other kind's.
 
         Raises:
-            TypeError: an unknown name. ValueError: a value out of range, or values that exclude one another.
+            TypeError: an unknown name.
+            ValueError: a value out of range, or values that exclude one another.
         """
         refuse_unknown("the settings", settings.keys() - BOOKKEEPING, SETTINGS)
         refuse_unknown(cls.__name__, overrides, SETTINGS)
@@ -123,11 +124,6 @@ class PatchifyConfig:
             flat |= dict.fromkeys(SAMPLED_BY)  # those that are stored are of no use now
         groups: dict[str, Any] = {name: _group(kind, flat) for name, kind in _GROUPS.items()}
         return cls(**groups, rope_temporal_size=flat.get("rope_temporal_size", cls.rope_temporal_size))
-
-    @classmethod
-    def from_json_file(cls, path: str | PathLike, **overrides: Any) -> "PatchifyConfig":
-        """From the file of a saved processor; `overrides` as in `from_dict`."""
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")), **overrides)
 
     @classmethod
     def from_pretrained(cls, folder: str | PathLike, **overrides: Any) -> "PatchifyConfig":
@@ -212,7 +208,8 @@ class PatchifyConfig:
         """Choose patches of an open video; no pixels are built.
 
         Raises:
-            VideoReadError: the video cannot be read. ValueError: a setting does not fit it.
+            VideoReadError: the video cannot be read.
+            ValueError: a setting does not fit it.
         """
         return read_selection(
             reader,
@@ -287,7 +284,7 @@ def refuse_unknown(owner: str, names: Collection[str], known: Sequence[str]) -> 
 
 
 def select_patches(
-    video: Any,
+    video: Video,
     *,
     num_frames: int = 64,
     size: int = 224,
@@ -316,7 +313,7 @@ def select_patches(
         size: pixels of the shorter side, both then rounded to the patch; `published`: of the longer side.
         patch_size: pixels.
         num_patches: the budget as a number of patches.
-        keep_ratio: or as a share of all patches, 0.125 if neither is given.
+        keep_ratio: or as a fraction of all patches, 0.125 if neither is given.
         preset: `auto`, the best signal that the codec gives; `bits`, what each block cost; `published`, the
             published pipeline's signal and geometry (a black square of `size` with the picture in its middle,
             frame 0 kept whole with its padding). See `signal_energy`.
@@ -334,7 +331,8 @@ def select_patches(
         end: seconds up to which they are.
 
     Raises:
-        VideoReadError: the video cannot be read. ValueError: an argument is out of range.
+        VideoReadError: the video cannot be read.
+        ValueError: an argument is out of range.
     """
     config = PatchifyConfig.from_dict({name: value for name, value in locals().items() if name != "video"})
     with open_video(video) as reader:

@@ -1,4 +1,4 @@
-"""Which medium belongs to which prompt, and how images are packed: parts of the multimodal processor."""
+"""Which medium belongs to which prompt, and how pictures are read: parts of the multimodal processor."""
 
 import io
 import os
@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from transformers.image_utils import load_image
 
@@ -35,18 +34,6 @@ def read_picture(image: Any) -> Any:
     return image
 
 
-def pack_images(pictures: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Images one after another, as the model takes them; nothing for none."""
-    if not pictures:
-        return {}
-    lengths = torch.tensor([0, *(len(patches) for patches, _ in pictures)])
-    return {
-        "pixel_values": torch.cat([patches for patches, _ in pictures]),
-        "image_patch_positions": torch.cat([positions for _, positions in pictures]),
-        "image_cu_seqlens": lengths.cumsum(0).to(torch.int32),
-    }
-
-
 def media_parts(message: dict[str, Any]) -> list[dict[str, Any]]:
     """The parts of a message that are no text."""
     content = message.get("content")
@@ -69,7 +56,20 @@ def is_unreadable(error: Exception) -> bool:
 
 
 def media_of_prompts(media: Any, prompts: list[str], token: str, kind: str) -> list[list[Any]]:
-    """The media of each prompt, of which each has a token; nested as they are given, or flat."""
+    """The media of each prompt, of which each has a token.
+
+    Args:
+        media: flat, over all prompts, or a list for each prompt; None: there are none.
+        prompts: texts.
+        token: stands for one medium.
+        kind: "image" or "video".
+
+    Returns:
+        a list of media a prompt.
+
+    Raises:
+        ValueError: other numbers of media than of tokens.
+    """
     counts = [prompt.count(token) for prompt in prompts]
     if media is None:
         found: list[Any] = []

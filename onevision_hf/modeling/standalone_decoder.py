@@ -96,10 +96,15 @@ class StandaloneDecoder:
         *,
         motion_vectors: Sequence[bool] | None = None,
     ) -> list[Any]:
-        """Decode each packet alone and pass the picture and its place to `then`, on all cores (PyAV releases
-        the interpreter lock).
+        """Decode each packet alone, on all cores (PyAV releases the interpreter lock).
 
-        motion_vectors: of which packets they are exported, all by default (H.264; it takes time).
+        Args:
+            packets: one a picture.
+            then: called in the decoding threads with each picture and its place in the list.
+            motion_vectors: of which packets they are exported, all by default (H.264; it takes time).
+
+        Returns:
+            what `then` returned, one a packet.
 
         Raises:
             UnsupportedStreamError: a packet gives no picture.

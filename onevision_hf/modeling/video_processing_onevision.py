@@ -5,8 +5,9 @@ inputs = processor("clip.mp4", num_frames=64, keep_ratio=0.125, return_tensors="
 outputs = model(**inputs)       # pixel_values_videos, patch_positions, pixel_attention_mask
 """
 
+from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -16,116 +17,88 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .frame_sequence import FrameSequence, is_encoded, open_video
-from .patch_cutting import PixelSettings
-from .patch_selection import DEFAULT_KEEP_RATIO, Placement, check_budget
-from .patchify_config import BOOKKEEPING, BUDGETS, SETTINGS, PatchifyConfig, refuse_unknown
-from .pretrained_settings import HUB_ARGUMENTS, read_with_model_settings
+from .known_names import KnownNames
+from .patch_selection import Placement, check_budget
+from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig, refuse_unknown
+from .pretrained_settings import read_with_model_settings
 from .video_reader import VideoReader, VideoReadError
 
-# What transformers hands to `from_pretrained` besides settings; its pipelines hand over the model's too.
-_LOADING = {
-    *(*HUB_ARGUMENTS, "trust_remote_code", "code_revision", "return_unused_kwargs", "task", "variant"),
-    *("dtype", "torch_dtype", "device_map", "max_memory", "low_cpu_mem_usage", "attn_implementation"),
-    *("quantization_config", "offload_folder", "offload_buffers", "use_safetensors", "adapter_kwargs"),
-}
+T = TypeVar("T")
+R = TypeVar("R")
+# Every setting, and what transformers writes or asks for besides.
+OneVisionVideoProcessorKwargs: Any = TypedDict(  # type: ignore[misc]
+    "OneVisionVideoProcessorKwargs",
+    dict.fromkeys((*SETTINGS, "default_to_square", "return_metadata"), Any),
+    total=False,
+)
 
 
-class OneVisionVideoProcessorKwargs(TypedDict, total=False):
-    """Arguments of `OneVisionVideoProcessor`, in the constructor, in `from_pretrained` and at the call.
+class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):
+    """Codec patchification: keeps the patches of a video where its codec says that something happens.
 
-    num_frames (`int`, default 64): frames sampled uniformly; a shorter clip gives all it has.
-    do_sample_frames (`bool`, default `True`): `False` takes every frame of a file or of a decoded clip.
-    size (`int` or `dict`, default 224): the shorter side in pixels, both sides then resized to the nearest
-        multiple of the patch (no crop); or {"height": h, "width": w}, multiples of the patch.
-    do_center_crop (`bool`, default `False`), crop_size (`int` or `dict`, default `size`): the middle only.
-    do_resize (`bool`, default `True`): `False` takes frames as they are: multiples of the patch, then.
-    patch_size (`int`, default 14): pixels.
-    max_pixels (`int`, *optional*): frames larger than that after `size` are made smaller, in their shape.
-    keep_ratio (`float`, default 0.125) or num_patches (`int`): the budget. One given at the call or in the
-        constructor replaces the stored one of either kind.
-    preset (`str`, default "auto"), signals, weights, normalize, camera: what counts, see `SignalSettings`.
-    anchors, time_buckets, merge_size: what is kept together, see `BudgetSettings`.
-    sampling, fps, timestamps, start, end: which frames are looked at, see `SamplingSettings`.
-    rope_temporal_size (`int`, default 64): the model's virtual time grid; `None` keeps the frame's index.
-    do_rescale, rescale_factor, do_normalize, image_mean, image_std: as everywhere in transformers.
-    return_metadata (`bool`): add `video_metadata` and `selections`, lists with an entry a video.
+    Args:
+        num_frames (`int`, defaults to 64): frames sampled uniformly; a shorter clip gives all it has.
+        do_sample_frames (`bool`, defaults to `True`): `False` takes every frame of a file or of a decoded
+            clip.
+        size (`int` or `dict`, defaults to 224): the shorter side in pixels, both sides then resized to the
+            nearest multiple of the patch (no crop); or {"height": h, "width": w}, multiples of the patch.
+        crop_size (`int` or `dict`, defaults to `size`): of the middle, in pixels.
+        do_resize (`bool`, defaults to `True`): `False` takes frames as they are: multiples of the patch,
+            then.
+        do_center_crop (`bool`, defaults to `False`): keep the middle only.
+        patch_size (`int`, defaults to 14): side of a patch in pixels; from the model's `config.json` where
+            there is one.
+        max_pixels (`int`, *optional*): frames larger than that after `size` are made smaller, in their
+            shape.
+        num_patches (`int`, *optional*): the budget as a number. A budget given at the call or in the
+            constructor replaces the stored one of either kind.
+        keep_ratio (`float`, defaults to 0.125): the budget as a part of all patches of the sampled frames.
+        preset (`str`, defaults to `"auto"`): "auto", "published" or "bits", which signals count; see
+            `SignalSettings`.
+        signals (`list`, *optional*): signals of one's own instead of the preset's.
+        weights (`list`, *optional*): a number for each of them.
+        normalize (`str`, *optional*): "frame" or "clip": what a signal is divided by the 95th percentile
+            of.
+        camera (`str`, *optional*): the camera model that is taken off the vectors.
+        anchors (`str` or `int`, defaults to `"first"`): frames kept whole: "first", "keyframes", or every
+            n-th.
+        time_buckets (`int`, defaults to 1): spans of time of equal budget.
+        merge_size (`int`, defaults to 1): m x m patches are scored and kept together.
+        sampling (`str`, defaults to `"uniform"`): or "packet_size": frames fall where the stream spends
+            bytes.
+        fps (`float`, *optional*): frames a second instead of a number of frames.
+        timestamps (`list`, *optional*): seconds instead, of which each shows the frame on screen.
+        start (`float`, *optional*): seconds from which frames are taken.
+        end (`float`, *optional*): seconds up to which they are.
+        rope_temporal_size (`int`, defaults to 64): the model's virtual time grid; `None` keeps the frame's
+            index.
+        do_rescale (`bool`, defaults to `True`): as everywhere in transformers, as the next four.
+        rescale_factor (`float`, defaults to 1 / 255): what pixels are multiplied by.
+        do_normalize (`bool`, defaults to `True`): take off the mean and divide by the deviation.
+        image_mean (`list`): a number a channel.
+        image_std (`list`): a number a channel.
+        default_to_square (`bool`, defaults to `False`): what transformers makes of a `size` that is one
+            number.
+        return_metadata (`bool`, defaults to `False`): add `video_metadata` and `selections`, lists with an
+            entry a video.
+        **kwargs: these, by name.
+
+    Raises:
+        TypeError: an unknown name; the nearest known one is named.
+        ValueError: a value is out of range, or two exclude one another.
     """
 
-    num_frames: int | None
-    do_sample_frames: bool | None
-    size: Any
-    crop_size: Any
-    do_resize: bool | None
-    do_center_crop: bool | None
-    patch_size: int | None
-    max_pixels: int | None
-    num_patches: int | None
-    keep_ratio: float | None
-    preset: str | None
-    signals: Any
-    weights: Any
-    normalize: str | None
-    camera: str | None
-    anchors: Any
-    time_buckets: int | None
-    merge_size: int | None
-    sampling: str | None
-    fps: float | None
-    timestamps: Any
-    start: float | None
-    end: float | None
-    rope_temporal_size: int | None
-    do_rescale: bool | None
-    rescale_factor: float | None
-    do_normalize: bool | None
-    image_mean: Any
-    image_std: Any
-    default_to_square: bool | None
-    return_metadata: bool | None
-
-
-class OneVisionVideoProcessor(BaseVideoProcessor):
-    """Codec patchification: keeps the patches of a video where its codec says that something happens."""
-
-    valid_kwargs = OneVisionVideoProcessorKwargs  # type: ignore[assignment]
+    valid_kwargs = OneVisionVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "patch_positions", "pixel_attention_mask"]
-    # Names that `from_pretrained` lets pass although they are no settings of videos.
-    of_others: frozenset[str] = frozenset()
 
-    num_frames = 64
-    do_sample_frames = True
-    size = {"shortest_edge": 224}
-    crop_size = None
+    # The defaults of the others are those of `PatchifyConfig`, set below.
+    num_frames: int | None
+    keep_ratio: float | None
+    rope_temporal_size: int | None
     default_to_square = False
-    do_resize = True
-    do_center_crop = False
-    patch_size = 14
-    max_pixels = None
-    num_patches = None
-    keep_ratio: float | None = DEFAULT_KEEP_RATIO
-    preset = "auto"
-    signals = None
-    weights = None
-    normalize = None  # type: ignore[assignment]  # of the energy; the backend's method of that name is not used here
-    camera = None
-    anchors = "first"
-    time_buckets = 1
-    merge_size = 1
-    sampling = "uniform"
-    fps = None
-    timestamps = None
-    start = None
-    end = None
-    rope_temporal_size = 64
-    do_rescale = PixelSettings.do_rescale
-    rescale_factor = PixelSettings.rescale_factor
-    do_normalize = PixelSettings.do_normalize
-    image_mean = list(PixelSettings.image_mean)
-    image_std = list(PixelSettings.image_std)
     return_metadata = False
 
     def __init__(self, **kwargs: Any):
-        refuse_unknown(type(self).__name__, kwargs.keys() - BOOKKEEPING, list(self._known()))
         check_budget(kwargs.get("num_patches"), kwargs.get("keep_ratio"))
         super().__init__(**kwargs)
         if kwargs.get("num_patches") is not None:
@@ -138,32 +111,19 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
         cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Settings of the folder; patch size and time grid are those of the model beside them."""
-        settings, unused = read_with_model_settings(
+        return read_with_model_settings(
             super().get_video_processor_dict,
             pretrained_model_name_or_path,
             ("patch_size", "rope_temporal_size"),
             ("num_frames",),
             **kwargs,
         )
-        if "image_processor_type" in settings:
-            # A published folder has an image processor's file only; what it says of sizes and colours counts.
-            known = settings.keys() & cls.valid_kwargs.__annotations__.keys()
-            settings = {name: settings[name] for name in known}
-        return settings, unused
 
     @classmethod
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any):  # type: ignore[override]
-        if not kwargs.get("return_unused_kwargs"):  # then whoever asks looks at what is left
-            named = {name for name in kwargs if name[0] != "_"} - _LOADING - BOOKKEEPING - cls.of_others
-            refuse_unknown(f"{cls.__name__}.from_pretrained", named, list(cls._known()))
         if any(kwargs.get(name) is not None for name in BUDGETS):
             video_processor_dict = {k: v for k, v in video_processor_dict.items() if k not in BUDGETS}
         return super().from_dict(video_processor_dict, **kwargs)
-
-    @classmethod
-    def _known(cls) -> dict[str, Any]:
-        """The settings by name."""
-        return cls.valid_kwargs.__annotations__
 
     def to_dict(self) -> dict[str, Any]:
         # transformers leaves out what is None, but here None differs from the default.
@@ -187,6 +147,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
             errors: "raise", or "skip": videos that cannot be read are left out of the batch; the result has
                 `skipped`, a list of (index in the list, reason). Take it out before calling the model.
             return_tensors: "pt" or "np".
+            **kwargs: settings that replace the processor's own in this call.
 
         Returns:
             `BatchFeature` with `pixel_values_videos` (B, K, C*p*p) float32, each patch flattened as (C, p,
@@ -200,25 +161,14 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
         with_metadata = kwargs.pop("return_metadata", None)
         with_metadata = self.return_metadata if with_metadata is None else with_metadata
         config = self.patchify_config(**kwargs)
-        if errors not in ("raise", "skip"):
-            raise ValueError(f'errors must be "raise" or "skip", not {errors!r}')
         clips = _as_list(videos)
-        selections = _match_selections(selection, len(clips))
+        pairs = list(zip(clips, _match_selections(selection, len(clips)), strict=True))
 
-        results, skipped = [], []
-        for index, (clip, chosen) in enumerate(zip(clips, selections, strict=True)):
-            try:
-                with open_video(clip) as reader:
-                    results.append(self.process_reader(reader, config, chosen))
-            except VideoReadError as error:
-                if errors == "raise":
-                    raise
-                skipped.append((index, str(error)))
-        if not results:
-            raise VideoReadError(
-                skipped[0][1], f"and none of the other {len(skipped) - 1} videos can be read"
-            )
+        def read(pair: tuple[Any, Placement | None]) -> dict[str, Any]:
+            with open_video(pair[0]) as reader:
+                return self.process_reader(reader, config, pair[1])
 
+        results, skipped = read_each(pairs, read, errors)
         features = BatchFeature(data=_as_tensors(_pad(results), return_tensors))
         if errors == "skip":
             features["skipped"] = skipped
@@ -271,6 +221,44 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
             frames_indices=placement.frame_ids.tolist(),
         )
         return {"patches": patches, "positions": positions, "selection": placement, "metadata": metadata}
+
+
+for _name, _value in PatchifyConfig().to_dict().items():
+    setattr(OneVisionVideoProcessor, _name, _value)
+
+
+def check_errors(errors: str) -> None:
+    """Raise ValueError for anything but "raise" and "skip"."""
+    if errors not in ("raise", "skip"):
+        raise ValueError(f'errors must be "raise" or "skip", not {errors!r}')
+
+
+def read_each(
+    videos: Sequence[T], read: Callable[[T], R], errors: str
+) -> tuple[list[R], list[tuple[int, str]]]:
+    """What `read` makes of each video, and (index, reason) of those that were left out.
+
+    Args:
+        videos: what `read` takes, one after the other.
+        read: raises VideoReadError for a video that cannot be read.
+        errors: "raise", or "skip" to leave such a video out.
+
+    Raises:
+        VideoReadError: of a video, or because none can be read. ValueError: another word for `errors`.
+    """
+    check_errors(errors)
+    results: list[R] = []
+    skipped: list[tuple[int, str]] = []
+    for index, video in enumerate(videos):
+        try:
+            results.append(read(video))
+        except VideoReadError as error:
+            if errors == "raise":
+                raise
+            skipped.append((index, str(error)))
+    if not results:
+        raise VideoReadError(skipped[0][1], f"and none of the other {len(skipped) - 1} videos can be read")
+    return results, skipped
 
 
 def _pad(results: list[dict[str, Any]]) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from ..modeling.configuration_onevision import OneVisionConfig
+from ..modeling.configuration_onevision import OneVisionConfig, tower_sizes
 from ..modeling.configuration_openvision3 import OpenVision3Config
 
 ENCODERS: dict[str, type] = {
@@ -19,6 +19,11 @@ ENCODERS: dict[str, type] = {
 }
 # What a pixel of the latents' VAE stands for, whichever encoder: four levels, 8 pixels a side.
 VAE_STRIDE = 8
+_OF_THE_TOKENIZER = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+_OF_THE_ENCODER = (
+    *("vae_name_or_path", "latent_channels", "latent_scaling", "latent_shift", "patch_size"),
+    "projection_dim",
+)
 
 
 @strict
@@ -59,35 +64,55 @@ class TowerConfig(PreTrainedConfig):
 
 
 class UnifiedPreTrainingConfig(PreTrainedConfig):
-    r"""
-    encoder_config (`OpenVision3Config`, `OneVisionConfig` or `dict`, *optional*):
-        The encoder; the base OpenVision 3 encoder if left out.
-    decoder_config, text_config, caption_config (`TowerConfig` or `dict`, *optional*):
-        The ViT decoder (defaults to B/1, the paper's), the text encoder (80 tokens) and the caption decoder
-        (128 tokens); a dict changes single sizes. 12 layers of width 768 each: see docs/openvision3.md.
-    vocab_size, bos_token_id, eos_token_id, pad_token_id:
-        Of the tokenizer of both text heads; the defaults are those of the one in the package.
-    projection_dim (`int`, *optional*):
-        Width E of the image's and the text's features; of an OpenVision 3 encoder it is the encoder's own.
-    reconstruction_weight, pixel_weight, latent_weight (beta), lpips_weight (lambda) (`float`, *optional*):
-    understanding_weight, caption_weight, contrastive_weight (alpha) (`float`, *optional*):
-        loss = reconstruction_weight * (pixel_weight * L1(pixels) + latent_weight * L1(latents) + lpips_weight
-        * LPIPS) + understanding_weight * (caption_weight * caption + contrastive_weight * contrastive), by
-        default 0.5 * (1 * + 0.4 * + 0 *) + 1 * (1 * + 1 *): equations 4 to 6, stage 1. Stage 2 has
-        lpips_weight 0.5. What has weight 0 is not computed.
-    noise_tau (`float`, *optional*, defaults to 0.8):
-        Tokens on their way to the decoder get noise of a deviation from U[0, tau] in training. The paper
-        gives no number; 0.8 is that of the representation autoencoders it takes the noise from.
-    contrastive_form (`str`, *optional*, defaults to `"softmax"`):
-        `"softmax"` (CLIP) or `"sigmoid"` (SigLIP).
-    contrastive_chunk (`int`, *optional*, defaults to 0):
-        Images that are computed at once; 0 is all. The gradients are those of the whole batch.
-    detach_reconstruction, detach_understanding (`bool`, *optional*):
-        Train the heads of that branch as probes, on tokens that lead no gradient back (section 5.1).
-    vae_name_or_path, latent_channels, latent_scaling, latent_shift, patch_size:
-        As in `OpenVision3Config`, whose values hold where the encoder is an OpenVision 3 encoder.
-    image_mean, image_std (`list[float]`, *optional*):
-        Of the pixels that a OneVision encoder reads; those that this model takes are in [-1, 1]. CLIP's.
+    """Configuration of [`UnifiedForPreTraining`].
+
+    loss = reconstruction_weight * (pixel_weight * L1(pixels) + latent_weight * L1(latents) + lpips_weight *
+    LPIPS) + understanding_weight * (caption_weight * caption + contrastive_weight * contrastive), by
+    default 0.5 * (1 * + 0.4 * + 0 *) + 1 * (1 * + 1 *): equations 4 to 6, stage 1. Stage 2 has lpips_weight
+    0.5. What has weight 0 is not computed.
+
+    Args:
+        encoder_config (`OpenVision3Config`, `OneVisionConfig` or `dict`, *optional*): the encoder; the base
+            OpenVision 3 encoder if left out.
+        decoder_config (`TowerConfig` or `dict`, *optional*): the ViT decoder; B/1, the paper's, by default.
+            A dict changes single sizes; 12 layers of width 768: see docs/openvision3.md.
+        text_config (`TowerConfig` or `dict`, *optional*): the text encoder, 80 tokens.
+        caption_config (`TowerConfig` or `dict`, *optional*): the caption decoder, 128 tokens.
+        vocab_size (`int`, *optional*): of the tokenizer of both text heads; the one in the package by
+            default.
+        bos_token_id (`int`, *optional*): its mark of the beginning.
+        eos_token_id (`int`, *optional*): its mark of the end.
+        pad_token_id (`int`, *optional*): its padding.
+        projection_dim (`int`, *optional*): width E of the image's and the text's features; of an OpenVision
+            3 encoder it is the encoder's own.
+        reconstruction_weight (`float`, *optional*): of the branch that gives the image back.
+        pixel_weight (`float`, *optional*): of its pixels.
+        latent_weight (`float`, *optional*): beta, of its latents.
+        lpips_weight (`float`, *optional*): lambda, of its perceptual distance.
+        understanding_weight (`float`, *optional*): of the branch of texts.
+        caption_weight (`float`, *optional*): of its captions.
+        contrastive_weight (`float`, *optional*): alpha, of its contrastive loss.
+        noise_tau (`float`, *optional*, defaults to 0.8): tokens on their way to the decoder get noise of a
+            deviation from U[0, tau] in training. The paper gives no number; 0.8 is that of the
+            representation autoencoders it takes the noise from.
+        contrastive_form (`str`, *optional*, defaults to `"softmax"`): `"softmax"` (CLIP) or `"sigmoid"`
+            (SigLIP).
+        contrastive_chunk (`int`, *optional*, defaults to 0): images that are computed at once; 0 is all.
+            The gradients are those of the whole batch.
+        detach_reconstruction (`bool`, *optional*): train the heads of that branch as probes, on tokens that
+            lead no gradient back (section 5.1).
+        detach_understanding (`bool`, *optional*): likewise.
+        vae_name_or_path (`str`, *optional*): this and the next four as in `OpenVision3Config`, whose values
+            hold where the encoder is an OpenVision 3 encoder.
+        latent_channels (`int`, *optional*): of the VAE.
+        latent_scaling (`float`, *optional*): of the latents.
+        latent_shift (`float`, *optional*): of the latents.
+        patch_size (`int`, *optional*): on the latent grid.
+        image_mean (`list[float]`, *optional*): of the pixels that a OneVision encoder reads; those that
+            this model takes are in [-1, 1]. CLIP's.
+        image_std (`list[float]`, *optional*): their deviation. CLIP's.
+        initializer_range (`float`, defaults to 0.02): standard deviation of new weights.
+        **values: these by name, and transformers' own.
     """
 
     model_type = "unified_pretraining"
@@ -98,86 +123,52 @@ class UnifiedPreTrainingConfig(PreTrainedConfig):
         "encoder_config": PreTrainedConfig,
     }
 
-    def __init__(
-        self,
-        encoder_config: PreTrainedConfig | dict[str, Any] | None = None,
-        decoder_config: TowerConfig | dict[str, Any] | None = None,
-        text_config: TowerConfig | dict[str, Any] | None = None,
-        caption_config: TowerConfig | dict[str, Any] | None = None,
-        vocab_size: int = 438,
-        bos_token_id: int = 1,
-        eos_token_id: int = 2,
-        pad_token_id: int = 0,
-        projection_dim: int | None = None,
-        reconstruction_weight: float = 0.5,
-        pixel_weight: float = 1.0,
-        latent_weight: float = 0.4,
-        lpips_weight: float = 0.0,
-        understanding_weight: float = 1.0,
-        caption_weight: float = 1.0,
-        contrastive_weight: float = 1.0,
-        noise_tau: float = 0.8,
-        contrastive_form: Literal["softmax", "sigmoid"] = "softmax",
-        contrastive_chunk: int = 0,
-        detach_reconstruction: bool = False,
-        detach_understanding: bool = False,
-        vae_name_or_path: str | None = "Letian2003/black-forest-labs_FLUX.1-dev_vae",
-        latent_channels: int = 16,
-        latent_scaling: float = 0.3611,
-        latent_shift: float = 0.0,
-        patch_size: int = 2,
-        image_mean: list[float] | None = None,
-        image_std: list[float] | None = None,
-        initializer_range: float = 0.02,
-        **kwargs: Any,
-    ):
+    decoder_config: Any = None
+    text_config: Any = None
+    caption_config: Any = None
+    vocab_size: int = 438
+    bos_token_id: int = 1
+    eos_token_id: int = 2
+    pad_token_id: int = 0
+    projection_dim: int | None = None
+    reconstruction_weight: float = 0.5
+    pixel_weight: float = 1.0
+    latent_weight: float = 0.4
+    lpips_weight: float = 0.0
+    understanding_weight: float = 1.0
+    caption_weight: float = 1.0
+    contrastive_weight: float = 1.0
+    noise_tau: float = 0.8
+    contrastive_form: Literal["softmax", "sigmoid"] = "softmax"
+    contrastive_chunk: int = 0
+    detach_reconstruction: bool = False
+    detach_understanding: bool = False
+    vae_name_or_path: str | None = OpenVision3Config.vae_name_or_path
+    latent_channels: int = 16
+    latent_scaling: float = 0.3611
+    latent_shift: float = 0.0
+    patch_size: int = 2
+    image_mean: list[float] | None = None
+    image_std: list[float] | None = None
+    initializer_range: float = 0.02
+
+    def __init__(self, encoder_config: PreTrainedConfig | dict[str, Any] | None = None, **values: Any):
         self.encoder_config: Any = _encoder_config(encoder_config)
-        encoder = self.encoder_config
-        tokens = {
-            "vocab_size": vocab_size,
-            "bos_token_id": bos_token_id,
-            "eos_token_id": eos_token_id,
-            "pad_token_id": pad_token_id,
-        }
+        for name in _FIELDS:
+            setattr(self, name, values.pop(name, getattr(type(self), name)))
+        tokens = {name: getattr(self, name) for name in _OF_THE_TOKENIZER}
         text = tokens | {"hidden_act": "gelu_pytorch_tanh"}
-        self.decoder_config = _tower(decoder_config, {})
-        self.text_config = _tower(text_config, text | {"max_positions": 80}, tokens)
-        self.caption_config = _tower(caption_config, text | {"max_positions": 128}, tokens)
-        self.vocab_size = vocab_size
-        self.bos_token_id, self.eos_token_id, self.pad_token_id = bos_token_id, eos_token_id, pad_token_id
-        self.projection_dim = projection_dim or 768
-        self.reconstruction_weight = reconstruction_weight
-        self.pixel_weight = pixel_weight
-        self.latent_weight = latent_weight
-        self.lpips_weight = lpips_weight
-        self.understanding_weight = understanding_weight
-        self.caption_weight = caption_weight
-        self.contrastive_weight = contrastive_weight
-        self.noise_tau = noise_tau
-        self.contrastive_form = contrastive_form
-        self.contrastive_chunk = contrastive_chunk
-        self.detach_reconstruction = detach_reconstruction
-        self.detach_understanding = detach_understanding
-        self.vae_name_or_path = vae_name_or_path
-        self.latent_channels = latent_channels
-        self.latent_scaling = latent_scaling
-        self.latent_shift = latent_shift
-        self.patch_size = patch_size
-        self.image_mean = image_mean or [0.48145466, 0.4578275, 0.40821073]
-        self.image_std = image_std or [0.26862954, 0.26130258, 0.27577711]
-        self.initializer_range = initializer_range
-        if isinstance(encoder, OpenVision3Config):
+        self.decoder_config = _tower(self.decoder_config, {})
+        self.text_config = _tower(self.text_config, text | {"max_positions": 80}, tokens)
+        self.caption_config = _tower(self.caption_config, text | {"max_positions": 128}, tokens)
+        self.projection_dim = self.projection_dim or 768
+        self.image_mean = self.image_mean or [0.48145466, 0.4578275, 0.40821073]
+        self.image_std = self.image_std or [0.26862954, 0.26130258, 0.27577711]
+        if isinstance(self.encoder_config, OpenVision3Config):
             # One VAE, so that encoding and decoding always agree.
-            for name in (
-                "vae_name_or_path",
-                "latent_channels",
-                "latent_scaling",
-                "latent_shift",
-                "patch_size",
-                "projection_dim",
-            ):
-                setattr(self, name, getattr(encoder, name))
-        super().__init__(**kwargs)
+            for name in _OF_THE_ENCODER:
+                setattr(self, name, getattr(self.encoder_config, name))
+        super().__init__(**values)
         self._check()
 
     def _check(self) -> None:
@@ -198,15 +189,9 @@ class UnifiedPreTrainingConfig(PreTrainedConfig):
                 "the OneVision encoder has no pooling head (use_head is False), which gives image features"
             )
 
-    weight_names = (
-        "reconstruction_weight",
-        "pixel_weight",
-        "latent_weight",
-        "lpips_weight",
-        "understanding_weight",
-        "caption_weight",
-        "contrastive_weight",
-    )
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        return tuple(name for name in _FIELDS if name.endswith("_weight"))
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -237,12 +222,7 @@ class UnifiedPreTrainingConfig(PreTrainedConfig):
         cls, encoder_config: PreTrainedConfig | dict[str, Any] | None = None, **overrides: Any
     ) -> "UnifiedPreTrainingConfig":
         """Two narrow layers everywhere, for tests and small runs."""
-        sizes = {
-            "hidden_size": 64,
-            "intermediate_size": 256,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-        }
+        sizes = tower_sizes(64, 256, 2, 2)
         towers: dict[str, Any] = {
             "decoder_config": sizes,
             "text_config": sizes | {"max_positions": 64},
@@ -250,6 +230,9 @@ class UnifiedPreTrainingConfig(PreTrainedConfig):
             "projection_dim": 48,
         }
         return cls(encoder_config or OpenVision3Config.tiny(), **(towers | overrides))
+
+
+_FIELDS = tuple(UnifiedPreTrainingConfig.__annotations__)
 
 
 def _encoder_config(found: PreTrainedConfig | dict[str, Any] | None) -> PreTrainedConfig:

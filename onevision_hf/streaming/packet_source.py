@@ -277,8 +277,17 @@ def _rotation(context: Any, keyframe: av.Packet) -> int:
 
 
 def picture_format(head: StreamHead, keyframe: av.Packet, max_pixels: int) -> bytes | str | None:
-    """What tells pictures of one format from another's: the parameter sets in the packet (H.264, HEVC), else
-    size and pixel format of its picture. None: this packet does not tell."""
+    """What tells pictures of one format from another's.
+
+    Args:
+        head: of the stream.
+        keyframe: a packet with a whole picture.
+        max_pixels: larger pictures are refused.
+
+    Returns:
+        the parameter sets in the packet (H.264, HEVC), else size and pixel format of its picture; None
+        where this packet does not tell.
+    """
     if head.codec in ("h264", "hevc"):
         renewed: Any = keyframe
         # PyAV has a packet's side data from 16 on; before, sets that change outside of packets are not seen.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard, ModelCardData
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -18,6 +19,7 @@ from .report import LOG, VALIDATION, read_lines
 from .tasks.task import Task
 
 MODEL = "model"
+CARD = Path(__file__).parent / "cards" / "run.md"
 
 
 @dataclass(frozen=True)
@@ -76,58 +78,39 @@ def card(config: TrainConfig, task: Task, counts: Counts, processes: int) -> str
     """
     out = Path(config.out)
     log, validation = (read_lines(out / name) for name in (LOG, VALIDATION))
-    lines = [
-        "---",
-        "library_name: transformers",
-        f"pipeline_tag: {task.pipeline_tag}",
-        "tags: [onevision-hf, vision-encoder]",
-        "---",
-        "",
-        f"# {out.name}",
-        "",
-        f"Trained by onevision-hf, task `{config.task}`, {counts.step} optimizer steps of "
-        f"{sum(component.batch_size for component in task.mixture)} samples, seed {config.seed}, on "
-        f"{processes} process(es).",
-        "",
-        "```python",
-        "import onevision_hf",
-        f"from transformers import {task.auto_class}",
-        f'model = {task.auto_class}.from_pretrained("this folder")',
-        "```",
-        "",
-        "## Data",
-        "",
-        "| component | examples | samples a step |",
-        "|---|---|---|",
-        *(f"| {c.name} | {_examples(c)} | {c.batch_size} |" for c in task.mixture),
-        "",
-        f"{counts.samples} samples were read; {counts.broken} broken ones were replaced.",
-        "",
-        "## Figures",
-        "",
-    ]
+    figures = []
     if log:
-        lines.append(
-            f"Loss {log[0]['loss']:.4f} at step {log[0]['step']}, "
-            f"{log[-1]['loss']:.4f} at step {log[-1]['step']}."
+        first, last = log[0], log[-1]
+        figures.append(
+            f"Loss {first['loss']:.4f} at step {first['step']}, {last['loss']:.4f} at step {last['step']}."
         )
     if validation:
         first, last = validation[0], validation[-1]
-        lines.append(
+        figures.append(
             "Nearest-neighbour accuracy of held-out samples: "
             f"{first['accuracy']:.4f} at step {first['step']}, "
             f"{last['accuracy']:.4f} at step {last['step']}."
         )
-    lines += [
-        "",
-        "## Recipe",
-        "",
-        "```json",
-        json.dumps(_without_paths(config.to_dict()), indent=1),
-        "```",
-        "",
-    ]
-    return "\n".join(lines)
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag=task.pipeline_tag,
+        tags=["onevision-hf", "vision-encoder"],
+    )
+    found = ModelCard.from_template(
+        data,
+        template_path=str(CARD),
+        title=out.name,
+        task=config.task,
+        seed=config.seed,
+        auto_class=task.auto_class,
+        counts=counts,
+        processes=processes,
+        batch_size=sum(component.batch_size for component in task.mixture),
+        mixture=[(c.name, _examples(c), c.batch_size) for c in task.mixture],
+        figures=figures,
+        recipe=json.dumps(_without_paths(config.to_dict()), indent=1),
+    )
+    return str(found)
 
 
 def _examples(component: MixtureComponent) -> str:

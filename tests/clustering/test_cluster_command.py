@@ -3,7 +3,6 @@ honestly."""
 
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -16,15 +15,16 @@ from drawn import draw_clips, draw_pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from processes import run
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
 from onevision_hf import tiny
 from onevision_hf.cli import main
-from onevision_hf.clustering.assign import CenterFile
 from onevision_hf.clustering.extractors import make_extractor
 from onevision_hf.clustering.features import FeatureShards
 from onevision_hf.clustering.inspect import closest_pairs
+from onevision_hf.clustering.kmeans import CenterFile
 from onevision_hf.clustering.pictures import size_histogram
 from onevision_hf.data.media_shards import PackedShards
 from onevision_hf.data.sources import open_source
@@ -215,28 +215,9 @@ def test_a_histogram_can_be_drawn_of_any_sizes(sizes):
         assert size_histogram(sizes).size == (900, 450)
 
 
-def _run_in_a_process(rank, folder, arguments, codes):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    codes.put(main(arguments))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-
-
 def test_two_processes_make_the_shards_that_one_makes(media, done, tmp_path):
-    context = multiprocessing.get_context("fork")
-    codes = context.Queue()
     arguments = ["cluster", "run", str(media), str(tmp_path / "out"), *RUN]
-    children = [
-        context.Process(target=_run_in_a_process, args=(r, tmp_path, arguments, codes)) for r in range(2)
-    ]
-    for child in children:
-        child.start()
-    assert [codes.get(timeout=240) for _ in children] == [0, 0]
-    for child in children:
-        child.join(60)
-        assert child.exitcode == 0
+    assert run(main, arguments, size=2) == [0, 0]
     alone, together = tree(done), tree(tmp_path / "out")
     assert set(alone) == set(together)
     # Sums over two processes round differently; everything that does not depend on centers is equal.

@@ -1,14 +1,11 @@
 """Spherical k-means: it climbs, it never loses a cluster, and it is the same for any number of processes."""
 
-import multiprocessing
-import sys
-
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import run
 from torch.nn.functional import normalize
 
 from onevision_hf.clustering.matrix import RowFile, blocks, group_rows
@@ -116,43 +113,28 @@ def test_a_row_file_that_ends_early_is_an_error(tmp_path):
         RowFile(tmp_path / "rows", 4, 4).read(0, 4)
 
 
-def _one_of(rank, world, path, rows, results):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{path}/meet", rank=rank, world_size=world)
-    processes = Processes.current()
-    part = processes.part(len(rows))
+def find_clusters(rows, folder):
+    """What one of several processes finds; together they write the groups."""
+    group = Processes.current()
+    part = group.part(len(rows))
     own = rows[part.start : part.stop]
-    start = random_start(own, 12, 3, processes, part.start, len(rows))
+    start = random_start(own, 12, 3, group, part.start, len(rows))
     state = lloyd(own, State(start), 10)
     group_of = torch.arange(part.start, part.stop)[:, None] % 5
-    group_rows(own, group_of, 5, path / "groups", processes)
-    results.put((rank, start.numpy(), state.centers.numpy(), state.objective))
-    dist.barrier()
-    dist.destroy_process_group()
+    group_rows(own, group_of, 5, folder / "groups", group)
+    return start, state.centers, state.objective
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_two_and_three_processes_find_what_one_finds(tmp_path):
     rows = rows_around(each=31)
     start = random_start(rows, 12, 3)
     alone = lloyd(rows, State(start), 10)
     group_rows(rows, torch.arange(len(rows))[:, None] % 5, 5, tmp_path / "groups")
-    context = multiprocessing.get_context("fork")
-    for world in (2, 3):
-        folder = tmp_path / str(world)
+    for size in (2, 3):
+        folder = tmp_path / str(size)
         folder.mkdir()
-        results = context.Queue()
-        children = [
-            context.Process(target=_one_of, args=(r, world, folder, rows, results)) for r in range(world)
-        ]
-        for child in children:
-            child.start()
-        found = sorted(results.get(timeout=60) for _ in children)
-        for child in children:
-            child.join(60)
-            assert child.exitcode == 0
-        for _, first, centers, objective in found:
-            assert np.array_equal(first, start.numpy())
-            np.testing.assert_allclose(centers, alone.centers.numpy(), atol=1e-5)
+        for first, centers, objective in run(find_clusters, rows, folder, size=size):
+            assert torch.equal(first, start)
+            torch.testing.assert_close(centers, alone.centers, atol=1e-5, rtol=0)
             np.testing.assert_allclose(objective, alone.objective, rtol=1e-6)
         assert (folder / "groups").read_bytes() == (tmp_path / "groups").read_bytes()

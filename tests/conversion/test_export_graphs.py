@@ -131,7 +131,7 @@ def test_other_models_full_folders_and_a_missing_onnx_are_refused(encoder, tmp_p
     (tmp_path / "vit" / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(ExportError, match="is a vit; graphs are made of onevision_encoder"):
         export("torch", str(tmp_path / "vit"), tmp_path / "out")
-    with pytest.raises(ExportError, match="is not empty"):
+    with pytest.raises(FileExistsError, match="is not an empty folder"):
         export("torch", str(encoder), tmp_path / "vit")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"pip install 'onevision-hf\[export\]'"):

@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from open_clip_layout import published_settings, to_published
 from transformers import AutoImageProcessor, AutoModel
 
 from onevision_hf import OpenVision3Config, OpenVision3ImageProcessor, OpenVision3Model
@@ -52,7 +53,7 @@ def same(first: State, second: State) -> bool:
 def test_the_published_layout_has_150_keys_for_base_and_294_for_large(preset, keys, numbers):
     config = getattr(OpenVision3Config, preset)()
     with torch.device("meta"):
-        published = ADAPTER.to_published(OpenVision3Model(config).state_dict(), config)
+        published = to_published(OpenVision3Model(config).state_dict(), config)
     assert len(published) == keys
     assert sum(tensor.numel() for tensor in published.values()) == numbers
 
@@ -79,20 +80,20 @@ def test_ours_to_the_published_layout_and_back_is_bit_equal_for_every_size(
     )
     torch.manual_seed(seed)
     ours = OpenVision3Model(config).state_dict()
-    published = ADAPTER.to_published(ours, config)
+    published = to_published(ours, config)
     assert same(ADAPTER.to_ours(published), ours)
     # The sizes are found again from the shapes, and what shapes cannot tell from the settings.
-    found = ADAPTER.config_of(published, json.loads(json.dumps(ADAPTER.published_settings(config))))
+    found = ADAPTER.config_of(published, json.loads(json.dumps(published_settings(config))))
     assert found.to_diff_dict() == config.to_diff_dict()
 
 
 def test_the_published_file_to_ours_and_back_is_bit_equal_but_for_the_regenerated_table(state, settings_json):
     config = ADAPTER.config_of(state, settings_json)
-    back = ADAPTER.to_published(ADAPTER.to_ours(state), config)
+    back = to_published(ADAPTER.to_ours(state), config)
     table = "visual.positional_embedding"
     assert torch.allclose(back.pop(table), state.pop(table), atol=1e-6)
     assert same(back, state)
-    assert ADAPTER.published_settings(config) == settings_json
+    assert published_settings(config) == settings_json
 
 
 def noncontiguous(state: State) -> State:

@@ -11,11 +11,12 @@ import sys
 import time
 
 import numpy as np
-import probe_workers
 import pytest
 import torch
 from PIL import Image
 from probe_clips import CLASSES, SETTINGS, copy, draw_folder, make_config, save_encoder, write_list
+from probe_workers import probe
+from processes import start
 from safetensors.torch import load_file
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
@@ -128,7 +129,7 @@ def test_a_killed_probe_goes_on_as_if_nothing_had_been(made, tmp_path):
     folder, _ = made
     config = make_config(folder / "encoder", folder / "clips", tmp_path / "killed",
                          **{"head__position": [0, 0, 0], "epochs": 3})  # fmt: skip
-    (process,) = probe_workers.start(config)
+    (process,) = start(probe, config)
     checkpoint = tmp_path / "killed" / "seed-1" / "checkpoints" / "latest"
     try:
         for _ in range(25000):
@@ -152,7 +153,7 @@ def test_two_processes_are_one(made, tmp_path):
     folder, _ = made
     config = make_config(folder / "encoder", folder / "clips", tmp_path / "two",
                          **{"head__position": [0, 0, 0], "cache": str(tmp_path / "cache")})  # fmt: skip
-    processes = probe_workers.start(config, size=2)
+    processes = start(probe, config, size=2)
     for process in processes:
         process.join(200)
     assert [process.exitcode for process in processes] == [0, 0]

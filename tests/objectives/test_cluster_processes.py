@@ -1,13 +1,11 @@
 """One, two and three processes compute the same cluster loss and gradients, equal to a dense reference."""
 
-import multiprocessing
-import socket
-
 import cluster_workers as workers
 import pytest
 import torch
 from cluster_reference import dense_loss
 from cluster_workers import CASES, FIXED, SIZES
+from processes import run
 from safetensors.torch import load_file
 
 from onevision_hf.objectives import ClusterDiscriminationLoss
@@ -28,23 +26,7 @@ def written(tmp_path_factory):
 @pytest.fixture(scope="module")
 def results(written):
     """{(size, what, ...): [result of each process]}, from three processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["onevision_hf.objectives"])  # imported once, for all three
-    processes = [context.Process(target=workers.main, args=(rank, str(written), port)) for rank in range(3)]
-    try:
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(120)
-        assert [process.exitcode for process in processes] == [0, 0, 0]
-    finally:
-        for process in processes:
-            if process.is_alive():
-                process.kill()
-    ranks = [torch.load(written / f"results{rank}.pt", weights_only=False) for rank in range(3)]
+    ranks = run(workers.main, written, size=3)
     return {key: [rank[key] for rank in ranks if key in rank] for key in ranks[0] | ranks[1] | ranks[2]}
 
 

@@ -1,47 +1,29 @@
 """The contrastive loss is what is written in the papers, on one, two and three processes."""
 
 import math
-import multiprocessing
-import socket
 
 import contrastive_workers as workers
 import pytest
 import torch
 from contrastive_workers import FORMS, SIZES, TEXTS
+from processes import run
 from torch.nn import functional as F
 
 from onevision_hf.objectives import capped_scale, contrastive_loss
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results():
     """{(size, what, ...): [result of each process]}, from three processes."""
-    folder = tmp_path_factory.mktemp("contrastive")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["onevision_hf.objectives"])
-    processes = [context.Process(target=workers.main, args=(rank, str(folder), port)) for rank in range(3)]
-    try:
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(120)
-        assert [process.exitcode for process in processes] == [0, 0, 0]
-    finally:
-        for process in processes:
-            if process.is_alive():
-                process.kill()
-    ranks = [torch.load(folder / f"results{rank}.pt", weights_only=False) for rank in range(3)]
+    ranks = run(workers.main, size=3)
     return {key: [rank[key] for rank in ranks if key in rank] for key in ranks[0] | ranks[1] | ranks[2]}
 
 
 def by_hand(form, texts):
     """The whole batch at once, written out."""
     both = workers.Both()
-    images, said = workers.batch(texts)
-    image, text, log_scale, bias = both(images, said)
+    images, captions = workers.batch(texts)
+    image, text, log_scale, bias = both(images, captions)
     total = 0
     for t in range(texts):
         cosine = F.normalize(image, dim=-1) @ F.normalize(text[:, t], dim=-1).T

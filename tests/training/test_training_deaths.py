@@ -14,11 +14,12 @@ import sys
 import time
 from pathlib import Path
 
+import processes
 import pytest
 import training_workers as workers
 import yaml
 from PIL import Image
-from training_workers import wait_for
+from processes import wait_for
 
 from onevision_hf.training.report import read_lines
 
@@ -74,8 +75,8 @@ class Training:
         return self
 
     def __exit__(self, *error):
-        for pid in [self.process.pid, *workers.descendants(self.process.pid)]:
-            if workers.is_running(pid):
+        for pid in [self.process.pid, *processes.descendants(self.process.pid)]:
+            if processes.is_running(pid):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
@@ -93,25 +94,25 @@ class Training:
 
     def data_workers(self):
         """Their ids: what the server has forked that starts processes for a training."""
-        found = workers.descendants(self.process.pid)
+        found = processes.descendants(self.process.pid)
         servers = [pid for pid, (_, command) in found.items() if "multiprocessing.forkserver" in command]
         return [pid for pid, (parent, _) in found.items() if parent in servers]
 
     def kill(self, pid):
         """Kill a data worker; gives the seconds until every process of the training had ended."""
-        everything = {self.process.pid, *workers.descendants(self.process.pid)}
+        everything = {self.process.pid, *processes.descendants(self.process.pid)}
         launcher = {self.process.pid} if "torch.distributed.run" in self.process.args else set()
         began = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         assert wait_for(lambda: self.poll(everything - launcher), PATIENCE), self.said()
         seconds = time.monotonic() - began
         assert self.process.wait(PATIENCE) == 1, self.said()
-        assert not everything & workers.running().keys()
+        assert not everything & processes.running().keys()
         return seconds
 
     def poll(self, pids):
         self.process.poll()  # or it stays, ended, in the table of processes
-        return not pids & workers.running().keys()
+        return not pids & processes.running().keys()
 
     def errors(self):
         return re.findall(r"^error: .*$", self.said(), re.M)
@@ -161,7 +162,7 @@ def test_a_worker_that_raises_ends_the_training_and_names_the_last_sample(option
         path.write_bytes(b"no picture")
     with Training(tmp_path / "run", size, options) as training:
         assert training.process.wait(PATIENCE) == 1
-        assert wait_for(lambda: not workers.descendants(training.process.pid), PATIENCE)
+        assert wait_for(lambda: not processes.descendants(training.process.pid), PATIENCE)
         check_said(training, size, BROKEN)
 
 

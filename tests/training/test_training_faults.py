@@ -12,10 +12,11 @@ import time
 from functools import partial
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 import training_workers as workers
-from training_workers import wait_for
+from processes import wait_for
 
 from onevision_hf.training import checkpoint
 from onevision_hf.training.loop import Trainer, TrainingError
@@ -195,18 +196,7 @@ def test_broken_samples_are_counted_and_listed_and_too_many_stop_the_run(tmp_pat
 
 def start(out, size=1, **changes):
     """Processes that train, and nothing else; the caller ends them."""
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [
-        workers.context().Process(target=workers.only_train, args=(rank, size, port, str(out), changes))
-        for rank in range(size)
-    ]
-    for process in processes:
-        process.start()
-    return processes
+    return processes.start(workers.only_train, str(out), changes, size=size)
 
 
 def further(out, step, process):
@@ -218,7 +208,7 @@ def further(out, step, process):
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_and_the_run_ends_as_if_nothing_was(tmp_path):
     changes = {"max_steps": 120, "save_steps": 1, "save_total_limit": 2}
     whole = start(tmp_path / "whole", **changes)
-    whole[0].join(120)
+    whole[0].join(600)  # a busy machine must not fail it
     assert whole[0].exitcode == 0
     rng, killed = random.Random(0), 0
     out = tmp_path / "killed"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import training_workers as workers
-from training_workers import STEPS, STOP
+from training_workers import STEPS, STOP, everything, full, resumed, stopped, wrapped
 
 from onevision_hf.data.labelled import Row
 from onevision_hf.training.loader import MicroBatches, open_loader
@@ -19,9 +19,9 @@ def results(tmp_path_factory):
     """{(size, what, ...): [result of each process]}; the processes of a size start once."""
     folder = tmp_path_factory.mktemp("training")
     work = {
-        2: [("everything",), ("stopped",), ("resumed", 2), ("wrapped",), ("full",)],
-        1: [("everything",), ("stopped",), ("resumed", 1), ("resumed", 2)],
-        3: [("everything",), ("resumed", 1)],
+        2: [(everything,), (stopped,), (resumed, 2), (wrapped,), (full,)],
+        1: [(everything,), (stopped,), (resumed, 1), (resumed, 2)],
+        3: [(everything,), (resumed, 1)],
     }
     found = {}
     for size, jobs in work.items():

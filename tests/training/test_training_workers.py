@@ -8,10 +8,10 @@ from contextlib import closing
 from functools import partial
 
 import numpy as np
+import processes
 import pytest
 import torch
-import training_workers as workers
-from training_workers import wait_for
+from processes import wait_for
 
 from onevision_hf.data.labelled import Row
 from onevision_hf.training.loader import MicroBatches, open_loader
@@ -194,17 +194,17 @@ def begin(pids):
 @pytest.mark.parametrize("killed", [False, True])
 def test_workers_end_with_the_process_that_started_them_however_that_ends(killed):
     here, there = multiprocessing.Pipe()
-    process = workers.context().Process(target=begin, args=(there,))
+    process = processes.context().Process(target=begin, args=(there,))
     process.start()
     pids = here.recv()
-    assert len(pids) == 2 and all(map(workers.is_running, pids))
+    assert len(pids) == 2 and all(map(processes.is_running, pids))
     if killed:
         process.kill()
     else:
         here.send("end")
     process.join(60)
     assert process.exitcode == (-9 if killed else 3)
-    assert wait_for(lambda: not any(map(workers.is_running, pids)), 30)
+    assert wait_for(lambda: not any(map(processes.is_running, pids)), 30)
 
 
 def test_notes_keep_the_last_samples_of_an_item_when_there_is_no_room_for_all():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import training_workers
-from unified_workers import STEPS, STOP
+from unified_workers import STEPS, STOP, both, resumed
 
 pytestmark = pytest.mark.timeout(1500)  # a busy machine must not fail a test
 
@@ -16,9 +16,8 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unified")
     found = {}
     for size in (1, 2):
-        jobs = [("unified_workers.both",), ("unified_workers.resumed",)]
-        for (name,), ranks in training_workers.run(size, folder, jobs).items():
-            found[size, name.rpartition(".")[2]] = ranks
+        for (name,), ranks in training_workers.run(size, folder, [(both,), (resumed,)]).items():
+            found[size, name] = ranks
     return found
 
 

@@ -4,8 +4,6 @@ Run: python -m pytest tests/training/test_vl_training.py
 """
 
 import json
-import multiprocessing
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ import vl_workers as workers
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from processes import run
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from vl_tiny import prompt, tiny_config, tiny_model, tiny_processor, user
@@ -332,17 +331,7 @@ def test_a_run_stopped_and_resumed_is_bit_equal(folder, straight):
 
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(folder, straight):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=workers.worker, args=(r, 2, port, str(folder))) for r in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(250)
-    assert [process.exitcode for process in processes] == [0, 0]
-    both = torch.load(folder / "processes2.pt", weights_only=False)
+    both, _ = run(train, folder, folder / "two", size=2)
     np.testing.assert_allclose(both["log"], straight["log"], rtol=1e-5)
     for name, tensor in straight["tensors"].items():
         if name.startswith("model."):

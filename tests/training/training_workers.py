@@ -2,15 +2,12 @@
 stopped.
 """
 
-import importlib
-import multiprocessing
 import os
 import resource
 import shutil
-import socket
-import time
 from pathlib import Path
 
+import processes
 import torch
 
 STEPS, STOP = 20, 9
@@ -159,9 +156,8 @@ def resumed(folder, size, start):
     return train(out, optim={"ema": 0.9}, **VALIDATED)
 
 
-def only_train(rank, size, port, out, changes):
-    """One process of a training that somebody may kill; its exit status is the training's."""
-    join(rank, size, port)
+def only_train(out, changes):
+    """A training that somebody may kill; its exit status is the training's."""
     from onevision_hf.training.loop import Trainer, close
 
     config = make_config(out, **changes)
@@ -170,99 +166,12 @@ def only_train(rank, size, port, out, changes):
     os._exit(status)
 
 
-def join(rank, size, port):
-    torch.set_num_threads(1)
-    from accelerate import PartialState
-
-    if size > 1:
-        os.environ.update(
-            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size),
-            MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
-        )  # fmt: skip
-    os.environ["ACCELERATE_USE_CPU"] = "true"
-    state = PartialState(cpu=True)
-    assert state.num_processes == size
+def several(jobs, folder, size):
+    """The results of some (function, *arguments), by (its name, *arguments)."""
+    return {(do.__name__, *arguments): do(folder, size, *arguments) for do, *arguments in jobs}
 
 
-def main(rank, size, port, folder, work):
-    """One process: rank of size; `work` names functions of this module, or another, with their arguments."""
-    join(rank, size, port)
-    results = {}
-    for name, *arguments in work:
-        module, _, function = name.rpartition(".")
-        found = getattr(importlib.import_module(module or __name__), function)
-        results[name, *arguments] = found(Path(folder), size, *arguments)
-    torch.save(results, Path(folder) / f"results-{size}-{rank}.pt")
-    if size > 1:
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-
-
-def wait_for(condition, seconds):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
-
-
-def running():
-    """{pid: (parent, command line)} of the processes of this machine (Linux)."""
-    found = {}
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            state, parent = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[:2]
-            if state != "Z":
-                found[int(name)] = (int(parent), Path(f"/proc/{name}/cmdline").read_text())
-        except OSError:
-            pass  # it has just ended
-    return found
-
-
-def is_running(pid):
-    return pid in running()
-
-
-def descendants(pid):
-    """{pid: (parent, command line)} of all that a process has started, and what that has."""
-    found, everything = {}, running()
-    while more := {
-        child: what for child, what in everything.items()
-        if what[0] in (pid, *found) and child not in found
-    }:  # fmt: skip
-        found |= more
-    return found
-
-
-def context():
-    found = multiprocessing.get_context("forkserver")
-    # Imported once, for all processes of all tests.
-    found.set_forkserver_preload(
-        ["onevision_hf.training.loop", "onevision_hf.training.tasks.cluster", "training_workers"]
-    )
-    return found
-
-
-def run(size, folder, work, timeout=900):
-    """Results of each process, by (name, *arguments)."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [
-        context().Process(target=main, args=(rank, size, port, str(folder), work)) for rank in range(size)
-    ]
-    try:
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(timeout)
-        assert [process.exitcode for process in processes] == [0] * size
-    finally:
-        for process in processes:
-            if process.is_alive():
-                process.kill()
-    ranks = [
-        torch.load(Path(folder) / f"results-{size}-{rank}.pt", weights_only=False) for rank in range(size)
-    ]
+def run(size, folder, jobs):
+    """{(name of a function, *its arguments): [what it returned in each process]}; started once for all."""
+    ranks = processes.run(several, jobs, folder, size, size=size)
     return {key: [rank[key] for rank in ranks] for key in ranks[0]}

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220)}
@@ -70,20 +69,3 @@ def train(folder: Path, out: Path, stop_at=None, **changes):
             for name, t in trainer.tensors().items()
         },
     }
-
-
-def worker(rank: int, size: int, port: int, folder: str) -> None:
-    """One of `size` processes: the run straight through."""
-    import os
-
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
-    }  # fmt: skip
-    torch.set_num_threads(1)
-    from onevision_hf.training.loop import close
-
-    result = train(Path(folder), Path(folder) / f"processes{size}")
-    if rank == 0:
-        torch.save(result, Path(folder) / f"processes{size}.pt")
-    close()
