@@ -125,6 +125,7 @@ def read_scores(row: Benchmark, samples: Mapping[str, Sequence[Mapping[str, Any]
     """The scores of a row.
 
     Args:
+        row: of the suite.
         samples: by task, as lmms-eval logs them: "doc_id", "doc", and what each metric was given.
 
     Raises:

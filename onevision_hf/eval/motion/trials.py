@@ -32,7 +32,15 @@ from .training import InputData, most_labels, predict, train
 
 @dataclass(frozen=True)
 class Job:
-    """What every trial of a run shares; travels to worker processes."""
+    """What all trials of a run have in common; travels to worker processes.
+
+    Args:
+        folder: of the results.
+        pool: the clips.
+        settings: of the run.
+        encoder: whose tokens are probed; None where there is none.
+        device: where classifiers are trained.
+    """
 
     folder: Path
     pool: Pool
