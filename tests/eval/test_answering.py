@@ -203,7 +203,7 @@ def test_media_are_read_ahead_while_the_model_is_busy(model, processor, monkeypa
     questions = [Question(slow(i), SHORT, tag=i) for i in range(12)]
     answering.answer(questions, lambda outcomes: ahead.append(seen["read"] - len(ahead) - 1))
     assert max(ahead) >= 2
-    # Not without end: so much is read before it is asked for, and no more.
+    # Not without end: so much is read before it is used, and no more.
     assert max(ahead) <= 2 + 2 * 2
 
 

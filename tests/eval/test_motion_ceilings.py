@@ -22,20 +22,22 @@ def planned(scene: str, index: int) -> Stage:
 
 def test_the_posterior_of_a_count_is_what_counting_planned_scenes_gives():
     seen = uniform_frames(64, 4)
-    told: dict[tuple[bool, ...], list[int]] = {}
+    counts_seen: dict[tuple[bool, ...], list[int]] = {}
     for index in range(1500):
         stage = planned("count", index)
         slots = tuple(
             any(displaced(e, seen) for e in stage.events if 3 + 14 * p <= e.start < 3 + 14 * (p + 1))
             for p in range(4)
         )
-        told.setdefault(slots, []).append(int(stage.labels["count"]))
-    right = sum(max(np.bincount(counts)) for counts in told.values()) / 1500
-    expected = sum(len(c) * max(count_posterior(tuple(seen), 64, slots)) for slots, c in told.items()) / 1500
+        counts_seen.setdefault(slots, []).append(int(stage.labels["count"]))
+    right = sum(max(np.bincount(counts)) for counts in counts_seen.values()) / 1500
+    expected = (
+        sum(len(c) * max(count_posterior(tuple(seen), 64, slots)) for slots, c in counts_seen.items()) / 1500
+    )
     assert right == pytest.approx(expected, abs=0.04)
     nothing = count_posterior(tuple(seen), 64, (False,) * 4)
     assert nothing == pytest.approx(
-        np.bincount(told[(False,) * 4], minlength=5)[1:] / len(told[(False,) * 4]), abs=0.06
+        np.bincount(counts_seen[(False,) * 4], minlength=5)[1:] / len(counts_seen[(False,) * 4]), abs=0.06
     )
     assert count_posterior(tuple(seen), 64, (True,) * 4) == pytest.approx((0, 0, 0, 1))
 

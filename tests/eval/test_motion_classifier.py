@@ -70,11 +70,11 @@ def test_a_classifier_of_tubes_begins_by_reading_the_mean_of_their_frames():
 
 
 def test_inputs_take_turns():
-    asked = []
+    used = []
 
     class Watched(InputData):
         def batch(self, rows, turn=0):
-            asked.append(self)
+            used.append(self)
             return super().batch(rows, turn)
 
     inputs = []
@@ -87,7 +87,7 @@ def test_inputs_take_turns():
     train(
         classifier, inputs, WAYS, TrainSettings(steps=4, batch=4), 0, lambda step, loss: losses.append(loss)
     )
-    assert [data is inputs[0] for data in asked] == [True, False, True, False] and len(losses) == 4
+    assert [data is inputs[0] for data in used] == [True, False, True, False] and len(losses) == 4
     assert any(not torch.equal(a, b) for a, b in zip(before, classifier.parameters(), strict=True))
 
 
@@ -136,12 +136,12 @@ def test_a_turned_clip_moves_the_way_that_its_turned_label_says(turn):
             frames[t, 16 + round(t * 8 * y / 256), 16 + round(t * 8 * x / 256)] = 1
         patches, positions = symmetry.apply(turn, *as_patches(frames, 8), 4, 8)
         before, after = (np.argwhere(f)[0] for f in as_frames(patches, positions, 4, 8))
-        moved, told = (after - before)[::-1], np.array(ways[tables[turn, 0, label]])
-        assert moved @ told / np.linalg.norm(moved) / np.linalg.norm(told) > 0.99
+        moved, expected = (after - before)[::-1], np.array(ways[tables[turn, 0, label]])
+        assert moved @ expected / np.linalg.norm(moved) / np.linalg.norm(expected) > 0.99
     for label, name in enumerate(ORIENTATIONS):
         lines = fine_lines(name, 32, 32, 6)[None, ..., 0].astype(float)
         found = as_frames(*symmetry.apply(turn, *as_patches(lines, 8), 4, 8), 4, 8)[0]
-        told = ORIENTATIONS[tables[turn, 1, label]]
+        expected = ORIENTATIONS[tables[turn, 1, label]]
         fits = {
             n: max(
                 np.abs(np.sum(found * np.roll(fine_lines(n, 32, 32, 6)[..., 0], s, axis)))
@@ -150,7 +150,7 @@ def test_a_turned_clip_moves_the_way_that_its_turned_label_says(turn):
             )
             for n in ORIENTATIONS
         }
-        assert max(fits, key=lambda n: fits[n]) == told
+        assert max(fits, key=lambda n: fits[n]) == expected
 
 
 @pytest.mark.gpu

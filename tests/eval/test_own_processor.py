@@ -25,7 +25,7 @@ PUBLISHED = {
     "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 112}, "do_center_crop": True,
     "crop_size": {"height": 112, "width": 112}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.3, 0.3, 0.4],
 }  # fmt: skip
-# name -> what is asked of the processor beside what its folder says
+# name -> what is changed of the processor that its folder says
 CASES = {"tiny": {}, "published": {"preset": "published"}, "keyframes": {}}
 
 
@@ -87,16 +87,16 @@ def same_clips(made, seen, processor):
 
 @pytest.mark.parametrize("name", CASES)
 def test_neighbours_see_what_the_encoders_processor_selects(made, seen, tmp_path, name):
-    folder, asked = encoder_of(made, name), CASES[name]
-    readout(str(made / "clips"), folder, cache=tmp_path, processor=asked)
-    processor = OneVisionVideoProcessor.from_pretrained(folder, **asked)
+    folder, changes = encoder_of(made, name), CASES[name]
+    readout(str(made / "clips"), folder, cache=tmp_path, processor=changes)
+    processor = OneVisionVideoProcessor.from_pretrained(folder, **changes)
     assert len(seen) == 4 and same_clips(made, seen, processor) == 4
 
 
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("name", CASES)
 def test_a_probe_sees_and_saves_what_the_encoders_processor_selects(made, seen, tmp_path, name, cached):
-    folder, asked = encoder_of(made, name), CASES[name]
+    folder, changes = encoder_of(made, name), CASES[name]
     lists = [
         str(write_list(tmp_path / f"{part}.csv", [(f"left/{a}.mp4", "left"), (f"right/{b}.mp4", "right")]))
         for part, a, b in (("train", 0, 1), ("test", 2, 3))
@@ -105,10 +105,10 @@ def test_a_probe_sees_and_saves_what_the_encoders_processor_selects(made, seen, 
         "model": folder, "out": str(tmp_path / "run"),
         "data": {"train": lists[0], "test": lists[1], "root": str(made / "clips")},
         "cache": str(tmp_path / "cache") if cached else "", "epochs": 1, "batch_size": 2,
-        "dataloader_num_workers": 0, "device": "cpu", "input": {"processor": asked, "augment": False},
+        "dataloader_num_workers": 0, "device": "cpu", "input": {"processor": changes, "augment": False},
     })  # fmt: skip
     assert run_probe(config)[0] == 0
-    processor = OneVisionVideoProcessor.from_pretrained(folder, **asked)
+    processor = OneVisionVideoProcessor.from_pretrained(folder, **changes)
     assert same_clips(made, seen, processor) == 4
     saved = AutoVideoProcessor.from_pretrained(tmp_path / "run" / "seed-1" / "model")
     assert same_clips(made, seen, saved) == 4

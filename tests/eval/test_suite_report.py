@@ -1,12 +1,13 @@
-"""The report: figures beside the published columns, what was broken, what to be careful with."""
+"""The report: figures next to the published columns, what was broken, what to be careful with."""
 
 import json
+import sys
 
 import pytest
 from PIL import Image
 
 from onevision_hf.eval.lmms.questions import BrokenQuestion
-from onevision_hf.eval.lmms.report import SuiteReport, write_report
+from onevision_hf.eval.lmms.report import SuiteReport, draw_report, write_report
 from onevision_hf.eval.lmms.scores import Result, metric_of, read_rows
 from onevision_hf.eval.lmms.suite import select
 
@@ -102,3 +103,9 @@ def test_groups_are_averaged_filters_are_passed_over_and_nothing_scored_is_none(
 def test_a_metric_that_is_not_there_is_an_error_that_names_those_that_are():
     with pytest.raises(ValueError, match=r"no metric 'anls', only exact_match"):
         metric_of({"exact_match,none": 1.0, "exact_match_stderr,none": 0.0}, "anls", "docvqa_val")
+
+
+def test_without_matplotlib_a_chart_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"charts need matplotlib: pip install .onevision-hf\[train\]"):
+        draw_report(report_of("videomme"))

@@ -122,17 +122,17 @@ def test_a_model_runs_through_all_and_a_second_run_asks_nothing(
     run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     model, results = run(ALL)
-    asked = sum(sizes["original"] for sizes in results["n-samples"].values())
-    assert model.answering.statistics.questions == asked and not model.broken
+    count = sum(sizes["original"] for sizes in results["n-samples"].values())
+    assert model.answering.statistics.questions == count and not model.broken
     figures = {row.name: row.figure for row in read_rows(results, select(ALL))}
     assert all(0 <= figure <= 100 for figure in figures.values())  # type: ignore[operator]
 
     def generate(*args: Any, **kwargs: Any) -> None:
-        raise AssertionError("the model was asked again")
+        raise AssertionError("the model was run again")
 
     monkeypatch.setattr("onevision_hf.OneVisionVLForConditionalGeneration.generate", generate)
     again, repeated = run(ALL)
-    assert again.reused == asked and again.answering.statistics.questions == 0
+    assert again.reused == count and again.answering.statistics.questions == 0
     assert answers_of(repeated) == answers_of(results)
 
 

@@ -131,7 +131,7 @@ class Settings:
         """Arguments of the processor: what is seen of images and videos."""
         if self.sampling == "codec":
             return {"video_mode": "codec", **self.processor}
-        sampled = {"fps", "timestamps"} & self.processor.keys()
+        sampled = {"fps", "timestamps", "do_sample_frames"} & self.processor.keys()
         frames = {} if sampled else {"num_frames": WHOLE_FRAMES[self.sampling]}
         return {"video_mode": "frames", **frames, **self.processor}
 
