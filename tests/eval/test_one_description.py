@@ -25,6 +25,7 @@ from onevision_hf.eval.lmms.questions import Question
 from onevision_hf.eval.lmms.settings import Settings
 from onevision_hf.eval.motion import Trial
 from onevision_hf.eval.motion.clips import LabelledClip
+from onevision_hf.eval.motion.frozen import Encoder
 from onevision_hf.eval.motion.inputs import build, codec_config
 from onevision_hf.eval.motion.pool import Pool
 from onevision_hf.modeling.patchify_config import PatchifyConfig
@@ -145,3 +146,18 @@ def test_the_motion_suite_cuts_what_the_processor_cuts(made, tmp_path, changes):
         own = processor(source.item("test", number).file, return_tensors="np")
         assert np.array_equal(data.patches[number].numpy(), own["pixel_values_videos"][0])
         assert np.array_equal(data.positions[number].numpy(), own["patch_positions"][0])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("tiny", {"camera": "median"}),
+        ("published", {"preset": "published"}),
+        ("keyframes", {"anchors": "keyframes", "camera": "none"}),
+    ],
+)
+def test_a_frozen_encoder_is_shown_by_the_motion_suite_what_its_own_processor_keeps(made, name, changes):
+    encoder = Encoder.open(encoder_of(made, name))
+    assert encoder.fit(ONE_TRIAL).clips.processor == changes
+    other = replace(ONE_TRIAL, clips=replace(ONE_TRIAL.clips, processor={"camera": "similarity"}))
+    assert encoder.fit(other).clips.processor == changes | {"camera": "similarity"}

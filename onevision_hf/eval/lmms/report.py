@@ -245,8 +245,8 @@ def _draw_table(axes: Any, report: SuiteReport, table: SuiteTable) -> None:
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
     axes.set_title(table.title, loc="left", fontsize=16, color=INK)
-    place = {"loc": "upper center", "bbox_to_anchor": (0.45, 0), "borderaxespad": 4.5}
-    axes.legend(**place, ncols=3, frameon=False, markerscale=0.7)
+    below = {"loc": "upper center", "bbox_to_anchor": (0.45, 0), "borderaxespad": 4.5}
+    axes.legend(**below, ncols=3, frameon=False, markerscale=0.7)
 
 
 def _listed(values: Mapping[str, Any]) -> str:

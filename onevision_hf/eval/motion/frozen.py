@@ -1,6 +1,6 @@
 """A frozen encoder's tokens of an input, for a probe on them."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,12 +9,13 @@ import torch
 from ...jobs.run_folder import digest_of
 from ...modeling.modeling_onevision import OneVisionModel
 from ...modeling.patchify_config import PatchifyConfig, virtual_times
-from ...modeling.signal_energy import SignalSettings
 from ...modeling.video_processing_onevision import OneVisionVideoProcessor
 from .settings import SuiteSettings
 from .training import InputData
 
 BATCH = 64
+# Of a processor: what of the sampled frames is kept, whatever the budget.
+CHOOSES_PATCHES = ("preset", "signals", "weights", "normalize", "camera", "anchors", "time_buckets")
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,16 @@ class Encoder:
         return cls(name, digest_of(value.detach().numpy().tobytes() for _, value in model.named_parameters()))
 
     def fit(self, settings: SuiteSettings) -> SuiteSettings:
-        """The settings with what the encoder's own processor counts as energy, but for what they set.
+        """The settings with what the encoder's own processor keeps of a clip, but for what they set.
 
         Patches are of the encoder's own size where they fill a frame and differences are kept for them;
         otherwise they are resized.
         """
         config = _load(self.name)[1]
-        own = {entry.name: getattr(config.signals, entry.name) for entry in fields(config.signals)}
-        unlike = {name: value for name, value in own.items() if value != getattr(SignalSettings(), name)}
-        settings = replace(
-            settings, clips=replace(settings.clips, processor={**unlike, **settings.clips.processor})
-        )
+        own, default = config.to_dict(), PatchifyConfig().to_dict()
+        unlike = {name: own[name] for name in CHOOSES_PATCHES if own[name] != default[name]}
+        processor = {**unlike, **settings.clips.processor}
+        settings = replace(settings, clips=replace(settings.clips, processor=processor))
         p = config.layout.patch_size
         if settings.clips.size % p or p % settings.clips.block:
             return settings
