@@ -153,8 +153,9 @@ def _check_lmms_eval(words: list[str]) -> None:
     from dataclasses import fields
 
     from onevision_hf.eval.lmms.settings import Settings
+    from onevision_hf.modeling.patchify_config import SETTINGS
 
-    known = {field.name for field in fields(Settings)}
+    known = {field.name for field in fields(Settings)} | {*SETTINGS}
     options = dict(zip(words[::2], words[1::2], strict=False))
     if options["--model"] != "onevision":
         raise ValueError(f"the model is called onevision, not {options['--model']}")

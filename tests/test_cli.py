@@ -259,7 +259,7 @@ import sys
 sys.argv = ["onevision", *{words!r}]
 from onevision_hf.cli import main
 status = main()
-large = sorted({{"torch", "transformers", "numpy", "av", "PIL", "pyarrow", "pydantic"}} & set(sys.modules))
+large = sorted({{"torch", "transformers", "numpy", "av", "PIL", "pyarrow"}} & set(sys.modules))
 sys.exit(f"{{large}} were imported" if large else status)
 """
 
