@@ -8,7 +8,6 @@ bad-batch-RANK.pt     the batch of a step whose loss was not finite (torch.load)
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 
+from ..jobs.run_folder import write_atomically
 from .config import TrainConfig
 from .loader import Batch
 from .schema import ConfigError, flat
@@ -188,9 +188,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def _truncate(path: Path, step: int) -> None:
     kept = [line for line in read_lines(path) if line["step"] <= step]
     if path.exists():
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(partial, path)
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def _append(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
