@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ class RunReport:
         self._show(
             f"step {step}/{self.total}  loss {figures['loss']:.4f}  lr {figures['lr']:.2e}  "
             f"{speed['samples_per_second']:.1f} samples/s  data {speed['data_wait']:.0%}  "
-            f"left {_clock(left)}",
+            f"left {timedelta(seconds=int(left))}",
             final=step == self.total,
         )
         if self._tracking:
@@ -195,9 +196,3 @@ def _append(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     if text := "".join(json.dumps(line) + "\n" for line in lines):
         with open(path, "a", encoding="utf-8") as file:
             file.write(text)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
