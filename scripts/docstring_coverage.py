@@ -5,7 +5,8 @@ python scripts/docstring_coverage.py --missing  # and what is missing, with file
 
 Counted are the functions and methods of three or more parameters whose name, and whose class's name, has no
 leading underscore; and of what `onevision_hf.__all__` and docs/reference name, functions whatever their size,
-the fields of dataclasses and the arguments of constructors. The source is read, not imported.
+the fields of dataclasses and the arguments of constructors. An option of a command has its line in its
+annotation, as `help=`, where `--help` reads it. The source is read, not imported.
 """
 
 import argparse
@@ -113,15 +114,42 @@ def _constructor(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> tuple[
     return settings, text
 
 
+def _helped(body: list[ast.stmt]) -> set[str]:
+    """Names of a file's annotations and classes that carry the help text of a command's options."""
+    named: dict[str, ast.stmt] = {}
+    for node in body:
+        if isinstance(node, ast.Assign):
+            named |= {ast.unparse(target): node for target in node.targets}
+        elif isinstance(node, ast.ClassDef):
+            named[node.name] = node
+    return {name for name, node in named.items() if "help=" in ast.unparse(node)}
+
+
+def _options(function: Function, helped: set[str]) -> set[str]:
+    """Parameters of a command whose help text stands in their annotation, where `--help` reads it."""
+    found = set()
+    for word in [*function.args.args, *function.args.kwonlyargs]:
+        text = ast.unparse(word.annotation) if word.annotation else ""
+        if "help=" in text or helped & set(re.findall(r"\w+", text)):
+            found.add(word.arg)
+    return found
+
+
 def counted(path: Path, shown: set[str], root: Path = ROOT) -> Iterator[Documented]:
     """What is counted in one file."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    helped: set[str] = set()
+    if path.parent.name == "commands":
+        for other in path.parent.glob("*.py"):
+            helped |= _helped(ast.parse(other.read_text(encoding="utf-8")).body)
 
     def entry(node: Function | ast.ClassDef, name: str, parameters: tuple[str, ...], text: str) -> Documented:
         listed = named_under_args(text)
+        if path.parent.name == "commands" and isinstance(node, Function):
+            listed |= _options(node, helped)
         missing = tuple(word for word in parameters if word not in listed)
         return Documented(path.relative_to(root), node.lineno, name, parameters, missing)
 
-    body = ast.parse(path.read_text(encoding="utf-8")).body
     classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
     for node in body:
         if isinstance(node, Function) and not node.name.startswith("_"):

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs/images/architecture.svg"
 PACKAGE = "onevision_hf"
 TOP = "commands, demo"
-ON_TOP = {"__init__", "__main__", "cli", "commands", "demo"}
+ON_TOP = {"__init__", "__main__", "cli", "commands", "demo", "registration"}
 
 BOX_WIDTH, BOX_HEIGHT, GAP, LEVEL, MARGIN = 160, 56, 24, 116, 24  # units of the picture
 SWEEPS = 24  # after so many the order of the boxes stays
@@ -54,7 +54,9 @@ def imports_between_rooms(package: Path = ROOT / PACKAGE) -> Imports:
         inside = path.relative_to(package)
         room = inside.parts[0].removesuffix(".py")
         here = [PACKAGE, *inside.parent.parts]
-        used = found.setdefault(TOP if room in ON_TOP else room, set())
+        # A module that `python -m` runs starts a command: it is on top too, wherever it lies.
+        on_top = room in ON_TOP or inside.name == "__main__.py"
+        used = found.setdefault(TOP if on_top else room, set())
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names: list[str] = []
             if isinstance(node, ast.Import):
@@ -76,14 +78,11 @@ def imports_between_rooms(package: Path = ROOT / PACKAGE) -> Imports:
 def levels(imports: Imports) -> list[list[str]]:
     """Rooms from the bottom up: each stands one above the highest that it imports."""
     height: dict[str, int] = {}
-
-    def height_of(room: str) -> int:
-        if room not in height:
-            height[room] = 1 + max((height_of(other) for other in imports[room]), default=-1)
-        return height[room]
-
-    for room in imports:
-        height_of(room)
+    while left := imports.keys() - height.keys():
+        free = {room for room in left if all(other in height for other in imports[room])}
+        if not free:
+            raise ValueError(f"{', '.join(sorted(left))} import one another in a circle")
+        height |= {room: 1 + max((height[other] for other in imports[room]), default=-1) for room in free}
     return [sorted(room for room in imports if height[room] == at) for at in range(max(height.values()) + 1)]
 
 

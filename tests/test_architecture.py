@@ -64,6 +64,11 @@ def test_a_line_is_left_out_where_another_way_leads_there():
     assert drawing.levels(imports) == [["c"], ["b"], ["a"]]
 
 
+def test_a_circle_is_named():
+    with pytest.raises(ValueError, match="a, b import one another in a circle"):
+        drawing.levels({"a": ["b"], "b": ["a", "c"], "c": []})
+
+
 def test_ten_kinds_of_change_are_listed_with_files_and_tests():
     assert len(changes()) == 10
     for what, files, tests in changes():

@@ -7,6 +7,7 @@
 The weights of both parts are kept as they are; the connector is random until it is trained.
 """
 
+import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,12 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCardData
 from torch import nn
-from transformers import AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+)
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
@@ -144,6 +150,23 @@ def assemble(
         )
         (folder / "README.md").write_text(_card(made, connector_from is not None), encoding="utf-8")
     return made
+
+
+def load_multimodal(folder: str, dtype: str = "auto") -> Any:
+    """The model of a folder; of an adapter's, the model that it was trained on with the adapter in it.
+
+    Args:
+        folder: a multimodal model or an adapter that the trainer saved, folder or Hub id.
+        dtype: of the weights; auto is the folder's.
+    """
+    adapter = Path(folder) / "adapter_config.json"
+    if not adapter.is_file():
+        return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+    from peft import PeftModel
+
+    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    model: Any = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype)
+    return PeftModel.from_pretrained(model, folder).merge_and_unload()
 
 
 def prepare_tokenizer(tokenizer: Any) -> tuple[str, list[str]]:

@@ -15,7 +15,7 @@ _CHANNELS = (1, 3, 4)
 _SCALING = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 
 
-class ChannelOrderBackend(KnownNames, TorchvisionBackend):
+class ChannelOrderBackend(KnownNames, TorchvisionBackend):  # type: ignore[misc]
     """transformers' torchvision backend, which refuses unknown names, and to which a NumPy array is
     channels-first only when its last axis is no channel axis (1, 3 or 4 long).
 

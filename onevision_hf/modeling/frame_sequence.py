@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import av
 import numpy as np
@@ -87,13 +87,13 @@ def open_video(video: Video) -> Iterator[VideoReader | FrameSequence]:
     if isinstance(video, VideoReader | FrameSequence):
         yield video
     elif is_encoded(video):
-        with VideoReader(video) as reader:
+        with VideoReader(cast("VideoSource", video)) as reader:
             yield reader
     else:
         yield FrameSequence(cast("Frames", video))
 
 
-def is_encoded(video: object) -> TypeGuard[VideoSource]:
+def is_encoded(video: object) -> bool:
     """Whether this is a file (path, bytes, file object, open reader) rather than frames."""
     known = str | os.PathLike | bytes | bytearray | memoryview | VideoReader
     return isinstance(video, known) or hasattr(video, "read")

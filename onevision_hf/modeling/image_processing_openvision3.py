@@ -5,6 +5,8 @@ pixel_values = processor(images, return_tensors="pt").pixel_values      # (B, 3,
 processor(images, size={"shortest_edge": 192}, do_center_crop=False)    # whole pictures, sides rounded to 16
 """
 
+from typing import Any
+
 import torch
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import PILImageResampling, SizeDict
@@ -45,15 +47,17 @@ class OpenVision3ImageProcessor(ChannelOrderBackend):
     do_convert_rgb = True
     model_input_names = ["pixel_values"]
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         check_multiples(self.do_resize, self.size, self.do_center_crop, self.crop_size)
 
-    def _validate_preprocess_kwargs(self, **kwargs) -> None:  # type: ignore[override]
+    def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:  # type: ignore[override]
         super()._validate_preprocess_kwargs(**kwargs)
         check_multiples(*(kwargs.get(name) for name in ("do_resize", "size", "do_center_crop", "crop_size")))
 
-    def center_crop(self, image: torch.Tensor, size: SizeDict, **kwargs):  # type: ignore[override]
+    def center_crop(  # type: ignore[override]
+        self, image: torch.Tensor, size: SizeDict, **kwargs: Any
+    ) -> torch.Tensor:
         """transformers' own, which would fill with black what a crop has more than the picture.
 
         Args:
@@ -76,10 +80,10 @@ class OpenVision3ImageProcessor(ChannelOrderBackend):
         images: list[torch.Tensor],
         do_resize: bool,
         size: SizeDict,
-        resample,
+        resample: Any,
         do_center_crop: bool,
-        return_tensors=None,
-        **kwargs,
+        return_tensors: str | None = None,
+        **kwargs: Any,
     ) -> BatchFeature:
         if do_resize and size.shortest_edge and not do_center_crop:
             # In one step, and only here: before a crop the picture keeps its exact shape.
@@ -107,12 +111,17 @@ def rounded_size(image: torch.Tensor, shortest_edge: int) -> SizeDict:
     return SizeDict(height=height, width=width)
 
 
-def check_multiples(do_resize, size, do_center_crop, crop_size) -> None:
+def check_multiples(
+    do_resize: bool | None,
+    size: Any,
+    do_center_crop: bool | None,
+    crop_size: Any,
+) -> None:
     """Check that the last of resize and crop that is on leaves multiples of 16.
 
     Args:
         do_resize: whether pictures are resized.
-        size: to what; sides in pixels by name.
+        size: to what; a `SizeDict` or a dictionary, sides in pixels by name.
         do_center_crop: whether they are cropped.
         crop_size: to what; sides in pixels by name.
 

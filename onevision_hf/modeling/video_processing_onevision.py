@@ -33,7 +33,7 @@ OneVisionVideoProcessorKwargs: Any = TypedDict(  # type: ignore[misc]
 )
 
 
-class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):
+class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[misc]
     """Codec patchification: keeps the patches of a video where its codec says that something happens.
 
     Args:
@@ -88,7 +88,7 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):
         ValueError: a value is out of range, or two exclude one another.
     """
 
-    valid_kwargs = OneVisionVideoProcessorKwargs
+    valid_kwargs = OneVisionVideoProcessorKwargs  # type: ignore[assignment]
     model_input_names = ["pixel_values_videos", "patch_positions", "pixel_attention_mask"]
 
     # The defaults of the others are those of `PatchifyConfig`, set below.
@@ -120,7 +120,9 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):
         )
 
     @classmethod
-    def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any):  # type: ignore[override]
+    def from_dict(  # type: ignore[override]
+        cls, video_processor_dict: dict[str, Any], **kwargs: Any
+    ) -> Any:
         if any(kwargs.get(name) is not None for name in BUDGETS):
             video_processor_dict = {k: v for k, v in video_processor_dict.items() if k not in BUDGETS}
         return super().from_dict(video_processor_dict, **kwargs)

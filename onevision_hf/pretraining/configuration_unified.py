@@ -130,7 +130,7 @@ class UnifiedPreTrainingConfig(PreTrainedConfig):
     bos_token_id: int = 1
     eos_token_id: int = 2
     pad_token_id: int = 0
-    projection_dim: int | None = None
+    projection_dim: int = 768
     reconstruction_weight: float = 0.5
     pixel_weight: float = 1.0
     latent_weight: float = 0.4
