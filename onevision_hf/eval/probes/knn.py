@@ -1,6 +1,6 @@
 """What a person does first with a new encoder: are the nearest neighbours of a picture or clip of its class?
 
-    readout("drawn/direction", "FOLDER")["accuracy"]
+    evaluate_knn("drawn/direction", "FOLDER")["accuracy"]
 
 Features are encoded once into run folders (float16, resumable, refused with other settings). Every item is
 a query once: those of a class, sorted by the SHA-256 of their keys, are dealt to four folds, and an item's
@@ -95,7 +95,7 @@ class Features:
     rejected: list[dict[str, str]]
 
 
-def readout(
+def evaluate_knn(
     folder: str,
     model: str,
     *,
