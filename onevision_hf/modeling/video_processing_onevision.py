@@ -19,8 +19,9 @@ from transformers.video_utils import VideoMetadata
 from .frame_sequence import FrameSequence, is_encoded, open_video
 from .known_names import KnownNames
 from .patch_selection import Placement, check_budget
-from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig, refuse_unknown
+from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig
 from .pretrained_settings import read_with_model_settings
+from .setting_names import refuse_unknown
 from .video_reader import VideoReader, VideoReadError
 
 T = TypeVar("T")

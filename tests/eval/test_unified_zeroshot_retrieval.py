@@ -32,13 +32,9 @@ class Colours:
     def tokenizer(self):
         return self
 
-    def pixels(self, pictures):
-        return torch.stack(
-            [torch.tensor(picture.resize((1, 1)).getpixel((0, 0))) for picture in pictures]
-        ).float()
-
-    def get_image_features(self, pixels):
-        return pixels
+    def image_features(self, pictures):
+        pixels = [torch.tensor(picture.resize((1, 1)).getpixel((0, 0))) for picture in pictures]
+        return normalize(torch.stack(pixels).float(), dim=-1)
 
     def text_features(self, texts, tokenizer):
         rows = [[word in text.split() for word in COLOURS] for text in texts]
