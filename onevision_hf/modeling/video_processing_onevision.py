@@ -94,6 +94,7 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
 
     # The defaults of the others are those of `PatchifyConfig`, set below.
     num_frames: int | None
+    do_sample_frames: bool
     keep_ratio: float | None
     rope_temporal_size: int | None
     do_sample_frames: bool
