@@ -16,8 +16,8 @@ from transformers.image_utils import SizeDict
 
 from .frame_geometry import whole_grid
 from .image_processing_onevision import OneVisionImageProcessor, OneVisionImageProcessorKwargs
-from .known_names import OF_ALL_PARTS
 from .patch_inputs import cut_patches, pack_media
+from .prompt_media import OF_ALL_PARTS
 
 # `image_grid_pinpoints` of the published scripts/sft_ov_encoder.sh: (height, width) in pixels.
 PUBLISHED_SIZES = ((574, 1120), (1120, 574), (1120, 1120), (1694, 574), (574, 1694))

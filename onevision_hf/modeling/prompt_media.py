@@ -8,9 +8,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from transformers.image_utils import load_image
+from transformers.processing_utils import ImagesKwargs, TextKwargs, VideosKwargs
 
 from .frame_sequence import is_encoded
+from .patchify_config import SETTINGS
 from .remote_file import fetch_picture, is_url, shown
+
+# A multimodal processor hands what `from_pretrained` is given to all of its parts.
+OF_ALL_PARTS = frozenset(
+    {
+        *(TextKwargs.__annotations__ | ImagesKwargs.__annotations__ | VideosKwargs.__annotations__),
+        *("image_token", "video_token", "add_timestamps", "chat_template", "merge_size", "candidate_sizes"),
+        *(*SETTINGS, "packed"),
+    }
+)
 
 
 def read_picture(image: Any) -> Any:

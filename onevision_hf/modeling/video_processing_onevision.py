@@ -17,9 +17,9 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .frame_sequence import FrameSequence, is_encoded, open_video
-from .known_names import KnownNames
+from .known_names import KnownNames, refuse_unknown
 from .patch_selection import Placement, check_budget
-from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig, refuse_unknown
+from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig
 from .pretrained_settings import read_with_model_settings
 from .video_reader import VideoReader, VideoReadError
 

@@ -60,6 +60,7 @@ UPLOADED = {
     "configuration_openvision3.py",
     "curves/loss.json",
     "image_processing_openvision3.py",
+    "known_names.py",
     "model.safetensors",
     "modeling_openvision3.py",
     "preprocessor_config.json",
