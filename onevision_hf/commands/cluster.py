@@ -15,6 +15,8 @@ from typing import Any
 
 from onevision_hf.assets import TINY, model_folder
 
+from .patches import add_errors
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     stages = parser.add_subparsers(dest="stage", metavar="STAGE", required=True)
@@ -50,6 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--engine", choices=("local", "ray"), default="local", help="this process, or Ray (%(default)s)"
     )
     features.add_argument("--ray-address", metavar="HOST:PORT", help="a cluster's; or one is started here")
+    add_errors(features)
     features.add_argument("--actors", type=int, default=1, help="Ray's, a teacher in each (%(default)s)")
 
     dedup = stage("dedup", _dedup, "near-duplicates of features, joined by union-find")
@@ -264,6 +267,7 @@ def _extract(args: argparse.Namespace, source: Any, kind: Any, out: Path) -> dic
         actors=getattr(args, "actors", 1),
         address=getattr(args, "ray_address", None),
         make_extractor=make,
+        errors=getattr(args, "errors", "skip"),
     )
 
 

@@ -39,6 +39,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="F.safetensors", help="where the outputs are written")
     add_selection_arguments(parser)
+    parser.add_argument(
+        "--errors",
+        choices=("raise", "partial"),
+        default="raise",
+        help="of a truncated clip: an error, or what is there (%(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
     failures: list[str] = []
     for word in tqdm(args.clips, desc="encode", unit="clip", leave=False, disable=_quiet(args)):
         try:
-            report, result = encode_clip(word, model, processor, args.num_frames, args.num_patches)
+            report, result = encode_clip(
+                word, model, processor, args.num_frames, args.num_patches, args.errors
+            )
         except VideoReadError as error:
             failures.append(" ".join(str(error).split()))
             print(f"onevision encode: error: {failures[-1]}", file=sys.stderr)
@@ -128,15 +136,16 @@ def encode_clip(
     processor: OneVisionVideoProcessor,
     num_frames: int | None = None,
     num_patches: int | None = None,
+    errors: str = "raise",
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Read, patchify and encode one clip, named as on the command line.
+    """Read, patchify and encode one clip, named as on the command line. `errors` as of `VideoReader`.
 
     Returns the report and `last_hidden_state` (1, K, D), `pooler_output` (1, D) where the model has a head,
     `patch_positions` (1, K, 3), on the CPU.
     """
     path, stages = clip_path(clip), Stages()
     with stages.timed("read"):
-        reader = VideoReader(path)
+        reader = VideoReader(path, errors=errors)
         report = describe_clip(clip, path, reader)
     with stages.timed("patchify"), reader:
         inputs = processor(

@@ -41,8 +41,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard-items", type=int, default=256, help="clips a shard (%(default)s)")
     parser.add_argument("--media-column", help="the column of parquet or of a dataset that holds the media")
     add_engine(parser)
+    add_errors(parser)
     parser.add_argument("--redo", action="store_true", help="empty a folder that was made otherwise")
     parser.add_argument("--json", action="store_true", help="print the summary as one line of JSON")
+
+
+def add_errors(parser: argparse.ArgumentParser) -> None:
+    """What becomes of media that cannot be read whole."""
+    parser.add_argument(
+        "--errors",
+        choices=("skip", "partial"),
+        default="skip",
+        help="leave out what cannot be read whole, or use what is there of truncated videos (%(default)s)",
+    )
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +101,7 @@ def run(args: argparse.Namespace) -> None:
         workers=args.workers,
         address=args.ray_address,
         redo=args.redo,
+        errors=args.errors,
     )
     if args.json:
         print(json.dumps(summary))
@@ -98,5 +110,7 @@ def run(args: argparse.Namespace) -> None:
         f"{args.out}: {summary['items']} clips in {summary['shards']} shards, "
         f"{summary['patches']:,} patches, {readable_bytes(summary['pixel_bytes'])} of pixels"
     )
+    if summary.get("partial"):
+        print(f"{summary['partial']} clips are truncated, and used in part: {args.out / 'partial.jsonl'}")
     if summary["rejected"]:
         print(f"{summary['rejected']} clips could not be used: {args.out / 'rejected.jsonl'}")

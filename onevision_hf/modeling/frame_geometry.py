@@ -110,19 +110,34 @@ class FrameGeometry:
         canvas[y : y + part.shape[0], x : x + part.shape[1]] = part
         return canvas
 
-    def pool(self, energy: np.ndarray, cell_height: float, cell_width: float) -> np.ndarray:
-        """Mean of block maps over each patch: (..., rows, columns) -> (..., grid_height, grid_width) float32.
+    def pool(
+        self,
+        energy: np.ndarray,
+        cell_height: float,
+        cell_width: float,
+        offset: tuple[float, float] = (0.0, 0.0),
+    ) -> np.ndarray:
+        """Mean of block maps over each patch. What a patch covers of each block is weighed exactly; area
+        outside the picture counts as zero.
 
-        `cell_height`, `cell_width` are a block's size in pixels of the displayed frame. What a patch covers
-        of each block is weighed exactly; area outside the picture counts as zero.
+        Args:
+            energy: (..., rows, columns).
+            cell_height: of a block, in pixels of the displayed frame.
+            cell_width: likewise.
+            offset: by how many blocks the map begins above the picture, and to the left of it.
+
+        Returns:
+            (..., grid_height, grid_width) float32.
         """
+        above, before = offset
         scale_y = self.height / self.resized_height / cell_height
         scale_x = self.width / self.resized_width / cell_width
         edges_y = (np.arange(self.grid_height + 1) * self.patch_size - self.top) * scale_y
         edges_x = (np.arange(self.grid_width + 1) * self.patch_size - self.left) * scale_x
         # A block that sticks out of the picture counts with the part that is in.
-        columns = _integrate(energy.astype(np.float64), np.clip(edges_x, 0, self.width / cell_width))
-        both = _integrate(columns.swapaxes(-1, -2), np.clip(edges_y, 0, self.height / cell_height))
+        edges_x = np.clip(edges_x, 0, self.width / cell_width) + before
+        edges_y = np.clip(edges_y, 0, self.height / cell_height) + above
+        both = _integrate(_integrate(energy.astype(np.float64), edges_x).swapaxes(-1, -2), edges_y)
         area = (self.patch_size * scale_y) * (self.patch_size * scale_x)
         return np.maximum(both.swapaxes(-1, -2) / area, 0).astype(np.float32)
 

@@ -25,6 +25,8 @@ class FrameSequence:
 
     codec = "frames"
     rotation = 0
+    mirrored = False
+    missing = ""
 
     def __init__(self, frames: Any):
         self._frames = _as_frames(frames)
@@ -59,15 +61,16 @@ class FrameSequence:
 
 
 @contextmanager
-def open_video(video: Any) -> Iterator[VideoReader | FrameSequence]:
+def open_video(video: Any, errors: str = "raise") -> Iterator[VideoReader | FrameSequence]:
     """A reader of a path, bytes or file object, or of frames that were decoded elsewhere.
 
-    A reader that is open already is taken as it is, and left open: nobody indexes a file twice.
+    A reader that is open already is taken as it is, and left open: nobody indexes a file twice. `errors` is
+    `VideoReader`'s.
     """
     if isinstance(video, VideoReader | FrameSequence):
         yield video
     elif is_encoded(video):
-        with VideoReader(video) as reader:
+        with VideoReader(video, errors=errors) as reader:
             yield reader
     else:
         yield FrameSequence(video)
