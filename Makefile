@@ -30,11 +30,11 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[$$(cat $(VENV)/.extras)]"
 	@touch $@
 
-demo: $(STAMP)  ## encode the bundled clip, draw what was kept and which drawn clips are most like it into out/
+demo: $(STAMP)  ## encode the bundled clip, draw what is kept into out/, say which way a drawn clip moves
 	@mkdir -p out
 	$(BIN)/onevision encode bundled
-	$(BIN)/onevision nearest bundled --out out/nearest.png
 	$(BIN)/onevision view bundled --out out/demo.png
+	$(BIN)/python -m onevision_hf.eval.probes.direction_head
 
 test: $(STAMP)  ## the fast tests (under five minutes on two cores)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)

@@ -27,7 +27,7 @@ from torch.nn.functional import normalize
 
 from onevision_hf.clustering.assign import assign_labels
 from onevision_hf.clustering.features import extract_features
-from onevision_hf.clustering.kmeans import find_centers, load_centers
+from onevision_hf.clustering.kmeans import CenterFile, find_centers
 from onevision_hf.clustering.spherical import State, lloyd, nearest, random_start
 from onevision_hf.data.items import Item, Source
 from onevision_hf.data.media_shards import STAGE, PackedRow, PackedShards, write_shard
@@ -118,7 +118,7 @@ def objective_on(items: int, centers: Path) -> float:
     """Mean cosine of up to 10,000 of the rows to their nearest center."""
     starts = range(0, min(items, 10_000) - 511, 512)
     rows = torch.cat([Synthetic().encode(list(range(n, n + 512))) for n in starts])
-    return float(nearest(rows, load_centers(centers))[0].mean())
+    return float(nearest(rows, CenterFile(centers).read())[0].mean())
 
 
 def against_faiss(rows_count: int, clusters: int, iterations: int, rounds: int) -> None:

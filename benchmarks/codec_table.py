@@ -17,9 +17,9 @@ import av
 import numpy as np
 
 from onevision_hf import select_patches
-from onevision_hf.commands.view import read_signals
 from onevision_hf.modeling.signal_energy import SIGNALS, SignalSettings
 from onevision_hf.modeling.video_reader import VideoReader
+from onevision_hf.view import read_signals
 
 FRAMES, HEIGHT, WIDTH, FPS, SIDE = 48, 176, 320, 25, 48
 PAN = 3  # pixels a frame

@@ -127,7 +127,7 @@ def compare(model: Any, processor: Any, clips: list[tuple[Path, list[str]]], tur
         waits: list[float] = []
 
         def ours(clips: list[tuple[Path, list[str]]], **settings: Any) -> Answering:
-            answering = Answering(model, processor, Settings("random", **BUDGET, **settings))
+            answering = Answering(model, processor, Settings("random", processor=BUDGET, **settings))
             answering.answer(asked(clips), lambda outcomes: None)
             return answering
 
@@ -166,7 +166,7 @@ def memory(model: Any, processor: Any, clips: list[tuple[Path, list[str]]], requ
         copy = folder / f"{number}.mp4"
         os.link(path, copy)
         many.append((copy, texts))
-    answering = Answering(model, processor, Settings("random", **BUDGET, feature_cache_mb=4))
+    answering = Answering(model, processor, Settings("random", processor=BUDGET, feature_cache_mb=4))
     answered, sizes = 0, []
 
     def done(outcomes: list[Any]) -> None:

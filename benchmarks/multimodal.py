@@ -26,7 +26,7 @@ import torch
 from transformers import Qwen3Config
 
 from onevision_hf import OneVisionConfig, OneVisionVLConfig, OneVisionVLForConditionalGeneration
-from onevision_hf.modeling.image_processing_onevision_vl import block_positions
+from onevision_hf.modeling.frame_geometry import whole_grid
 
 SIDE = 16  # patches of 14 pixels along 224
 KEPT = 8  # an eighth
@@ -59,7 +59,7 @@ def make_model(connector: str, llm: str, device: str) -> Any:
 
 def make_inputs(way: str, merge: int, frames: int, device: str) -> dict[str, torch.Tensor]:
     """Patches of one clip and a prompt about it."""
-    whole = block_positions(SIDE, SIDE, merge, times=range(frames))
+    whole = whole_grid(frames, SIDE, SIDE, merge)
     budget = len(whole) // KEPT
     if way == "frames":
         kept = whole[np.isin(whole[:, 0], np.linspace(0, frames - 1, frames // KEPT).astype(int))]

@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from train_vae import fit, make_vae, measure, read
 
 from onevision_hf import OpenVision3Config, UnifiedForPreTraining, UnifiedPreTrainingConfig
-from onevision_hf.commands.plot import draw
 from onevision_hf.data.captions import open_pairs
 from onevision_hf.pretraining.tokenizer import CaptionTokenizer, load_tokenizer
 from onevision_hf.synthetic.images import ImageSettings, draw_image
+from onevision_hf.training.curves import draw_curves
 
 ARMS = {
     "joint": {},
@@ -75,7 +75,7 @@ def main() -> None:
     panels = [
         (loss, {name: found[loss] for name, found in curves.items()}) for loss in (*LOSSES, "token RMS")
     ]
-    draw(panels).save(args.out / "curves.png")
+    draw_curves(panels, args.out / "curves.png")
     compared = compare(curves)
     for claim, without, beside in compared:
         print(f"{'yes' if beside <= without else 'no ':<4}{claim}: {without:.4f} -> {beside:.4f}")

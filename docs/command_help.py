@@ -1,9 +1,8 @@
-"""A hook of the docs site: puts the help of every command into reference/commands.md, from its parser.
+"""A hook of the docs site: puts the help of every command into reference/commands.md, from its own options.
 
 The page has one line, `<!-- help of every command -->`, in its place.
 """
 
-import argparse
 import os
 from collections.abc import Iterator
 
@@ -16,19 +15,15 @@ def on_page_markdown(markdown: str, **kwargs: object) -> str:
 
 
 def sections() -> Iterator[str]:
-    """A heading and the help of each command, and of each of its stages."""
-    from onevision_hf.cli import COMMANDS, build_parser
+    """A heading for each command, its help and that of each of its stages."""
+    from typer.main import get_command
 
-    os.environ["COLUMNS"] = "100"  # argparse asks it for the width
-    for name in COMMANDS:
-        commands = _stages(build_parser())[name], _stages(build_parser(name))[name]
-        yield f"## {name}\n\n{commands[0].description}\n"
-        for parser in (commands[1], *_stages(commands[1]).values()):
-            yield f"```text\n{parser.format_help().rstrip()}\n```\n"
+    from onevision_hf.cli import COMMANDS, app
+    from onevision_hf.commands.groups import walk
 
-
-def _stages(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    return {}
+    os.environ["COLUMNS"] = "102"  # the width of help
+    top = get_command(app)
+    for command, context in walk(top, top.context_class(top, info_name="onevision", **top.context_settings)):
+        if context.parent.parent is None:
+            yield f"## {context.info_name}\n\n{COMMANDS[context.info_name]}\n"
+        yield f"```text\n{command.get_help(context).rstrip()}\n```\n"

@@ -38,10 +38,10 @@ from diffusers.models.embeddings import LabelEmbedding
 from diffusers.training_utils import EMAModel
 from PIL import Image
 
-from onevision_hf.commands.plot import draw
 from onevision_hf.eval.unified.models import OpenedModel, open_model
 from onevision_hf.eval.unified.tokens import TokenShards
 from onevision_hf.jobs.devices import pick_device
+from onevision_hf.training.curves import draw_curves
 
 EPS = 1e-5  # RAE's, under the root
 NOISE_STEPS = 1000  # what diffusers counts a noise level of 1 as
@@ -102,7 +102,7 @@ def main() -> None:
         folder = args.out / "pictures" / classes[number // args.samples]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(folder / f"{number % args.samples:04d}.png")
-    draw([("loss", {"loss": curve})]).save(args.out / "loss.png")
+    draw_curves([("loss", {"loss": curve})], args.out / "loss.png")
     figures = {
         "arguments": {name: str(value) for name, value in vars(args).items()},
         "rows": len(tokens),

@@ -10,8 +10,7 @@ from PIL import Image, ImageDraw
 
 from onevision_hf import VideoReader, bundled_clip, select_patches
 from onevision_hf.cli import main as onevision
-from onevision_hf.commands.view import read_frames
-from onevision_hf.view import ClipView
+from onevision_hf.view import ClipView, read_frames
 from onevision_hf.view.painting import FAINT, INK, PAPER, draw_text, paste
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"

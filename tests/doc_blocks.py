@@ -17,7 +17,10 @@ from pathlib import Path
 from unittest import mock
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHELL = ("bash", "console")
 
@@ -128,39 +131,31 @@ def _check_requirement(word: str) -> None:
 
 
 def _check_onevision(words: list[str]) -> None:
+    from command_line import parse
+
     from onevision_hf.eval.probes.config import load_probe_config
     from onevision_hf.training.config import load_config
 
     open_end = words[-1] == "..."  # the value of an option, or further options
     if open_end:
         words = [*words[:-1], "x"] if words[-2].startswith("--") else words[:-1]
-    try:
-        args = _parser(words[0]).parse_args(words)
-    except SystemExit as exit:
-        if exit.code:
-            raise ValueError("its parser refuses it (see standard error)") from exit
-        return
+    options = parse(words)
     if open_end:
         return
+    overrides = options.get("overrides") or []
     if words[0] == "train":
-        load_config(args.config, args.overrides)
+        load_config(options["config"], overrides)
     elif words[:2] == ["eval", "probe"]:
-        load_probe_config(args.config, [f"model={args.model}", *args.overrides])
-
-
-@cache
-def _parser(command: str):
-    from onevision_hf.cli import build_parser
-
-    return build_parser(command)
+        load_probe_config(options["config"], [f"model={options['model']}", *overrides])
 
 
 def _check_lmms_eval(words: list[str]) -> None:
     from dataclasses import fields
 
     from onevision_hf.eval.lmms.settings import Settings
+    from onevision_hf.modeling.patchify_config import SETTINGS
 
-    known = {field.name for field in fields(Settings)}
+    known = {field.name for field in fields(Settings)} | {*SETTINGS}
     options = dict(zip(words[::2], words[1::2], strict=False))
     if options["--model"] != "onevision":
         raise ValueError(f"the model is called onevision, not {options['--model']}")

@@ -1,23 +1,26 @@
 """The command `onevision`: what it prints, writes and returns, for good input and for bad."""
 
-import argparse
 import io
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from clips import moving_scene, write_audio, write_clip
+from command_line import every_command, parse
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from onevision_hf import OneVisionConfig, OneVisionModel, OneVisionVideoProcessor, bundled_clip, tiny
-from onevision_hf.cli import COMMANDS, build_parser, in_red, main, whole_parser
-from onevision_hf.commands.evaluate import EVALUATIONS
+from onevision_hf.cli import COMMANDS, in_red, main
+from onevision_hf.commands import options, synth
 
 
 @pytest.fixture
@@ -185,18 +188,117 @@ def test_a_model_of_another_kind_is_refused_by_name(onevision, clip, tmp_path):
     assert status == 1 and "is a vit" in err and "onevision_encoder" in err
 
 
-def test_help_lists_every_command_and_configures_the_chosen_one(onevision):
+def test_help_lists_every_command_and_each_has_its_own(onevision):
     status, out, _ = onevision("--help")
     said = " ".join(out.split())  # whatever the width of the terminal
-    assert status == 0 and all(f"{name} {command.help}" in said for name, command in COMMANDS.items())
-    # A command of several stages has its options at each of them.
-    stages = {"cluster": ["run"], "synth": ["clips"], "eval": list(EVALUATIONS)}
-    for name in COMMANDS:
-        for stage in stages.get(name, [None]):
-            status, out, _ = onevision(name, *([stage] if stage else []), "--help")
-            assert status == 0 and ("--json" in out or name == "chat")  # a conversation is read by a person
-    assert onevision("no-such-command")[0] == 2
-    assert build_parser("view").parse_args(["view", "x", "--out", "y.png"]).clip == "x"
+    assert status == 0 and all(f"{name} {help}" in said for name, help in COMMANDS.items())
+    for name, command in every_command():
+        if hasattr(command, "commands"):  # several stages: each has its options
+            continue
+        status, out, _ = onevision(*name.split(), "--help")
+        assert status == 0 and ("--json" in out or name == "chat")  # a conversation is read by a person
+        assert command.help in " ".join(out.split())
+    assert onevision("no-such-command")[0] == onevision()[0] == onevision("eval")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["view", "x"], "--out"),
+        (["view", "x", "--out", "y.png", "--num-frame", "8"], "--num-frames"),
+        (["view", "x", "--out", "y.png", "--signals", "motion"], "motion"),
+        (["eval", "suite", "--model", "m", "--limit", "0"], "--limit"),
+        (["vew", "x"], "view"),
+        (["cluster", "run", "a", "b", "--clusters", "2", "--select", "size"], "name=value"),
+        (["train", "--config", "cluster_smoke", "--dry-run", "--json"], "--json"),
+    ],
+)
+def test_a_wrong_option_is_status_2_and_says_which(onevision, words, named):
+    status, out, err = onevision(*words)
+    assert status == 2 and out == "" and named in err and "Usage: onevision" in err
+
+
+def test_options_that_take_several_values_or_none():
+    own = parse(["view", "x", "--signals", "vectors", "bits", "--out", "y.png"])
+    assert own["signals"] == ["vectors", "bits"] and own["clip"] == "x"
+    assert not parse(["view", "x", "--out", "y.png"])["signals"]
+    knn = ["eval", "knn", "x", "--model", "tiny"]
+    for more, found in (
+        ([], None),
+        (["--json"], "-"),
+        (["--json", "--size", "8"], "-"),
+        (["--json", "f"], "f"),
+    ):
+        given = parse([*knn, *more])["as_json"]
+        assert given is None if found is None else str(given) == found
+    assert parse(["eval", "motion"])["steps"] is None
+    assert parse(["eval", "motion", "--steps", "60", "20"])["steps"] == (60, 20)
+    with pytest.raises(ValueError, match="--signals"):
+        parse(["view", "x", "--out", "y.png", "--signals"])
+
+
+def test_choices_are_those_of_the_modules_that_act_on_them():
+    from onevision_hf.modeling.frame_sampling import SAMPLINGS
+    from onevision_hf.modeling.signal_energy import PRESETS, SIGNALS
+    from onevision_hf.synthetic.encoding import CODECS
+    from onevision_hf.synthetic.families import BACKGROUNDS, CLIP_FAMILIES, IMAGE_FAMILIES
+
+    assert get_args(options.Preset) == PRESETS and get_args(options.Sampling) == SAMPLINGS
+    assert tuple(options.Signal) == SIGNALS
+    for told, names in (
+        (synth.CLIP_FAMILIES, CLIP_FAMILIES),
+        (synth.IMAGE_FAMILIES, IMAGE_FAMILIES),
+        (synth.BACKGROUNDS, BACKGROUNDS),
+        (synth.CODECS, CODECS),
+    ):
+        assert told.split(", ") == list(names)
+
+
+LIGHT = """
+import sys
+sys.argv = ["onevision", *{words!r}]
+from onevision_hf.cli import main
+status = main()
+large = sorted({{"torch", "transformers", "numpy", "av", "PIL", "pyarrow"}} & set(sys.modules))
+sys.exit(f"{{large}} were imported" if large else status)
+"""
+
+
+def _run_light(*words, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT.format(words=words)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_help_of_every_command_imports_nothing_large():
+    """In one process, the last of which has imported what any of them would."""
+    code = (
+        "import sys\n"
+        "from command_line import every_command, top\n"
+        "from onevision_hf.commands.groups import walk\n"
+        "helps = [command.get_help(context) for command, context in walk(*top())]\n"
+        "large = {'torch', 'transformers', 'numpy', 'av', 'PIL', 'pyarrow'} & set(sys.modules)\n"
+        "assert len(helps) > 35 and not large, large\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=Path(__file__).parent,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["eval", "knn", "--help"], ["view", "--help"]])
+def test_help_and_version_import_nothing_large(words):
+    assert "onevision" in _run_light(*words)
 
 
 def test_the_command_needs_no_network_and_runs_as_a_module(tmp_path):
@@ -215,57 +317,61 @@ def test_the_command_needs_no_network_and_runs_as_a_module(tmp_path):
     assert json.loads(done.stdout)["clips"][0]["path"] == str(bundled_clip())
 
 
-def _every_parser():
-    """(name, parser) of every command and of each of its stages."""
-
-    def inner(parser):
-        for action in parser._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                yield from action.choices.items()
-
-    for name, parser in inner(whole_parser()):
-        yield name, parser
-        for stage, below in inner(parser):
-            yield f"{name} {stage}", below
+def test_every_argument_and_option_has_a_line_of_help():
+    missing = [
+        f"{name}: {parameter.name}"
+        for name, command in every_command()
+        for parameter in command.params
+        if not parameter.help
+    ]
+    assert not missing
 
 
 def test_an_option_is_the_same_thing_in_every_command():
     kinds = {}
-    for name, parser in _every_parser():
-        for action in parser._actions:
-            for option in action.option_strings:
-                assert option == "-h" or re.fullmatch(r"--[a-z]+(-[a-z]+)*", option), f"{name}: {option}"
-                kinds.setdefault(option, {})[name] = "a switch" if action.nargs == 0 else "a value"
+    for name, command in every_command():
+        for parameter in command.params:
+            if parameter.param_type_name != "option":
+                continue
+            for option in parameter.opts:
+                assert re.fullmatch(r"--[a-z]+(-[a-z]+)*", option), f"{name}: {option}"
+                kinds.setdefault(option, {})[name] = "a switch" if parameter.is_flag else "a value"
+            assert not parameter.secondary_opts, f"{name}: {parameter.opts} has an opposite"
+            if "--budget" in parameter.opts:
+                assert "--num-patches" in parameter.opts, name
     # `--json` of two evaluations may also name a file.
     mixed = {option: found for option, found in kinds.items() if len(set(found.values())) > 1}
     assert set(mixed) <= {"--json"}
+    assert {name for name, kind in kinds["--json"].items() if kind == "a value"} == {
+        "eval knn",
+        "eval motion",
+    }
     words = {"--output", "--output-dir", "--jobs", "--frames", "--patches", "--folder", "--force", "--quiet"}
     assert not words & set(kinds), "these are --out, --workers, --num-frames, --num-patches, --redo here"
-    for name, parser in _every_parser():
-        for action in parser._actions:
-            if "--json" in action.option_strings:
-                assert action.nargs in (0, "?"), f"{name}: --json alone prints"
-            if "--budget" in action.option_strings:
-                assert "--num-patches" in action.option_strings, name
 
 
-def test_a_shell_completes_commands_and_options(onevision, tmp_path):
-    status, script, err = onevision("--print-completion", "bash")
-    assert status == 0 and err == ""
-    (tmp_path / "onevision.bash").write_text(script)
-    for words, completed in (
-        (["onevision", "ne"], "nearest"),
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["onevision", "extract"], "extract-encoder"),
         (["onevision", "view", "--num-p"], "--num-patches"),
         (["onevision", "cluster", "km"], "kmeans"),
-    ):
-        code = (
-            f"source {tmp_path}/onevision.bash; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; "
-            '_shtab_onevision; echo "${COMPREPLY[@]}"'
-        )
-        done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=60)
-        assert done.stdout.split() == [completed], done.stderr
-    assert onevision("--print-completion", "zsh")[1].startswith("#compdef onevision")
-    assert onevision("--print-completion", "fish")[0] == 2
+        (["onevision", "eval", "knn", "x", "--input", "de"], "dense"),
+    ],
+)
+def test_a_shell_completes_commands_and_options_at_once(words, completed):
+    """As the script that `--show-completion` prints calls it; nothing large is imported."""
+    environment = {
+        "_ONEVISION_COMPLETE": "complete_bash",
+        "COMP_WORDS": " ".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    assert _run_light(**environment).split() == [completed]
+
+
+def test_the_script_of_completion_is_printed_for_a_shell():
+    script = _run_light(_ONEVISION_COMPLETE="source_bash")
+    assert "_ONEVISION_COMPLETE=complete_bash" in script and "onevision" in script
 
 
 @pytest.mark.parametrize(

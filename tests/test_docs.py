@@ -63,7 +63,7 @@ def test_commands_parse(block):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("onevision encode a.mp4 --no-such-option", "parser refuses"),
+        ("onevision encode a.mp4 --no-such-option", "refused: No such option"),
         ("onevision train --config cluster_smoke optim.rate=1", "optim.rate"),
         ("accelerate launch train.py --config no_such_config", "no_such_config"),
         ("make no-such-target", "no-such-target"),

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "onevision_hf"
 MAX_LINES = 450  # "about 400"
+MAX_CODE_LINES = 28_480  # of the whole package, without docstrings, comments and blank lines
 
 # Room -> the rooms it may import. A room is a folder or a file right in the package. This is the paragraph
 # "Which way it depends": modeling and objectives know nothing of the rest, nothing imports upwards.
@@ -32,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
 }
 # These sit on top and may import every room; no room may import them.
-ON_TOP = {"cli", "commands", "demo", "__init__", "__main__"}
+ON_TOP = {"cli", "commands", "demo", "registration", "__init__", "__main__"}
 
 
 def sources() -> list[Path]:
@@ -43,18 +45,62 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_modules(path: Path) -> set[str]:
-    """Absolute names of all that a file imports, wherever in the file, relative imports resolved."""
+def imported_modules(path: Path, typed: bool = True) -> set[str]:
+    """Absolute names of all that a file imports, wherever in the file, relative imports resolved.
+
+    `typed` counts what stands under `if TYPE_CHECKING` too.
+    """
     package = ["onevision_hf", *path.relative_to(PACKAGE).parent.parts]
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    guarded = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+    ]
+    hidden = {id(inner) for node in guarded for line in node.body for inner in ast.walk(line)}
+    for node in ast.walk(tree):
+        if id(node) in hidden and not typed:
+            continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
-            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+            names |= {f"{module}.{alias.name}" for alias in node.names}
     return names
+
+
+def module_of(path: Path) -> str:
+    parts = ["onevision_hf", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def import_graph() -> dict[str, set[str]]:
+    """File -> the files of the package that it imports, in functions too; not what only type checkers see."""
+    files = {module_of(path): path for path in sources()}
+    graph: dict[str, set[str]] = {}
+    for module, path in files.items():
+        graph[module] = set()
+        for name in imported_modules(path, typed=False):
+            while name and name not in files:
+                name = name.rpartition(".")[0]
+            graph[module] |= {name} - {"", module}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of files of which each can be reached from each."""
+    reached: dict[str, set[str]] = {}
+    for start in graph:
+        seen, waiting = set(), [start]
+        while waiting:
+            for name in graph[waiting.pop()] - seen:
+                seen.add(name)
+                waiting.append(name)
+        reached[start] = seen
+    groups = {frozenset(b for b in reached[a] if a in reached[b]) for a in graph if a in reached[a]}
+    return [set(group) for group in groups]
 
 
 def rooms_in(names: set[str]) -> set[str]:
@@ -72,7 +118,7 @@ def test_no_room_imports_what_it_may_not():
     wrong = [
         f"{path.relative_to(ROOT)} imports {room}"
         for path in sources()
-        if room_of(path) not in ON_TOP
+        if room_of(path) not in ON_TOP and path.name != "__main__.py"  # a way to start a command
         for room in sorted(rooms_in(imported_modules(path)) - {room_of(path)} - MAY_IMPORT[room_of(path)])
     ]
     assert not wrong
@@ -88,6 +134,40 @@ def test_the_table_has_no_circles():
         free = {room for room, needs in left.items() if not needs & left.keys()}
         assert free, f"circle among {sorted(left)}"
         left = {room: needs for room, needs in left.items() if room not in free}
+
+
+def test_no_circles_between_files():
+    assert circles(import_graph()) == []
+
+
+def test_a_circle_would_be_seen(tmp_path, monkeypatch):
+    """Through a function, a package's `__init__` and a third file; what only type checkers see is none."""
+    files = {
+        "room/__init__.py": "from .one import f",
+        "room/one.py": "from typing import TYPE_CHECKING\ndef f():\n    from .two import g",
+        "room/two.py": "from onevision_hf.room import f",
+        "room/three.py": "from . import one\nif TYPE_CHECKING:\n    from .four import h",
+        "room/four.py": "from .three import x",
+    }
+    (tmp_path / "room").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(f"{__name__}.PACKAGE", tmp_path)
+    (circle,) = circles(import_graph())
+    assert circle == {"onevision_hf.room", "onevision_hf.room.one", "onevision_hf.room.two"}
+
+
+def test_nothing_imports_the_commands():
+    """The command line is on top of the package: `cli` names their modules and imports only their groups."""
+    graph = import_graph()
+    commands = {module for module in graph if module.startswith("onevision_hf.commands")}
+    users = {(module, name) for module in graph.keys() - commands for name in graph[module] & commands}
+    assert users == {("onevision_hf.cli", "onevision_hf.commands.groups")}
+    for folder in ("benchmarks", "scripts", "examples"):
+        for path in (ROOT / folder).iterdir():
+            if path.suffix in (".py", ".ipynb"):
+                text = path.read_text(encoding="utf-8")
+                assert not re.search(r"onevision_hf\.commands|import commands", text), path
 
 
 def test_modeling_is_flat_and_its_files_import_one_another_by_from_dot_name():
@@ -120,6 +200,12 @@ def test_files_are_short_and_say_what_they_are(path):
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= MAX_LINES
     assert ast.get_docstring(ast.parse(text)), "a module opens with what it is"
+
+
+def test_the_package_does_not_grow_unnoticed():
+    """Whoever needs more lines cuts others first, or raises the limit on purpose."""
+    counted = runpy.run_path(str(ROOT / "scripts" / "code_lines.py"))["lines_by_room"](PACKAGE)
+    assert sum(counted.values()) <= MAX_CODE_LINES, dict(counted)
 
 
 # Between a driver and the workers that it started itself.

@@ -13,7 +13,8 @@ from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor
 
 import onevision_hf
 from onevision_hf import OneVisionModel, bundled_clip
-from onevision_hf.eval.bank import DIRECTIONS, Bank
+from onevision_hf.eval.probes import direction_head
+from onevision_hf.eval.probes.direction_head import DIRECTIONS, FILE, PARTS, DirectionHead, direction_of
 from onevision_hf.modeling.grid_pooling import grid_means
 from onevision_hf.synthetic import draw_clip, encode
 
@@ -78,71 +79,54 @@ def test_its_nearest_neighbours_have_the_colour_of_the_mover(tiny):
     assert np.mean(hits) > 0.6  # chance 0.25
 
 
-def test_the_bank_finds_a_clip_of_its_own_and_reads_directions(tiny):
+def test_a_linear_head_in_the_folder_names_directions_well_above_chance(tiny):
     model, processor = tiny
-    bank = Bank.load(onevision_hf.tiny())
-    assert bank.pooled.shape == (256, 192)
+    head = DirectionHead.load(onevision_hf.tiny())
+    assert (onevision_hf.tiny() / FILE).stat().st_size <= 20_000
     hits = 0
     for index in range(16):
         clip = draw_clip(78, index, "direction")
-        inputs = processor(encode(clip.frames), return_tensors="pt")
-        with torch.inference_mode():
-            found = bank.directions(model(**inputs).last_hidden_state, inputs["patch_positions"])
-        assert tuple(found) == DIRECTIONS
+        found = direction_of(clip, model, processor, head)
+        assert tuple(found) == DIRECTIONS and sum(found.values()) == pytest.approx(1)
         hits += max(found, key=found.get) == clip.labels["direction"]
-    assert hits >= 6  # chance 2
-    inputs = processor(encode(bank.clip(9).frames), return_tensors="pt")
-    with torch.inference_mode():
-        (number, likeness), *_ = bank.nearest(model(**inputs).pooler_output, 3)
-    assert number == 9 and likeness > 0.99
+    assert hits >= 8  # chance 2
 
 
-def test_a_bank_comes_back_as_it_was_saved_and_a_folder_without_one_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no bank.safetensors: --model tiny has one"):
-        Bank.load(tmp_path)
-    bank = Bank(torch.randn(5, 4).half().float(), torch.randn(8, 64), torch.randn(8), seed=6)
-    bank.save(tmp_path)
-    again = Bank.load(tmp_path)
-    assert torch.equal(bank.pooled, again.pooled) and torch.equal(bank.weight, again.weight)
-    assert again.seed == 6 and again.nearest(bank.pooled[2:3], 1)[0][0] == 2
+def test_a_head_comes_back_as_it_was_saved_and_a_folder_without_one_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no direction_head.safetensors: onevision-tiny has one"):
+        DirectionHead.load(tmp_path)
+    weights = (torch.randn(4, 3), torch.randn(8, PARTS * 3), torch.randn(8))
+    head = DirectionHead(*(value.half().float() for value in weights))
+    head.save(tmp_path)
+    again = DirectionHead.load(tmp_path)
+    assert all(torch.equal(value, vars(again)[name]) for name, value in vars(head).items())
+    grid = torch.randn(2, PARTS * 4)
+    cells = [grid[:, 4 * cell : 4 * cell + 4] @ head.projection for cell in range(PARTS)]
+    assert torch.allclose(head.logits(grid), torch.cat(cells, 1) @ head.weight.T + head.bias, atol=1e-5)
 
 
-def test_nearest_prints_and_draws(tmp_path, capsys):
-    from onevision_hf.cli import main
-
-    out = tmp_path / "new" / "nearest.png"
-    assert main(["nearest", "bundled", "--count", "2", "--out", str(out)]) == 0
-    said = capsys.readouterr().out
-    assert (
-        said.startswith("bundled: ") and "direction" in said.splitlines()[0] and len(said.splitlines()) == 4
-    )
-    with Image.open(out) as picture:
-        assert picture.width > 900 and np.asarray(picture).std() > 20
-    assert main(["nearest", "bundled", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert len(report["neighbours"]) == 4 and report["direction"] in report["directions"]
+def test_the_demo_prints_the_probability_of_each_direction_with_the_truth_right_or_wrong(capsys):
+    direction_head.main()
+    first, *rows, last = capsys.readouterr().out.splitlines()
+    assert f"seed {direction_head.DEMO_SEED}" in first and len(rows) == 8
+    assert {row.split()[0] for row in rows} == set(DIRECTIONS)
+    (truth,) = [row for row in rows if row.endswith("the truth")]
+    assert truth.split()[0] == draw_clip(direction_head.DEMO_SEED, 0, "direction").labels["direction"]
+    assert last.endswith("right." if truth == rows[0] else "wrong.")
 
 
-def test_a_direction_is_named_when_enough_speaks_for_it():
-    from onevision_hf.commands.nearest import say
-
-    assert say({"left": 0.8, "up": 0.1}) == "moves left (0.80)"
-    assert say({"up": 0.1, "left": 0.2, "down": 0}) == "no clear direction (left 0.20, up 0.10)"
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--count", "0"], "--count is 1 to 256"),
-        (["--out", "a.jpg"], "written as .png, found '.jpg'"),
-        (["--model", "."], "has no bank.safetensors"),
-    ],
-)
-def test_nearest_says_what_is_wrong(words, said, capsys):
-    from onevision_hf.cli import main
-
-    assert main(["nearest", "bundled", *words]) == 1
-    assert said in capsys.readouterr().err
+def test_the_script_fits_a_head_that_separates_what_can_be_separated():
+    """Two channels of the grid tell the direction; mean and spread of the channels do not matter."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(400) % 8
+    angle = labels * torch.pi / 4
+    cells = torch.randn(400, PARTS, 6, generator=generator)
+    cells[..., 0] += 2 * angle.cos()[:, None]
+    cells[..., 1] += 2 * angle.sin()[:, None]
+    grids = (5 * cells + 3).flatten(1)
+    head = script("train_tiny").fit_head(grids[:300], labels[:300], seed=0, channels=3)
+    assert head.projection.shape == (6, 3) and head.weight.shape == (8, PARTS * 3)
+    assert (head.logits(grids[300:]).argmax(1) == labels[300:]).double().mean() > 0.9
 
 
 def test_the_check_names_what_differs():

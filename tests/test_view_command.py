@@ -8,8 +8,8 @@ from clips import moving_scene, write_clip
 
 from onevision_hf import VideoReader, bundled_clip, select_patches
 from onevision_hf.cli import main
-from onevision_hf.commands.view import read_signals, stream_types
 from onevision_hf.modeling.signal_energy import SIGNALS, SignalSettings
+from onevision_hf.view import read_packets, read_signals
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def signals_of(path, **settings):
     selection = select_patches(path, num_frames=6, **settings)
     with VideoReader(path) as reader:
         given = read_signals(reader, selection, SignalSettings(**settings))
-        return selection, *given, stream_types(reader.index, selection)
+        return selection, *given, read_packets(reader, selection).picture_types
 
 
 def test_the_maps_beside_the_energy_are_those_that_it_is_added_up_from():

@@ -30,3 +30,9 @@ def model_folder(word: str) -> str:
     """What a `--model` names: `tiny` is the folder of `tiny()`, anything else is itself. A folder of that
     name is ./tiny."""
     return str(tiny()) if word == TINY else word
+
+
+def clip_path(word: str) -> Path:
+    """The path that a CLIP names: `bundled` is the package's clip, anything else itself. A file so named is
+    ./bundled."""
+    return bundled_clip() if word == "bundled" else Path(word)

@@ -23,7 +23,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors import safe_open
 from torch.nn.functional import normalize
 
 from ..jobs.processes import Processes
@@ -31,35 +30,12 @@ from ..jobs.progress import progress
 from ..jobs.run_folder import FinishedRun, RunFolder, digest_of
 from .dedup import dropped_rows
 from .features import FeatureShards
-from .kmeans import CENTERS
-from .kmeans import STAGE as KMEANS
+from .kmeans import CenterFile
 from .matrix import BLOCK_ROWS
 
 STAGE = "assign"
 VOCABULARY = "vocabulary.parquet"
 CENTER_BLOCK = 4096
-
-
-class CenterFile:
-    """Centers on disk, read in blocks. `path` is a `centers.safetensors` or a finished k-means folder."""
-
-    def __init__(self, path: str | Path):
-        path = Path(path)
-        if path.is_dir():
-            run = FinishedRun(path, KMEANS)
-            self.path, self.digest = path / CENTERS, run.digest
-        else:
-            self.path, self.digest = path, digest_of(path.read_bytes())
-        with safe_open(self.path, "pt") as file:
-            if "centers" not in file.keys():  # noqa: SIM118 - not a mapping
-                raise ValueError(f"{self.path} holds {sorted(file.keys())}, expected `centers`")
-            self.count, self.dim = file.get_slice("centers").get_shape()
-
-    def blocks(self, size: int) -> Iterator[tuple[int, torch.Tensor]]:
-        """(first center, (<= size, D) float32 of length one)."""
-        for start in range(0, self.count, size):
-            with safe_open(self.path, "pt") as file:
-                yield start, normalize(file.get_slice("centers")[start : start + size].float(), dim=1)
 
 
 def nearest_centers(
@@ -99,7 +75,6 @@ def assign_labels(
     dedup: str | Path | None = None,
     device: str = "cpu",
     redo: bool = False,
-    processes: Processes | None = None,
 ) -> dict[str, Any]:
     """Label every kept item with its nearest centers; a run that was stopped goes on with the next shard.
 
@@ -111,7 +86,6 @@ def assign_labels(
         dedup: a finished dedup of the same features, whose dropped items are left out.
         device: where it is computed, `cpu`, `cuda`, ...
         redo: empty a folder that was made otherwise, instead of refusing it.
-        processes: that fill the folder together; those of `torchrun` if left out.
 
     Returns:
         The summary: `items`, `classes`, `rows` (items of each shard).
@@ -119,7 +93,7 @@ def assign_labels(
     Raises:
         ValueError: centers of another width, more labels than centers, or `out` was made from something else.
     """
-    processes = processes or Processes.current()
+    processes = Processes.current()
     shards = FeatureShards(features)
     file = CenterFile(centers)
     if file.dim != shards.dim:
@@ -166,7 +140,6 @@ def assign_tags(
     vocabulary_size: int | None = None,
     dedup: str | Path | None = None,
     redo: bool = False,
-    processes: Processes | None = None,
 ) -> dict[str, Any]:
     """Label every kept item with the words of its tags that are in the vocabulary.
 
@@ -177,12 +150,11 @@ def assign_tags(
         vocabulary_size: keep the most frequent so many.
         dedup: a finished dedup of the same features, whose dropped items are left out.
         redo: empty a folder that was made otherwise, instead of refusing it.
-        processes: that fill the folder together; those of `torchrun` if left out.
 
     Raises:
         ValueError: the features have no tags, or no word is frequent enough.
     """
-    processes = processes or Processes.current()
+    processes = Processes.current()
     shards = FeatureShards(features)
     if not shards.has_tags():
         raise ValueError(f"{features} has no tags: make it with --tags-column or --tags-file")

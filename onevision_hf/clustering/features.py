@@ -48,7 +48,6 @@ def extract_features(
     workers: int = 4,
     shard_items: int = 4096,
     redo: bool = False,
-    processes: Processes | None = None,
     engine: str = "local",
     actors: int = 1,
     address: str | None = None,
@@ -67,7 +66,6 @@ def extract_features(
         workers: threads that decode ahead of the extractor.
         shard_items: items of a shard.
         redo: empty a folder that was made otherwise, instead of refusing it.
-        processes: that fill the folder together; those of `torchrun` if left out.
         engine: `local`, this process and its peers of `torchrun`; `ray`, see `engines.run_tasks`.
         actors: of Ray, each with an extractor of its own.
         address: of the Ray cluster.
@@ -84,7 +82,7 @@ def extract_features(
         else.
     """
     check_batch_errors(errors)
-    processes = processes or Processes.current()
+    processes = Processes.current()
     items = [item for item in source.items if item.kind == kind]
     if not items:
         raise ValueError(f"the source has {len(source.items)} items, but no {kind}s")

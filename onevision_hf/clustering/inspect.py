@@ -23,9 +23,10 @@ from PIL import Image
 
 from ..data.items import Source
 from ..jobs.run_folder import canonical_json, write_atomically
-from .assign import CenterFile, LabelShards
+from .assign import LabelShards
 from .dedup import DROPPED, dropped_rows
 from .features import FeatureShards
+from .kmeans import CenterFile
 from .pictures import Row, sheet, size_histogram, tile
 
 # All pairs of more centers than this take minutes; beyond, the pairs of so many evenly chosen ones are shown.

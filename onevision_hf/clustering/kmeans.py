@@ -9,10 +9,12 @@ proportion to its items, which costs about sqrt(K) / 2 times less. Every iterati
 saved.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch.nn.functional import normalize
 
@@ -28,6 +30,35 @@ STAGE = "kmeans"
 CENTERS, OBJECTIVE = "centers.safetensors", "objective.json"
 
 
+class CenterFile:
+    """Centers on disk, read in blocks. `path` is a `centers.safetensors` or a finished k-means folder."""
+
+    def __init__(self, path: str | Path):
+        path = Path(path)
+        if path.is_dir():
+            run = FinishedRun(path, STAGE)
+            self.path, self.digest = path / CENTERS, run.digest
+        else:
+            self.path, self.digest = path, digest_of(path.read_bytes())
+        with safe_open(self.path, "pt") as file:
+            if "centers" not in file.keys():  # noqa: SIM118 - not a mapping
+                raise ValueError(f"{self.path} holds {sorted(file.keys())}, expected `centers`")
+            shape = file.get_slice("centers").get_shape()
+        if len(shape) != 2:
+            raise ValueError(f"{self.path} holds `centers` of shape {shape}, expected two dimensions")
+        self.count, self.dim = shape
+
+    def read(self) -> torch.Tensor:
+        """(K, D) float32, all of them."""
+        return load_file(self.path)["centers"].float()
+
+    def blocks(self, size: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """(first center, (<= size, D) float32 of length one)."""
+        for start in range(0, self.count, size):
+            with safe_open(self.path, "pt") as file:
+                yield start, normalize(file.get_slice("centers")[start : start + size].float(), dim=1)
+
+
 def find_centers(
     features: str | Path,
     out: str | Path,
@@ -40,7 +71,6 @@ def find_centers(
     seed: int = 0,
     device: str = "cpu",
     redo: bool = False,
-    processes: Processes | None = None,
 ) -> dict[str, Any]:
     """Cluster a finished features folder; a run that was stopped goes on after its last iteration or cell.
 
@@ -55,7 +85,6 @@ def find_centers(
         seed: of what is drawn by chance.
         device: where it is computed, `cpu`, `cuda`, ...
         redo: empty a folder that was made otherwise, instead of refusing it.
-        processes: that fill the folder together; those of `torchrun` if left out.
 
     Returns:
         The summary: `clusters`, `dim`, `items`, `objective` (mean cosine at the last iteration, weighted over
@@ -64,7 +93,7 @@ def find_centers(
     Raises:
         ValueError: fewer items than clusters, or `out` was made from something else.
     """
-    processes = processes or Processes.current()
+    processes = Processes.current()
     if cells and start is not None:
         raise ValueError("--start gives the centers of one level: leave out --cells")
     if cells and not 1 <= cells <= clusters:
@@ -96,7 +125,7 @@ def find_centers(
         if cells:
             centers, history = _two_levels(job, clusters, cells, iterations, seed)
         else:
-            first = load_centers(start) if start is not None else job.random_start(clusters, seed)
+            first = CenterFile(start).read() if start is not None else job.random_start(clusters, seed)
             if first.shape != (clusters, shards.dim):
                 raise ValueError(
                     f"{start} holds centers of shape {tuple(first.shape)}, not {(clusters, shards.dim)}"
@@ -192,17 +221,6 @@ def _two_levels(
         "cell_clusters": given.tolist(),
     }
     return torch.cat([state.centers for state in states]), history
-
-
-def load_centers(path: str | Path) -> torch.Tensor:
-    """(K, D) float32 centers from a `centers.safetensors`, or from the folder of a finished k-means."""
-    path = Path(path)
-    if path.is_dir():
-        path = FinishedRun(path, STAGE).path / CENTERS
-    tensors = load_file(path)
-    if "centers" not in tensors or tensors["centers"].ndim != 2:
-        raise ValueError(f"{path} holds {sorted(tensors)}, expected `centers` of two dimensions")
-    return tensors["centers"].float()
 
 
 def _save_state(state: State) -> bytes:

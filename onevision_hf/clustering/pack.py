@@ -43,7 +43,6 @@ def pack(
     selection: Mapping[str, Any] | None = None,
     workers: int = 4,
     redo: bool = False,
-    processes: Processes | None = None,
 ) -> dict[str, Any]:
     """Write every labelled item with its media; a run that was stopped goes on with the next shard.
 
@@ -58,7 +57,6 @@ def pack(
             choice.
         workers: threads that read and transcode.
         redo: empty a folder that was made otherwise, instead of refusing it.
-        processes: that fill the folder together; those of `torchrun` if left out.
 
     Returns:
         The summary: `items`, `rejected`, `classes`, `rows` (of each shard).
@@ -66,7 +64,7 @@ def pack(
     Raises:
         ValueError: the source has changed since it was labelled, or an argument is out of range.
     """
-    processes = processes or Processes.current()
+    processes = Processes.current()
     if not re.fullmatch(r"\w+", head):
         raise ValueError(f"a head's name is letters, digits and _, found {head!r}")
     labelled = LabelShards(labels)

@@ -105,8 +105,8 @@ def size_histogram(sizes: Sequence[int]) -> Image.Image:
     canvas, axes = FigureCanvasAgg(figure), figure.subplots()
     # A bin a size where sizes are few.
     few = largest - smallest < MOST_BINS
-    edges = np.arange(smallest, largest + 2) - 0.5
-    axes.hist(filled, edges if few else np.geomspace(smallest, largest + 1, MOST_BINS), color=BAR, rwidth=0.9)
+    whole, spread = np.arange(smallest, largest + 2) - 0.5, np.geomspace(smallest, largest + 1, MOST_BINS)
+    axes.hist(filled, (whole if few else spread).tolist(), color=BAR, rwidth=0.9)
     axes.set_xscale("linear" if few else "log")
     axes.locator_params(axis="y", integer=True)
     axes.set_xlabel("items in a cluster")

@@ -186,6 +186,7 @@ def share_out(sizes: torch.Tensor, clusters: int) -> torch.Tensor:
 
     Args:
         sizes: (C,) int64, rows a cell; empty cells get none.
+        clusters: how many there are in all.
 
     Raises:
         ValueError: fewer clusters than filled cells, or than rows.

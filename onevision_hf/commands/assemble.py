@@ -1,49 +1,54 @@
 """`onevision assemble --encoder ID --llm ID --out DIR`: a multimodal model out of parts."""
 
-import argparse
 import json
+from typing import Annotated, Literal
 
-DTYPES = ("float32", "bfloat16", "float16")
+from typer import Option as Opt
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--encoder", required=True, metavar="ID",
-        help="folder or Hub id of a vision tower, or of a model with one (CLIP, SigLIP 2, Qwen3-VL)",
-    )  # fmt: skip
-    parser.add_argument("--llm", required=True, metavar="ID", help="folder or Hub id of a causal LM")
-    parser.add_argument("--out", required=True, metavar="DIR", help="must not exist or be empty")
-    parser.add_argument(
-        "--connector", default="mlp2x_gelu", choices=["mlp2x_gelu", "patch_merger"],
-        help="a token a patch, as published (default), or one for 2 x 2 patches",
-    )  # fmt: skip
-    parser.add_argument("--connector-from", metavar="DIR", help="take the trained connector of that model")
-    parser.add_argument("--vision-feature-layer", type=int, default=-2, help="default: -2")
-    parser.add_argument("--dtype", choices=DTYPES, help="of all weights (default: the wider of the parts')")
-    parser.add_argument("--seed", type=int, default=0, help="of the new weights (default: 0)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+from .options import FloatType, Json, Seed
 
 
-def run(args: argparse.Namespace) -> None:
+def run(
+    encoder: Annotated[
+        str,
+        Opt(
+            metavar="ID",
+            help="folder or Hub id of a vision tower, or of a model with one (CLIP, SigLIP 2, Qwen3-VL)",
+        ),
+    ],
+    llm: Annotated[str, Opt(metavar="ID", help="folder or Hub id of a causal LM")],
+    out: Annotated[str, Opt(metavar="DIR", help="must not exist or be empty")],
+    connector: Annotated[
+        Literal["mlp2x_gelu", "patch_merger"],
+        Opt(help="a token a patch, as published, or one for 2 x 2 patches"),
+    ] = "mlp2x_gelu",
+    connector_from: Annotated[
+        str | None, Opt(metavar="DIR", help="take the trained connector of that model")
+    ] = None,
+    vision_feature_layer: Annotated[int, Opt(metavar="N", help="of the tower, from its end")] = -2,
+    dtype: Annotated[FloatType | None, Opt(help="of all weights (default: the wider of the parts')")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
     import torch
 
     from onevision_hf.conversion.multimodal import assemble
 
     made = assemble(
-        args.encoder,
-        args.llm,
-        args.out,
-        connector=args.connector,
-        connector_from=args.connector_from,
-        vision_feature_layer=args.vision_feature_layer,
-        dtype=getattr(torch, args.dtype) if args.dtype else None,
-        seed=args.seed,
+        encoder,
+        llm,
+        out,
+        connector=connector,
+        connector_from=connector_from,
+        vision_feature_layer=vision_feature_layer,
+        dtype=getattr(torch, dtype) if dtype else None,
+        seed=seed,
     )
-    if args.json:
+    if as_json:
         print(json.dumps(made.to_dict()))
         return
     print(f"encoder    {made.tower_parameters:>14,} parameters   {made.encoder}")
-    state = f"from {args.connector_from}" if args.connector_from else "new: train it before use"
+    state = f"from {connector_from}" if connector_from else "new: train it before use"
     print(f"connector  {made.connector_parameters:>14,} parameters   {made.connector}, {state}")
     print(f"llm        {made.language_parameters:>14,} parameters   {made.llm}")
     print(f"tokens added: {', '.join(made.tokens_added) or 'none'}")

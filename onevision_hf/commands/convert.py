@@ -1,24 +1,27 @@
 """`onevision convert NAME SRC DST`: a published checkpoint becomes a transformers folder."""
 
-import argparse
 import json
+from typing import Annotated, Literal
+
+from typer import Argument as Arg
+from typer import Option as Opt
+
+from .options import Json
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "converter", choices=["openvision3", "onevision-encoder"], help="which published layout"
-    )
-    parser.add_argument("source", metavar="SRC", help="folder or Hub id of the published checkpoint")
-    parser.add_argument("destination", metavar="DST", help="folder to write; must not exist or be empty")
-    parser.add_argument("--revision", help="branch, tag or commit of a Hub repository")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-def run(args: argparse.Namespace) -> None:
+def run(
+    converter: Annotated[Literal["openvision3", "onevision-encoder"], Arg(help="which published layout")],
+    source: Annotated[str, Arg(metavar="SRC", help="folder or Hub id of the published checkpoint")],
+    destination: Annotated[str, Arg(metavar="DST", help="folder to write; must not exist or be empty")],
+    revision: Annotated[
+        str | None, Opt(metavar="NAME", help="branch, tag or commit of a Hub repository")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     from onevision_hf.conversion import convert
 
-    result = convert(args.converter, args.source, args.destination, args.revision)
-    if args.json:
+    result = convert(converter, source, destination, revision)
+    if as_json:
         print(json.dumps(result.to_dict()))
         return
     print(

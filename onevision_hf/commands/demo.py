@@ -4,32 +4,34 @@ onevision demo
 onevision demo --host 0.0.0.0 --port 8000 --no-browser --max-mb 500
 """
 
-import argparse
 import json
 import socket
+from typing import Annotated
+
+from typer import Option as Opt
+
+from .options import Json
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
-    parser.add_argument("--port", type=int, default=7860, help="port to listen at (%(default)s)")
-    parser.add_argument("--max-mb", type=int, default=200, help="largest file taken, in MB (%(default)s)")
-    parser.add_argument("--no-browser", action="store_true", help="open no browser")
-    parser.add_argument("--json", action="store_true", help="print the address as one line of JSON")
-
-
-def run(args: argparse.Namespace) -> None:
-    if args.max_mb < 1:
-        raise ValueError(f"--max-mb is at least 1, found {args.max_mb}")
-    check_free(args.host, args.port)
+def run(
+    host: Annotated[str, Opt(metavar="ADDRESS", help="address to listen at")] = "127.0.0.1",
+    port: Annotated[int, Opt(metavar="N", help="port to listen at")] = 7860,
+    max_mb: Annotated[int, Opt(metavar="N", help="largest file taken, in MB")] = 200,
+    no_browser: Annotated[bool, Opt("--no-browser", help="open no browser")] = False,
+    as_json: Json = False,
+) -> None:
+    if max_mb < 1:
+        raise ValueError(f"--max-mb is at least 1, found {max_mb}")
+    _check_free(host, port)
     from onevision_hf.demo.page import serve
 
     def ready(address: str) -> None:
-        print(json.dumps({"url": address}) if args.json else f"{address}   (Ctrl-C ends it)", flush=True)
+        print(json.dumps({"url": address}) if as_json else f"{address}   (Ctrl-C ends it)", flush=True)
 
-    serve(args.host, args.port, args.max_mb, not args.no_browser, ready)
+    serve(host, port, max_mb, not no_browser, ready)
 
 
-def check_free(host: str, port: int) -> None:
+def _check_free(host: str, port: int) -> None:
     """Raise ValueError where nothing can listen at `port`."""
     if not 0 < port < 65536:
         raise ValueError(f"--port is 1 to 65535, found {port}")

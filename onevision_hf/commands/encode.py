@@ -7,199 +7,116 @@
 A clip that cannot be read is reported in one line; the others are encoded all the same, and the status is 1.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import torch
-from huggingface_hub.utils import tqdm
-from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModel, PreTrainedModel
-from transformers.utils import cached_file, logging
+from typer import Argument as Arg
+from typer import Option as Opt
 
-from onevision_hf.assets import TINY, model_folder
-from onevision_hf.modeling.configuration_onevision import OneVisionConfig
-from onevision_hf.modeling.video_processing_onevision import OneVisionVideoProcessor
-from onevision_hf.modeling.video_reader import VideoReader, VideoReadError
-
-from .report import Stages, add_selection_arguments, clip_path, describe_clip, readable_bytes
+from .options import Json, NumFrames, NumPatches
+from .printing import Stages, quiet_loading
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "clips", nargs="+", metavar="CLIP", help="video files; `bundled` is the package's clip"
-    )
-    parser.add_argument(
-        "--model",
-        default=TINY,
-        metavar="ID_OR_FOLDER",
-        help="a saved encoder (default: tiny, the trained one that comes with the package)",
-    )
-    parser.add_argument("--out", type=Path, metavar="F.safetensors", help="where the outputs are written")
-    add_selection_arguments(parser)
-    parser.add_argument(
-        "--errors",
-        choices=("raise", "partial"),
-        default="raise",
-        help="of a truncated clip: an error, or what is there (%(default)s)",
-    )
+def run(
+    clips: Annotated[list[str], Arg(metavar="CLIP", help="video files; `bundled` is the package's clip")],
+    model: Annotated[
+        str,
+        Opt(
+            metavar="ID_OR_FOLDER",
+            help="a saved encoder; tiny is the trained one that comes with the package",
+        ),
+    ] = "tiny",
+    out: Annotated[Path | None, Opt(metavar="F.safetensors", help="where the outputs are written")] = None,
+    num_frames: NumFrames = None,
+    num_patches: NumPatches = None,
+    errors: Annotated[
+        Literal["raise", "partial"], Opt(help="of a truncated clip: an error, or what is there")
+    ] = "raise",
+    as_json: Json = False,
+) -> int:
+    if out and out.suffix != ".safetensors":
+        raise ValueError(f"{out}: the outputs are written as .safetensors, found '{out.suffix}'")
+    from huggingface_hub.utils import tqdm
+    from safetensors.torch import save_file
 
+    from onevision_hf.assets import clip_path
+    from onevision_hf.eval.clip_features import encode_clip, load_clip_encoder, pad_clips
+    from onevision_hf.modeling.video_reader import VideoReader, VideoReadError
+    from onevision_hf.view import describe_clip, describe_selection
 
-def run(args: argparse.Namespace) -> int:
-    if args.out and args.out.suffix != ".safetensors":
-        raise ValueError(f"{args.out}: the outputs are written as .safetensors, found '{args.out.suffix}'")
     stages = Stages()
-    if args.json or not sys.stderr.isatty():
-        logging.disable_progress_bar()  # of transformers, while weights are loaded
+    quiet_loading(as_json)
     with stages.timed("model"):
-        model, processor, notes = load_encoder(args.model)
+        encoder, processor, notes = load_clip_encoder(model)
     reports: list[dict[str, Any]] = []
-    results: list[dict[str, torch.Tensor]] = []
+    results: list[dict[str, Any]] = []
     failures: list[str] = []
-    for word in tqdm(args.clips, desc="encode", unit="clip", leave=False, disable=_quiet(args)):
+    # No bar for one clip or for scripts; None leaves it to whether somebody watches.
+    quiet = True if as_json or len(clips) == 1 else None
+    for word in tqdm(clips, desc="encode", unit="clip", leave=False, disable=quiet):
+        path, read = clip_path(word), Stages()
         try:
-            report, result = encode_clip(
-                word, model, processor, args.num_frames, args.num_patches, args.errors
-            )
+            with read.timed("read"):
+                reader = VideoReader(path, errors=errors)
+                description = describe_clip(word, path, reader)
+            with reader:
+                found = encode_clip(
+                    reader, encoder, processor, num_frames=num_frames, num_patches=num_patches
+                )
         except VideoReadError as error:
             failures.append(" ".join(str(error).split()))
             print(f"onevision encode: error: {failures[-1]}", file=sys.stderr)
             continue
-        reports.append(report)
-        results.append(result)
-        if not args.json:
-            print("\n".join([*notes, describe(report)]))
+        selection, tensors = found.selection, found.tensors
+        description |= describe_selection(selection) | {
+            "patch_size": selection.geometry.patch_size,
+            "seconds": read | found.seconds,
+            "outputs": {name: list(tensors[name].shape) for name in tensors if name != "patch_positions"},
+        }
+        reports.append(description)
+        results.append(tensors)
+        if not as_json:
+            print("\n".join([*notes, _describe(description)]))
             notes = []
 
-    if args.out and results:
-        metadata = {
-            "clips": json.dumps([report["clip"] for report in reports]),
-            "model": args.model,
-        }
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        save_file(pad_together(results), str(args.out), metadata=metadata)
-    if args.json:
+    if out and results:
+        metadata = {"clips": json.dumps([report["clip"] for report in reports]), "model": model}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_file(pad_clips(results), str(out), metadata=metadata)
+    if as_json:
         document = {
-            "model": args.model,
+            "model": model,
             "notes": notes,
-            "parameters": model.num_parameters(),
-            "device": str(model.device),
+            "parameters": encoder.num_parameters(),
+            "device": str(encoder.device),
             "seconds": dict(stages),
             "clips": reports,
             "errors": failures,
-            "out": str(args.out) if args.out and results else None,
+            "out": str(out) if out and results else None,
         }
         print(json.dumps(document, indent=2))
-    elif args.out and results:
-        print(f"{args.out}: {', '.join(results[0])} of {len(results)} clip{'s' * (len(results) > 1)}")
+    elif out and results:
+        print(f"{out}: {', '.join(results[0])} of {len(results)} clip{'s' * (len(results) > 1)}")
     return 1 if failures else 0
 
 
-def load_encoder(model: str = TINY) -> tuple[PreTrainedModel, OneVisionVideoProcessor, list[str]]:
-    """The encoder, the processor that goes with it, and what a user has to know about them, a line each.
-
-    `tiny` is the one in the package. Only a `model` that is no folder is looked for on the Hub. On a GPU if
-    there is one.
-
-    Raises:
-        ValueError: `model` is another kind of model. OSError: there is none.
-    """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = model_folder(model)
-    if model.startswith((".", "/", "~")) and not Path(model).is_dir():
-        raise FileNotFoundError(
-            f"{model}: no such folder; name one that holds a saved model, or an id on the Hub"
-        )
-    config = AutoConfig.from_pretrained(model)
-    if not isinstance(config, OneVisionConfig):
-        raise ValueError(
-            f"{model} is a {config.model_type}, and this command runs {OneVisionConfig.model_type}"
-        )
-    encoder = AutoModel.from_pretrained(model, config=config).eval().to(device)
-    if cached_file(model, "video_preprocessor_config.json", _raise_exceptions_for_missing_entries=False):
-        return encoder, OneVisionVideoProcessor.from_pretrained(model), []
-    processor = OneVisionVideoProcessor(
-        patch_size=config.patch_size, rope_temporal_size=config.rope_temporal_size
-    )
-    return (
-        encoder,
-        processor,
-        [f"{model} comes without a video processor: the default one for its patches is used"],
-    )
-
-
-def encode_clip(
-    clip: str,
-    model: PreTrainedModel,
-    processor: OneVisionVideoProcessor,
-    num_frames: int | None = None,
-    num_patches: int | None = None,
-    errors: str = "raise",
-) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Read, patchify and encode one clip, named as on the command line. `errors` as of `VideoReader`.
-
-    Returns the report and `last_hidden_state` (1, K, D), `pooler_output` (1, D) where the model has a head,
-    `patch_positions` (1, K, 3), on the CPU.
-    """
-    path, stages = clip_path(clip), Stages()
-    with stages.timed("read"):
-        reader = VideoReader(path, errors=errors)
-        report = describe_clip(clip, path, reader)
-    with stages.timed("patchify"), reader:
-        inputs = processor(
-            reader, num_frames=num_frames, num_patches=num_patches, return_metadata=True, return_tensors="pt"
-        )
-    selection = inputs.pop("selections")[0]
-    inputs.pop("video_metadata")
-    with stages.timed("encode"), torch.inference_mode():
-        outputs = model(**inputs.to(model.device))
-        names = [name for name in ("last_hidden_state", "pooler_output") if outputs.get(name) is not None]
-        result = {name: outputs[name].float().cpu() for name in names}
-    report |= {
-        "frames_sampled": len(selection.frame_ids),
-        "patches": int(selection.energy.size),
-        "patches_kept": len(selection.positions),
-        "share": len(selection.positions) / selection.energy.size,
-        "patch_size": selection.geometry.patch_size,
-        "signal": selection.signal,
-        "seconds": dict(stages),
-        "outputs": {name: list(tensor.shape) for name, tensor in result.items()},
-    }
-    return report, result | {"patch_positions": inputs["patch_positions"].cpu()}
-
-
-def describe(report: dict[str, Any]) -> str:
+def _describe(report: dict[str, Any]) -> str:
     """The report of a clip for people, four lines and the outputs."""
+    from onevision_hf.view import readable_bytes
+
     patch, share = report["patch_size"], 100 * report["share"]
-    lines = [
-        f"{report['clip']}",
-        f"  clip      {report['frames']} frames of {report['width']} x {report['height']}, "
-        f"{report['duration']:.1f} s, {report['codec']}, {readable_bytes(report['bytes'])}",
-        f"  patches   {report['patches_kept']:,} of {report['patches']:,} kept ({share:.1f} %), "
-        f"{patch} x {patch} pixels each, {report['frames_sampled']} frames sampled",
-        f"  signal    {report['signal']}",
-        f"  seconds   {Stages(report['seconds'])}",
-    ]
     shapes = "   ".join(f"{name} {tuple(shape)}" for name, shape in report["outputs"].items())
-    return "\n".join([*lines, f"  outputs   {shapes}"])
-
-
-def pad_together(results: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """One batch of all clips, padded with zeros to the longest; the mask names the real rows."""
-    lengths = [result["last_hidden_state"].shape[1] for result in results]
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    batch = {}
-    for name in results[0]:
-        rows = [result[name][0] for result in results]
-        if name == "pooler_output":
-            batch[name] = torch.stack(rows)
-        else:
-            batch[name] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    return batch | {"pixel_attention_mask": mask}
-
-
-def _quiet(args: argparse.Namespace) -> bool | None:
-    """No bar for one clip or for scripts; None leaves it to whether somebody watches."""
-    return True if args.json or len(args.clips) == 1 else None
+    return "\n".join(
+        [
+            f"{report['clip']}",
+            f"  clip      {report['frames']} frames of {report['width']} x {report['height']}, "
+            f"{report['duration']:.1f} s, {report['codec']}, {readable_bytes(report['bytes'])}",
+            f"  patches   {report['patches_kept']:,} of {report['patches']:,} kept ({share:.1f} %), "
+            f"{patch} x {patch} pixels each, {report['frames_sampled']} frames sampled",
+            f"  signal    {report['signal']}",
+            f"  seconds   {Stages(report['seconds'])}",
+            f"  outputs   {shapes}",
+        ]
+    )

@@ -3,53 +3,41 @@
 onevision eval compare --model runs/vl/model --sampling codec,frames --budget 2048 --root data
 """
 
-import argparse
 from pathlib import Path
+from typing import Annotated
 
-from .suite_options import add_run_options, model_arguments, positive
+from typer import Option as Opt
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    add_run_options(parser, tasks="video")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/compare-MODEL")
-    parser.add_argument(
-        "--sampling", default="codec,frames", metavar="A,B", help="the inputs (default: codec,frames)"
-    )
-    parser.add_argument(
-        "--budget",
-        "--num-patches",
-        dest="budget",
-        type=positive,
-        default=2048,
-        metavar="N",
-        help="patches of a video (default: 2048)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the comparison as one document of JSON")
+from .options import EvaluatedModel, Json, Questions, Tasks, words
 
 
-def run(args: argparse.Namespace) -> int:
-    from ..eval.lmms.compare import as_markdown, compare
-    from ..eval.lmms.settings import SAMPLINGS
-    from ..eval.lmms.suite import select
+def run(
+    evaluated: EvaluatedModel,
+    questions: Questions,
+    tasks: Tasks = "video",
+    out: Annotated[
+        Path | None, Opt(metavar="DIR", help="of the comparison (default: runs/compare-MODEL)")
+    ] = None,
+    sampling: Annotated[str, Opt(metavar="A,B", help="the inputs")] = "codec,frames",
+    budget: Annotated[
+        int, Opt("--budget", "--num-patches", metavar="N", min=1, help="patches of a video")
+    ] = 2048,
+    as_json: Json = False,
+) -> None:
+    from onevision_hf.eval.lmms.compare import as_markdown, compare
+    from onevision_hf.eval.lmms.settings import SAMPLINGS
+    from onevision_hf.eval.lmms.suite import select
 
-    samplings = [name.strip() for name in args.sampling.split(",") if name.strip()]
+    samplings = list(words(sampling))
     unknown = [name for name in samplings if name not in SAMPLINGS]
     if unknown:
         raise ValueError(f"no sampling is called {unknown[0]!r}; there are {', '.join(SAMPLINGS)}")
-    out = args.out or Path("runs") / f"compare-{Path(args.model).name}"
-    rows = compare(
-        select(args.tasks),
-        out,
-        model_arguments(args),
-        samplings,
-        args.budget,
-        limit=args.limit,
-        root=args.root,
-    )
-    if rows is not None:
-        if args.json:
-            print((out / "comparison.json").read_text(encoding="utf-8"))
-        else:
-            print(as_markdown(rows, samplings, args.budget, args.limit))
-            print(out / "comparison.md")
-    return 0
+    out = out or Path("runs") / f"compare-{Path(evaluated.model).name}"
+    rows = compare(select(tasks), out, evaluated.arguments(), samplings, budget, **vars(questions))
+    if rows is None:
+        return
+    if as_json:
+        print((out / "comparison.json").read_text(encoding="utf-8"))
+    else:
+        print(as_markdown(rows, samplings, budget, questions.limit))
+        print(out / "comparison.md")

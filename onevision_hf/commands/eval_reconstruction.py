@@ -7,64 +7,66 @@ PSNR, SSIM and LPIPS of each picture, rFID against these same pictures, for the 
 --out gets grid.png (originals, VAE, model), per_picture.jsonl and figures.json.
 """
 
-import argparse
+from typing import Annotated, Literal
 
-from .unified_options import add_common, add_inception, add_model, check_common, finish, metrics_of
+from typer import Option as Opt
+
+from .options import BatchSize, Inception, Metrics, PictureRun, UnifiedModel, at_least_one, words
+from .printing import print_figures
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--images", required=True, metavar="DIR", help="a folder, parquet, tars, or hf:NAME:SPLIT"
+def run(
+    images: Annotated[str, Opt(metavar="DIR", help="a folder, parquet, tars, or hf:NAME:SPLIT")],
+    unified: UnifiedModel,
+    how: PictureRun,
+    metrics: Metrics = "psnr,ssim,lpips,rfid",
+    lpips_net: Annotated[Literal["alex", "vgg"], Opt(help="the network of LPIPS")] = "alex",
+    lpips_weights: Annotated[
+        str | None, Opt(metavar="FILE", help="torchvision's (default: looked for in torch.hub's folder)")
+    ] = None,
+    inception: Inception = None,
+    no_vae: Annotated[bool, Opt("--no-vae", help="do not measure the VAE alone too")] = False,
+    batch_size: BatchSize = 32,
+) -> None:
+    at_least_one(limit=how.limit, batch_size=batch_size, workers=how.workers)
+    from onevision_hf.eval.unified.backbones import load_inception, load_lpips_metric
+    from onevision_hf.eval.unified.pictures import open_pictures
+    from onevision_hf.eval.unified.reconstruction import (
+        METRICS,
+        check_metrics,
+        grid_picture,
+        measure_reconstruction,
     )
-    add_model(parser)
-    parser.add_argument(
-        "--metrics", default="psnr,ssim,lpips,rfid", help="of these, those to compute (%(default)s)"
-    )
-    parser.add_argument("--lpips-net", choices=("alex", "vgg"), default="alex", help="(%(default)s)")
-    parser.add_argument(
-        "--lpips-weights", metavar="FILE", help="torchvision's (default: looked for in torch.hub's folder)"
-    )
-    add_inception(parser)
-    parser.add_argument("--no-vae", action="store_true", help="do not measure the VAE alone beside the model")
-    add_common(parser, batch_size=32)
+    from onevision_hf.eval.unified.reference_tables import notes, published_json, published_lines
+    from onevision_hf.jobs.progress import progress
+    from onevision_hf.jobs.run_folder import json_lines, write_atomically
 
-
-def run(args: argparse.Namespace) -> None:
-    check_common(args)
-    from ..eval.unified.backbones import load_inception, load_lpips_metric
-    from ..eval.unified.models import open_model
-    from ..eval.unified.pictures import open_pictures
-    from ..eval.unified.reconstruction import METRICS, check_metrics, grid_picture, measure_reconstruction
-    from ..eval.unified.reference_tables import notes, published_json, published_lines
-    from ..jobs.progress import progress
-    from ..jobs.run_folder import json_lines, write_atomically
-
-    metrics = check_metrics(metrics_of(args), METRICS)
+    chosen = check_metrics(words(metrics), METRICS)
     # What may be missing is looked for before anything is computed.
-    lpips = load_lpips_metric(args.lpips_net, args.lpips_weights) if "lpips" in metrics else None
-    inception = load_inception(args.inception) if "rfid" in metrics else None
-    pictures = open_pictures(args.images, args.limit)
-    opened = open_model(args.model, device=args.device, vae=args.vae, size=args.size)
-    with progress("rebuilt", len(pictures), silent=args.json) as step:
+    lpips = load_lpips_metric(lpips_net, lpips_weights) if "lpips" in chosen else None
+    network = load_inception(inception) if "rfid" in chosen else None
+    pictures = open_pictures(images, how.limit)
+    opened = unified.open()
+    with progress("rebuilt", len(pictures), silent=how.as_json) as step:
         found = measure_reconstruction(
             pictures,
             opened,
-            metrics=metrics,
+            metrics=chosen,
             lpips=lpips,
-            inception=inception,
-            beside_vae=not args.no_vae,
-            batch_size=args.batch_size,
-            workers=args.workers,
+            inception=network,
+            beside_vae=not no_vae,
+            batch_size=batch_size,
+            workers=how.workers,
             step=step,
         )
     report = {
-        "model": args.model,
-        "images": args.images,
+        "model": unified.model,
+        "images": images,
         "pictures": found.pictures,
         "size": found.size,
         "figures": found.figures,
-        "lpips_net": args.lpips_net if lpips is not None else None,
-        "rfid_reference": "the measured pictures themselves" if inception is not None else None,
+        "lpips_net": lpips_net if lpips is not None else None,
+        "rfid_reference": "the measured pictures themselves" if network is not None else None,
         "rejected": found.rejected,
         "published": published_json("reconstruction"),
         "notes": list(notes("reconstruction")),
@@ -72,12 +74,12 @@ def run(args: argparse.Namespace) -> None:
     lines = [f"{found.pictures} pictures of {found.size} x {found.size}"]
     for name, values in found.figures.items():
         lines.append(f"{name:<6} " + "  ".join(f"{metric} {value:.4g}" for metric, value in values.items()))
-    if inception is not None:
+    if network is not None:
         lines.append("rFID: against the measured pictures themselves, cropped alike")
     lines += published_lines("reconstruction")
-    if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        grid_picture(found.rows).save(args.out / "grid.png")
-        write_atomically(args.out / "per_picture.jsonl", json_lines(found.per_picture))
-        lines.append(str(args.out / "grid.png"))
-    finish(args, report, lines)
+    if how.out is not None:
+        how.out.mkdir(parents=True, exist_ok=True)
+        grid_picture(found.rows).save(how.out / "grid.png")
+        write_atomically(how.out / "per_picture.jsonl", json_lines(found.per_picture))
+        lines.append(str(how.out / "grid.png"))
+    print_figures(report, lines, how.out, how.as_json)

@@ -5,47 +5,46 @@ onevision eval retrieval karpathy-test/ --model M
 onevision eval retrieval drawn --model M --caption 0 --limit 1000 --json
 """
 
-import argparse
+from typing import Annotated
 
-from .unified_options import add_common, add_model, check_common, finish
+from typer import Argument as Arg
+from typer import Option as Opt
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source", metavar="SRC", help="pictures with captions: tars, parquet, hf:NAME:SPLIT, or drawn images"
-    )
-    add_model(parser)
-    parser.add_argument("--image-column", default="", help="of parquet and datasets")
-    parser.add_argument("--caption-column", action="append", default=[], help="likewise; may be repeated")
-    parser.add_argument(
-        "--caption",
-        type=int,
-        metavar="N",
-        help="of each picture's captions take number N, from 0 (default: all)",
-    )
-    add_common(parser, batch_size=64)
+from .options import BatchSize, PictureRun, UnifiedModel, at_least_one
+from .printing import print_figures
 
 
-def run(args: argparse.Namespace) -> None:
-    check_common(args)
-    if args.caption is not None and args.caption < 0:
-        raise ValueError(f"--caption counts from 0, found {args.caption}")
-    from ..data.captions import open_pairs
-    from ..eval.unified.models import open_model
-    from ..eval.unified.retrieval import AT, measure_retrieval
-    from ..jobs.progress import progress
+def run(
+    source: Annotated[
+        str, Arg(metavar="SRC", help="pictures with captions: tars, parquet, hf:NAME:SPLIT, or drawn images")
+    ],
+    unified: UnifiedModel,
+    how: PictureRun,
+    image_column: Annotated[str, Opt(metavar="NAME", help="of parquet and datasets")] = "",
+    caption_column: Annotated[list[str] | None, Opt(metavar="NAME", help="likewise; may be repeated")] = None,
+    caption: Annotated[
+        int | None, Opt(metavar="N", help="of each picture's captions take number N, from 0 (default: all)")
+    ] = None,
+    batch_size: BatchSize = 64,
+) -> None:
+    at_least_one(limit=how.limit, batch_size=batch_size, workers=how.workers)
+    if caption is not None and caption < 0:
+        raise ValueError(f"--caption counts from 0, found {caption}")
+    from onevision_hf.data.captions import open_pairs
+    from onevision_hf.eval.unified.retrieval import AT, measure_retrieval
+    from onevision_hf.jobs.progress import progress
 
-    pairs = open_pairs(args.source, args.image_column, args.caption_column)
-    opened = open_model(args.model, device=args.device, vae=args.vae, size=args.size)
-    with progress("encoded", min(len(pairs), args.limit or len(pairs)), silent=args.json) as step:
+    pairs = open_pairs(source, image_column, caption_column or [])
+    opened = unified.open()
+    with progress("encoded", min(len(pairs), how.limit or len(pairs)), silent=how.as_json) as step:
         found = measure_retrieval(
             pairs,
             opened,
-            name=args.source,
-            caption=args.caption,
-            limit=args.limit,
-            batch_size=args.batch_size,
-            workers=args.workers,
+            name=source,
+            caption=caption,
+            limit=how.limit,
+            batch_size=batch_size,
+            workers=how.workers,
             step=step,
         )
     lines = [f"{found['pictures']} pictures, {found['texts']} different texts"]
@@ -56,4 +55,4 @@ def run(args: argparse.Namespace) -> None:
         lines.append(f"{way.replace('_', ' ')}: {figures}")
     if found["texts_cut"]:
         lines.append(f"{found['texts_cut']} texts were longer than the text encoder reads, and were cut")
-    finish(args, {"model": args.model, "source": args.source, **found}, lines)
+    print_figures({"model": unified.model, "source": source, **found}, lines, how.out, how.as_json)

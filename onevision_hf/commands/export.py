@@ -4,62 +4,54 @@ onevision export onnx tiny out/onnx
 onevision export torch out/encoder out/torch --paths image
 """
 
-import argparse
 import json
-import sys
+from typing import Annotated, Literal
 
-from .report import readable_bytes
+from typer import Argument as Arg
+from typer import Option as Opt
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "runtime", choices=("onnx", "torch"), help="onnx: .onnx for onnxruntime; torch: .pt2 for torch.export"
-    )
-    parser.add_argument("folder", metavar="DIR", help="a saved encoder: a folder, an id on the Hub, or tiny")
-    parser.add_argument("out", metavar="OUT", help="folder to write; must not exist or be empty")
-    parser.add_argument(
-        "--paths", default="video,image", help="which graphs: video (patches), image (%(default)s)"
-    )
-    parser.add_argument("--opset", type=int, default=18, help="of ONNX, 18 to 23 (%(default)s)")
-    parser.add_argument(
-        "--attn-implementation", default="sdpa", help="sdpa or eager, as the graph writes it (%(default)s)"
-    )
-    parser.add_argument("--dtype", default="float32", help="of weights and computation (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+from .options import Json, NewFolder
+from .printing import quiet_loading
 
 
-def run(args: argparse.Namespace) -> None:
-    from transformers.utils import logging
-
+def run(
+    runtime: Annotated[
+        Literal["onnx", "torch"], Arg(help="onnx: .onnx for onnxruntime; torch: .pt2 for torch.export")
+    ],
+    folder: Annotated[str, Arg(metavar="DIR", help="a saved encoder: a folder, an id on the Hub, or tiny")],
+    out: NewFolder,
+    paths: Annotated[str, Opt(metavar="A,B", help="which graphs: video (patches), image")] = "video,image",
+    opset: Annotated[int, Opt(metavar="N", help="of ONNX, 18 to 23")] = 18,
+    attn_implementation: Annotated[
+        str, Opt(metavar="NAME", help="sdpa or eager, as the graph writes it")
+    ] = "sdpa",
+    dtype: Annotated[str, Opt(metavar="NAME", help="of weights and computation")] = "float32",
+    as_json: Json = False,
+) -> None:
     from onevision_hf.assets import model_folder
     from onevision_hf.conversion.export_graphs import export
+    from onevision_hf.view import readable_bytes
 
-    if args.json or not sys.stderr.isatty():
-        logging.disable_progress_bar()  # of transformers, while weights are loaded
+    quiet_loading(as_json)
     result = export(
-        args.runtime,
-        model_folder(args.folder),
-        args.out,
-        paths=tuple(filter(None, args.paths.split(","))),
-        opset=args.opset,
-        attention=args.attn_implementation,
-        dtype=args.dtype,
+        runtime,
+        model_folder(folder),
+        out,
+        paths=tuple(filter(None, paths.split(","))),
+        opset=opset,
+        attention=attn_implementation,
+        dtype=dtype,
     )
-    if args.json:
-        print(
-            json.dumps(
-                {
-                    "out": str(result.folder),
-                    "files": result.files,
-                    "relative_error": result.error,
-                    "seconds": {
-                        path: {"model": model, "graph": graph}
-                        for path, (model, graph) in result.seconds.items()
-                    },
-                    "speed_ratio": {path: model / graph for path, (model, graph) in result.seconds.items()},
-                }
-            )
-        )
+    if as_json:
+        seconds = {path: {"model": model, "graph": graph} for path, (model, graph) in result.seconds.items()}
+        document = {
+            "out": str(result.folder),
+            "files": result.files,
+            "relative_error": result.error,
+            "seconds": seconds,
+            "speed_ratio": {path: model / graph for path, (model, graph) in result.seconds.items()},
+        }
+        print(json.dumps(document))
         return
     print(f"{result.folder}: " + ", ".join(f"{n} {readable_bytes(size)}" for n, size in result.files.items()))
     for path, error in result.error.items():

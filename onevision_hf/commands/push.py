@@ -1,57 +1,58 @@
-"""`onevision push FOLDER REPO_ID`: publish what was trained or converted, privately unless told otherwise."""
+"""`onevision push FOLDER REPO_ID`: publish what was trained or converted, privately unless `--public`."""
 
-import argparse
 import json
 from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument as Arg
+from typer import Option as Opt
+
+from .options import Json
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "folder", metavar="FOLDER", help="a folder written by save_pretrained or `onevision convert`"
-    )
-    parser.add_argument(
-        "repo_id", metavar="REPO_ID", help="owner/name of the Hub repository; made when absent"
-    )
-    parser.add_argument("--public", action="store_true", help="make it public (default: private)")
-    parser.add_argument("--revision", help="branch to commit to, made when absent (default: main)")
-    parser.add_argument("--tag", help="tag to put on the commit")
-    parser.add_argument("--message", default="Upload model", help="commit message")
-    parser.add_argument("--figures", type=Path, help="JSON object of figures for a table in the card")
-    parser.add_argument("--dry-run", action="store_true", help="list the files and the card, upload nothing")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-def run(args: argparse.Namespace) -> None:
+def run(
+    folder: Annotated[
+        str, Arg(metavar="FOLDER", help="a folder written by save_pretrained or `onevision convert`")
+    ],
+    repo_id: Annotated[
+        str, Arg(metavar="REPO_ID", help="owner/name of the Hub repository; made when absent")
+    ],
+    public: Annotated[bool, Opt("--public", help="make it public (default: private)")] = False,
+    revision: Annotated[
+        str | None, Opt(metavar="NAME", help="branch to commit to, made when absent (default: main)")
+    ] = None,
+    tag: Annotated[str | None, Opt(metavar="NAME", help="tag to put on the commit")] = None,
+    message: Annotated[str, Opt(metavar="TEXT", help="commit message")] = "Upload model",
+    figures: Annotated[
+        Path | None, Opt(metavar="FILE", help="JSON object of figures for a table in the card")
+    ] = None,
+    dry_run: Annotated[bool, Opt("--dry-run", help="list the files and the card, upload nothing")] = False,
+    as_json: Json = False,
+) -> None:
     from onevision_hf.conversion.checkpoint import read_json
     from onevision_hf.conversion.hub import plan_upload, upload
 
-    plan = plan_upload(args.folder, read_json(args.figures) if args.figures else None)
-    result = {
-        "repo_id": args.repo_id,
-        "private": not args.public,
-        "revision": args.revision or "main",
-        "tag": args.tag,
+    plan = plan_upload(folder, read_json(figures) if figures else None)
+    result: dict[str, Any] = {
+        "repo_id": repo_id,
+        "private": not public,
+        "revision": revision or "main",
+        "tag": tag,
         "files": {name: path.stat().st_size for name, path in plan.files.items()}
         | {"README.md": len(plan.card.encode())},
         "skipped": plan.skipped,
         "bytes": plan.size,
     }
-    if args.dry_run:
+    if dry_run:
         result |= {"dry_run": True, "card": plan.card}
     else:
         result["commit"] = upload(
-            plan,
-            args.repo_id,
-            private=not args.public,
-            revision=args.revision,
-            tag=args.tag,
-            message=args.message,
+            plan, repo_id, private=not public, revision=revision, tag=tag, message=message
         )
-    print(json.dumps(result) if args.json else describe(result))
+    print(json.dumps(result) if as_json else _describe(result))
 
 
-def describe(result: dict) -> str:
-    """The result as lines for a person."""
+def _describe(result: dict[str, Any]) -> str:
     access = "private" if result["private"] else "public"
     tag = f", tag {result['tag']}" if result["tag"] else ""
     lines = [f"{result['repo_id']} ({access}), revision {result['revision']}{tag}"]

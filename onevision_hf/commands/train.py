@@ -1,21 +1,46 @@
 """`onevision train`: one process of training; more with `accelerate launch -m onevision_hf.training`."""
 
-import argparse
-import sys
+import json
+import os
+from typing import Annotated
+
+import typer
+from typer import Option as Opt
+
+from .options import Json, Overrides
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    from ..training.__main__ import configure as configure_training
+def run(
+    config: Annotated[
+        str, Opt(metavar="NAME|FILE", help="a name in onevision_hf/training/configs, or a YAML file")
+    ],
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, Opt("--dry-run", help="print the plan, take two steps, keep nothing")] = False,
+    as_json: Json = False,
+    processes: Annotated[
+        int | None, Opt(metavar="N", help="with --dry-run: plan for N processes (default: those running)")
+    ] = None,
+    max_steps: Annotated[int | None, Opt(metavar="N", help="stop and save after step N")] = None,
+) -> int:
+    if dry_run and as_json:
+        raise typer.BadParameter("--json goes with a training, not with --dry-run")
+    from onevision_hf.training.config import load_config
+    from onevision_hf.training.dry_run.plan import dry_run as plan
+    from onevision_hf.training.loop import Trainer, TrainingError, close
+    from onevision_hf.training.report import summary
 
-    configure_training(parser)
-
-
-def run(args: argparse.Namespace) -> int:
-    from ..training.__main__ import run as train
-    from ..training.loop import TrainingError
-
+    loaded = load_config(config, overrides or [])
+    # One process is the ordinary case on a laptop; accelerate would warn about what is fine there.
+    os.environ.setdefault("ACCELERATE_USE_CPU", str(loaded.device == "cpu").lower())
     try:
-        return train(args)
+        if dry_run:
+            status = plan(loaded, processes)
+        else:
+            trainer = Trainer(loaded, max_steps=max_steps)
+            status = trainer.fit()
+            if as_json and trainer.rank == 0:
+                print(json.dumps(summary(loaded.out)))
     except TrainingError as error:
-        print(f"onevision train: error: {error}", file=sys.stderr)
-        return 1
+        raise ValueError(str(error)) from error
+    close()  # not after an error: the others wait for what will not come, and the launcher ends them
+    return status

@@ -66,8 +66,13 @@ ONEVISION_ENCODER = Origin(
 
 
 def conversion_card(origin: Origin, source: str, details: Mapping[str, Any], source_card: Path | None) -> str:
-    """The card of a converted folder; the licence is the source card's where it states one, else
-    `origin`'s.
+    """The card of a converted folder.
+
+    Args:
+        origin: what is known of the published checkpoint's kind.
+        source: folder or Hub id that was converted.
+        details: lines of the card's table.
+        source_card: the source's card, whose licence holds where it states one; else `origin`'s.
     """
     stated = ModelCard.load(source_card).data.license if source_card else None
     licence = stated or origin.licence

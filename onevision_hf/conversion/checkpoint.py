@@ -65,9 +65,16 @@ class CheckpointMismatchError(CheckpointError):
 def check_keys(
     what: str, state: State, expected: Mapping[str, tuple[int, ...]], hints: Mapping[str, str] | None = None
 ) -> None:
-    """Raise `CheckpointMismatchError` unless `state` has exactly the keys and shapes of `expected`.
+    """Check that a checkpoint has exactly the keys and shapes of a model.
 
-    `hints` maps a key to what it means when that key is missing or left over.
+    Args:
+        what: the checkpoint's name in the error.
+        state: its tensors.
+        expected: key -> shape.
+        hints: key -> what it means when that key is missing or left over.
+
+    Raises:
+        CheckpointMismatchError: it has others.
     """
     left = [key for key in state if key not in expected]
     missing = [key for key in expected if key not in state]
@@ -87,10 +94,21 @@ def find_files(
     optional: Sequence[str] = (),
     revision: str | None = None,
 ) -> dict[str, Path]:
-    """Paths of the named files in the folder `source`, or downloaded from the Hub repository of that id.
+    """Paths of named files in a folder, or downloaded from a Hub repository.
 
-    A path that exists is a folder, so a folder is never mistaken for a Hub id. Raises `CheckpointError` for a
-    file that is required and absent, and `OSError` for a repository that cannot be reached.
+    Args:
+        source: a folder, or a Hub id. A path that exists is a folder, so a folder is never mistaken for an
+            id.
+        required: names of files that must be there.
+        optional: names of files that are taken where they are there.
+        revision: of the repository.
+
+    Returns:
+        name -> path.
+
+    Raises:
+        CheckpointError: a file that is required is absent.
+        OSError: the repository cannot be reached.
     """
     if os.path.exists(source) or os.path.isabs(source):
         if revision is not None:

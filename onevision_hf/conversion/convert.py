@@ -65,10 +65,18 @@ def convert(
     destination: str | os.PathLike[str],
     revision: str | None = None,
 ) -> Conversion:
-    """Write the published checkpoint `source` (folder or Hub id) as a transformers folder to `destination`.
+    """Write a published checkpoint as a transformers folder, which appears whole or not at all.
 
-    The folder appears whole or not at all. Raises ValueError for an unknown converter, `CheckpointError` (a
-    ValueError) for a checkpoint that does not fit, `FileExistsError` for a destination that is not empty.
+    Args:
+        converter: one of `ADAPTERS`.
+        source: folder or Hub id of the checkpoint.
+        destination: folder to make; absent or empty.
+        revision: of the Hub repository.
+
+    Raises:
+        ValueError: an unknown converter.
+        CheckpointError: (a ValueError) the checkpoint does not fit.
+        FileExistsError: the destination is not empty.
     """
     if converter not in ADAPTERS:
         raise ValueError(f"unknown converter {converter!r}: choose one of {', '.join(ADAPTERS)}")

@@ -49,13 +49,17 @@ def export(
 
     Args:
         runtime: `onnx` or `torch`.
+        folder: of the saved encoder.
         out: folder to make; must be absent or empty.
         paths: of `video` (patches, positions, mask) and `image` (pictures).
-        opset: of ONNX. attention: `sdpa` or `eager`. dtype: `float32`.
+        opset: of ONNX.
+        attention: `sdpa` or `eager`.
+        dtype: `float32`.
 
     Raises:
-        ExportError: an option that cannot be had, or outputs that differ. ImportError: onnx is not
-        installed. OSError: there is no such model, or `out` is not empty.
+        ExportError: an option that cannot be had, or outputs that differ.
+        ImportError: onnx is not installed.
+        OSError: there is no such model, or `out` is not empty.
     """
     out = Path(out)
     if runtime not in ("onnx", "torch"):

@@ -44,6 +44,13 @@ class VideoGraph(nn.Module):
     def forward(
         self, pixel_values_videos: Tensor, patch_positions: Tensor, pixel_attention_mask: Tensor
     ) -> tuple[Tensor, ...]:
+        """The encoder's outputs as a tuple, which graphs can have.
+
+        Args:
+            pixel_values_videos: (B, K, C*p*p).
+            patch_positions: (B, K, 3) int64 [t, h, w].
+            pixel_attention_mask: (B, K) bool.
+        """
         return _outputs(
             self.model(
                 pixel_values_videos=pixel_values_videos,
@@ -53,7 +60,13 @@ class VideoGraph(nn.Module):
         )
 
     def example(self, batch: int, patches: int, seed: int = 0) -> tuple[Tensor, ...]:
-        """Random inputs; the last tenth of the last item is padding."""
+        """Random inputs; the last tenth of the last item is padding.
+
+        Args:
+            batch: B.
+            patches: K.
+            seed: of torch's generator.
+        """
         config, generator = self.model.config, torch.Generator().manual_seed(seed)
         width = config.num_channels * config.patch_size**2
         frames = config.rope_temporal_size or 64
@@ -86,6 +99,14 @@ class ImageGraph(nn.Module):
         return _outputs(self.model(pixel_values=pixel_values))
 
     def example(self, batch: int, rows: int, columns: int, seed: int = 0) -> tuple[Tensor, ...]:
+        """Random pixels.
+
+        Args:
+            batch: B.
+            rows: patches along the height.
+            columns: patches along the width.
+            seed: of torch's generator.
+        """
         config, generator = self.model.config, torch.Generator().manual_seed(seed)
         side = config.patch_size
         return (torch.randn(batch, config.num_channels, rows * side, columns * side, generator=generator),)
@@ -117,7 +138,8 @@ def load_encoder(folder: str, attention: str = "sdpa") -> OneVisionModel:
     """The encoder of a saved folder, in float32 on the CPU.
 
     Raises:
-        ExportError: another kind of model, or attention that no graph can hold. OSError: there is none.
+        ExportError: another kind of model, or attention that no graph can hold.
+        OSError: there is none.
     """
     if attention not in ATTENTION:
         raise ExportError(

@@ -88,7 +88,16 @@ def plan_upload(folder: str | os.PathLike[str], figures: Mapping[str, Any] | Non
 
 
 def check_code(folder: Path, config: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-    """Raise ValueError unless the folder loads anywhere: a type of transformers, or its code inside."""
+    """Check that a folder loads anywhere: a type of transformers, or its code inside.
+
+    Args:
+        folder: its path, for the error.
+        config: its `config.json`.
+        files: name -> path of what it holds.
+
+    Raises:
+        ValueError: code is named that is not there, or none is named and none is in transformers.
+    """
     auto_map: dict[str, Any] = {}
     for name in files:
         if name.endswith("config.json"):
@@ -119,11 +128,23 @@ def upload(
     message: str = "Upload model",
     api: HfApi | None = None,
 ) -> str:
-    """Upload `plan` in one commit and return the commit's address.
+    """Upload a plan in one commit.
 
-    The repository is made when it does not exist, private unless `private=False`; a public one is refused
-    unless `private=False`. `revision` is the branch, made when absent; `tag` then points at the commit.
-    Raises ValueError, and the Hub's errors (`OSError`).
+    Args:
+        plan: the files, and the card.
+        repo_id: made when it does not exist.
+        private: False lets a repository be public; without it a public one is refused.
+        revision: the branch, made when absent.
+        tag: then points at the commit.
+        message: of the commit.
+        api: of the Hub; the default one.
+
+    Returns:
+        the commit's address.
+
+    Raises:
+        ValueError: the repository is public.
+        OSError: what the Hub raises.
     """
     api = api or HfApi()
     try:

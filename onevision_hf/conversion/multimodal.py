@@ -7,6 +7,7 @@
 The weights of both parts are kept as they are; the connector is random until it is trained.
 """
 
+import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,12 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCardData
 from torch import nn
-from transformers import AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+)
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
@@ -84,20 +90,24 @@ def assemble(
     seed: int = 0,
     video: dict[str, Any] | None = None,
 ) -> Assembly:
-    """Write a multimodal model of these parts to `destination`, which appears whole or not at all.
+    """Write a multimodal model of parts, which appears whole or not at all.
 
     Args:
         encoder: folder or Hub id of a vision tower, or of a model that has one (CLIP, SigLIP 2, Qwen3-VL).
         llm: folder or Hub id of any causal language model.
+        destination: folder to make; absent or empty.
         connector: "mlp2x_gelu" or "patch_merger", random.
         connector_from: a multimodal folder whose trained connector is taken instead.
+        vision_feature_layer: of the tower's hidden states, an index.
         dtype: of all weights; by default the wider one of the two parts', so that none is rounded.
         seed: of the connector and of embeddings of new tokens.
         video: settings of the video processor that are stored, such as {"num_frames": 32}.
 
     Raises:
-        FileExistsError: the destination is not empty. OSError: a part cannot be read. ValueError: parts that
-            do not go together; CheckpointError: a tower without all its weights.
+        FileExistsError: the destination is not empty.
+        OSError: a part cannot be read.
+        ValueError: parts that do not go together.
+        CheckpointError: a tower without all its weights.
     """
     with new_folder(destination) as folder:
         torch.manual_seed(seed)
@@ -142,6 +152,23 @@ def assemble(
     return made
 
 
+def load_multimodal(folder: str, dtype: str = "auto") -> Any:
+    """The model of a folder; of an adapter's, the model that it was trained on with the adapter in it.
+
+    Args:
+        folder: a multimodal model or an adapter that the trainer saved, folder or Hub id.
+        dtype: of the weights; auto is the folder's.
+    """
+    adapter = Path(folder) / "adapter_config.json"
+    if not adapter.is_file():
+        return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+    from peft import PeftModel
+
+    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    model: Any = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype)
+    return PeftModel.from_pretrained(model, folder).merge_and_unload()
+
+
 def prepare_tokenizer(tokenizer: Any) -> tuple[str, list[str]]:
     """Add the tokens that are missing; gives the chat template and what was added.
 
@@ -171,7 +198,15 @@ def make_processor(
     colours: tuple[Any, Any] | None = None,
     video: dict[str, Any] | None = None,
 ) -> OneVisionVLProcessor:
-    """The processor of a model; `video` are settings that its video processor keeps."""
+    """The processor of a multimodal model.
+
+    Args:
+        config: of the model.
+        tokenizer: of its language model.
+        template: Jinja chat template; ChatML by default.
+        colours: mean and deviation of the tower's pixels, three numbers each; the encoder's own by default.
+        video: settings that its video processor keeps.
+    """
     mean, std = colours or COLOURS["onevision"]
     # Qwen's tower reads blocks of its own, whatever the connector makes of them.
     side = max(config.merge_size, getattr(config.vision_config, "spatial_merge_size", 1))

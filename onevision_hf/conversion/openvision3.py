@@ -160,7 +160,17 @@ def count_layers(tower: State) -> int:
 def tower_shapes(
     width: int, layers: int, mlp: int, projection: int, channels: int, patch: int, rows: int
 ) -> dict[str, tuple[int, ...]]:
-    """Every key of the published layout with its shape."""
+    """Every key of the published layout with its shape.
+
+    Args:
+        width: of the encoder.
+        layers: transformer layers.
+        mlp: width inside the MLPs.
+        projection: width of the projected features.
+        channels: of the latents.
+        patch: side on the latent grid.
+        rows: of the positional table, the class token's among them.
+    """
     shapes: dict[str, tuple[int, ...]] = {
         "class_embedding": (width,),
         "positional_embedding": (rows, width),

@@ -22,16 +22,15 @@ from torch import Tensor
 
 from ..synthetic.manifest import NAME as MANIFEST
 from ..synthetic.manifest import read_manifest
-from .labelled import open_dataset
 from .latents import LatentShards
-from .sources import IMAGE_EXTENSIONS, MediaError
+from .sources import IMAGE_EXTENSIONS, MediaError, open_dataset, sample_name, undecoded
 
 CAPTION_COLUMNS = ("captions", "caption", "text", "txt")
 
 
 @dataclass(frozen=True)
 class PairRow:
-    """An image and what is said of it, which may be nothing; `latents` (C, h, w) where they are cached."""
+    """An image and its captions, which may be nothing; `latents` (C, h, w) where they are cached."""
 
     key: str
     media: Any  # path, bytes, or PIL image
@@ -40,16 +39,25 @@ class PairRow:
 
 
 def open_pairs(spec: str, image_column: str = "", caption_columns: Sequence[str] = ()) -> Any:
-    """Rows (`data.Rows`) of images with captions.
+    """Open a source of images with captions.
+
+    Args:
+        spec: `hf:NAME`, a folder or file, or one of these after `webdataset:`, `parquet:` or `synth:`.
+        image_column: of a table; found by itself where it is empty.
+        caption_columns: of a table or a shard's JSON; found by themselves where there are none.
+
+    Returns:
+        its pairs, by number.
 
     Raises:
-        FileNotFoundError: nothing is there. ValueError: it holds no images with captions, or the columns that
-        were named are not there; the message says what is.
+        FileNotFoundError: nothing is there.
+        ValueError: it holds no images with captions, or the columns that were named are not there; the
+            message says what is.
     """
     if not spec:
         raise FileNotFoundError("no source is named")
     if spec.startswith("hf:"):
-        return ArrowPairs(open_dataset(spec[3:], streaming=False), spec, image_column, caption_columns)
+        return ArrowPairs(open_dataset(spec[3:]), spec, image_column, caption_columns)
     kind, _, named = spec.partition(":")
     kind, named = (kind, named) if kind in ("webdataset", "parquet", "synth") else ("", spec)
     path = Path(named)
@@ -96,13 +104,8 @@ def _parquet_keys(path: Path, files: Sequence[Path]) -> list[str]:
 
 def as_captions(value: Any) -> tuple[str, ...]:
     """A text, or a list of them, or nothing."""
-    return (
-        ()
-        if value is None
-        else (value,)
-        if isinstance(value, str)
-        else tuple(v for v in value if v is not None)
-    )
+    listed = [value] if isinstance(value, str) else value or []
+    return tuple(text for text in listed if text is not None)
 
 
 class ArrowPairs:
@@ -118,8 +121,6 @@ class ArrowPairs:
         caption_columns: Sequence[str],
         keys: Sequence[str] | None = None,
     ):
-        import datasets
-
         features = dataset.features
         images = [image_column] if image_column else [n for n, f in features.items() if _holds_images(f)]
         captions = list(caption_columns) or [name for name in CAPTION_COLUMNS if name in features][:1]
@@ -131,9 +132,7 @@ class ArrowPairs:
                 "unified.pairs.image_column and caption_columns"
             )
         (self._image,), self._captions, self._keys = images, captions, keys
-        self._dataset = dataset.select_columns([self._image, *captions])
-        if isinstance(features[self._image], datasets.Image):
-            self._dataset = self._dataset.cast_column(self._image, datasets.Image(decode=False))
+        self._dataset = undecoded(dataset.select_columns([self._image, *captions]), images)
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -164,28 +163,24 @@ class TarPairs:
 
     def __init__(self, path: Path, files: Sequence[Path], caption_columns: Sequence[str]):
         self._columns = tuple(caption_columns)
-        self._samples: list[tuple[str, str, dict[str, tuple[int, int]], tuple[int, int]]] = []
+        self._samples: list[tuple[str, str, dict[str, tuple[int, int]], str]] = []
         for file in files:
             name = file.name if path.is_file() else file.relative_to(path).as_posix()
             members: dict[str, dict[str, tuple[int, int]]] = {}
-            images: list[tuple[str, str]] = []
+            images: list[tuple[str, str, str]] = []
             try:
                 with tarfile.open(file, "r:") as tar:
                     for member in tar:
-                        folder, slash, last = member.name.rpartition("/")
-                        stem, _, extension = last.partition(".")
                         if member.isfile():
-                            sample = folder + slash + stem
+                            sample, extension = sample_name(member.name)
                             place = (member.offset_data, member.size)
-                            members.setdefault(sample, {})[extension.lower()] = place
-                            if extension.lower().rpartition(".")[2] in IMAGE_EXTENSIONS:
-                                images.append((member.name, sample))
+                            members.setdefault(sample, {})[extension] = place
+                            if extension.rpartition(".")[2] in IMAGE_EXTENSIONS:
+                                images.append((member.name, sample, extension))
             except tarfile.TarError as error:
                 raise ValueError(f"{file} is not a readable tar of samples: {error}") from error
-            for member_name, sample in images:
-                extension = member_name.rpartition("/")[2].partition(".")[2].lower()
-                place = members[sample][extension]
-                self._samples.append((f"{name}/{member_name}", str(file), members[sample], place))
+            for member_name, sample, extension in images:
+                self._samples.append((f"{name}/{member_name}", str(file), members[sample], extension))
         if not self._samples:
             raise ValueError(f"{path}: its tars hold no pictures")
         self._samples.sort(key=lambda sample: sample[0])
@@ -194,7 +189,7 @@ class TarPairs:
         return len(self._samples)
 
     def __getitem__(self, index: int) -> PairRow:
-        key, file, members, place = self._samples[index]
+        key, file, members, image = self._samples[index]
         with open(file, "rb") as opened:
 
             def read(extension: str) -> bytes:
@@ -205,10 +200,9 @@ class TarPairs:
                     raise MediaError(f"{file} ends inside this sample: {len(content)} of {length} bytes")
                 return content
 
-            image = next(extension for extension, at in members.items() if at == place)
-            return PairRow(key, read(image), self._said(members, read))
+            return PairRow(key, read(image), self._captions_of(members, read))
 
-    def _said(self, members: dict[str, tuple[int, int]], read: Any) -> tuple[str, ...]:
+    def _captions_of(self, members: dict[str, tuple[int, int]], read: Any) -> tuple[str, ...]:
         fields: dict[str, Any] = {}
         if "json" in members and (not self._columns or any(c not in members for c in self._columns)):
             try:

@@ -19,8 +19,7 @@ from typing import Any
 
 from ..synthetic.manifest import NAME as MANIFEST
 from ..synthetic.manifest import read_manifest
-from .labelled import open_dataset
-from .sources import MediaError
+from .sources import MediaError, open_dataset, undecoded
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _MARKS = re.compile(r"(<image>|<video>)\n?")
@@ -67,7 +66,7 @@ def open_conversations(source: str, media_root: str = "") -> Conversations:
     """
     root = Path(media_root) if media_root else None
     if source.startswith("hf:"):
-        return Conversations(_undecoded(open_dataset(source[3:], streaming=False)), root, source[3:])
+        return Conversations(_undecoded(open_dataset(source[3:])), root, source[3:])
     path = Path(source)
     if not path.exists():
         raise FileNotFoundError(f"{source} does not exist")
@@ -97,8 +96,9 @@ def as_messages(record: Mapping[str, Any], root: Path | None) -> list[dict[str, 
     messages = []
     for turn in turns:
         role = ROLES[turn.get("from") or turn["role"]]
-        said = turn.get("value", turn.get("content"))
-        content = _parts(said, waiting) if role == "user" or isinstance(said, list) else said
+        content = turn.get("value", turn.get("content"))
+        if role == "user" or isinstance(content, list):
+            content = _parts(content, waiting)
         messages.append({"role": role, "content": content})
     left = [{"type": kind, kind: medium} for kind, own in waiting.items() for medium in own]
     if left:
@@ -114,10 +114,10 @@ def _listed(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     return message["content"] if isinstance(message["content"], list) else []
 
 
-def _parts(said: Any, waiting: dict[str, list[Any]]) -> list[dict[str, Any]]:
+def _parts(content: Any, waiting: dict[str, list[Any]]) -> list[dict[str, Any]]:
     """Text with marks, or parts that say only of which kind they are -> parts with their media."""
-    if isinstance(said, str):
-        pieces = _MARKS.split(said)
+    if isinstance(content, str):
+        pieces = _MARKS.split(content)
         found: list[dict[str, Any]] = []
         for piece in pieces:
             if piece in ("<image>", "<video>"):
@@ -126,7 +126,7 @@ def _parts(said: Any, waiting: dict[str, list[Any]]) -> list[dict[str, Any]]:
                 found.append({"type": "text", "text": piece})
         return found
     parts = []
-    for part in said:
+    for part in content:
         kind = part["type"]
         given = kind == "text" or part.get(kind) is not None
         parts.append({k: v for k, v in part.items() if v is not None} if given else _next(kind, waiting))
@@ -161,14 +161,7 @@ def _resolve(medium: Any, root: Path | None) -> Any:
 
 def _undecoded(dataset: Any) -> Any:
     """The dataset with bytes and paths instead of pictures and frames."""
-    import datasets
-
-    for name, feature in (dataset.features or {}).items():
-        inner = getattr(feature, "feature", feature)
-        if isinstance(inner, datasets.Image | datasets.Video):
-            plain = type(inner)(decode=False)
-            wrapped = plain if inner is feature else type(feature)(plain)
-            dataset = dataset.cast_column(name, wrapped)
+    dataset = undecoded(dataset, dataset.features or ())
     known = set(dataset.column_names)
     if not known & {"conversations", "messages"}:
         raise ValueError(
@@ -187,7 +180,7 @@ def _drawn(folder: Path) -> list[dict[str, Any]]:
     records = []
     for row in table.select([*names, "id"]).to_pylist():
         choices = [f"{letter}. {choice}" for letter, choice in zip("ABCDEFGH", row["choices"], strict=False)]
-        asked = "\n".join(["<video>", row["question"], *choices])
-        turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": row["answer"]}]
+        text = "\n".join(["<video>", row["question"], *choices])
+        turns = [{"from": "human", "value": text}, {"from": "gpt", "value": row["answer"]}]
         records.append({"id": row["id"], "video": row["path"], "conversations": turns})
     return records

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,7 +23,9 @@ from ..jobs.run_folder import PLAN
 from .media_shards import PackedShards
 from .patch_shards import STAGE as PATCHES
 from .patch_shards import PatchShards
-from .sources import MediaError, Source, kind_of_extension, open_source
+from .sources import MediaError, Source, kind_of_extension, open_dataset, open_source, undecoded
+
+RowT = TypeVar("RowT", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Row:
     selection: dict[str, np.ndarray] | None = None  # as `PackedRow.selection`
 
 
-class Rows(Protocol):
+class Rows(Protocol[RowT]):
     """`classes` (None if unknown) and rows by number. A row that cannot be read raises a named error."""
 
     @property
@@ -48,7 +50,7 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Any: ...
+    def __getitem__(self, index: int, /) -> RowT: ...
 
 
 def open_rows(spec: str) -> Rows:
@@ -60,7 +62,7 @@ def open_rows(spec: str) -> Rows:
     if not spec:
         raise FileNotFoundError("no source is named")
     if spec.startswith("hf:"):
-        return ArrowRows(open_dataset(spec[3:], streaming=False))
+        return ArrowRows(open_dataset(spec[3:]))
     path = Path(spec.removeprefix("folder:"))
     if not path.exists():
         raise FileNotFoundError(f"{spec} does not exist")
@@ -145,18 +147,6 @@ class Columns:
     label: str
 
 
-def open_dataset(spec: str, *, streaming: bool) -> Any:
-    import datasets
-
-    if Path(spec).is_dir() and not streaming:
-        return datasets.load_from_disk(spec)
-    name, *rest = spec.split(":")
-    if not 1 <= len(rest) <= 2:
-        raise ValueError(f"{spec!r}: write NAME:SPLIT or NAME:CONFIG:SPLIT")
-    config = rest[0] if len(rest) == 2 else None
-    return datasets.load_dataset(name, config, split=rest[-1], streaming=streaming)
-
-
 def _undecoded(dataset: Any) -> tuple[Any, Columns]:
     """The columns that a training reads, with the media as bytes or a path."""
     import datasets
@@ -172,12 +162,21 @@ def _undecoded(dataset: Any) -> tuple[Any, Columns]:
             f"`label` or `cls` or in a webdataset's json; this one has {names}"
         )
     dataset = dataset.select_columns([media[0], label.partition(".")[0]])
-    video = isinstance(features[media[0]], datasets.Video)
-    decoder = datasets.Video(decode=False) if video else datasets.Image(decode=False)
-    return dataset.cast_column(media[0], decoder), Columns(media[0], "video" if video else "image", label)
+    kind = "video" if isinstance(features[media[0]], datasets.Video) else "image"
+    return undecoded(dataset, media), Columns(media[0], kind, label)
 
 
 def as_row(record: Mapping[str, Any], columns: Columns, key: str) -> Row:
+    """A record of a table as a labelled medium.
+
+    Args:
+        record: column -> value.
+        columns: where medium and labels are.
+        key: the name that it gets.
+
+    Raises:
+        MediaError: the record holds no bytes and no path.
+    """
     content = record[columns.media] or {}
     media = content.get("bytes") or content.get("path")
     if media is None:

@@ -21,7 +21,7 @@ from ..jobs.progress import progress
 from ..jobs.run_folder import FinishedRun, RunFolder, digest_of, json_lines
 from ..modeling.configuration_openvision3 import OpenVision3Config
 from ..modeling.image_processing_openvision3 import OpenVision3ImageProcessor
-from ..modeling.vae_openvision3 import check_vae, encode_pixels, vae_stride
+from ..modeling.vae_openvision3 import VAE, check_vae, encode_pixels, vae_stride
 from .decoding import decoded_batches
 from .media import open_picture
 from .sources import Item, Source
@@ -34,7 +34,7 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 def cache_latents(
     source: Source,
     out: str | Path,
-    vae: Any,
+    vae: VAE,
     config: OpenVision3Config,
     *,
     size: int = 256,
@@ -150,9 +150,15 @@ def digest_of_weights(module: torch.nn.Module) -> str:
 
 
 class LatentShards(ShardRows):
-    """The rows of a finished latents folder, by number; no file is kept open, so workers may share an object.
+    """The latents of a finished folder, by number; no file is kept open, so workers may use one object.
 
-    Attributes: `keys` (of each row), `shape` (C, h, w), `settings` (size, dtype, scaling, shift, ...).
+    Args:
+        path: the folder that `onevision latents` wrote.
+
+    Attributes:
+        keys: of each item.
+        shape: (C, h, w).
+        settings: size, dtype, scaling, shift, ...
 
     Raises:
         ValueError: the folder is not a finished run of `onevision latents`.

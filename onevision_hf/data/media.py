@@ -74,7 +74,16 @@ def segment_centers(frames: int, segments: int) -> list[int]:
 
 
 def read_frames(reader: VideoReader, frame_ids: list[int], shorter_side: int) -> list[np.ndarray]:
-    """Chosen frames, RGB uint8 (height, width, 3), the shorter side brought to `shorter_side` pixels."""
+    """Chosen frames of an open video.
+
+    Args:
+        reader: the video.
+        frame_ids: numbers of the frames, in any order.
+        shorter_side: that it is brought to, in pixels.
+
+    Returns:
+        RGB uint8 (height, width, 3), one a number.
+    """
     scale = shorter_side / min(reader.width, reader.height)
     width, height = max(1, round(reader.width * scale)), max(1, round(reader.height * scale))
     found = {f.frame_id: f.rgb(width, height) for f in reader.frames(sorted(set(frame_ids)))}

@@ -20,29 +20,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from .tar_shards import TarShards, TarShardWriter, shard_names
+from .tar_shards import TarShards, TarShardWriter, columns_of, shard_names
 
 STAGE = "pack"
 PARTS = ("media", "selection")
-
-_COLUMNS: dict[str, pa.DataType] = {
-    "key": pa.string(),
-    "head": pa.string(),
-    "kind": pa.string(),
-    "format": pa.string(),
-    "labels": pa.list_(pa.int32()),
-    "scores": pa.list_(pa.float32()),
-    "width": pa.int32(),
-    "height": pa.int32(),
-    "frames": pa.int32(),
-    "duration": pa.float64(),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,18 +42,21 @@ class PackedRow:
     of patches.
     """
 
-    key: str
-    head: str
-    kind: str
-    format: str
+    key: Annotated[str, pa.string()]
+    head: Annotated[str, pa.string()]
+    kind: Annotated[str, pa.string()]
+    format: Annotated[str, pa.string()]
     media: bytes
-    labels: np.ndarray
-    scores: np.ndarray
-    width: int
-    height: int
-    frames: int
-    duration: float
+    labels: Annotated[np.ndarray, pa.list_(pa.int32())]
+    scores: Annotated[np.ndarray, pa.list_(pa.float32())]
+    width: Annotated[int, pa.int32()]
+    height: Annotated[int, pa.int32()]
+    frames: Annotated[int, pa.int32()]
+    duration: Annotated[float, pa.float64()]
     selection: dict[str, np.ndarray] | None = None
+
+
+_COLUMNS = columns_of(PackedRow)
 
 
 def write_shard(rows: Sequence[PackedRow], paths: Sequence[Path], first: int = 0) -> None:
@@ -87,16 +78,23 @@ def write_shard(rows: Sequence[PackedRow], paths: Sequence[Path], first: int = 0
 
 
 class PackedShards(TarShards):
-    """The rows of a finished pack, by number: `rows[12]`, or `rows[3, 5]` for shard 3, row 5.
+    """The items of a finished pack, by number: `items[12]`, or `items[3, 5]` for shard 3, item 5.
 
-    Any number of processes and workers may read, each any rows; no file is kept open, so an object can be
+    Any number of processes and workers may read, each any items; no file is kept open, so an object can be
     copied to other processes. Numbers below zero count from the end.
 
-    Attributes: `head`, `classes` (labels are 0..classes-1), `shard_rows` (rows of each shard).
+    Args:
+        path: the folder that `onevision cluster pack` wrote.
+
+    Attributes:
+        head: name of the head that the labels are for.
+        classes: labels are 0..classes-1.
+        shard_rows: number of items of each shard.
 
     Raises:
-        ValueError: the folder is not a finished pack, or lacks a shard. IndexError: there is no such row.
-        OSError: a shard is damaged where a row is.
+        ValueError: the folder is not a finished pack, or lacks a shard.
+        IndexError: there is no such item.
+        OSError: a shard is damaged where an item is.
     """
 
     def __init__(self, path: str | Path):

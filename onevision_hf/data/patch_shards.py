@@ -19,52 +19,40 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..modeling.patchify_config import SETTINGS, PatchifyConfig
-from .tar_shards import TarShards, TarShardWriter
+from .tar_shards import TarShards, TarShardWriter, columns_of
 
 STAGE = "patches"
 ARRAYS = ("patches", "positions", "times")
-
-_COLUMNS: dict[str, pa.DataType] = {
-    "key": pa.string(),
-    "source_sha256": pa.string(),
-    "labels": pa.list_(pa.int32()),
-    "signal": pa.string(),
-    "width": pa.int32(),
-    "height": pa.int32(),
-    "frames": pa.int32(),
-    "duration": pa.float64(),
-    "num_frames": pa.int32(),
-    "num_patches": pa.int32(),
-    "grid_height": pa.int32(),
-    "grid_width": pa.int32(),
-}
 
 
 @dataclass(frozen=True, eq=False)
 class PatchRow:
     """One clip; the columns and arrays are those of the module's table."""
 
-    key: str
-    source_sha256: str
-    labels: np.ndarray
-    signal: str
-    width: int
-    height: int
-    frames: int
-    duration: float
-    num_frames: int
-    num_patches: int
-    grid_height: int
-    grid_width: int
+    key: Annotated[str, pa.string()]
+    source_sha256: Annotated[str, pa.string()]
+    labels: Annotated[np.ndarray, pa.list_(pa.int32())]
+    signal: Annotated[str, pa.string()]
+    width: Annotated[int, pa.int32()]
+    height: Annotated[int, pa.int32()]
+    frames: Annotated[int, pa.int32()]
+    duration: Annotated[float, pa.float64()]
+    num_frames: Annotated[int, pa.int32()]
+    num_patches: Annotated[int, pa.int32()]
+    grid_height: Annotated[int, pa.int32()]
+    grid_width: Annotated[int, pa.int32()]
     patches: np.ndarray
     positions: np.ndarray
     times: np.ndarray
+
+
+_COLUMNS = columns_of(PatchRow)
 
 
 class ShardWriter(TarShardWriter):

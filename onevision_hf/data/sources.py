@@ -188,11 +188,10 @@ def _list_tars(path: str, tags_column: str | None) -> list[Item]:
                     if not member.isfile():
                         continue
                     kind = kind_of_extension(member.name)
-                    # webdataset's rule: a sample's name ends at the first dot of the last part.
-                    sample, _, extension = _sample_name(member.name)
+                    sample, extension = sample_name(member.name)
                     if kind is not None:
                         media.append((member.name, kind, member.offset_data, member.size))
-                    elif tags_column is not None and extension in ("json", tags_column):
+                    elif tags_column is not None and extension in ("json", tags_column.lower()):
                         content = tar.extractfile(member)
                         assert content is not None
                         text = content.read().decode("utf-8", "replace")
@@ -207,15 +206,16 @@ def _list_tars(path: str, tags_column: str | None) -> list[Item]:
             raise ValueError(f"{file} is not a readable tar of samples: {error}") from error
         for member_name, kind, offset, length in media:
             key = _text(f"{name}/{member_name}")
-            found = tags.get(_sample_name(member_name)[0], ()) if tags_column is not None else None
+            found = tags.get(sample_name(member_name)[0], ()) if tags_column is not None else None
             items.append(Item(key, kind, str(file), stat.st_size, stat.st_mtime_ns, offset, length, found))
     return items
 
 
-def _sample_name(member: str) -> tuple[str, str, str]:
+def sample_name(member: str) -> tuple[str, str]:
+    """(sample, extension in lower case): webdataset's rule, by the first dot of the last part."""
     folder, slash, last = member.rpartition("/")
-    stem, dot, extension = last.partition(".")
-    return folder + slash + stem, dot, extension
+    stem, _, extension = last.partition(".")
+    return folder + slash + stem, extension.lower()
 
 
 def _read_file(item: Item) -> str:
@@ -312,19 +312,43 @@ def _content(value: Any) -> bytes | None:
     return value
 
 
-def _load_dataset(spec: str, media_column: str | None) -> tuple[Any, str, bool]:
-    """(dataset, media column, whether it holds videos)."""
+def open_dataset(spec: str, *, streaming: bool = False) -> Any:
+    """A Hugging Face dataset: NAME:SPLIT, NAME:CONFIG:SPLIT, or a folder of `save_to_disk`.
+
+    Raises:
+        ValueError: no split is named. ImportError: datasets is not installed.
+    """
     try:
         import datasets
     except ImportError as error:
         raise ImportError("Hugging Face datasets need: pip install 'onevision-hf[train]'") from error
-    if os.path.isdir(spec):
-        loaded = datasets.load_from_disk(spec)
-    else:
-        name, *rest = spec.split(":")
-        if not 1 <= len(rest) <= 2:
-            raise ValueError(f"hf:{spec}: write hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT")
-        loaded = datasets.load_dataset(name, rest[0] if len(rest) == 2 else None, split=rest[-1])
+    if os.path.isdir(spec) and not streaming:
+        return datasets.load_from_disk(spec)
+    name, *rest = spec.split(":")
+    if not 1 <= len(rest) <= 2:
+        raise ValueError(f"{spec!r}: write NAME:SPLIT or NAME:CONFIG:SPLIT")
+    config = rest[0] if len(rest) == 2 else None
+    return datasets.load_dataset(name, config, split=rest[-1], streaming=streaming)
+
+
+def undecoded(dataset: Any, columns: Iterable[str]) -> Any:
+    """The dataset with bytes and paths in place of the pictures and videos of these columns."""
+    import datasets
+
+    for name in columns:
+        feature = dataset.features[name]
+        inner = getattr(feature, "feature", feature)  # of a column of lists
+        if isinstance(inner, datasets.Image | datasets.Video):
+            plain = type(inner)(decode=False)
+            dataset = dataset.cast_column(name, plain if inner is feature else type(feature)(plain))
+    return dataset
+
+
+def _load_dataset(spec: str, media_column: str | None) -> tuple[Any, str, bool]:
+    """(dataset, media column, whether it holds videos)."""
+    loaded = open_dataset(spec)
+    import datasets
+
     if not isinstance(loaded, datasets.Dataset):
         raise ValueError(f"{spec} holds the splits {list(loaded)}; name the folder of one of them")
     features = loaded.features
@@ -339,20 +363,11 @@ def _load_dataset(spec: str, media_column: str | None) -> tuple[Any, str, bool]:
 
 def _open_dataset(spec: str, media_column: str | None, tags_column: str | None) -> Source:
     loaded, column, is_video = _load_dataset(spec, media_column)
-    tags = loaded[tags_column] if tags_column is not None else None
-    items = [
-        Item(
-            f"{row:07d}",
-            "video" if is_video else "image",
-            "",
-            -1,
-            -1,
-            row,
-            -1,
-            split_tags(tags[row]) if tags is not None else None,
-        )
-        for row in range(len(loaded))
-    ]
+    kind: Kind = "video" if is_video else "image"
+    tags: Iterable[Any] = (
+        [None] * len(loaded) if tags_column is None else map(split_tags, loaded[tags_column])
+    )
+    items = [Item(f"{row:07d}", kind, "", -1, -1, row, tags=found) for row, found in enumerate(tags)]
     return Source(
         items,
         _DatasetColumn(loaded, column).read,
@@ -369,12 +384,8 @@ class _DatasetColumn:
     """The media column of a Hugging Face dataset, not decoded."""
 
     def __init__(self, dataset: Any, column: str):
-        import datasets
-
-        kind = type(dataset.features[column])
-        decoder = datasets.Video if issubclass(kind, datasets.Video) else datasets.Image
         self.column = column
-        self._rows = dataset.select_columns([column]).cast_column(column, decoder(decode=False))
+        self._rows = undecoded(dataset.select_columns([column]), [column])
         self._lock = threading.Lock()
 
     def read(self, item: Item) -> bytes:

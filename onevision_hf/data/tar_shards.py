@@ -14,7 +14,7 @@ import os
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +27,12 @@ LAYOUT = "tar"  # in the plans of runs, since some were made when there was anot
 def shard_names(prefix: str, index: int) -> tuple[str, str]:
     """The tar and the index of one shard; the index appears last."""
     return f"{prefix}-{index:05d}.tar", f"{prefix}-{index:05d}.index.parquet"
+
+
+def columns_of(row: type) -> dict[str, pa.DataType]:
+    """The columns of the index by name: the fields of a row's dataclass that are `Annotated` with a type."""
+    hints = get_type_hints(row, include_extras=True)
+    return {name: kind.__metadata__[0] for name, kind in hints.items() if get_origin(kind) is Annotated}
 
 
 class TarShardWriter:

@@ -3,5 +3,5 @@
     onevision demo                      # needs the extra `demo`
     python onevision_hf/demo/app.py     # the same; this folder is a Hub Space as it is
 
-`looking` reads a clip, `panels` writes what is shown as HTML, `page` is the page itself.
+`opened_clip` reads a clip, `panels` writes what is shown as HTML, `page` is the page itself.
 """

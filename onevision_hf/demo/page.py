@@ -1,4 +1,4 @@
-"""The page: what is asked on the left, the clip on the right, neighbours and downloads below.
+"""The page: the inputs on the left, the clip on the right, downloads below.
 
     demo = build_page()
     demo.launch(**launch_settings())
@@ -6,6 +6,7 @@
 It needs gradio: the extra `demo`.
 """
 
+import filecmp
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..modeling.signal_energy import PRESETS, SIGNALS
 from ..modeling.video_reader import VideoReadError
 from ..view import draw_sheet
 from . import panels
-from .looking import Asked, Kept, look
+from .opened_clip import Choices, Kept, open_clip
 
 try:
     import gradio as gr
@@ -30,6 +31,7 @@ except ImportError as error:
 HERE = Path(__file__).parent
 MAX_MB = 200
 OWN = "own choice"
+GLIDE = "a glide"  # the drawn clip whose direction a linear head predicts
 ANCHORS: dict[str, str | int] = {
     "the first frame": "first",
     "all sampled keyframes": "keyframes",
@@ -47,7 +49,7 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
     clips = _example_clips(examples or Path(tempfile.mkdtemp(prefix="onevision-examples-")))
     with gr.Blocks(title="onevision: what a codec sees", analytics_enabled=False) as page:
         gr.Markdown(INTRO, elem_id="ov-title")
-        # Three parts that page.css lays out: on a phone what is asked first, then the clip, then the rest.
+        # Three parts that page.css lays out: on a phone the inputs first, then the clip, then the rest.
         with gr.Row(elem_id="ov-layout"):
             with gr.Column(elem_id="ov-first"):
                 clip = gr.File(
@@ -74,12 +76,7 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
                     )
                 selection_file = gr.DownloadButton(visible="hidden", elem_id="ov-selection-file")
                 picture_file = gr.DownloadButton(visible="hidden", elem_id="ov-picture-file")
-                neighbours = gr.Image(
-                    show_label=False,
-                    visible=False,
-                    elem_id="ov-neighbours",
-                    buttons=["download", "fullscreen"],
-                )
+                directions = gr.HTML(visible=False, elem_id="ov-directions")
             with gr.Column(elem_id="ov-rest"):
                 preset = gr.Radio(
                     [*PRESETS, OWN],
@@ -109,9 +106,9 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
                 )
                 frames = gr.Slider(8, 64, 64, step=8, label="frames sampled", elem_id="ov-frames")
 
-        asked = [clip, budget, preset, signals, anchors, sampling, frames]
+        inputs = [clip, budget, preset, signals, anchors, sampling, frames]
         outputs = [shown, selection_button, picture_button]
-        # One event for all that is asked, so that an earlier answer never comes after a later one; of the
+        # One event for all inputs, so that an earlier answer never comes after a later one; of the
         # positions that a slider passed only the last counts.
         gr.on(
             [
@@ -121,13 +118,13 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
                 *(choice.change for choice in (preset, signals, anchors, sampling)),
             ],
             _show,
-            asked,
+            inputs,
             outputs,
             show_progress="minimal",
             trigger_mode="always_last",
         )
         preset.change(lambda name: gr.update(visible=name == OWN), preset, signals, show_progress="hidden")
-        clip.change(_neighbours, clip, neighbours, show_progress="minimal")
+        clip.change(lambda path: _directions(path, clips[GLIDE]), clip, directions, show_progress="minimal")
         for name, button in buttons.items():
             button.click(lambda name=name: str(clips[name]), None, clip, show_progress="hidden")
         for button, make, file in (
@@ -135,7 +132,7 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
             (picture_button, _picture_file, picture_file),
         ):
             click = f"() => document.querySelector('#{file.elem_id}').click()"
-            button.click(make, asked, file, show_progress="minimal").success(None, None, None, js=click)
+            button.click(make, inputs, file, show_progress="minimal").success(None, None, None, js=click)
     page.queue(default_concurrency_limit=2)
     return page
 
@@ -158,43 +155,41 @@ def _keep(
     if preset == OWN and not signals:
         raise ValueError("choose at least one signal")
     chosen = tuple(name for name in SIGNALS if name in signals) if preset == OWN else None
-    asked = Asked(int(frames), "auto" if preset == OWN else preset, chosen, sampling)
-    return look(clip, asked).cut(budget / 100, ANCHORS[anchors])
+    choices = Choices(int(frames), "auto" if preset == OWN else preset, chosen, sampling)
+    return open_clip(clip, choices).cut(budget / 100, ANCHORS[anchors])
 
 
-def _show(clip: str | None, *asked: Any) -> tuple[str, Any, Any]:
+def _show(clip: str | None, *inputs: Any) -> tuple[str, Any, Any]:
     """The clip as HTML, or in words why it cannot be shown; downloads where there is something."""
     ready = False
     if clip is None:
         content = panels.empty()
     else:
         try:
-            content, ready = panels.show(_keep(clip, *asked)), True
+            content, ready = panels.show(_keep(clip, *inputs)), True
         except (VideoReadError, ValueError) as error:
-            content = panels.failure(_said(error, clip))
+            content = panels.failure(_message(error, clip))
     return content, gr.update(interactive=ready), gr.update(interactive=ready)
 
 
-def _said(error: Exception, clip: str) -> str:
+def _message(error: Exception, clip: str) -> str:
     """An error without the folder that the upload was put in."""
     return " ".join(str(error).split()).replace(f"{Path(clip).parent}/", "")
 
 
-def _neighbours(clip: str | None) -> Any:
-    from ..commands.nearest import find_nearest
+def _directions(clip: str | None, glide: Path) -> Any:
+    """What a linear head predicts for the drawn clip `glide`; of other clips it knows nothing."""
+    from ..eval.probes.direction_head import FAMILY, demonstrate
 
-    if clip is None:
-        return gr.update(value=None, visible=False)
-    try:
-        sheet = find_nearest(Path(clip)).sheet(Path(clip).name)
-    except VideoReadError:
-        return gr.update(value=None, visible=False)  # said already, where the clip would be
-    return gr.update(value=sheet, visible=True)
+    if clip is None or not filecmp.cmp(clip, glide, shallow=False):
+        return gr.update(value="", visible=False)
+    drawn, probabilities = demonstrate()
+    return gr.update(value=panels.directions(probabilities, str(drawn.labels[FAMILY])), visible=True)
 
 
-def _selection_file(clip: str, *asked: Any) -> str:
+def _selection_file(clip: str, *inputs: Any) -> str:
     """What `Selection` holds, as arrays."""
-    kept = _keep(clip, *asked)
+    kept = _keep(clip, *inputs)
     selection = kept.selection
     path = _file_for(clip, ".npz")
     np.savez_compressed(
@@ -211,10 +206,10 @@ def _selection_file(clip: str, *asked: Any) -> str:
     return str(path)
 
 
-def _picture_file(clip: str, *asked: Any) -> str:
+def _picture_file(clip: str, *inputs: Any) -> str:
     """The sheet of `onevision view`."""
     path = _file_for(clip, ".png")
-    draw_sheet(_keep(clip, *asked).sheet_view).save(path)
+    draw_sheet(_keep(clip, *inputs).sheet_view).save(path)
     return str(path)
 
 
@@ -223,18 +218,30 @@ def _file_for(clip: str, suffix: str) -> Path:
 
 
 def _example_clips(folder: Path) -> dict[str, Path]:
-    """The bundled clip, and two that are drawn here."""
+    """The bundled clip, and three that are drawn here."""
+    from ..eval.probes.direction_head import DEMO_SEED, FAMILY
     from ..synthetic import draw_clip, encode
 
     clips = {"valley": bundled_clip()}
-    for name, family in (("a nudge", "nudge_direction"), ("text", "word")):
+    for name, seed, family in (
+        (GLIDE, DEMO_SEED, FAMILY),
+        ("a nudge", 7, "nudge_direction"),
+        ("text", 7, "word"),
+    ):
         clips[name] = folder / f"{name.replace(' ', '-')}.mp4"
-        clips[name].write_bytes(encode(draw_clip(7, 0, family).frames))
+        clips[name].write_bytes(encode(draw_clip(seed, 0, family).frames))
     return clips
 
 
 def serve(host: str, port: int, max_mb: int, open_browser: bool, ready: Callable[[str], None]) -> None:
-    """Serve the page until interrupted; `ready` gets its address.
+    """Serve the page until interrupted.
+
+    Args:
+        host: the address to listen at.
+        port: the port to listen at.
+        max_mb: largest file taken, in MB.
+        open_browser: open the page in a browser.
+        ready: gets the address of the page.
 
     Raises:
         OSError: the port is taken.

@@ -15,7 +15,7 @@ from ..synthetic import EncodingSettings, encode
 from ..view.clip_view import ClipView
 from ..view.painting import TYPE_COLOURS
 from ..view.timeline import TimeAxis
-from .looking import Kept, spread
+from .opened_clip import Kept, spread
 
 WIDTH, BARS, STRIP, GAP = 1000, 90, 24, 6  # of the time axis, in units of its own
 PANELS = (
@@ -179,4 +179,25 @@ def _figures(kept: Kept) -> str:
         '<table class="ov-figures"><thead><tr><th></th><td>codec patches</td><td>whole frames</td></tr>'
         "</thead>"
         f"<tbody>{body}</tbody></table>"
+    )
+
+
+def directions(probabilities: dict[str, float], truth: str) -> str:
+    """What the linear head on onevision-tiny predicts for the drawn clip, right or wrong.
+
+    Args:
+        probabilities: of each direction.
+        truth: the direction that the clip was drawn with.
+    """
+    predicted = max(probabilities, key=lambda name: probabilities[name])
+    verdict = "right" if predicted == truth else "wrong"
+    rows = "".join(
+        f"<tr><th>{name}</th><td>{100 * probability:.1f} %</td>"
+        f"<td>{'the truth' if name == truth else ''}</td></tr>"
+        for name, probability in sorted(probabilities.items(), key=lambda pair: -pair[1])
+    )
+    return (
+        '<p class="ov-clip-line">Which way does the shape of this drawn clip move? A linear head on '
+        f"onevision-tiny predicts <b>{predicted}</b>, which is {verdict}.</p>"
+        f'<table class="ov-figures"><tbody>{rows}</tbody></table>'
     )

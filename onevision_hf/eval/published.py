@@ -2,8 +2,9 @@
 
     published_table("attentive_probe").rows[0].values["ssv2"]
 
-A file has `title`, `source`, `note`, `unit`, `metric`, `columns`, and `rows` of `model`, `input` (codec,
-frames), where they are known `frames` and `patches`, perhaps an `intervention`, and `values` by column.
+A file has `title`, `source`, `note`, `unit`, `metric`, `columns`, perhaps `notes` (what contradicts what in
+it), and `rows` of `model`, `input` (codec, frames), where they are known `frames` and `patches`, perhaps an
+`intervention` and the `label` and `group` of the model in reports, and `values` by column.
 """
 
 import json
@@ -23,6 +24,8 @@ class PublishedRow:
     frames: int | None = None
     patches: int | None = None
     intervention: str | None = None
+    label: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class PublishedTable:
     metric: str
     columns: list[str]
     rows: list[PublishedRow]
+    notes: list[str]
     more: dict[str, Any]
 
 
@@ -52,13 +56,19 @@ def published_table(name: str) -> PublishedTable:
     known = ("title", "source", "note", "unit", "metric", "columns")
     rows = [PublishedRow(**row) for row in content.pop("rows")]
     own = {key: content.pop(key) for key in known}
-    return PublishedTable(name=name, rows=rows, more=content, **own)
+    return PublishedTable(name=name, rows=rows, notes=content.pop("notes", []), more=content, **own)
 
 
 def published_probes(
     dataset: str, patches: int, intervention: str | None = None
 ) -> list[tuple[str, str, float]]:
-    """(model, source, percent) of each published probe on a data set at a patch budget, once each."""
+    """(model, source, percent) of each published probe on a data set at a patch budget, once each.
+
+    Args:
+        dataset: a column of the tables.
+        patches: of a clip.
+        intervention: None for none.
+    """
     names = PROBE_TABLES if intervention is None else ("attentive_probe_interventions",)
     found: dict[str, tuple[str, str, float]] = {}
     for name in names:

@@ -9,21 +9,20 @@ replaced and its task done again, so a task must leave the same behind when it i
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from .pool import MakeWorker, run_as_done
+from .pool import MakeWorker, ResultT, TaskT, run_as_done
 
 ENGINES = ("local", "ray")
 
 
 def run_tasks(
-    make_worker: MakeWorker,
-    tasks: Sequence[Any],
+    make_worker: MakeWorker[TaskT, ResultT],
+    tasks: Sequence[TaskT],
     *,
     engine: str = "local",
     workers: int = 1,
     address: str | None = None,
-) -> Iterator[Any]:
+) -> Iterator[ResultT]:
     """Results of all tasks, as they are done.
 
     Args:
@@ -38,7 +37,8 @@ def run_tasks(
         An iterator; workers end with it.
 
     Raises:
-        ValueError: an unknown engine, or an address for the local one. ImportError: Ray is not installed.
+        ValueError: an unknown engine, or an address for the local one.
+        ImportError: Ray is not installed.
         EngineError: no cluster at the address, or a task that no worker survives. What a task raises is
         raised here.
     """

@@ -9,7 +9,6 @@
 start, so a run may go on with another number of processes. What a kill left of a last line is cut off.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .run_folder import digest_of
+from .run_folder import digest_of, open_locked
 
 ANSWERS = "answers-{rank}.jsonl"
 
@@ -83,14 +82,8 @@ class Journal:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / ANSWERS.format(rank=rank)
-        self._file = open(self.path, "ab")  # noqa: SIM115 - held until close()
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise ValueError(
-                f"{self.folder} is being written by another evaluation; wait for it or choose another folder"
-            ) from None
+        busy = f"{self.folder} is being written by another evaluation; wait for it or choose another folder"
+        self._file = open_locked(self.path, "ab", busy)
         self._cut_torn_line()
         self._entries: dict[str, Entry] = {}
         for path in sorted(self.folder.glob(ANSWERS.format(rank="*"))):

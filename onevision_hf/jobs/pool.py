@@ -19,7 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from .prefetch import ahead
 
@@ -28,14 +28,17 @@ MAX_DEATHS = 5
 # What a pipe raises whose other end is gone.
 GONE = (EOFError, BrokenPipeError, ConnectionResetError)
 
-MakeWorker = Callable[[], Callable[[Any], Any]]
+TaskT = TypeVar("TaskT")
+ResultT = TypeVar("ResultT")
+# Makes the function that does a task, once in each process.
+MakeWorker: TypeAlias = Callable[[], Callable[[TaskT], ResultT]]
 
 
 class EngineError(OSError):
     """Workers cannot be had, or die again and again."""
 
 
-def in_order(do: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> Iterator[Any]:
+def in_order(do: Callable[[TaskT], ResultT], tasks: Sequence[TaskT], workers: int) -> Iterator[ResultT]:
     """`do(task)` for each task, in the order of the tasks.
 
     Args:
@@ -57,11 +60,11 @@ def in_order(do: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> It
 
 
 def as_done(
-    do: Callable[[Any], Any],
-    tasks: Sequence[Any],
+    do: Callable[[TaskT], ResultT],
+    tasks: Sequence[TaskT],
     workers: int,
-    is_ready: Callable[[Any], bool] = lambda task: True,
-) -> Iterator[tuple[int, Any]]:
+    is_ready: Callable[[TaskT], bool] = lambda task: True,
+) -> Iterator[tuple[int, ResultT]]:
     """(number of the task, `do(task)`) as tasks are done: for long tasks of unequal length.
 
     Args:
@@ -75,8 +78,10 @@ def as_done(
         An iterator; processes are ended within their tasks when nobody reads it any more.
 
     Raises:
-        EngineError: a task that no process survives. ValueError: tasks that wait for one another. What `do`
-        raises is raised here.
+        EngineError: a task that no process survives.
+        ValueError: tasks that wait for one another.
+
+    What `do` raises is raised here.
     """
     if workers < 2:
         yield from ((number, do(task)) for number, task in enumerate(tasks))
@@ -85,11 +90,11 @@ def as_done(
 
 
 def run_as_done(
-    make_worker: MakeWorker,
-    tasks: Sequence[Any],
+    make_worker: MakeWorker[TaskT, ResultT],
+    tasks: Sequence[TaskT],
     workers: int,
-    is_ready: Callable[[Any], bool] = lambda task: True,
-) -> Iterator[tuple[int, Any]]:
+    is_ready: Callable[[TaskT], bool] = lambda task: True,
+) -> Iterator[tuple[int, ResultT]]:
     """`as_done` of what `make_worker()` makes, once in each process, also when there is only one.
 
     Args:
@@ -98,8 +103,8 @@ def run_as_done(
         workers: processes, at least 1.
         is_ready: as of `as_done`.
     """
-    waiting, running = list(range(len(tasks))), dict[concurrent.futures.Future[Any], int]()
-    done: queue.SimpleQueue[concurrent.futures.Future[Any]] = queue.SimpleQueue()
+    waiting, running = list(range(len(tasks))), dict[concurrent.futures.Future[ResultT], int]()
+    done: queue.SimpleQueue[concurrent.futures.Future[ResultT]] = queue.SimpleQueue()
     threads = concurrent.futures.ThreadPoolExecutor(workers)
     processes = _Processes(make_worker)
     try:
@@ -122,7 +127,7 @@ def run_as_done(
 class _Processes:
     """What a thread calls with (number, task): the task is done in a process that is the thread's own."""
 
-    def __init__(self, make_worker: MakeWorker):
+    def __init__(self, make_worker: MakeWorker[Any, Any]):
         # Not forked: this process has threads.
         self._context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
         if sys.platform == "linux":  # the server imports once, for all and for those that replace them
@@ -180,7 +185,7 @@ class _Processes:
                 process.join()
 
 
-def _identity(do: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _identity(do: Callable[[TaskT], ResultT]) -> Callable[[TaskT], ResultT]:
     return do
 
 
@@ -191,7 +196,7 @@ def _modules(do: Any) -> set[str]:
     return {getattr(do, "__module__", None) or "__main__"}
 
 
-def _work(make_worker: MakeWorker, pipe: Any) -> None:
+def _work(make_worker: MakeWorker[Any, Any], pipe: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that reads is interrupted, and ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     do: Callable[[Any], Any] | None = None

@@ -7,12 +7,14 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from .devices import pick_device
+
+ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,10 @@ class Processes:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: ValueT) -> list[ValueT]:
         """What each process gives, on every process, in the order of their ranks."""
-        everyone = [value]
+        everyone = [value] * self.world
         if self.world > 1:
-            everyone = [None] * self.world
             dist.all_gather_object(everyone, value)
         return everyone
 

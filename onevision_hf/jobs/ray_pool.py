@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .pool import EngineError, MakeWorker
+from .pool import EngineError, MakeWorker, ResultT, TaskT
 
 # Tasks and results are small: what is large is read and written by the workers themselves.
 OBJECT_STORE_BYTES = 100 << 20
@@ -20,8 +20,8 @@ PATIENCE = 5.0  # seconds that a cluster may take to answer the first knock
 
 
 def run_ray(
-    make_worker: MakeWorker, tasks: Sequence[Any], workers: int, address: str | None
-) -> Iterator[Any]:
+    make_worker: MakeWorker[TaskT, ResultT], tasks: Sequence[TaskT], workers: int, address: str | None
+) -> Iterator[ResultT]:
     """See `run_tasks`.
 
     Args:

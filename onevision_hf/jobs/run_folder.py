@@ -19,7 +19,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 PLAN, SUMMARY = "plan.json", "summary.json"
 
@@ -92,6 +92,26 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def open_locked(path: Path, mode: str, busy: str) -> BinaryIO:
+    """A file for this process alone, until it is closed.
+
+    Args:
+        path: of the file.
+        mode: `wb` or `ab`.
+        busy: what is said when another process has it.
+
+    Raises:
+        ValueError: another process has it.
+    """
+    file: Any = open(path, mode)  # noqa: SIM115 - held until it is closed
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise ValueError(busy) from None
+    return file
+
+
 class RunFolder:
     """One stage's folder, open for writing by one job at a time.
 
@@ -121,14 +141,8 @@ class RunFolder:
         # Through JSON and back, so that a tuple equals the list that it is read as.
         self.plan = json.loads(canonical_json({"stage": stage, "settings": settings, "sources": sources}))
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / f".lock-{rank}", "w")  # noqa: SIM115 - held until close()
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise ValueError(
-                f"{self.path} is being written by another process; wait for it or stop it"
-            ) from None
+        busy = f"{self.path} is being written by another process; wait for it or stop it"
+        self._lock = open_locked(self.path / f".lock-{rank}", "wb", busy)
         try:
             self._match_plan(redo)
             if rank == 0:

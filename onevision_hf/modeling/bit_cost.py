@@ -15,7 +15,7 @@ import numpy as np
 from .standalone_decoder import StandalonePicture
 
 MACROBLOCK = 16
-CELLS = MACROBLOCK // 4  # of the motion field in a macroblock
+PER_SIDE = MACROBLOCK // 4  # of the motion field in a macroblock
 LEVEL_BITS = 4.5
 PART_BITS = 2.0  # of the type and reference of each vector that is not predicted
 CODED_BITS = 8.0  # of the split and prediction modes of a coded block, where these are not known
@@ -39,12 +39,18 @@ def macroblocks(plane: np.ndarray) -> np.ndarray:
 def picture_bits(
     picture: StandalonePicture, past: np.ndarray | None, future: np.ndarray | None, step: np.ndarray
 ) -> np.ndarray:
-    """Bits of each macroblock of a picture: (ceil(H / 16), ceil(W / 16)) float32, not yet scaled to its
-    packet.
+    """Bits of each macroblock of a picture, not yet scaled to its packet.
 
-    past, future: its motion fields on 4 x 4 blocks, sub-pixel, None where the codec gives none (HEVC): then
-    every block counts as predicted from other pictures, and only its residual counts. step: the quantiser's,
-    of each macroblock, or (1, 1) of all.
+    Args:
+        picture: what a standalone decode of the packet gives, luma (H, W) uint8.
+        past: its motion field towards the past on 4 x 4 blocks, (ceil(H / 4), ceil(W / 4), 2) float32
+            pixels, sub-pixel; None where the codec gives none (HEVC): then every block counts as predicted
+            from other pictures, and only its residual counts.
+        future: likewise, towards the future.
+        step: the quantiser's step of each macroblock, (ceil(H / 16), ceil(W / 16)), or (1, 1), one of all.
+
+    Returns:
+        (ceil(H / 16), ceil(W / 16)) float32.
     """
     blocks = macroblocks(picture.luma)
     shape = blocks.shape[:2]
@@ -100,9 +106,15 @@ def _motion(
 
 
 def residual_bits(blocks: np.ndarray, step: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
-    """Bits of the coefficients of (N, 16, 16) residuals under the cheapest of the transform sizes.
+    """Bits of the coefficients of residuals under the cheapest of the transform sizes.
 
-    step (N,): the quantiser's step of each block. Returns (N,) float32.
+    Args:
+        blocks: (N, 16, 16) residuals, in grey levels.
+        step: (N,) the quantiser's step of each block.
+        sizes: sides of the square transforms that may be chosen, in pixels.
+
+    Returns:
+        (N,) float32.
     """
     return np.minimum.reduce([_transform_bits(blocks, step, size).sum((1, 2)) for size in sizes])
 
@@ -110,10 +122,14 @@ def residual_bits(blocks: np.ndarray, step: np.ndarray, sizes: tuple[int, ...]) 
 def intra_bits(luma: np.ndarray, here: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Bits of intra blocks, predicted from the pixels above and to the left (rows, columns or their mean).
 
-    luma: (H, W) picture of the standalone decode. here: (M, 2) rows and columns of the macroblocks. step:
-    (M,).
-    Returns (M,) float32: the cheapest of 4 x 4, 8 x 8 and 16 x 16 prediction, 8 or 4 mode bits for each small
-    block.
+    Args:
+        luma: (H, W) picture of the standalone decode, in grey levels.
+        here: (M, 2) rows and columns of the macroblocks.
+        step: (M,) the quantiser's step of each.
+
+    Returns:
+        (M,) float32: the cheapest of 4 x 4, 8 x 8 and 16 x 16 prediction, 8 or 4 mode bits for each small
+        block.
     """
     height, width = luma.shape
     padded = np.pad(
@@ -136,8 +152,8 @@ def intra_bits(luma: np.ndarray, here: np.ndarray, step: np.ndarray) -> np.ndarr
         per_block = []
         for prediction in (above, left, _block_means((above + left) / 2, size)):
             bits = _transform_bits(blocks - prediction, step, transform)
-            cells = size // transform
-            per_block.append(bits.reshape(-1, count, cells, count, cells).sum((2, 4)))
+            parts = size // transform
+            per_block.append(bits.reshape(-1, count, parts, count, parts).sum((2, 4)))
         costs.append(np.minimum.reduce(per_block).sum((1, 2)) + mode_bits * count * count)
     return np.minimum.reduce(costs)
 
@@ -167,22 +183,26 @@ def skip_vectors(field: np.ndarray) -> np.ndarray:
 def _neighbours(field: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     blocks = _field_blocks(field)
     rows, columns = blocks.shape[:2]
-    padded = np.full((rows * CELLS + 1, columns * CELLS + CELLS + 1, 2), np.nan, np.float32)
-    grid = blocks.reshape(rows, columns, CELLS, CELLS, 2).transpose(0, 2, 1, 3, 4)
-    padded[1:, 1 : columns * CELLS + 1] = grid.reshape(rows * CELLS, columns * CELLS, 2)
-    y, x = np.arange(rows) * CELLS, np.arange(columns) * CELLS
+    padded = np.full((rows * PER_SIDE + 1, columns * PER_SIDE + PER_SIDE + 1, 2), np.nan, np.float32)
+    grid = blocks.reshape(rows, columns, PER_SIDE, PER_SIDE, 2).transpose(0, 2, 1, 3, 4)
+    padded[1:, 1 : columns * PER_SIDE + 1] = grid.reshape(rows * PER_SIDE, columns * PER_SIDE, 2)
+    y, x = np.arange(rows) * PER_SIDE, np.arange(columns) * PER_SIDE
     left, above = padded[y + 1][:, x], padded[y][:, x + 1]
-    right, diagonal = padded[y][:, x + 1 + CELLS], padded[y][:, x]
+    right, diagonal = padded[y][:, x + 1 + PER_SIDE], padded[y][:, x]
     return left, above, np.where(np.isnan(right), diagonal, right)
 
 
 def _field_blocks(field: np.ndarray) -> np.ndarray:
     """(rows, columns, 2) -> (macroblock rows, macroblock columns, 16, 2); what is missing at the border is
     NaN."""
-    padded = np.pad(field, ((0, -field.shape[0] % CELLS), (0, -field.shape[1] % CELLS), (0, 0)), mode="edge")
-    rows, columns = padded.shape[0] // CELLS, padded.shape[1] // CELLS
-    blocks = padded.reshape(rows, CELLS, columns, CELLS, 2).transpose(0, 2, 1, 3, 4)
-    return blocks.reshape(rows, columns, CELLS * CELLS, 2)
+    padded = np.pad(
+        field,
+        ((0, -field.shape[0] % PER_SIDE), (0, -field.shape[1] % PER_SIDE), (0, 0)),
+        mode="edge",
+    )
+    rows, columns = padded.shape[0] // PER_SIDE, padded.shape[1] // PER_SIDE
+    blocks = padded.reshape(rows, PER_SIDE, columns, PER_SIDE, 2).transpose(0, 2, 1, 3, 4)
+    return blocks.reshape(rows, columns, PER_SIDE * PER_SIDE, 2)
 
 
 def _transform_bits(blocks: np.ndarray, step: np.ndarray, size: int) -> np.ndarray:

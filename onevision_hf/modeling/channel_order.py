@@ -1,5 +1,6 @@
-"""Which axis of an image array holds the channels where both ends could."""
+"""What all image processors have in common: where images come from, and which axis holds the channels."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,22 +8,45 @@ from torch import Tensor
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_utils import ChannelDimension
 
+from .known_names import KnownNames
+from .remote_file import fetch_pictures
+
 _CHANNELS = (1, 3, 4)
+_SCALING = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 
 
-class ChannelOrderBackend(TorchvisionBackend):
-    """transformers' torchvision backend, to which a NumPy array is channels-first only when its last axis is
-    no channel axis (1, 3 or 4 long).
+class ChannelOrderBackend(KnownNames, TorchvisionBackend):  # type: ignore[misc]
+    """transformers' torchvision backend, which refuses unknown names, and to which a NumPy array is
+    channels-first only when its last axis is no channel axis (1, 3 or 4 long).
 
     transformers reads (1, W, 3) as one channel of W x 3 pixels, and so would take a picture one row high for
     one three columns wide. Tensors stay channels-first where both ends could be channels: that is torch's own
     order, and files are read into such tensors. `input_data_format` overrides either.
     """
 
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """Images of the net are fetched here: a redirect does not lead into this machine's own network."""
+        return super().fetch_images(fetch_pictures(image_url_or_urls))
+
+    def scaled(self, images: Tensor, settings: Mapping[str, Any]) -> Tensor:
+        """Rescaled and normalised, (..., C, H, W), as the settings of these names say."""
+        return self.rescale_and_normalize(images, *(settings[name] for name in _SCALING))
+
     def process_image(  # type: ignore[override]
         self, image: Any, do_convert_rgb: bool | None = None, input_data_format: Any = None, **kwargs: Any
     ) -> Tensor:
-        """One image -> (C, H, W). `image`: PIL, (H, W), (H, W, C) or (C, H, W)."""
+        """One image as a tensor, channels first.
+
+        Args:
+            image: PIL, (H, W), (H, W, C) or (C, H, W).
+            do_convert_rgb: make three channels of whatever there is.
+            input_data_format: `ChannelDimension` or its name; by default an array whose first and last axis
+                could both be channels is taken as channels-last.
+            **kwargs: transformers' own.
+
+        Returns:
+            (C, H, W).
+        """
         ambiguous = (
             isinstance(image, np.ndarray)
             and image.ndim == 3

@@ -43,7 +43,13 @@ def chatml_template(image_token: str = IMAGE_TOKEN, video_token: str = VIDEO_TOK
 
 
 def wrapped_template(template: str, image_token: str = IMAGE_TOKEN, video_token: str = VIDEO_TOKEN) -> str:
-    """A language model's own template behind one that writes every content as a string."""
+    """A language model's own template behind one that writes every content as a string.
+
+    Args:
+        template: a Jinja chat template that expects strings.
+        image_token: what an image is written as.
+        video_token: what a video is written as.
+    """
     flatten = (
         "{%- set flat = namespace(messages=[]) -%}"
         "{%- for message in messages -%}"

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .bit_cost import STEPS, picture_bits, quantiser_step
+from .camera_motion import remove_camera_motion
 from .frame_sampling import sample_frame_ids
 from .picture_difference import BLOCK, DEAD_ZONE, absolute_difference, block_mean
 from .standalone_decoder import StandaloneDecoder, StandalonePicture, UnsupportedStreamError
@@ -47,27 +48,28 @@ def vectors(
     *,
     reference: str = "past",
     whole_pixels: bool = False,
-    cell: int = BLOCK,
+    block: int = BLOCK,
 ) -> np.ndarray:
     """Motion vectors of one picture on a grid of blocks (H.264, MPEG-1/2/4, H.263).
 
     Args:
         records: FFmpeg's motion vector records (`DecodedFrame.motion_vectors`), or None.
-        height, width: of the stored picture, in pixels.
+        height: of the stored picture, in pixels.
+        width: of the stored picture, in pixels.
         reference: "past", "future", or "either": the past where there is one, else the future.
         whole_pixels: FFmpeg's rounded `src - dst` instead of `motion / motion_scale`. The published pipeline
             reads these; the rounding is a dead zone for noise below a pixel.
-        cell: the grid's step in pixels, 4, or 8: FFmpeg tells of no smaller blocks.
+        block: the grid's step in pixels, 4, or 8: FFmpeg tells of no smaller blocks.
 
     Returns:
-        (ceil(height / cell), ceil(width / cell), 2) float32 [x, y], pixels from the block to its reference;
+        (ceil(height / block), ceil(width / block), 2) float32 [x, y], pixels from the block to its reference;
         NaN where a block is intra coded or has no vector of that kind.
     """
     if reference == "either":
-        past = vectors(records, height, width, whole_pixels=whole_pixels, cell=cell)
-        future = vectors(records, height, width, reference="future", whole_pixels=whole_pixels, cell=cell)
+        past = vectors(records, height, width, whole_pixels=whole_pixels, block=block)
+        future = vectors(records, height, width, reference="future", whole_pixels=whole_pixels, block=block)
         return np.where(np.isnan(past), future, past)
-    rows, columns = -(-height // cell), -(-width // cell)
+    rows, columns = -(-height // block), -(-width // block)
     # Blocks reach over the border by less than their size: a margin takes what sticks out, and is cut off
     # again.
     margin = 4
@@ -85,70 +87,19 @@ def vectors(
         else:
             values[:, axis] = records[f"motion_{name}"] / np.maximum(records["motion_scale"], 1)
     block_height, block_width = records["h"].astype(np.int64), records["w"].astype(np.int64)
-    # `dst` is the middle of a block. Blocks of one shape are written together, a cell of each at a time.
-    top = np.clip((records["dst_y"] - block_height // 2) // cell, -margin, rows)
-    left = np.clip((records["dst_x"] - block_width // 2) // cell, -margin, columns)
+    # `dst` is the middle of a block. Those of one shape are written together, a grid step of each at a time.
+    top = np.clip((records["dst_y"] - block_height // 2) // block, -margin, rows)
+    left = np.clip((records["dst_x"] - block_width // 2) // block, -margin, columns)
     corner = (top + margin) * field.shape[1] + left + margin
-    cells = field.reshape(-1, 2)
+    flat = field.reshape(-1, 2)
     shapes = block_height << 8 | block_width
     for shape in np.unique(shapes):
         here = shapes == shape
         first, value = corner[here], values[here]
-        for down in range(max(1, (int(shape) >> 8) // cell)):
-            for right in range(max(1, (int(shape) & 255) // cell)):
-                cells[first + (down * field.shape[1] + right)] = value
+        for down in range(max(1, (int(shape) >> 8) // block)):
+            for right in range(max(1, (int(shape) & 255) // block)):
+                flat[first + (down * field.shape[1] + right)] = value
     return inner
-
-
-def remove_camera_motion(field: np.ndarray, model: str = "similarity") -> np.ndarray:
-    """Subtract what the camera did from a motion field (rows, columns, 2); NaN stays NaN.
-
-    model: "none"; "median", one shift for the picture; "similarity" (shift, zoom, turn) and "affine", fitted
-    by least squares to the vectors, twice more to the 70 % that fit best, since what moves by itself does
-    not.
-    """
-    if model not in CAMERA_MODELS:
-        raise ValueError(f"unknown camera model {model!r}: choose one of {', '.join(CAMERA_MODELS)}")
-    present = ~np.isnan(field[..., 0])
-    if model == "none" or not present.any():
-        return field
-    known = field[present]
-    # Too few vectors for four or six parameters: a shift is all that they tell.
-    if model == "median" or len(known) < FITTED:
-        # An axis at a time, which numpy sorts several times quicker than pairs.
-        return field - np.array([np.median(known[:, axis]) for axis in (0, 1)], np.float32)
-    fit = _fit_similarity if model == "similarity" else _fit_affine
-    rows, columns = field.shape[:2]
-    y, x = np.arange(rows) - (rows - 1) / 2, np.arange(columns) - (columns - 1) / 2
-    places = x + 1j * y[:, None]
-    step = max(1, len(known) // MOST_FITTED)
-    points, motion = places[present][::step], known[::step].astype(np.float64).view(np.complex128)[:, 0]
-    count = max(FITTED, int(0.7 * len(points)))
-    camera = fit(points, motion)
-    for _ in range(2):
-        best = np.argpartition(np.abs(motion - camera(points)), count - 1)[:count]
-        camera = fit(points[best], motion[best])
-    moved = np.ascontiguousarray(camera(places)).view(np.float64).reshape(field.shape)
-    return (field - moved).astype(np.float32)
-
-
-# Places and motions as x + iy: a zoom and a turn together are then one factor.
-_Motion = Callable[[np.ndarray], np.ndarray]
-
-
-def _fit_similarity(points: np.ndarray, motion: np.ndarray) -> _Motion:
-    middle, shift = points.mean(), motion.mean()
-    away = points - middle
-    factor = np.vdot(away, motion) / max(np.vdot(away, away).real, 1e-9)
-    return lambda places: shift + factor * (places - middle)
-
-
-def _fit_affine(points: np.ndarray, motion: np.ndarray) -> _Motion:
-    def design(places: np.ndarray) -> np.ndarray:
-        return np.stack([np.ones_like(places), places, places.conj()], -1)
-
-    parameters = np.linalg.lstsq(design(points), motion, rcond=None)[0]
-    return lambda places: design(places) @ parameters
 
 
 def vector_energy(field: np.ndarray, camera: str = "similarity") -> np.ndarray:
@@ -168,11 +119,12 @@ def residual(picture: StandalonePicture) -> np.ndarray:
     return picture.luma.astype(np.int16) - picture.zero_level
 
 
-def residual_energy(picture: StandalonePicture, cell: int = BLOCK) -> np.ndarray:
-    """Mean absolute residual of each cell x cell block: (ceil(H / cell), ceil(W / cell)) float32, grey
+def residual_energy(picture: StandalonePicture, block: int = BLOCK) -> np.ndarray:
+    """Mean absolute residual of each square block: (ceil(H / block), ceil(W / block)) float32, grey
     levels."""
     return block_mean(
-        absolute_difference(picture.luma, np.full(picture.luma.shape[1], picture.zero_level, np.uint8)), cell
+        absolute_difference(picture.luma, np.full(picture.luma.shape[1], picture.zero_level, np.uint8)),
+        block,
     )
 
 
@@ -184,7 +136,8 @@ def compensated(
     Args:
         luma: (H, W) uint8, the picture.
         records: its motion vector records.
-        past, future: (H, W) uint8, the I or P pictures shown before and after it (None: there is none).
+        past: (H, W) uint8, the I or P picture shown before it (None: there is none).
+        future: (H, W) uint8, the I or P picture shown after it (None: there is none).
 
     Returns:
         (ceil(H / 4), ceil(W / 4)) float32, mean grey levels over the dead zone of each 4 x 4 block, >= 0.
@@ -216,7 +169,8 @@ def bits(pictures: Sequence[StandalonePicture], packet_sizes: Sequence[int]) -> 
     """Estimate of the bits that each 16 x 16 block cost, for pictures of one stream (see `bit_cost`).
 
     Args:
-        pictures: standalone decodes of the packets. packet_sizes: their sizes in bytes.
+        pictures: standalone decodes of the packets.
+        packet_sizes: sizes of the packets in bytes, one a picture.
 
     Returns:
         for each picture (ceil(H / 16), ceil(W / 16)) float32 with the packet's bits as its sum (or zero), and
@@ -262,13 +216,17 @@ class CodecSignals:
     """Signals of T frames on the stream's own grid, in stored orientation; H, W are the stored picture's (of
     the largest, where the stream changes its size: smaller ones lie in the upper left, NaN around them).
 
-    vectors: (T, ceil(H/4), ceil(W/4), 2) float32 [x, y] pixels from the block to its reference (past where
-    there is one), sub-pixel precision and camera motion left in; NaN where intra or none.
-    residual: (T, ceil(H/16), ceil(W/16)) float32, sum of the absolute luma residual; NaN for I pictures.
-    bits: (T, ceil(H/16), ceil(W/16)) float32, estimated bits of each block; NaN for I pictures.
-    frame_ids (T,) int64, picture_types T of "I", "P", "B", packet_sizes (T,) int64 bytes.
-    picture_sizes (T, 2) int64, height and width of each stored picture.
-    signal: for each of the three how it was obtained, or why it is None. Damaged pictures have NaN.
+    Args:
+        vectors: (T, ceil(H/4), ceil(W/4), 2) float32 [x, y] pixels from the block to its reference (past
+            where there is one), sub-pixel precision and camera motion left in; NaN where intra or none.
+        residual: (T, ceil(H/16), ceil(W/16)) float32, sum of the absolute luma residual; NaN for I
+            pictures.
+        bits: (T, ceil(H/16), ceil(W/16)) float32, estimated bits of each block; NaN for I pictures.
+        frame_ids: (T,) int64, numbers of the frames in display order.
+        picture_types: T of "I", "P", "B".
+        packet_sizes: (T,) int64 bytes.
+        picture_sizes: (T, 2) int64, height and width of each stored picture.
+        signal: for each of the three how it was obtained, or why it is None. Damaged pictures have NaN.
     """
 
     vectors: np.ndarray | None
@@ -302,7 +260,8 @@ def read_codec_signals(
         `CodecSignals`; what the codec does not give is None, and `signal` says why.
 
     Raises:
-        VideoReadError: the video cannot be read. ValueError: an argument is out of range.
+        VideoReadError: the video cannot be read.
+        ValueError: an argument is out of range.
     """
     unknown = set(signals) - set(READABLE)
     if unknown or isinstance(signals, str):
@@ -384,10 +343,18 @@ def read_standalone_pictures(
     block_qp: bool = True,
     then: Callable[[StandalonePicture, int], Any] = lambda picture, frame_id: picture,
 ) -> list[Any]:
-    """What `then(picture, frame_id)` makes of the packets of `frame_ids`, each decoded alone. It runs in the
-    decoding threads, so that no more than a picture a thread is held.
+    """What `then` makes of the packets of frames, each decoded alone.
 
-    vectors_of: the frames whose motion vectors are exported, all by default.
+    Args:
+        reader: the open video.
+        frame_ids: (T,) numbers of the frames in display order.
+        vectors_of: the frames whose motion vectors are exported, all by default.
+        block_qp: export the quantiser of each block where PyAV can.
+        then: called with each picture and its frame's number, in the decoding threads, so that no more than
+            a picture a thread is held.
+
+    Returns:
+        T results, in the order of `frame_ids`.
 
     Raises:
         UnsupportedStreamError: this stream cannot be decoded so.

@@ -49,7 +49,7 @@ class OneVisionConfig(PreTrainedConfig):
         probe_position (three numbers or `None`, defaults to `None`): where the probe of
             [`OneVisionForVideoClassification`] stands, [t, h, w]; its head then knows where each patch lies
             from there. `None` is the published head, which does not.
-        label_smoothing (`float`, defaults to 0.0): share of the target that the loss of
+        label_smoothing (`float`, defaults to 0.0): fraction of the target that the loss of
             [`OneVisionForVideoClassification`] spreads over all classes.
         num_frames (`int` or `None`, defaults to `None`): frames that transformers' video classification
             pipeline asks the video processor for; `None` is the processor's own. Nothing else reads it.
@@ -81,7 +81,13 @@ class OneVisionConfig(PreTrainedConfig):
 
     def save_pretrained(self, save_directory: str | PathLike, *args: Any, **kwargs: Any) -> Any:
         """Write `config.json`; its `auto_map` names no code that stayed behind where the configuration came
-        from."""
+        from.
+
+        Args:
+            save_directory: the folder, made where it is not there.
+            *args: transformers' own.
+            **kwargs: transformers' own.
+        """
         if auto_map := getattr(self, "auto_map", None):
             self.auto_map = {
                 auto_class: reference
@@ -155,24 +161,12 @@ class OneVisionConfig(PreTrainedConfig):
     @classmethod
     def tiny(cls, **overrides: Any) -> "OneVisionConfig":
         """Two narrow layers, for tests and for demonstrations without weights (0.14 M parameters)."""
-        sizes = {
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-        }
-        return cls(**{**sizes, "image_size": 56, **overrides})
+        return cls(**tower_sizes(64, 128, 2, 2) | {"image_size": 56} | overrides)
 
     @classmethod
     def base(cls, **overrides: Any) -> "OneVisionConfig":
         """ViT-B (92.6 M parameters with the head)."""
-        sizes = {
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-        }
-        return cls(**{**sizes, **overrides})
+        return cls(**tower_sizes(768, 3072, 12, 12) | overrides)
 
     @classmethod
     def large(cls, **overrides: Any) -> "OneVisionConfig":
@@ -182,13 +176,24 @@ class OneVisionConfig(PreTrainedConfig):
     @classmethod
     def huge(cls, **overrides: Any) -> "OneVisionConfig":
         """ViT-H (650.1 M parameters with the head)."""
-        sizes = {
-            "hidden_size": 1280,
-            "intermediate_size": 5120,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 20,
-        }
-        return cls(**{**sizes, **overrides})
+        return cls(**tower_sizes(1280, 5120, 32, 20) | overrides)
+
+
+def tower_sizes(hidden_size: int, intermediate_size: int, layers: int, heads: int) -> dict[str, Any]:
+    """The sizes of a transformer by the names of its configuration.
+
+    Args:
+        hidden_size: width.
+        intermediate_size: width inside the MLPs.
+        layers: of the transformer.
+        heads: of a layer.
+    """
+    return {
+        "hidden_size": hidden_size,
+        "intermediate_size": intermediate_size,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+    }
 
 
 __all__ = ["OneVisionConfig"]

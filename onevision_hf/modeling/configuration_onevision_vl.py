@@ -39,8 +39,9 @@ class OneVisionVLConfig(PreTrainedConfig):
             block of 2 x 2 patches.
         vision_feature_layer (`int`, defaults to -2): which of the tower's hidden states is read; as an index
             into them, of which the first is the input of the first layer.
-        image_token_id, video_token_id (`int`): the tokens whose places features take; by default those of
-            `<|image_pad|>` and `<|video_pad|>` in Qwen's tokenizers.
+        image_token_id (`int`): the token whose places images' features take; by default that of
+            `<|image_pad|>` in Qwen's tokenizers.
+        video_token_id (`int`): likewise of videos; by default that of `<|video_pad|>`.
 
     Raises the library's strict dataclass errors for an unknown connector and a layer that the tower lacks.
     """

@@ -12,27 +12,31 @@ from transformers import PreTrainedConfig
 
 @strict
 class OpenVision3Config(PreTrainedConfig):
-    r"""
-    hidden_size (`int`, *optional*, defaults to 768):
-        Width D of the encoder; a multiple of 4, since the sin-cos table has four parts, and of the number
-        of heads.
-    projection_dim (`int`, *optional*, defaults to 768):
-        Width E of `pooler_output`.
-    image_size (`int`, *optional*, defaults to 256):
-        Side in pixels that the weights were last trained at. It limits nothing: the positional table is a
-        formula.
-    patch_size (`int`, *optional*, defaults to 2):
-        Side of a patch on the latent grid.
-    latent_channels (`int`, *optional*, defaults to 16):
-        Channels of the VAE's latents.
-    vae_name_or_path (`str`, *optional*, defaults to `"Letian2003/black-forest-labs_FLUX.1-dev_vae"`):
-        Folder or Hub id of the diffusers `AutoencoderKL`, read at the first `pixel_values`, never by
-        `from_pretrained`. The default is what the published test script reads. `None`: only `set_vae` gives
-        one.
-    latent_scaling (`float`, *optional*, defaults to 0.3611), latent_shift (`float`, *optional*, defaults to
-    0.0):
-        latents = latent_scaling * (posterior mean - latent_shift). The published encoder subtracts no
-        shift, unlike diffusers' FLUX pipelines (0.1159).
+    """Configuration of [`OpenVision3Model`]; the defaults are those of the published base encoder.
+
+    Args:
+        hidden_size (`int`, defaults to 768): width D of the encoder; a multiple of 4, since the sin-cos
+            table has four parts, and of the number of heads.
+        intermediate_size (`int`, defaults to 3072): width inside the MLPs.
+        num_hidden_layers (`int`, defaults to 12): transformer layers.
+        num_attention_heads (`int`, defaults to 12): attention heads.
+        projection_dim (`int`, defaults to 768): width E of `pooler_output`.
+        image_size (`int`, defaults to 256): side in pixels that the weights were last trained at. It limits
+            nothing: the positional table is a formula.
+        patch_size (`int`, defaults to 2): side of a patch on the latent grid.
+        latent_channels (`int`, defaults to 16): channels of the VAE's latents.
+        hidden_act (`str`, defaults to `"gelu"`): activation inside the MLPs.
+        layer_norm_eps (`float`, defaults to 1e-6): epsilon of the normalisation layers.
+        attention_dropout (`float`, defaults to 0.0): dropout on attention weights while training.
+        initializer_range (`float`, defaults to 0.02): standard deviation of new weights.
+        vae_name_or_path (`str`, *optional*, defaults to `"Letian2003/black-forest-labs_FLUX.1-dev_vae"`):
+            folder or Hub id of the diffusers `AutoencoderKL`, read at the first `pixel_values`, never by
+            `from_pretrained`. The default is what the published test script reads. `None`: only `set_vae`
+            gives one.
+        latent_scaling (`float`, defaults to 0.3611): latents = latent_scaling * (posterior mean -
+            latent_shift).
+        latent_shift (`float`, defaults to 0.0): the published encoder subtracts no shift, unlike diffusers'
+            FLUX pipelines (0.1159).
     """
 
     model_type = "openvision3"

@@ -144,20 +144,22 @@ def turn(array: np.ndarray, degrees: int, mirrored: bool = False) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(array, degrees // 90 % 4)) if degrees % 360 or mirrored else array
 
 
-def overhang(height: int, width: int, cell: int, degrees: int, mirrored: bool = False) -> tuple[float, float]:
+def overhang(
+    height: int, width: int, block: int, degrees: int, mirrored: bool = False
+) -> tuple[float, float]:
     """By how much the first blocks of a map stick out of the picture once `turn` has turned it.
 
     Args:
         height: of the picture as stored, in pixels; its last row of blocks may be over its edge.
         width: likewise.
-        cell: pixels of a block's side.
+        block: pixels of a block's side.
         degrees: of `turn`.
         mirrored: of `turn`.
 
     Returns:
         Above and to the left of the picture as displayed, in blocks.
     """
-    below, right = (-side % cell / cell for side in (height, width))
+    below, right = (-side % block / block for side in (height, width))
     row, column = turn(np.array([[(0, 0), (0, 1)], [(1, 0), (1, 1)]]), degrees, mirrored)[0, 0]
     return (column * right, row * below) if degrees % 180 else (row * below, column * right)
 

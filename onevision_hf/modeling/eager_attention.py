@@ -16,7 +16,21 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Attention written out, which also gives the weights: (B, N, L, d) -> (B, L, N, d), (B, N, L, L)."""
+    """Attention written out, which also gives the weights.
+
+    Args:
+        module: whose `training` says whether dropout is on.
+        query: (B, N, L, d).
+        key: (B, N, L, d).
+        value: (B, N, L, d).
+        attention_mask: added to the scores (B, N, L, L); broadcast.
+        scaling: of the scores.
+        dropout: probability, while training.
+        **kwargs: of other implementations.
+
+    Returns:
+        (B, L, N, d) and the weights (B, N, L, L).
+    """
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask

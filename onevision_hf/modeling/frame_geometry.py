@@ -14,6 +14,22 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a positive integer, not {value!r}")
 
 
+def whole_grid(frames: int, rows: int, columns: int, merge_size: int = 1) -> np.ndarray:
+    """Every position of a patch grid: (frames * rows * columns, 3) int64 [t, h, w], frame by frame.
+
+    Args:
+        frames: T.
+        rows: patches of a frame from top to bottom.
+        columns: patches from left to right.
+        merge_size: m; the m * m patches of a merge block are adjacent, 1 is raster order.
+    """
+    m = merge_size
+    blocks = np.indices((rows // m, columns // m, m, m)).reshape(4, -1).T
+    frame = blocks[:, :2] * m + blocks[:, 2:]
+    times = np.repeat(np.arange(frames), len(frame))
+    return np.column_stack([times, np.tile(frame, (frames, 1))]).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class FrameGeometry:
     """A frame of `height` x `width` pixels (as displayed) is resized to `resized_height` x `resized_width`
@@ -34,7 +50,15 @@ class FrameGeometry:
     @classmethod
     def fit(cls, height: int, width: int, size: int, patch_size: int, merge_size: int = 1) -> "FrameGeometry":
         """Shorter side to `size`, then both sides to the nearest multiple of the patch (or of the merge
-        block)."""
+        block).
+
+        Args:
+            height: of the displayed frame, in pixels.
+            width: of the displayed frame, in pixels.
+            size: wanted shorter side, in pixels.
+            patch_size: side of a patch, in pixels.
+            merge_size: patches along a side of a merge block.
+        """
         unit, scale = patch_size * merge_size, size / min(height, width)
         rows, columns = (max(1, round(side * scale / unit)) * merge_size for side in (height, width))
         return cls(height, width, rows * patch_size, columns * patch_size, 0, 0, patch_size, rows, columns)
@@ -43,29 +67,50 @@ class FrameGeometry:
     def crop(
         cls, height: int, width: int, size: int, crop_height: int, crop_width: int, patch_size: int
     ) -> "FrameGeometry":
-        """Shorter side to `size`, then the middle crop_height x crop_width (padded where it is smaller)."""
+        """Shorter side to `size`, then the middle crop_height x crop_width (padded where it is smaller).
+
+        Args:
+            height: of the displayed frame, in pixels.
+            width: of the displayed frame, in pixels.
+            size: wanted shorter side before the crop, in pixels.
+            crop_height: of what is kept, in pixels.
+            crop_width: of what is kept, in pixels.
+            patch_size: side of a patch, in pixels.
+
+        Raises:
+            ValueError: the crop is no multiple of the patch.
+        """
         for side in (crop_height, crop_width):
             if side % patch_size:
                 raise ValueError(
                     f"crop_size {crop_height} x {crop_width} is no multiple of the patch size {patch_size}"
                 )
-        scale = size / min(height, width)
-        resized_height, resized_width = max(1, round(height * scale)), max(1, round(width * scale))
-        top, left = (crop_height - resized_height) // 2, (crop_width - resized_width) // 2
-        grid = crop_height // patch_size, crop_width // patch_size
-        return cls(height, width, resized_height, resized_width, top, left, patch_size, *grid)
+        return cls._centred(height, width, size / min(height, width), (crop_height, crop_width), patch_size)
 
     @classmethod
     def pad_square(cls, height: int, width: int, size: int, patch_size: int) -> "FrameGeometry":
-        """Longer side to `size`, centred on a black square: the published pipeline's layout (its stage 1)."""
+        """Longer side to `size`, centred on a black square: the published pipeline's layout (its stage 1).
+
+        Args:
+            height: of the displayed frame, in pixels.
+            width: of the displayed frame, in pixels.
+            size: side of the square, in pixels.
+            patch_size: side of a patch, in pixels.
+
+        Raises:
+            ValueError: the size is no multiple of the patch.
+        """
         if size % patch_size:
             raise ValueError(f"size {size} is no multiple of the patch size {patch_size}")
-        scale = size / max(height, width)
-        resized_height, resized_width = max(1, round(height * scale)), max(1, round(width * scale))
-        top, left = (size - resized_height) // 2, (size - resized_width) // 2
-        return cls(
-            height, width, resized_height, resized_width, top, left, patch_size, *(size // patch_size,) * 2
-        )
+        return cls._centred(height, width, size / max(height, width), (size, size), patch_size)
+
+    @classmethod
+    def _centred(
+        cls, height: int, width: int, scale: float, canvas: tuple[int, int], patch_size: int
+    ) -> "FrameGeometry":
+        sides = [max(1, round(side * scale)) for side in (height, width)]
+        offsets = [(whole - side) // 2 for whole, side in zip(canvas, sides, strict=True)]
+        return cls(height, width, *sides, *offsets, patch_size, *(whole // patch_size for whole in canvas))
 
     @property
     def patches_per_frame(self) -> int:
@@ -113,30 +158,30 @@ class FrameGeometry:
     def pool(
         self,
         energy: np.ndarray,
-        cell_height: float,
-        cell_width: float,
+        block_height: float,
+        block_width: float,
         offset: tuple[float, float] = (0.0, 0.0),
     ) -> np.ndarray:
         """Mean of block maps over each patch. What a patch covers of each block is weighed exactly; area
         outside the picture counts as zero.
 
         Args:
-            energy: (..., rows, columns).
-            cell_height: of a block, in pixels of the displayed frame.
-            cell_width: likewise.
+            energy: (..., rows, columns), one number a block.
+            block_height: of a block, in pixels of the displayed frame.
+            block_width: of a block, in pixels of the displayed frame.
             offset: by how many blocks the map begins above the picture, and to the left of it.
 
         Returns:
-            (..., grid_height, grid_width) float32.
+            (..., grid_height, grid_width) float32, >= 0.
         """
         above, before = offset
-        scale_y = self.height / self.resized_height / cell_height
-        scale_x = self.width / self.resized_width / cell_width
+        scale_y = self.height / self.resized_height / block_height
+        scale_x = self.width / self.resized_width / block_width
         edges_y = (np.arange(self.grid_height + 1) * self.patch_size - self.top) * scale_y
         edges_x = (np.arange(self.grid_width + 1) * self.patch_size - self.left) * scale_x
         # A block that sticks out of the picture counts with the part that is in.
-        edges_x = np.clip(edges_x, 0, self.width / cell_width) + before
-        edges_y = np.clip(edges_y, 0, self.height / cell_height) + above
+        edges_x = np.clip(edges_x, 0, self.width / block_width) + before
+        edges_y = np.clip(edges_y, 0, self.height / block_height) + above
         both = _integrate(_integrate(energy.astype(np.float64), edges_x).swapaxes(-1, -2), edges_y)
         area = (self.patch_size * scale_y) * (self.patch_size * scale_x)
         return np.maximum(both.swapaxes(-1, -2) / area, 0).astype(np.float32)

@@ -1,12 +1,12 @@
 """Which frames of a video are looked at: uniformly, at a rate, where the stream says that something happens,
 or at given times."""
 
-import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from .frame_geometry import check_positive
 from .frame_sequence import FrameSequence
 from .video_reader import VideoReader
 
@@ -40,9 +40,7 @@ class SamplingSettings:
     do_sample_frames: bool = True
 
     def __post_init__(self) -> None:
-        count = self.num_frames
-        if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count <= 0:
-            raise ValueError(f"num_frames must be a positive integer, not {count!r}")
+        check_positive("num_frames", self.num_frames)
         if self.sampling not in SAMPLINGS:
             raise ValueError(f"unknown sampling {self.sampling!r}: choose one of {', '.join(SAMPLINGS)}")
         if self.fps is not None and not 0 < self.fps < float("inf"):
@@ -99,8 +97,7 @@ def sample_frames(reader: VideoReader | FrameSequence, settings: SamplingSetting
 
 def sample_frame_ids(num_available: int, num_frames: int) -> np.ndarray:
     """floor(linspace(0, N - 1, num_frames)); all N frames when there are not more than that."""
-    if isinstance(num_frames, bool) or not isinstance(num_frames, numbers.Integral) or num_frames <= 0:
-        raise ValueError(f"num_frames must be a positive integer, not {num_frames!r}")
+    check_positive("num_frames", num_frames)
     if num_available <= num_frames:
         return np.arange(num_available)
     return np.linspace(0, num_available - 1, int(num_frames)).astype(np.int64)
@@ -109,8 +106,14 @@ def sample_frame_ids(num_available: int, num_frames: int) -> np.ndarray:
 def sample_by_size(sizes: np.ndarray, keyframes: np.ndarray, num_frames: int) -> np.ndarray:
     """Frames between which the stream spends equal numbers of bytes, the first frame among them.
 
-    sizes (N,) bytes of each frame's packet; keyframes (N,) bool: their size says what the picture costs, not
-    what happens, so they count like the others around them. Returns min(N, num_frames) increasing numbers.
+    Args:
+        sizes: (N,) bytes of each frame's packet.
+        keyframes: (N,) bool: their size says what the picture costs, not what happens, so they count like
+            the others around them.
+        num_frames: how many are wanted.
+
+    Returns:
+        (min(N, num_frames),) int64, increasing.
     """
     count = len(sizes)
     if count <= num_frames:

@@ -3,13 +3,21 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import av
 import numpy as np
 
 from .decoded_frame import DecodedFrame
-from .video_reader import VideoReader
+from .video_reader import VideoReader, VideoSource
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+# A clip that was decoded elsewhere, and everything that is taken for a video.
+Frames: TypeAlias = "np.ndarray | Tensor | Sequence[np.ndarray | Tensor | Image.Image]"
+Video: TypeAlias = "VideoSource | VideoReader | FrameSequence | Frames"
 
 
 class FrameSequence:
@@ -28,7 +36,7 @@ class FrameSequence:
     mirrored = False
     missing = ""
 
-    def __init__(self, frames: Any):
+    def __init__(self, frames: Frames):
         self._frames = _as_frames(frames)
         self.height, self.width = self._frames[0].shape[:2]
         self.timestamps = np.full(len(self._frames), np.nan)
@@ -49,8 +57,20 @@ class FrameSequence:
     def frames(
         self, frame_ids: Iterable[int], *, motion_vectors: bool = False, references: bool = False
     ) -> Iterator[DecodedFrame]:
-        """Each wanted frame once, in order. Frames that were decoded elsewhere have no vectors and no
-        references."""
+        """Each wanted frame once, in display order.
+
+        Args:
+            frame_ids: numbers of the frames.
+            motion_vectors: taken as `VideoReader.frames` takes it; frames that were decoded elsewhere have
+                none.
+            references: likewise.
+
+        Yields:
+            The frames, as RGB.
+
+        Raises:
+            ValueError: there is no frame of that number.
+        """
         wanted = np.unique(np.fromiter(frame_ids, np.int64))
         if len(wanted) and not (wanted[0] >= 0 and wanted[-1] < len(self)):
             bad = wanted[0] if wanted[0] < 0 else wanted[-1]
@@ -61,7 +81,7 @@ class FrameSequence:
 
 
 @contextmanager
-def open_video(video: Any, errors: str = "raise") -> Iterator[VideoReader | FrameSequence]:
+def open_video(video: Video, errors: str = "raise") -> Iterator[VideoReader | FrameSequence]:
     """A reader of a path, bytes or file object, or of frames that were decoded elsewhere.
 
     A reader that is open already is taken as it is, and left open: nobody indexes a file twice. `errors` is
@@ -70,13 +90,13 @@ def open_video(video: Any, errors: str = "raise") -> Iterator[VideoReader | Fram
     if isinstance(video, VideoReader | FrameSequence):
         yield video
     elif is_encoded(video):
-        with VideoReader(video, errors=errors) as reader:
+        with VideoReader(cast("VideoSource", video), errors=errors) as reader:
             yield reader
     else:
-        yield FrameSequence(video)
+        yield FrameSequence(cast("Frames", video))
 
 
-def is_encoded(video: Any) -> bool:
+def is_encoded(video: object) -> bool:
     """Whether this is a file (path, bytes, file object, open reader) rather than frames."""
     known = str | os.PathLike | bytes | bytearray | memoryview | VideoReader
     return isinstance(video, known) or hasattr(video, "read")

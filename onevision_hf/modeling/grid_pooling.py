@@ -27,7 +27,9 @@ def grid_means(
     """The mean of the patches in each cell of a coarse grid, cell after cell (t, h, w).
 
     Args:
-        states: (B, K, D). positions: (B, K, 3) integers [t, h, w]. mask: (B, K), 1 for a real patch.
+        states: (B, K, D).
+        positions: (B, K, 3) integers [t, h, w].
+        mask: (B, K), 1 for a real patch; None: all are.
         grid: cells along t, h, w. Height and width are those that the clip's own patches span, which is
             the picture where a frame was kept whole.
         time_size: length of the time grid on which t lies; None takes the clip's own last t.
@@ -58,7 +60,18 @@ def grid_means(
 def token_features(
     states: Tensor, positions: Tensor, mask: Tensor | None = None, *, time_size: int | None = 64
 ) -> dict[str, Tensor]:
-    """The poolings that need nothing but tokens: `tokens` (B, D), `grid` (B, 16 * D); see `grid_means`."""
+    """The poolings that need nothing but tokens: their mean, and their means over a coarse grid
+    (`grid_means`).
+
+    Args:
+        states: (B, K, D).
+        positions: (B, K, 3) integers [t, h, w].
+        mask: (B, K), 1 for a real patch; None: all are.
+        time_size: length of the time grid on which t lies; None takes the clip's own last t.
+
+    Returns:
+        `tokens` (B, D) and `grid` (B, 16 * D), float32.
+    """
     grids = {"tokens": (1, 1, 1), "grid": GRID}
     return {
         name: grid_means(states, positions, mask, grid=grid, time_size=time_size)

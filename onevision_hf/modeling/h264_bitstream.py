@@ -187,9 +187,18 @@ def slice_parameters_number(unit: bytes) -> int:
 
 
 def direct_is_spatial(unit: bytes, sequence: SequenceParameters, picture: PictureParameters) -> bool | None:
-    """Whether a B slice predicts its direct blocks from their neighbours (else from the co-located picture).
+    """Whether a B slice predicts its direct blocks from their neighbours (else from the co-located
+    picture).
 
-    None for slices that are not B (section 7.3.3; progressive streams without separate colour planes).
+    Section 7.3.3 of the standard, for progressive streams without separate colour planes.
+
+    Args:
+        unit: the slice's NAL unit, emulation prevention taken out.
+        sequence: the parameters of its sequence.
+        picture: the parameters of its picture.
+
+    Returns:
+        None for slices that are not B.
     """
     reader = BitReader(unit[1:60])
     reader.unsigned()

@@ -20,14 +20,11 @@ from .channel_order import ChannelOrderBackend
 from .frame_geometry import FrameGeometry
 from .patch_inputs import cut_patches, grid_positions
 from .pretrained_settings import read_with_model_settings
-from .remote_file import fetch_pictures
 
 
 class OneVisionImageProcessorKwargs(ImagesKwargs, total=False):
-    """
-    patch_size (`int`, default 14): side of a patch in pixels; from the model's `config.json` where there is
-    one.
-    packed (`bool`, default `False`): return patches (sum K, C*p*p) with `cu_seqlens` instead of padding.
+    """What `OneVisionImageProcessor` takes besides transformers' own names; its docstring says what they
+    mean.
     """
 
     patch_size: int
@@ -37,21 +34,34 @@ class OneVisionImageProcessorKwargs(ImagesKwargs, total=False):
 class OneVisionImageProcessor(ChannelOrderBackend):
     """Images as `pixel_values`, each side a multiple of the patch.
 
-    size (default `None`): `None` keeps each image's own resolution; an int or {"shortest_edge": s} scales the
-    shorter side to s; both then round each side to the nearest multiple of the patch, as the video processor
-    does. {"height": h, "width": w} gives every image that size. `do_center_crop=True` is the published
-    preparation: the shorter side to `size`, nothing rounded, then the middle `crop_size` (default: a square
-    of the shorter side). `do_resize=False` takes images as they are; their sides must be multiples of the
-    patch.
-
-    Returns `pixel_values` (B, C, H, W) when all images come out equal. Otherwise (B, K, C*p*p) patches, zero
-    padded, with `patch_positions` (B, K, 3) (t = 0) and `pixel_attention_mask` (B, K) bool. With
-    `packed=True` always patches (sum K, C*p*p), `patch_positions` (sum K, 3) and `cu_seqlens` (B+1,) int32.
-
     A NumPy array is channels-first only when its last axis is no channel axis; `input_data_format` says
     otherwise.
 
-    Raises `ValueError` for sizes that are no multiple of the patch.
+    Args:
+        patch_size (`int`, defaults to 14): side of a patch in pixels; from the model's `config.json` where
+            there is one.
+        packed (`bool`, defaults to `False`): return patches (sum K, C*p*p) with `cu_seqlens` instead of
+            padding.
+        size (`int` or `dict`, *optional*): `None` keeps each image's own resolution; an int or
+            {"shortest_edge": s} scales the shorter side to s; both then round each side to the nearest
+            multiple of the patch, as the video processor does. {"height": h, "width": w} gives every image
+            that size.
+        do_resize (`bool`, defaults to `True`): `False` takes images as they are; their sides must be
+            multiples of the patch.
+        do_center_crop (`bool`, defaults to `False`): the published preparation: the shorter side to `size`,
+            nothing rounded, then the middle.
+        crop_size (`int` or `dict`, *optional*): of the middle; a square of the shorter side by default.
+        **kwargs: transformers' own settings of images (`do_rescale`, `image_mean`, ...).
+
+    Returns:
+        `pixel_values` (B, C, H, W) when all images come out equal. Otherwise (B, K, C*p*p) patches, zero
+        padded, with `patch_positions` (B, K, 3) (t = 0) and `pixel_attention_mask` (B, K) bool. With
+        `packed=True` always patches (sum K, C*p*p), `patch_positions` (sum K, 3) and `cu_seqlens` (B+1,)
+        int32.
+
+    Raises:
+        ValueError: a size is no multiple of the patch.
+        TypeError: an unknown name; the nearest known one is named.
     """
 
     valid_kwargs = OneVisionImageProcessorKwargs
@@ -89,10 +99,6 @@ class OneVisionImageProcessor(ChannelOrderBackend):
             super().get_image_processor_dict, pretrained_model_name_or_path, ("patch_size",), **kwargs
         )
 
-    def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Images of the net are fetched here: a redirect does not lead into this machine's own network."""
-        return super().fetch_images(fetch_pictures(image_url_or_urls))
-
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:  # type: ignore[override]
         # The library asks for a size whenever it resizes, and for a crop size whenever it crops; both have
         # defaults.
@@ -109,11 +115,6 @@ class OneVisionImageProcessor(ChannelOrderBackend):
         resample: Any,
         do_center_crop: bool,
         crop_size: SizeDict | None,
-        do_rescale: bool,
-        rescale_factor: float,
-        do_normalize: bool,
-        image_mean: Any,
-        image_std: Any,
         patch_size: int,
         packed: bool,
         disable_grouping: bool | None,
@@ -128,9 +129,7 @@ class OneVisionImageProcessor(ChannelOrderBackend):
                 stacked = self.resize(stacked, target, resample=resample)
             if do_center_crop:
                 stacked = self.center_crop(stacked, crop_size or _square(size, *stacked.shape[-2:]))
-            groups[shape] = self.rescale_and_normalize(
-                stacked, do_rescale, rescale_factor, do_normalize, image_mean, image_std
-            )
+            groups[shape] = self.scaled(stacked, kwargs)
         return _collate(list(reorder_images(groups, order)), patch_size, packed, return_tensors)
 
 

@@ -7,16 +7,16 @@
 Shapes: sum N patches of all images, C channels, p patch side, m merge side, gh gw grid.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import SizeDict
 
+from .frame_geometry import whole_grid
 from .image_processing_onevision import OneVisionImageProcessor, OneVisionImageProcessorKwargs
+from .known_names import OF_ALL_PARTS
 from .patch_inputs import cut_patches, pack_media
 
 # `image_grid_pinpoints` of the published scripts/sft_ov_encoder.sh: (height, width) in pixels.
@@ -24,12 +24,7 @@ PUBLISHED_SIZES = ((574, 1120), (1120, 574), (1120, 1120), (1694, 574), (574, 16
 
 
 class OneVisionVLImageProcessorKwargs(OneVisionImageProcessorKwargs, total=False):
-    """
-    merge_size (`int`, default 1): both sides become multiples of so many patches, whose rows are adjacent.
-    max_pixels (`int`, default 1254400): a larger image is made smaller, in its own shape.
-    candidate_sizes (`list`, *optional*): (height, width) pairs, or "published"; the best one is taken, the
-        image resized to fit and centred on black. Each side is rounded to whole merge blocks.
-    """
+    """What `OneVisionVLImageProcessor` takes besides; its docstring says what they mean."""
 
     merge_size: int
     max_pixels: int
@@ -39,15 +34,29 @@ class OneVisionVLImageProcessorKwargs(OneVisionImageProcessorKwargs, total=False
 class OneVisionVLImageProcessor(OneVisionImageProcessor):
     """Images of any sizes as one pack of patches.
 
-    `size=None` (default) keeps each image's own resolution, up to `max_pixels`; an int or
-    {"shortest_edge": s} scales the shorter side to s; {"height": h, "width": w} gives every image that size.
-    All are rounded to whole merge blocks. `candidate_sizes` instead pads to one of a few sizes, as published.
+    Args:
+        merge_size (`int`, defaults to 1): both sides become multiples of so many patches, and the patches
+            of such a block are adjacent.
+        max_pixels (`int`, defaults to 1254400): a larger image is made smaller, in its own shape.
+        candidate_sizes (`list`, *optional*): (height, width) pairs in pixels, or "published"; the best one
+            is taken, the image resized to fit and centred on black. Each side is rounded to whole merge
+            blocks.
+        size (`int` or `dict`, *optional*): `None` keeps each image's own resolution, up to `max_pixels`; an
+            int or {"shortest_edge": s} scales the shorter side to s; {"height": h, "width": w} gives every
+            image that size. All are rounded to whole merge blocks.
+        **kwargs: the other settings of `OneVisionImageProcessor`, but cropping.
 
-    Returns `pixel_values` (sum N, C*p*p), each patch flattened as (C, p, p), `image_patch_positions`
-    (sum N, 3) with t = 0, rows in merge-block order, and `image_cu_seqlens` (images+1,) int32.
+    Returns:
+        `pixel_values` (sum N, C*p*p), each patch flattened as (C, p, p), `image_patch_positions` (sum N, 3)
+        with t = 0, in merge-block order, and `image_cu_seqlens` (images+1,) int32.
+
+    Raises:
+        ValueError: a size is no multiple of the merge block, or a crop is asked for.
+        TypeError: an unknown name; the nearest known one is named.
     """
 
     valid_kwargs = OneVisionVLImageProcessorKwargs
+    of_others = OF_ALL_PARTS
     model_input_names = ["pixel_values", "image_patch_positions", "image_cu_seqlens"]
 
     merge_size = 1
@@ -61,11 +70,6 @@ class OneVisionVLImageProcessor(OneVisionImageProcessor):
         do_resize: bool,
         size: SizeDict | None,
         resample: Any,
-        do_rescale: bool,
-        rescale_factor: float,
-        do_normalize: bool,
-        image_mean: Any,
-        image_std: Any,
         patch_size: int,
         merge_size: int,
         max_pixels: int,
@@ -86,21 +90,24 @@ class OneVisionVLImageProcessor(OneVisionImageProcessor):
                 image = _centred(image, outer)
             else:
                 _check_blocks(height, width, patch_size, merge_size)
-            image = self.rescale_and_normalize(
-                image, do_rescale, rescale_factor, do_normalize, image_mean, image_std
-            )
-            found, (_, rows, columns) = cut_patches(image[None], patch_size)
-            order = torch.from_numpy(block_positions(rows, columns, merge_size))
+            found, (_, rows, columns) = cut_patches(self.scaled(image, kwargs)[None], patch_size)
+            order = torch.from_numpy(whole_grid(1, rows, columns, merge_size))
             packed.append((found[0][order[:, 1] * columns + order[:, 2]], order))
         return BatchFeature(pack_media("image", packed), tensor_type=return_tensors)
 
     def get_number_of_image_patches(
         self, height: int, width: int, images_kwargs: dict[str, Any] | None = None
     ) -> int:
-        """Patches of an image of height x width pixels; `merge_size`^2 of them make a token.
+        """Patches of an image; `merge_size`^2 of them make a token.
 
-        Raises `ValueError` where the processor does: with `do_resize=False`, for sides that are no multiple
-        of the merge block.
+        Args:
+            height: of the image, in pixels.
+            width: of the image, in pixels.
+            images_kwargs: settings that replace the processor's own.
+
+        Raises:
+            ValueError: where the processor raises it: with `do_resize=False`, for sides that are no
+                multiple of the merge block.
         """
         given = images_kwargs or {}
         names = ("do_resize", "size", "patch_size", "merge_size", "max_pixels", "candidate_sizes")
@@ -116,17 +123,6 @@ class OneVisionVLImageProcessor(OneVisionImageProcessor):
         else:
             _check_blocks(height, width, patch, settings["merge_size"])
         return (outer[0] // patch) * (outer[1] // patch)
-
-
-def block_positions(height: int, width: int, merge_size: int, times: Sequence[int] = (0,)) -> np.ndarray:
-    """Positions (T*gh*gw, 3) of a whole grid in merge-block order: the m*m patches of a block adjacent."""
-    rows = np.arange(height).reshape(-1, merge_size)
-    columns = np.arange(width).reshape(-1, merge_size)
-    y = np.broadcast_to(rows[:, None, :, None], (len(rows), len(columns), merge_size, merge_size))
-    x = np.broadcast_to(columns[None, :, None, :], y.shape)
-    frame = np.stack([y.reshape(-1), x.reshape(-1)], axis=-1)
-    t = np.repeat(np.asarray(times, np.int64), len(frame))[:, None]
-    return np.concatenate([t, np.tile(frame, (len(times), 1))], axis=1).astype(np.int64)
 
 
 def _check_blocks(height: int, width: int, patch_size: int, merge_size: int) -> None:

@@ -12,7 +12,6 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import PILImageResampling, SizeDict
 
 from .channel_order import ChannelOrderBackend
-from .remote_file import fetch_pictures
 
 # The VAE halves a side three times and the encoder reads patches of 2 x 2 latents.
 SIZE_MULTIPLE = 16
@@ -22,11 +21,17 @@ class OpenVision3ImageProcessor(ChannelOrderBackend):
     """Resize the shorter side to 256, crop the centre 256 x 256, map [0, 255] to [-1, 1]: the paper's
     evaluation form.
 
-    Every argument is transformers' own. With `size` as `shortest_edge` and no crop, the longer side is
-    rounded to the nearest multiple of 16; any other size that is not a multiple raises ValueError, at
-    construction where it is known by then. So does a crop larger than the picture, which transformers would
-    fill with black. A NumPy array is channels-first only when its last axis is no channel axis;
-    `input_data_format` says otherwise.
+    With `size` as `shortest_edge` and no crop, the longer side is rounded to the nearest multiple of 16. A
+    NumPy array is channels-first only when its last axis is no channel axis; `input_data_format` says
+    otherwise.
+
+    Args:
+        **kwargs: transformers' own settings of images (`size`, `crop_size`, `do_center_crop`, ...).
+
+    Raises:
+        ValueError: any other size that is not a multiple of 16, at construction where it is known by then;
+            a crop larger than the picture, which transformers would fill with black.
+        TypeError: an unknown name; the nearest known one is named.
     """
 
     resample = PILImageResampling.BILINEAR
@@ -42,19 +47,27 @@ class OpenVision3ImageProcessor(ChannelOrderBackend):
     do_convert_rgb = True
     model_input_names = ["pixel_values"]
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         check_multiples(self.do_resize, self.size, self.do_center_crop, self.crop_size)
 
-    def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Images of the net are fetched here: a redirect does not lead into this machine's own network."""
-        return super().fetch_images(fetch_pictures(image_url_or_urls))
-
-    def _validate_preprocess_kwargs(self, **kwargs) -> None:  # type: ignore[override]
+    def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:  # type: ignore[override]
         super()._validate_preprocess_kwargs(**kwargs)
         check_multiples(*(kwargs.get(name) for name in ("do_resize", "size", "do_center_crop", "crop_size")))
 
-    def center_crop(self, image: torch.Tensor, size: SizeDict, **kwargs):  # type: ignore[override]
+    def center_crop(  # type: ignore[override]
+        self, image: torch.Tensor, size: SizeDict, **kwargs: Any
+    ) -> torch.Tensor:
+        """transformers' own, which would fill with black what a crop has more than the picture.
+
+        Args:
+            image: (C, H, W) or (B, C, H, W).
+            size: the crop's height and width, in pixels.
+            **kwargs: transformers' own.
+
+        Raises:
+            ValueError: the crop is larger than the picture.
+        """
         if image.shape[-2] < (size.height or 0) or image.shape[-1] < (size.width or 0):
             raise ValueError(
                 f"a crop of {size.height} x {size.width} does not fit in a picture of {image.shape[-2]} x "
@@ -67,10 +80,10 @@ class OpenVision3ImageProcessor(ChannelOrderBackend):
         images: list[torch.Tensor],
         do_resize: bool,
         size: SizeDict,
-        resample,
+        resample: Any,
         do_center_crop: bool,
-        return_tensors=None,
-        **kwargs,
+        return_tensors: str | None = None,
+        **kwargs: Any,
     ) -> BatchFeature:
         if do_resize and size.shortest_edge and not do_center_crop:
             # In one step, and only here: before a crop the picture keeps its exact shape.
@@ -98,8 +111,23 @@ def rounded_size(image: torch.Tensor, shortest_edge: int) -> SizeDict:
     return SizeDict(height=height, width=width)
 
 
-def check_multiples(do_resize, size, do_center_crop, crop_size) -> None:
-    """Raise ValueError unless the last of resize and crop that is on leaves multiples of 16."""
+def check_multiples(
+    do_resize: bool | None,
+    size: Any,
+    do_center_crop: bool | None,
+    crop_size: Any,
+) -> None:
+    """Check that the last of resize and crop that is on leaves multiples of 16.
+
+    Args:
+        do_resize: whether pictures are resized.
+        size: to what; a `SizeDict` or a dictionary, sides in pixels by name.
+        do_center_crop: whether they are cropped.
+        crop_size: to what; sides in pixels by name.
+
+    Raises:
+        ValueError: a side is no multiple; the nearest one is named.
+    """
     if do_center_crop:
         name, found = "crop_size", crop_size
     elif do_resize:

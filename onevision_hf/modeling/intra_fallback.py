@@ -40,19 +40,19 @@ class PictureDifferences:
         ready = []
         with self._lock:
             self._held[frame_id] = luma
-            beside = self._later.get(frame_id, ())
-            for later in (frame_id, *beside):
+            later_frames = self._later.get(frame_id, ())
+            for later in (frame_id, *later_frames):
                 before = self._earlier.get(later)
                 if later not in self._earlier or later in self._begun or later not in self._held:
                     continue
                 if before is None or before in self._held:
                     self._begun.add(later)
                     ready.append((later, self._held[later], None if before is None else self._held[before]))
-            for held in (frame_id, self._earlier.get(frame_id), *beside):
+            for held in (frame_id, self._earlier.get(frame_id), *later_frames):
                 needed = {held, *self._later.get(held, ())} & self._earlier.keys()
                 if needed <= self._begun:
                     self._held.pop(held, None)
-        for later, picture, earlier in ready:  # beside the other threads
+        for later, picture, earlier in ready:  # while the other threads go on
             self.found[later] = difference(picture, earlier)
 
 

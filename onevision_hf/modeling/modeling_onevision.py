@@ -62,7 +62,7 @@ class OneVisionRotaryEmbedding(nn.Module):
     def __init__(self, config: OneVisionConfig):
         super().__init__()
         unit = config.head_dim // 2 // sum(ROTARY_SPLIT)
-        self.axis_sizes = [share * unit for share in ROTARY_SPLIT]
+        self.axis_sizes = [part * unit for part in ROTARY_SPLIT]
         self.theta = float(config.rope_theta)
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -79,7 +79,13 @@ class OneVisionRotaryEmbedding(nn.Module):
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate x (..., L, N, d): each pair (x0, x1) becomes (x0 cos - x1 sin, x1 cos + x0 sin)."""
+    """Rotate pairs of channels of x, shape kept: (x0, x1) becomes (x0 cos - x1 sin, x1 cos + x0 sin).
+
+    Args:
+        x: (..., L, N, d).
+        cos: (..., L, 1, d), broadcast over the heads.
+        sin: (..., L, 1, d), negative in the first channel of each pair.
+    """
     swapped = torch.stack((x[..., 1::2], x[..., ::2]), dim=-1).flatten(-2)
     return torch.addcmul(x * cos, swapped, sin)
 
@@ -105,7 +111,18 @@ class OneVisionAttention(nn.Module):
         segments: list[int] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Tensor, Tensor | None]:
-        """`segments`: lengths of packed items, each of which attends to itself in a call of its own."""
+        """Self-attention over patches, padded or packed.
+
+        Args:
+            hidden_states: (B, L, D), or packed (L, D).
+            rotary: cosines and sines of the patches' positions.
+            attention_mask: of the attention implementation in use.
+            segments: lengths of packed items, each of which attends to itself in a call of its own.
+            **kwargs: of the attention implementation.
+
+        Returns:
+            states shaped as they came, and the weights where the implementation gives them.
+        """
         # (B, L, D) -> (B, L, N, d); rotated in this layout, where the channels are contiguous
         heads = (*hidden_states.shape[:-1], -1, self.head_dim)
         query = apply_rotary(self.q_proj(hidden_states).view(heads), *rotary)
@@ -156,6 +173,13 @@ class OneVisionLayer(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: Tensor, rotary: tuple[Tensor, Tensor], **kwargs: Unpack[TransformersKwargs]
     ) -> Tensor:
+        """Attention and MLP, each after its norm and added to what came in.
+
+        Args:
+            hidden_states: (B, L, D), or packed (L, D).
+            rotary: cosines and sines of the patches' positions.
+            **kwargs: see [`OneVisionAttention.forward`].
+        """
         attended, _ = self.self_attn(self.layer_norm1(hidden_states), rotary, **kwargs)
         hidden_states = hidden_states + attended
         return hidden_states + self.mlp(self.layer_norm2(hidden_states))
@@ -175,6 +199,14 @@ class OneVisionEncoder(nn.Module):
         num_layers: int | None = None,
         **kwargs: Any,
     ) -> Tensor:
+        """The layers, one after the other.
+
+        Args:
+            hidden_states: (B, L, D), or packed (L, D).
+            rotary: cosines and sines of the patches' positions.
+            num_layers: stop after so many layers; None: all.
+            **kwargs: see [`OneVisionAttention.forward`].
+        """
         for layer in self.layers[:num_layers]:
             hidden_states = layer(hidden_states, rotary, **kwargs)
         return hidden_states
@@ -192,9 +224,16 @@ class OneVisionProbeAttention(nn.MultiheadAttention):
         mask: Tensor | None = None,
         rotate: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """(B, Q, D) attends to (B, L, D) where `mask`, broadcast to (B, N, Q, L), is True -> (B, Q, D).
+        """Probes attend to patches.
 
-        `rotate` turns keys and values, (B, N, L, d), by where their patches are.
+        Args:
+            probes: (B, Q, D).
+            states: (B, L, D), the patches.
+            mask: True where a probe may look; broadcast to (B, N, Q, L).
+            rotate: turns keys and values, (B, N, L, d), by where their patches are.
+
+        Returns:
+            (B, Q, D).
         """
         size = self.embed_dim
         query = nn.functional.linear(probes, self.in_proj_weight[:size], self.in_proj_bias[:size])
@@ -259,6 +298,7 @@ class OneVisionModel(OneVisionPreTrainedModel):
     """The encoder with its final norm and pooling head (both absent when `config.use_head` is False).
 
     Args:
+        config: sizes and options.
         add_pooling_layer: False leaves out the pooling head only, and `pooler_output` is `None`.
     """
 
@@ -305,6 +345,7 @@ class OneVisionModel(OneVisionPreTrainedModel):
                 whose patches are (sum K, C*p*p) and positions (sum K, 3). Does not go with a mask.
             num_layers (`int`, *optional*): stop after so many layers (0..all), whose output is then
                 `last_hidden_state`, without the final norm and the head: what multimodal models read.
+            **kwargs: of the attention implementation, and `output_hidden_states`, `output_attentions`.
 
         Returns:
             `last_hidden_state` (B, K, D), packed (sum K, D), and `pooler_output` (B, D), which is `None`

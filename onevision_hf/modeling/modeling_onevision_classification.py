@@ -103,10 +103,15 @@ class OneVisionAttentiveHead(nn.Module):
     def forward(
         self, hidden_states: Tensor, positions: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """(B, L, D) -> logits (B, C), attending where `mask` (B, L) is True.
+        """Logits from one probe's look at the patches.
 
-        Packed: (L, D), with the patches of each item in `mask` (B, L). `positions` (B, L, 3), packed (L, 3),
-        [t, h, w]; needed with a `probe_position`, ignored without.
+        Args:
+            hidden_states: (B, L, D), or packed (L, D).
+            positions: (B, L, 3), packed (L, 3), [t, h, w]; needed with a `probe_position`, ignored without.
+            mask: (B, L), True for patches that are attended to; packed, the patches of each item.
+
+        Returns:
+            (B, C).
         """
         items = len(hidden_states)
         if hidden_states.ndim == 2:
@@ -135,8 +140,8 @@ class OneVisionAttentiveHead(nn.Module):
         offsets = positions.float() - probe
         unit = self.head_dim // 2 // sum(ROTARY_SPLIT)
         angles = []
-        for axis, share in enumerate(ROTARY_SPLIT):
-            steps = torch.arange(share * unit, dtype=torch.float32, device=positions.device) / (share * unit)
+        for axis, part in enumerate(ROTARY_SPLIT):
+            steps = torch.arange(part * unit, dtype=torch.float32, device=positions.device) / (part * unit)
             angles.append(offsets[..., axis, None] * self.theta**-steps)
         angle = torch.cat(angles, dim=-1).unsqueeze(1)  # (B, 1, L, d/2)
         return partial(_rotate, cos=angle.cos().to(dtype), sin=angle.sin().to(dtype))
@@ -153,6 +158,9 @@ class OneVisionForVideoClassification(OneVisionPreTrainedModel):
 
     Loads an encoder's folder (the head is then new, the pooling head left out) or its own. The configuration
     says where the probe stands (`probe_position`) and how the loss smooths labels (`label_smoothing`).
+
+    Args:
+        config: sizes and options, of the encoder and of the head.
     """
 
     # The loss is a mean over the batch: accumulated micro-batches are divided by their number.
@@ -195,22 +203,27 @@ class OneVisionForVideoClassification(OneVisionPreTrainedModel):
         labels: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput:
-        r"""
-        Classify images, dense videos, or selected patches, padded or packed.
+        """Classify images, dense videos, or selected patches, padded or packed.
 
         Args:
+            pixel_values: (B, C, H, W) images or (B, C, T, H, W) videos; see [`OneVisionModel.forward`] for
+                this and the next five.
+            visible_indices: (B, K), the patches of a dense input that are encoded.
+            patch_positions: (B, K, 3) [t, h, w] of each patch; packed (sum K, 3).
+            pixel_attention_mask: (B, K), 1 for a real patch.
+            pixel_values_videos: (B, K, C*p*p) patches; packed (sum K, C*p*p).
+            cu_seqlens: (B+1,) bounds of the items of a packed batch.
             labels (`torch.Tensor`, *optional*): of the kind that `config.problem_type` names, C labels:
                 `"single_label_classification"`, (B,) integers, -100 is left out of the loss;
                 `"multi_label_classification"`, (B, C) from 0 to 1; `"regression"`, (B, C), or (B,) for one
                 label.
-
-        The others are those of [`OneVisionModel.forward`].
+            **kwargs: of the attention implementation, and `output_hidden_states`, `output_attentions`.
 
         Returns:
             `logits` (B, C), and with labels the `loss`, a mean over the batch: cross-entropy with
             `config.label_smoothing`, binary cross-entropy over all labels, or the mean squared error. Where
-            `config.problem_type` is `None`, the first labels set it, as in transformers' own models: C = 1 is
-            a regression, integers are classes, floats and bools several labels.
+            `config.problem_type` is `None`, the first labels set it, as in transformers' own models: C = 1
+            is a regression, integers are classes, floats and bools several labels.
 
         Raises:
             ValueError: for inputs that do not fit together or the model, or labels that do not fit the
@@ -249,6 +262,7 @@ def classification_loss(config: OneVisionConfig, logits: Tensor, labels: Tensor)
     """The loss of `config.problem_type`, which is set by the labels where it is None.
 
     Args:
+        config: `problem_type`, `label_smoothing`.
         logits: (B, C) float32.
         labels: see [`OneVisionForVideoClassification.forward`].
 

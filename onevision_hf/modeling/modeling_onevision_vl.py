@@ -89,7 +89,12 @@ class OneVisionVLPreTrainedModel(PreTrainedModel):
 
 
 class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, GenerationMixin):
-    """`vision_tower`, `connector`, `language_model` (a whole causal LM)."""
+    """A vision tower, a connector and a whole causal language model: `vision_tower`, `connector`,
+    `language_model`.
+
+    Args:
+        config: of the three, and the tokens that stand for media.
+    """
 
     def __init__(self, config: OneVisionVLConfig):
         super().__init__(config)
@@ -122,10 +127,20 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
     def get_image_features(
         self, pixel_values: Tensor, image_patch_positions: Tensor, image_cu_seqlens: Tensor, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
-        """Encode packed images: `last_hidden_state` (sum N, tower's width) and `pooler_output`, a tuple with
-        the embeddings (tokens, D) of each image.
+        """Encode packed images.
 
-        Raises ValueError for rows that do not come in merge blocks, and what the tower raises.
+        Args:
+            pixel_values: (sum N, C*p*p) patches, those of a merge block adjacent.
+            image_patch_positions: (sum N, 3) [t, h, w].
+            image_cu_seqlens: (images+1,) bounds of the images.
+            **kwargs: taken since transformers hands them over; not used.
+
+        Returns:
+            `last_hidden_state` (sum N, tower's width) and `pooler_output`, a tuple with the embeddings
+            (tokens, D) of each image.
+
+        Raises:
+            ValueError: patches do not come in merge blocks; and what the tower raises.
         """
         return self._encode(pixel_values, image_patch_positions, image_cu_seqlens)
 
@@ -136,7 +151,14 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
         video_cu_seqlens: Tensor,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
-        """Encode packed videos, as `get_image_features`."""
+        """Encode packed videos, as `get_image_features`.
+
+        Args:
+            pixel_values_videos: (sum N, C*p*p) patches, those of a merge block adjacent.
+            video_patch_positions: (sum N, 3) [t, h, w].
+            video_cu_seqlens: (videos+1,) bounds of the videos.
+            **kwargs: taken since transformers hands them over; not used.
+        """
         return self._encode(pixel_values_videos, video_patch_positions, video_cu_seqlens)
 
     def encode_media(self, **inputs: Any) -> dict[str, BaseModelOutputWithPooling]:
@@ -212,22 +234,39 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        r"""
+        """Logits of the next tokens of prompts with images and videos.
+
         Args:
             input_ids (`torch.LongTensor` of shape (B, L)): with `image_token_id` and `video_token_id` where
                 features go, in the order of the media.
             attention_mask (`torch.Tensor` of shape (B, L), *optional*): 0 for padding, on either side.
-            pixel_values (`torch.FloatTensor` of shape (sum N, C*p*p)): images, packed; with them go
-                `image_patch_positions` (sum N, 3) [t, h, w] and `image_cu_seqlens` (images+1,).
-            pixel_values_videos (`torch.FloatTensor` of shape (sum N, C*p*p)): videos, likewise.
+            position_ids (`torch.LongTensor` of shape (B, L), *optional*): of the language model; counted
+                from the mask by default, so that padding shifts nothing.
+            inputs_embeds (`torch.FloatTensor` of shape (B, L, D), *optional*): instead of `input_ids`; goes
+                with no media.
+            pixel_values (`torch.FloatTensor` of shape (sum N, C*p*p)): images, packed.
+            image_patch_positions (`torch.LongTensor` of shape (sum N, 3)): [t, h, w] of the images'
+                patches.
+            image_cu_seqlens (`torch.IntTensor` of shape (images+1,)): bounds of the images.
+            pixel_values_videos (`torch.FloatTensor` of shape (sum N, C*p*p)): videos, packed.
+            video_patch_positions (`torch.LongTensor` of shape (sum N, 3)): [t, h, w] of the videos'
+                patches.
+            video_cu_seqlens (`torch.IntTensor` of shape (videos+1,)): bounds of the videos.
             mm_encoder_outputs (`dict`, *optional*): instead of pixels, see `encode_media`.
             labels (`torch.LongTensor` of shape (B, L), *optional*): -100 where nothing is learned.
+            use_cache (`bool`, *optional*): of the language model.
+            past_key_values (`Cache`, *optional*): of the language model; where it holds tokens, media are
+                in it already.
+            cache (`Cache`, *optional*): the same, under the name that some language models have for it.
+            logits_to_keep (`int` or `torch.Tensor`): only the last so many positions, or these; 0: all.
+            **kwargs: of the language model.
 
-        Everything else is the language model's. Returns what the language model returns.
+        Returns:
+            What the language model returns.
 
         Raises:
-            ValueError: the prompt's media tokens are not as many as the features (both counts are named), or
-                more tokens than the language model's context.
+            ValueError: the prompt's media tokens are not as many as the features (both counts are named),
+                or more tokens than the language model's context.
         """
         media = {
             "pixel_values": pixel_values,
@@ -312,6 +351,13 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, is_first_iteration: bool = False, **kwargs: Any
     ) -> dict[str, Any]:
+        """transformers' own; after the first step without media, whose features are in the cache.
+
+        Args:
+            input_ids: (B, L).
+            is_first_iteration: whether nothing is in the cache yet.
+            **kwargs: of `forward`.
+        """
         inputs = super().prepare_inputs_for_generation(
             input_ids, is_first_iteration=is_first_iteration, **kwargs
         )

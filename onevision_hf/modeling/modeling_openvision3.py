@@ -38,6 +38,12 @@ def sincos_position_table(
     v3's form, as `posemb_sincos_2d` of the published vit.py has it. MAE's divides by dim / 4 and puts y
     first. Coordinates are raw integers, so another grid evaluates other rows of one function, and nothing
     is interpolated.
+
+    Args:
+        height: rows of the grid.
+        width: columns of the grid.
+        dim: D, a multiple of 4.
+        device: where the table is made.
     """
     omega = 10000.0 ** (-torch.arange(dim // 4, device=device, dtype=torch.float32) / (dim // 4 - 1))
     y = torch.arange(height, device=device, dtype=torch.float32).repeat_interleave(width)[:, None] * omega
@@ -180,7 +186,11 @@ class OpenVision3PreTrainedModel(PreTrainedModel):
 
 
 class OpenVision3Model(HoldsVAE, OpenVision3PreTrainedModel):
-    """The encoder. The VAE is held beside it: not in the state dict, not trained, moved with `.to()`."""
+    """The encoder. The VAE is held beside it: not in the state dict, not trained, moved with `.to()`.
+
+    Args:
+        config: sizes, and where the VAE is.
+    """
 
     def __init__(self, config: OpenVision3Config):
         super().__init__(config)
@@ -198,17 +208,24 @@ class OpenVision3Model(HoldsVAE, OpenVision3PreTrainedModel):
         latents: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
-        r"""
-        pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`, *optional*):
-            Images in [-1, 1], H and W multiples of 16. Encoded by the VAE, without gradient.
-        latents (`torch.Tensor` of shape `(B, C, h, w)`, *optional*):
-            latent_scaling * (posterior mean - latent_shift), as `encode_pixels` returns; h and w multiples
-            of the patch. Give these or `pixel_values`, not both.
+        """Encode images or latents.
 
-        Returns `last_hidden_state` (B, N, D), the last block's patch tokens without norm and without the
-        class token, and `pooler_output` (B, E), the norm of their mean, projected. Recorded `hidden_states`
-        keep the class token in front. Raises ValueError for wrong shapes and `MissingVAEError` for pixels
-        without a VAE.
+        Args:
+            pixel_values (`torch.Tensor` of shape (B, 3, H, W), *optional*): images in [-1, 1], H and W
+                multiples of 16. Encoded by the VAE, without gradient.
+            latents (`torch.Tensor` of shape (B, C, h, w), *optional*): latent_scaling * (posterior mean -
+                latent_shift), as `encode_pixels` returns; h and w multiples of the patch. Give these or
+                `pixel_values`, not both.
+            **kwargs: of the attention implementation, and `output_hidden_states`, `output_attentions`.
+
+        Returns:
+            `last_hidden_state` (B, N, D), the last block's patch tokens without norm and without the class
+            token, and `pooler_output` (B, E), the norm of their mean, projected. Recorded `hidden_states`
+            keep the class token in front.
+
+        Raises:
+            ValueError: wrong shapes.
+            MissingVAEError: pixels without a VAE.
         """
         if pixel_values is not None and latents is not None:
             raise ValueError("give pixel_values or latents, exactly one of them; found both")
@@ -228,7 +245,16 @@ class OpenVision3Model(HoldsVAE, OpenVision3PreTrainedModel):
         latents: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """The images' features (B, E), which are `pooler_output`, not normalised; otherwise as `forward`."""
+        """The images' features, which are `pooler_output`, not normalised.
+
+        Args:
+            pixel_values: (B, 3, H, W) images in [-1, 1].
+            latents: (B, C, h, w), instead of pixels.
+            **kwargs: of `forward`.
+
+        Returns:
+            (B, E).
+        """
         return self(
             pixel_values=pixel_values, latents=latents, **kwargs | {"return_dict": True}
         ).pooler_output

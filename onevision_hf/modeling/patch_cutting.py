@@ -101,7 +101,7 @@ def cut_patches(
         for frame in reader.frames(frame_ids):
             cut(frame)
 
-    def cut_beside_decoder(frame_ids: np.ndarray) -> None:
+    def cut_while_decoding(frame_ids: np.ndarray) -> None:
         with ThreadPoolExecutor(1) as pool:
             waiting: deque[Future[None]] = deque()
             for frame in reader.frames(frame_ids):
@@ -112,10 +112,10 @@ def cut_patches(
                 job.result()
 
     # PyAV gives up the interpreter lock, so segments between keyframes are decoded side by side; of a
-    # single one, the resizing and cutting go beside the decoder.
+    # single one, the resizing and cutting go on while it is decoded.
     segments = reader.decode_segments(rows_of, min(MAX_DECODERS, os.cpu_count() or 1))
     if len(segments) == 1:
-        cut_beside_decoder(segments[0])
+        cut_while_decoding(segments[0])
     else:
         with ThreadPoolExecutor(len(segments)) as decoders:
             list(decoders.map(cut_segment, segments))
@@ -123,7 +123,17 @@ def cut_patches(
 
 
 def check_placement(placement: Placement, reader: VideoReader | FrameSequence, patch_size: int) -> None:
-    """Raise ValueError where a given placement does not belong to this video or processor."""
+    """Refuse a given placement that does not belong to this video or processor.
+
+    Args:
+        placement: what is to be cut.
+        reader: the open video.
+        patch_size: of the processor, in pixels.
+
+    Raises:
+        ValueError: another patch size or frame size, a frame that the video does not have, a position off
+            the grid.
+    """
     geometry = placement.geometry
     if geometry.patch_size != patch_size:
         raise ValueError(

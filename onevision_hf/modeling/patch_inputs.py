@@ -43,11 +43,20 @@ def prepare_patches(
 ) -> PatchInputs:
     """Check the arguments of `OneVisionModel.forward` and bring them to one form.
 
+    Args:
+        config: of the model that they are for.
+        pixel_values: (B, C, H, W) images, (B, C, T, H, W) videos, or patches as `pixel_values_videos`.
+        visible_indices: (B, K), the patches of a dense input that are encoded, as flat indices t*gh*gw +
+            h*gw + w.
+        patch_positions: (B, K, 3) integers [t, h, w]; packed (sum K, 3).
+        pixel_attention_mask: (B, K), 1 for a real patch.
+        pixel_values_videos: (B, K, C*p*p) patches; packed (sum K, C*p*p).
+        cu_seqlens: (B+1,) bounds of the items of a packed batch.
+
     Raises:
         ValueError: none or both of the pixel arguments, a shape, type or size that does not fit the model,
-            positions off the grid, a row without a real patch, packing that does not cover the patches. The
-            message names what was found and what was
-            expected.
+            positions off the grid, an item without a real patch, packing that does not cover the patches.
+            The message names what was found and what was expected.
     """
     if (pixel_values is None) == (pixel_values_videos is None):
         found = "both" if pixel_values is not None else "neither"
@@ -107,7 +116,17 @@ def cut_patches(pixel_values: Tensor, patch_size: int) -> tuple[Tensor, tuple[in
 
 
 def grid_positions(frames: int, height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """All positions (T*gh*gw, 3) of a grid in raster order, t slowest."""
+    """All positions of a grid in raster order, t slowest.
+
+    Args:
+        frames: T.
+        height: gh, in patches.
+        width: gw, in patches.
+        device: where they are made.
+
+    Returns:
+        (T*gh*gw, 3) int64 [t, h, w].
+    """
     axes = [torch.arange(size, device=device) for size in (frames, height, width)]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2)
 

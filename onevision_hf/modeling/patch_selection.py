@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .frame_geometry import FrameGeometry, check_positive
+from .frame_geometry import FrameGeometry, check_positive, whole_grid
 from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence
 from .signal_energy import SignalSettings, frame_energies
@@ -39,7 +39,7 @@ class Placement:
 
     @property
     def keep_ratio(self) -> float:
-        """The share of all patches of the sampled frames that is kept."""
+        """The fraction of all patches of the sampled frames that is kept."""
         return len(self.positions) / (len(self.frame_ids) * self.geometry.patches_per_frame)
 
     @classmethod
@@ -51,11 +51,7 @@ class Placement:
             geometry: how a frame is laid onto the grid.
             merge_size: patches along the side of a merge block, of which the grid has a whole number.
         """
-        m = merge_size
-        blocks = np.indices((geometry.grid_height // m, geometry.grid_width // m, m, m)).reshape(4, -1).T
-        frame = blocks[:, :2] * m + blocks[:, 2:]
-        times = np.repeat(np.arange(len(frame_ids)), len(frame))
-        positions = np.column_stack([times, np.tile(frame, (len(frame_ids), 1))]).astype(np.int64)
+        positions = whole_grid(len(frame_ids), geometry.grid_height, geometry.grid_width, merge_size)
         return cls(positions, np.asarray(frame_ids), geometry)
 
 
@@ -85,7 +81,7 @@ class BudgetSettings:
 
     Attributes:
         num_patches: the budget as a number of patches.
-        keep_ratio: or as a share of all patches of the sampled frames, 0.125 if neither is given.
+        keep_ratio: or as a fraction of all patches of the sampled frames, 0.125 if neither is given.
         anchors: frames kept whole: "first", "keyframes" (the first and all sampled I pictures), or n: every
             n-th frame.
         time_buckets: split the frames that are no anchors into so many spans of equal budget.
@@ -151,8 +147,16 @@ def resolve_budget(
 ) -> int:
     """The number of patches K to keep. With neither given, `keep_ratio` is 0.125.
 
-    A ratio gives round(keep_ratio * T * gh * gw), at least what the anchors need, in whole merge blocks of
-    `block` patches; a number is a number.
+    A ratio gives round(keep_ratio * T * gh * gw), at least what the anchors need, in whole merge blocks; a
+    number is a number.
+
+    Args:
+        num_patches: K as it was asked for, or None.
+        keep_ratio: of all the patches, above 0 and up to 1, or None.
+        num_frames: T.
+        patches_per_frame: gh * gw.
+        num_anchors: frames that are kept whole.
+        block: patches of a merge block.
 
     Raises:
         ValueError: both given, out of range, more than there are, or fewer than the anchors need.
@@ -186,6 +190,7 @@ def top_patches(
     Args:
         energy: (T, gh, gw).
         num_patches: K, at least the anchors' patches.
+        anchors: numbers of the frames that are kept whole.
         allowed: (gh, gw) bool; patches outside (padding) are taken only when all the others are.
         time_buckets: spans of time (of the frames that are no anchors) among which the rest is shared
             evenly.
@@ -204,12 +209,12 @@ def top_patches(
     spans = [frames for frames in np.array_split(others, time_buckets) if len(frames)]
     for place, frames in enumerate(spans):
         # What a full span cannot take is left to those after it.
-        share = -(-left // (len(spans) - place))
+        quota = -(-left // (len(spans) - place))
         later = sum(len(span) for span in spans[place + 1 :]) * per_frame
-        share = min(len(frames) * per_frame, max(share, left - later))
-        best = _largest(rank[frames].reshape(-1), share)
+        quota = min(len(frames) * per_frame, max(quota, left - later))
+        best = _largest(rank[frames].reshape(-1), quota)
         kept.append(frames[best // per_frame] * per_frame + best % per_frame)
-        left -= share
+        left -= quota
     return np.stack(np.unravel_index(np.sort(np.concatenate(kept)), energy.shape), -1).astype(np.int64)
 
 
@@ -234,8 +239,20 @@ def select(
     geometry: FrameGeometry,
     budget: BudgetSettings | None = None,
 ) -> Selection:
-    """Spend a budget on the energy (T, gh, gw) of a clip. Where nothing moves, whole frames are kept
-    uniformly."""
+    """Spend a budget on the energy of a clip. Where nothing moves, whole frames are kept uniformly.
+
+    Args:
+        energy: (T, gh, gw) float32, >= 0.
+        frame_ids: (T,) numbers of the sampled frames.
+        timestamps: (T,) seconds.
+        picture_types: T of "I", "P", "B", "?".
+        signal: the name of what the energy is made of.
+        geometry: how a frame lies on the grid.
+        budget: how much is kept; the defaults of `BudgetSettings`.
+
+    Raises:
+        ValueError: the budget is more than there is, or less than the anchors need.
+    """
     budget = budget or BudgetSettings()
     side = budget.merge_size
     anchors = budget.anchor_frames(picture_types)
@@ -284,7 +301,19 @@ def read_selection(
     signals: SignalSettings | None = None,
     budget: BudgetSettings | None = None,
 ) -> Selection:
-    """Select patches of the video that `reader` has open, laid out by `geometry`."""
+    """Select patches of an open video.
+
+    Args:
+        reader: the video.
+        geometry: how its frames lie on the patch grid.
+        sampling: which frames are looked at; the defaults of `SamplingSettings`.
+        signals: what counts; the defaults of `SignalSettings`.
+        budget: how much is kept; the defaults of `BudgetSettings`.
+
+    Raises:
+        ValueError: a setting does not fit this video; the budget is checked before anything is decoded.
+        VideoReadError: a frame cannot be read.
+    """
     frame_ids = sample_frames(reader, sampling or SamplingSettings())
     budget = budget or BudgetSettings()
     # Fail on the budget before the time is spent.

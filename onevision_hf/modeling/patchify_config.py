@@ -24,7 +24,7 @@ import numpy as np
 
 from .frame_geometry import FrameGeometry, LayoutSettings, check_positive
 from .frame_sampling import SamplingSettings, sample_frames
-from .frame_sequence import FrameSequence, open_video
+from .frame_sequence import FrameSequence, Video, open_video
 from .patch_cutting import STORED, PixelSettings, check_placement, cut_patches
 from .patch_selection import BudgetSettings, Placement, Selection, check_budget, read_selection
 from .signal_energy import SignalSettings
@@ -106,7 +106,8 @@ class PatchifyConfig:
             overrides: laid on top; None leaves a setting as it is. A budget replaces the other kind's.
 
         Raises:
-            TypeError: an unknown name. ValueError: a value out of range, or values that exclude one another.
+            TypeError: an unknown name.
+            ValueError: a value out of range, or values that exclude one another.
         """
         refuse_unknown("the settings", settings.keys() - BOOKKEEPING, SETTINGS)
         refuse_unknown(cls.__name__, overrides, SETTINGS)
@@ -207,7 +208,8 @@ class PatchifyConfig:
         """Choose patches of an open video; no pixels are built.
 
         Raises:
-            VideoReadError: the video cannot be read. ValueError: a setting does not fit it.
+            VideoReadError: the video cannot be read.
+            ValueError: a setting does not fit it.
         """
         return read_selection(
             reader,
@@ -282,7 +284,7 @@ def refuse_unknown(owner: str, names: Collection[str], known: Sequence[str]) -> 
 
 
 def select_patches(
-    video: Any,
+    video: Video,
     *,
     num_frames: int = 64,
     size: int = 224,
@@ -312,7 +314,7 @@ def select_patches(
         size: pixels of the shorter side, both then rounded to the patch; `published`: of the longer side.
         patch_size: pixels.
         num_patches: the budget as a number of patches.
-        keep_ratio: or as a share of all patches, 0.125 if neither is given.
+        keep_ratio: or as a fraction of all patches, 0.125 if neither is given.
         preset: `auto`, the best signal that the codec gives; `bits`, what each block cost; `published`, the
             published pipeline's signal and geometry (a black square of `size` with the picture in its middle,
             frame 0 kept whole with its padding). See `signal_energy`.
@@ -332,7 +334,8 @@ def select_patches(
             `signal` says how much that is.
 
     Raises:
-        VideoReadError: the video cannot be read. ValueError: an argument is out of range.
+        VideoReadError: the video cannot be read.
+        ValueError: an argument is out of range.
     """
     config = PatchifyConfig.from_dict(
         {name: value for name, value in locals().items() if name not in ("video", "errors")}

@@ -11,7 +11,7 @@ def difference(luma: np.ndarray, previous: np.ndarray | None) -> np.ndarray:
     """The picture less an earlier one, for codecs that give nothing else and for frames decoded elsewhere.
 
     (H, W) uint8 each -> (ceil(H / 4), ceil(W / 4)) float32, mean grey levels over the dead zone of each 4 x 4
-    block; zero without an earlier picture of the same size, since another sampling differs everywhere.
+    block; zero without an earlier picture of the same size.
     """
     if previous is None or previous.shape != luma.shape:
         return np.zeros((-(-luma.shape[0] // BLOCK), -(-luma.shape[1] // BLOCK)), np.float32)
@@ -26,12 +26,12 @@ def absolute_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.maximum(first, second) - np.minimum(first, second)
 
 
-def block_mean(values: np.ndarray, cell: int = BLOCK) -> np.ndarray:
-    """Mean over cell x cell blocks of a uint8 plane: (ceil(H / cell), ceil(W / cell)) float32; blocks over
-    the lower and right edge average what there is of them. `cell` is 4, 8 or 16."""
+def block_mean(values: np.ndarray, block: int = BLOCK) -> np.ndarray:
+    """Mean over square blocks of a uint8 plane: (ceil(H / block), ceil(W / block)) float32; blocks over
+    the lower and right edge average what there is of them. `block` is 4, 8 or 16."""
     height, width = values.shape
-    if height % cell or width % cell or not values.flags.c_contiguous:
-        padded = np.zeros((-(-height // cell) * cell, -(-width // cell) * cell), np.uint8)
+    if height % block or width % block or not values.flags.c_contiguous:
+        padded = np.zeros((-(-height // block) * block, -(-width // block) * block), np.uint8)
         padded[:height, :width] = values
     else:
         padded = values
@@ -40,8 +40,8 @@ def block_mean(values: np.ndarray, cell: int = BLOCK) -> np.ndarray:
     words = padded.view(np.uint32)
     pairs = (words & 0x00FF00FF) + (words >> 8 & 0x00FF00FF)
     quads = (pairs & 0xFFFF) + (pairs >> 16)
-    rows = np.add.reduce([quads[line::cell] for line in range(cell)])
-    sums = np.add.reduce([rows[:, column :: cell // 4] for column in range(cell // 4)])
-    counts_y = np.minimum(cell, height - np.arange(0, height, cell))
-    counts_x = np.minimum(cell, width - np.arange(0, width, cell))
+    rows = np.add.reduce([quads[line::block] for line in range(block)])
+    sums = np.add.reduce([rows[:, column :: block // 4] for column in range(block // 4)])
+    counts_y = np.minimum(block, height - np.arange(0, height, block))
+    counts_x = np.minimum(block, width - np.arange(0, width, block))
     return (sums / (counts_y[:, None] * counts_x)).astype(np.float32)

@@ -30,12 +30,21 @@ def read_with_model_settings(
     weaker: tuple[str, ...] = (),
     **kwargs: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `read(folder, **kwargs)` gives, with the settings `names` taken from the model's `config.json`.
+    """A processor's stored settings, some of them taken from the model's `config.json`.
 
-    `read` is a `get_..._processor_dict` of transformers. Where the folder has no processor file but the
-    configuration of a OneVision encoder (at the top or as `vision_config`), the settings are those of the
-    model alone. The settings `weaker` are taken from there only where the processor's file has none: where
-    both have one, the processor keeps its own and warns.
+    Where the folder has no processor file but the configuration of a OneVision encoder (at the top or as
+    `vision_config`), the settings are those of the model alone.
+
+    Args:
+        read: a `get_..._processor_dict` of transformers.
+        folder: a folder or a Hub id.
+        names: the settings that are the model's wherever it has them.
+        weaker: settings that are taken from the model only where the processor's file has none: where both
+            have one, the processor keeps its own and warns.
+        **kwargs: given to `read`.
+
+    Returns:
+        the settings, and the arguments that `read` did not use.
 
     Raises:
         OSError: the folder has neither, as transformers says it.

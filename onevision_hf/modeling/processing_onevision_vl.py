@@ -20,6 +20,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
 from .chat_template_onevision_vl import IMAGE_TOKEN, VIDEO_TOKEN, chatml_template
+from .frame_sequence import Video
 from .patch_inputs import pack_media
 from .patchify_config import refuse_unknown
 from .prompt_media import is_unreadable, media_of_prompts, media_parts, medium_of, read_picture
@@ -37,18 +38,30 @@ TEXT_SETTINGS = (
     "pad_to_multiple_of",
     "return_offsets_mapping",
 )
+_ARGUMENTS = (
+    *("image_processor", "video_processor", "tokenizer", "chat_template"),
+    *("merge_size", "image_token", "video_token", "add_timestamps"),
+)
 
 
 class OneVisionVLProcessor(ProcessorMixin):
     """Tokenizer, image processor and video processor of one model, and its chat template.
 
     Args:
+        image_processor: an `OneVisionVLImageProcessor`.
+        video_processor: an `OneVisionVLVideoProcessor`.
+        tokenizer: of the language model.
+        chat_template: Jinja text; ChatML with media tokens by default.
         merge_size: patches along a side of the block that the connector makes a token of.
-        image_token, video_token: the tokens that stand for media; each must be one token of the tokenizer.
+        image_token: stands for an image; must be one token of the tokenizer.
+        video_token: stands for a video; must be one token of the tokenizer.
         add_timestamps: write "<1.5 seconds>" before the tokens of each frame of a video.
+
+        **unknown: refused.
 
     Raises:
         ValueError: the tokenizer lacks a media token.
+        TypeError: an unknown name; the nearest known one is named.
     """
 
     def __init__(
@@ -61,7 +74,9 @@ class OneVisionVLProcessor(ProcessorMixin):
         image_token: str = IMAGE_TOKEN,
         video_token: str = VIDEO_TOKEN,
         add_timestamps: bool = False,
+        **unknown: Any,
     ):
+        refuse_unknown(type(self).__name__, unknown, _ARGUMENTS)
         self.merge_size = merge_size
         self.image_token, self.video_token = image_token, video_token
         self.add_timestamps = add_timestamps
@@ -80,10 +95,16 @@ class OneVisionVLProcessor(ProcessorMixin):
     def apply_chat_template(  # type: ignore[override]
         self, conversation: Any, *args: Any, processor_kwargs: dict[str, Any] | None = None, **kwargs: Any
     ) -> Any:
-        """transformers' own, for one conversation or a list of them; settings of the media may also stand
-        beside `processor_kwargs`.
+        """transformers' own, for one conversation or a list of them.
 
-        Raises ValueError for an empty prompt, and what `__call__` raises.
+        Args:
+            conversation: messages with `role` and `content`, or a list of such lists.
+            *args: transformers' own.
+            processor_kwargs: settings of the media.
+            **kwargs: transformers' own; settings of the media may also stand here.
+
+        Raises:
+            ValueError: an empty prompt; and what `__call__` raises.
         """
         _refuse_empty(conversation)
         own = {name: kwargs.pop(name) for name in list(kwargs) if name in self._settings()}
@@ -107,11 +128,14 @@ class OneVisionVLProcessor(ProcessorMixin):
         Args:
             images: in the order of their tokens, over all prompts, or a list for each prompt: paths, URLs,
                 bytes, PIL images, uint8 arrays.
+            text: a prompt, or a list of them.
             videos: likewise, each what `OneVisionVLVideoProcessor.read` takes.
+            audio: refused; transformers' interface has it.
             errors: "raise"; "skip": a prompt with a medium that cannot be read is left out of the batch, and
                 `skipped` lists (index, reason); or "partial": of a truncated video what is there is used, and
                 `partial` lists (index of the prompt, what there is). Take the list out before calling the
                 model.
+            add_timestamps: write times before the frames of a video; None: the processor's own setting.
             return_tensors: "pt".
             kwargs: settings of the tokenizer (padding, ...) and of the media.
 
@@ -122,7 +146,9 @@ class OneVisionVLProcessor(ProcessorMixin):
 
         Raises:
             ValueError: an empty prompt, other numbers of media and tokens, a prompt that is longer than the
-                context. VideoReadError: a video that cannot be read. TypeError: an unknown setting.
+                context.
+            VideoReadError: a video that cannot be read.
+            TypeError: an unknown setting.
         """
         check_errors(errors)
         if return_tensors != "pt":
@@ -173,18 +199,23 @@ class OneVisionVLProcessor(ProcessorMixin):
             data["partial"] = partial
         return BatchFeature(data)
 
-    def read_video(self, video: Any, **kwargs: Any) -> VideoPatches:
+    def read_video(self, video: "Video | VideoPatches", **kwargs: Any) -> VideoPatches:
         """A video, read with these settings once; it stands for the video in any number of prompts."""
         return self.video_processor.read(video, **self._split(kwargs)[2])
 
     def encode_dialogue(
         self, messages: list[dict[str, Any]], *, plain: bool = False, **kwargs: Any
     ) -> dict[str, torch.Tensor]:
-        """One conversation with its answers, to learn from; `plain`, `kwargs`: see `segments`, `__call__`.
+        """One conversation with its answers, to learn from.
+
+        Args:
+            messages: with `role` and `content`.
+            plain: see `segments`.
+            **kwargs: settings of the media, see `__call__`.
 
         Returns:
-            `input_ids` and `labels` (L,), which are the same where the assistant speaks (the end of its turn
-            included) and -100 elsewhere; media as of `__call__`.
+            `input_ids` and `labels` (L,), which are the same where the assistant speaks (the end of its
+            turn included) and -100 elsewhere; media as of `__call__`.
 
         Raises:
             ValueError: no answer, a medium in an answer, or a chat template that writes earlier turns in

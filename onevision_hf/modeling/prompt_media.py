@@ -56,7 +56,20 @@ def is_unreadable(error: Exception) -> bool:
 
 
 def media_of_prompts(media: Any, prompts: list[str], token: str, kind: str) -> list[list[Any]]:
-    """The media of each prompt, of which each has a token; nested as they are given, or flat."""
+    """The media of each prompt, of which each has a token.
+
+    Args:
+        media: flat, over all prompts, or a list for each prompt; None: there are none.
+        prompts: texts.
+        token: stands for one medium.
+        kind: "image" or "video".
+
+    Returns:
+        a list of media a prompt.
+
+    Raises:
+        ValueError: other numbers of media than of tokens.
+    """
     counts = [prompt.count(token) for prompt in prompts]
     if media is None:
         found: list[Any] = []

@@ -128,10 +128,10 @@ def open_url(url: str, timeout: float = SILENCE) -> RemoteFile:
     Raises:
         RemoteError: no answer, one that is no file, or a redirect that leads where it must not.
     """
-    was_public, asked = False, url
+    was_public, current = False, url
     for _ in range(MAX_REDIRECTS + 1):
         with _explained(timeout):
-            parts = _parts(asked)
+            parts = _parts(current)
             connection, public = _connect(parts, was_public, timeout)
             response = None
             try:
@@ -143,14 +143,14 @@ def open_url(url: str, timeout: float = SILENCE) -> RemoteFile:
         was_public = was_public or public
         moved = response.getheader("Location")
         if response.status == 200:
-            return RemoteFile(response, connection, asked, timeout)
+            return RemoteFile(response, connection, current, timeout)
         response.close()
         connection.close()
         if response.status not in (301, 302, 303, 307, 308) or not moved:
             raise RemoteError(f"the server answered {response.status} {response.reason}")
         with _explained(timeout):
-            asked = _redirected(asked, moved)
-    raise RemoteError(f"over {MAX_REDIRECTS} redirects, the last one to {shown(asked)}")
+            current = _redirected(current, moved)
+    raise RemoteError(f"over {MAX_REDIRECTS} redirects, the last one to {shown(current)}")
 
 
 def fetch_picture(url: str) -> bytes:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .camera_motion import CAMERA_MODELS
 from .codec_signals import (
-    CAMERA_MODELS,
     VECTOR_CODECS,
     bits,
     compensated,
@@ -37,7 +37,7 @@ NORMALIZE = ("frame", "clip")
 # Below these a picture's 95th percentile is noise: pixels, grey levels, bits.
 FLOORS = {"vectors": 1.0, "residual": 4.0, "compensated": 1.0, "difference": 1.0, "bits": 32.0}
 POOLED_TOGETHER = 16  # maps: enough to be quick, few enough to stay small
-STANDALONE_CELL = 8  # pixels: the smallest block that FFmpeg tells the vector of
+STANDALONE_BLOCK = 8  # pixels: the smallest block that FFmpeg tells the vector of
 # A picture without the other signals (intra coded) counts with half of what differs from before.
 INTRA_FALLBACK_WEIGHT = 0.5
 # Pixels: encoders choose vectors for their price, so small differences between neighbours mean nothing.
@@ -117,6 +117,12 @@ def frame_energies(
 ) -> tuple[np.ndarray, list[str], str]:
     """Energy of sampled frames on the patch grid: the maps of `signal_maps`, weighed and added up.
 
+    Args:
+        reader: the open video.
+        frame_ids: (T,) numbers of the sampled frames.
+        geometry: how a frame lies on the patch grid.
+        settings: what counts; the defaults of `SignalSettings`.
+
     Returns:
         energy (T, gh, gw) float32 >= 0, picture types (T,), the name of the signal.
 
@@ -137,6 +143,12 @@ def signal_maps(
     settings: SignalSettings | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, float], list[str], str]:
     """What the energy of sampled frames is added up from, on the patch grid.
+
+    Args:
+        reader: the open video.
+        frame_ids: (T,) numbers of the sampled frames.
+        geometry: how a frame lies on the patch grid.
+        settings: what counts; the defaults of `SignalSettings`.
 
     Returns:
         maps (T, gh, gw) float32 >= 0 by signal, zero in pictures that have no such signal;
@@ -244,7 +256,7 @@ def _standalone_signals(
         if frame_id in sources:
             signals.maps["vectors"] = _own_motion(picture.vectors, height, width, camera)
         if "residual" in names and frame_id in sampled:
-            signals.maps["residual"] = residual_energy(picture, STANDALONE_CELL)
+            signals.maps["residual"] = residual_energy(picture, STANDALONE_BLOCK)
         return signals
 
     wanted = sorted(sampled | sources | {key for key in earlier.values() if key is not None})
@@ -294,12 +306,12 @@ def _vector_sources(index: PacketIndex) -> np.ndarray:
 def _own_motion(records: np.ndarray | None, height: int, width: int, camera: str) -> np.ndarray:
     """What each block moves beyond the camera, against the past or the future, whichever is more, less a dead
     zone; zero where it has no vector."""
-    energy = np.zeros((-(-height // STANDALONE_CELL), -(-width // STANDALONE_CELL)), np.float32)
+    energy = np.zeros((-(-height // STANDALONE_BLOCK), -(-width // STANDALONE_BLOCK)), np.float32)
     source = np.empty(0, np.int32) if records is None else np.ascontiguousarray(records["source"])
     for reference, sign in (("past", -1), ("future", 1)):
         if not (source * sign > 0).any():
             continue
-        field = vectors(records, height, width, reference=reference, cell=STANDALONE_CELL)
+        field = vectors(records, height, width, reference=reference, block=STANDALONE_BLOCK)
         energy = np.maximum(energy, vector_energy(field, camera))
     return np.maximum(energy - VECTOR_DEAD_ZONE, 0)
 
@@ -362,16 +374,16 @@ def _onto_grid(
             scales = _scales(maps, FLOORS[name], settings.normalize == "clip")
             # Bits are compared as they are: what cost most comes first. The others are cut where they are
             # large.
-            shares = {t: values / scales[t] for t, values in maps.items()}
+            relative = {t: values / scales[t] for t, values in maps.items()}
             if name != "bits":
-                shares = {t: np.minimum(share, 1) for t, share in shares.items()}
-            _pool_into(found[name], shares, pictures, geometry, shown)
+                relative = {t: np.minimum(values, 1) for t, values in relative.items()}
+            _pool_into(found[name], relative, pictures, geometry, shown)
     changes = {
         t: p.intra_fallback for t, p in enumerate(pictures) if p.intra_fallback is not None and not p.maps
     }
     scales = _scales(changes, FLOORS["difference"], False)
-    shares = {t: np.minimum(values / scales[t], 1) for t, values in changes.items()}
-    _pool_into(found["intra_fallback"], shares, pictures, geometry, shown)
+    relative = {t: np.minimum(values / scales[t], 1) for t, values in changes.items()}
+    _pool_into(found["intra_fallback"], relative, pictures, geometry, shown)
     return found
 
 
@@ -397,7 +409,7 @@ def _scales(maps: dict[int, np.ndarray], floor: float, over_clip: bool) -> dict[
 
 def _pool_into(
     found: np.ndarray,
-    shares: dict[int, np.ndarray],
+    relative: dict[int, np.ndarray],
     pictures: list[PictureSignals],
     geometry: FrameGeometry,
     shown: tuple[int, bool],
@@ -405,19 +417,21 @@ def _pool_into(
     """Carry block maps from stored orientation onto the patch grid (turned, mirrored, pixel shape applied),
     those of one size together: all of them, unless the stream changes its size."""
     sizes: dict[tuple[int, ...], list[int]] = {}
-    for t, share in shares.items():
-        sizes.setdefault((pictures[t].height, pictures[t].width, *share.shape), []).append(t)
+    for t, values in relative.items():
+        sizes.setdefault((pictures[t].height, pictures[t].width, *values.shape), []).append(t)
     for (height, width, rows, columns), times in sizes.items():
         # Maps come on grids of 4, 8 or 16 pixels.
-        cell = next(step for step in (4, 8, 16) if (-(-height // step), -(-width // step)) == (rows, columns))
-        offset = overhang(height, width, cell, *shown)
+        block = next(
+            step for step in (4, 8, 16) if (-(-height // step), -(-width // step)) == (rows, columns)
+        )
+        offset = overhang(height, width, block, *shown)
         if shown[0] % 180:
             height, width = width, height
-        cell_height, cell_width = cell * geometry.height / height, cell * geometry.width / width
+        block_height, block_width = block * geometry.height / height, block * geometry.width / width
         for first in range(0, len(times), POOLED_TOGETHER):
             some = times[first : first + POOLED_TOGETHER]
-            stack = np.stack([turn(shares[t], *shown) for t in some])
-            found[some] = geometry.pool(stack, cell_height, cell_width, offset)
+            maps = np.stack([turn(relative[t], *shown) for t in some])
+            found[some] = geometry.pool(maps, block_height, block_width, offset)
 
 
 def percentile_95(values: np.ndarray) -> float:

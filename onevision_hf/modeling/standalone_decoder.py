@@ -94,14 +94,16 @@ class StandaloneDecoder:
         *,
         motion_vectors: Sequence[bool] | None = None,
     ) -> list[Any]:
-        """Decode each packet alone and pass the picture and its place to `then`, on all cores (PyAV releases
-        the interpreter lock).
+        """Decode each packet alone, on all cores (PyAV releases the interpreter lock).
 
         Args:
-            packets: in any order.
+            packets: one a picture.
             parameters: the parameter sets in force at each.
-            then: called in the decoding threads.
+            then: called in the decoding threads with each picture and its place in the list.
             motion_vectors: of which packets they are exported, all by default (H.264; it takes time).
+
+        Returns:
+            what `then` returned, one a packet.
 
         Raises:
             UnsupportedStreamError: interlaced, 4:4:4 or high bit depth H.264, no parameter sets, or a packet

@@ -6,7 +6,7 @@ pixels, C latent channels, h x w latent grid.
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -17,11 +17,38 @@ from .configuration_openvision3 import OpenVision3Config
 PIXEL_TOLERANCE = 1e-2
 
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel as _Model
+
+    class _Posterior(Protocol):
+        mean: torch.Tensor
+
+    class _Encoded(Protocol):
+        latent_dist: _Posterior
+
+    class _Decoded(Protocol):
+        sample: torch.Tensor
+
+    class VAE(nn.Module):
+        """What is called of diffusers' `AutoencoderKL`, which nobody imports before there is one."""
+
+        def encode(self, x: torch.Tensor) -> _Encoded:
+            raise NotImplementedError
+
+        def decode(self, z: torch.Tensor) -> _Decoded:
+            raise NotImplementedError
+
+        def enable_gradient_checkpointing(self) -> None:
+            raise NotImplementedError
+else:
+    _Model, VAE = object, nn.Module
+
+
 class MissingVAEError(OSError):
     """Pixels were given and there is no VAE to encode them: the message names what to install or to pass."""
 
 
-def load_vae(config: OpenVision3Config) -> Any:
+def load_vae(config: OpenVision3Config) -> VAE:
     """The diffusers `AutoencoderKL` that `config.vae_name_or_path` names, float32, frozen.
 
     Raises `MissingVAEError` when the config names none, diffusers is not installed, or nothing is found
@@ -40,7 +67,8 @@ def load_vae(config: OpenVision3Config) -> Any:
             f'pip install "onevision-hf[openvision]", {remedy}'
         ) from error
     try:
-        return AutoencoderKL.from_pretrained(config.vae_name_or_path).eval().requires_grad_(False)
+        vae: Any = AutoencoderKL.from_pretrained(config.vae_name_or_path)
+        return vae.eval().requires_grad_(False)
     except (OSError, ValueError) as error:
         raise MissingVAEError(
             f"the VAE {config.vae_name_or_path!r} (the config's vae_name_or_path) could not be loaded: "
@@ -48,7 +76,7 @@ def load_vae(config: OpenVision3Config) -> Any:
         ) from error
 
 
-def check_vae(vae: Any, config: OpenVision3Config) -> None:
+def check_vae(vae: object, config: OpenVision3Config) -> None:
     """Raise TypeError unless `vae` can encode, ValueError unless its latents have the config's channels."""
     if not callable(getattr(vae, "encode", None)):
         raise TypeError(
@@ -62,7 +90,7 @@ def check_vae(vae: Any, config: OpenVision3Config) -> None:
         )
 
 
-def vae_stride(vae: Any) -> int:
+def vae_stride(vae: object) -> int:
     """Pixels to a side of one latent: each level after the first halves it; 8 where `vae` has no config."""
     levels = getattr(getattr(vae, "config", None), "block_out_channels", (1,) * 4)
     return 2 ** (len(levels) - 1)
@@ -81,12 +109,22 @@ def check_latents(latents: torch.Tensor, config: OpenVision3Config) -> None:
 
 
 @torch.no_grad()
-def encode_pixels(vae: Any, pixel_values: torch.Tensor, config: OpenVision3Config) -> torch.Tensor:
-    """Images (B, 3, H, W) in [-1, 1] -> latents (B, C, H / 8, W / 8), in the VAE's dtype.
+def encode_pixels(vae: VAE, pixel_values: torch.Tensor, config: OpenVision3Config) -> torch.Tensor:
+    """Images as latents: latent_scaling * (posterior mean - latent_shift).
 
-    latent_scaling * (posterior mean - latent_shift). Not under inference mode, whose tensors could take no
-    part in the encoder's backward pass. Raises ValueError for another shape; warns when values leave [-1,
-    1].
+    Not under inference mode, whose tensors could take no part in the encoder's backward pass. Warns when
+    values leave [-1, 1].
+
+    Args:
+        vae: a diffusers `AutoencoderKL`.
+        pixel_values: (B, 3, H, W) in [-1, 1].
+        config: `patch_size`, `latent_scaling`, `latent_shift`.
+
+    Returns:
+        (B, C, H / 8, W / 8), in the VAE's dtype.
+
+    Raises:
+        ValueError: another shape.
     """
     if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
         raise ValueError(f"pixel_values must be (B, 3, H, W), found {tuple(pixel_values.shape)}")
@@ -112,10 +150,19 @@ def encode_pixels(vae: Any, pixel_values: torch.Tensor, config: OpenVision3Confi
     return ((mean - config.latent_shift) * config.latent_scaling).contiguous()
 
 
-def decode_latents(vae: Any, latents: torch.Tensor, config: OpenVision3Config) -> torch.Tensor:
-    """Latents (B, C, h, w) -> images (B, 3, 8 h, 8 w), about in [-1, 1]: the way back.
+def decode_latents(vae: VAE, latents: torch.Tensor, config: OpenVision3Config) -> torch.Tensor:
+    """Latents as images: the way back. Gradients reach the latents through the frozen decoder.
 
-    Gradients reach `latents` through the frozen decoder. Raises ValueError for another shape.
+    Args:
+        vae: a diffusers `AutoencoderKL`.
+        latents: (B, C, h, w), as `encode_pixels` gives them.
+        config: `latent_channels`, `latent_scaling`, `latent_shift`.
+
+    Returns:
+        (B, 3, 8 h, 8 w), about in [-1, 1].
+
+    Raises:
+        ValueError: another shape.
     """
     check_latents(latents, config)
     unscaled = latents / config.latent_scaling + config.latent_shift
@@ -128,12 +175,6 @@ def _like_parameters(vae: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(parameter.device, parameter.dtype)
 
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel as _Model
-else:
-    _Model = object
-
-
 class HoldsVAE(_Model):
     """What a model with a frozen VAE beside it does: not in the state dict, not trained, moved with `.to()`.
 
@@ -141,13 +182,14 @@ class HoldsVAE(_Model):
     """
 
     config: Any
-    _vae: Any = None
+    _vae: VAE | None = None
 
     @property
-    def vae(self) -> Any:
+    def vae(self) -> VAE:
         """The VAE that `set_vae` gave, or the config's, which is loaded now. Raises `MissingVAEError`."""
         if self._vae is None:
             self.set_vae(load_vae(self.config))
+        assert self._vae is not None
         return self._vae
 
     def set_vae(self, vae: nn.Module) -> None:
@@ -183,12 +225,12 @@ class HoldsVAE(_Model):
 
     def _place_vae(self, move: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Move the VAE where `move` takes a tensor like its parameters, keeping it out of float16."""
-        parameter = next(self._vae.parameters(), None)
+        parameter = next(self.vae.parameters(), None)
         if parameter is not None:
             moved = move(torch.empty(0, dtype=parameter.dtype, device=parameter.device))
             dtype = torch.float32 if moved.dtype == torch.float16 else moved.dtype
             # diffusers' own `to` warns of modules to keep in float32, of which this VAE has none.
-            nn.Module.to(self._vae, moved.device, dtype)
+            nn.Module.to(self.vae, moved.device, dtype)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         """Where `.to()`, `.cuda()`, `.bfloat16()` and their kin arrive, of this module or of one that holds
@@ -198,15 +240,3 @@ class HoldsVAE(_Model):
         if getattr(self, "_vae", None) is not None:
             self._place_vae(fn)
         return result
-
-
-__all__ = [
-    "HoldsVAE",
-    "MissingVAEError",
-    "check_latents",
-    "check_vae",
-    "decode_latents",
-    "encode_pixels",
-    "load_vae",
-    "vae_stride",
-]

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -93,12 +93,23 @@ class PacketIndex:
     start: np.ndarray
 
 
-def packet_row(packet: av.Packet, hidden: bool = False) -> tuple[int, int, int, int, int, int]:
-    """(pts, dts, size, keyframe, shown, start) of a packet, as in `PacketTable`."""
+class PacketRow(NamedTuple):
+    """Of one packet, what `PacketTable` holds of all."""
+
+    pts: int
+    dts: int
+    size: int
+    keyframe: int
+    shown: int
+    start: int
+
+
+def packet_row(packet: av.Packet, hidden: bool = False) -> PacketRow:
+    """What is known of a packet. `hidden`: it is a picture that is only referred to."""
     pts = NO_TIME if packet.pts is None else packet.pts
     dts = NO_TIME if packet.dts is None else packet.dts
     start = -1 if packet.pos is None else packet.pos
-    return pts, dts, packet.size, packet.is_keyframe, not (hidden or packet.is_discard), start
+    return PacketRow(pts, dts, packet.size, packet.is_keyframe, not (hidden or packet.is_discard), start)
 
 
 def padded_packet(data: bytes) -> av.Packet:

@@ -17,22 +17,14 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .frame_sequence import FrameSequence, is_encoded, open_video
-from .patch_cutting import PixelSettings
-from .patch_selection import DEFAULT_KEEP_RATIO, Placement, check_budget
-from .patchify_config import BOOKKEEPING, BUDGETS, SETTINGS, PatchifyConfig, refuse_unknown
-from .pretrained_settings import HUB_ARGUMENTS, read_with_model_settings
+from .known_names import KnownNames
+from .patch_selection import Placement, check_budget
+from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig, refuse_unknown
+from .pretrained_settings import read_with_model_settings
 from .video_reader import VideoReader, VideoReadError
 
 T = TypeVar("T")
 R = TypeVar("R")
-# What transformers hands to `from_pretrained` besides settings; its pipelines hand over the model's too.
-_LOADING = {
-    *(*HUB_ARGUMENTS, "trust_remote_code", "code_revision", "return_unused_kwargs", "task", "variant"),
-    *("dtype", "torch_dtype", "device_map", "max_memory", "low_cpu_mem_usage", "attn_implementation"),
-    *("quantization_config", "offload_folder", "offload_buffers", "use_safetensors", "adapter_kwargs"),
-}
-
-
 # Every setting, and what transformers writes or asks for besides.
 OneVisionVideoProcessorKwargs: Any = TypedDict(  # type: ignore[misc]
     "OneVisionVideoProcessorKwargs",
@@ -41,68 +33,72 @@ OneVisionVideoProcessorKwargs: Any = TypedDict(  # type: ignore[misc]
 )
 
 
-class OneVisionVideoProcessor(BaseVideoProcessor):
+class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[misc]
     """Codec patchification: keeps the patches of a video where its codec says that something happens.
 
-    Settings, in the constructor, in `from_pretrained` and at the call:
+    Args:
+        num_frames (`int`, defaults to 64): frames sampled uniformly; a shorter clip gives all it has.
+        do_sample_frames (`bool`, defaults to `True`): `False` takes every frame of a file or of a decoded
+            clip.
+        size (`int` or `dict`, defaults to 224): the shorter side in pixels, both sides then resized to the
+            nearest multiple of the patch (no crop); or {"height": h, "width": w}, multiples of the patch.
+        crop_size (`int` or `dict`, defaults to `size`): of the middle, in pixels.
+        do_resize (`bool`, defaults to `True`): `False` takes frames as they are: multiples of the patch,
+            then.
+        do_center_crop (`bool`, defaults to `False`): keep the middle only.
+        patch_size (`int`, defaults to 14): side of a patch in pixels; from the model's `config.json` where
+            there is one.
+        max_pixels (`int`, *optional*): frames larger than that after `size` are made smaller, in their
+            shape.
+        num_patches (`int`, *optional*): the budget as a number. A budget given at the call or in the
+            constructor replaces the stored one of either kind.
+        keep_ratio (`float`, defaults to 0.125): the budget as a part of all patches of the sampled frames.
+        preset (`str`, defaults to `"auto"`): "auto", "published" or "bits", which signals count; see
+            `SignalSettings`.
+        signals (`list`, *optional*): signals of one's own instead of the preset's.
+        weights (`list`, *optional*): a number for each of them.
+        normalize (`str`, *optional*): "frame" or "clip": what a signal is divided by the 95th percentile
+            of.
+        camera (`str`, *optional*): the camera model that is taken off the vectors.
+        anchors (`str` or `int`, defaults to `"first"`): frames kept whole: "first", "keyframes", or every
+            n-th.
+        time_buckets (`int`, defaults to 1): spans of time of equal budget.
+        merge_size (`int`, defaults to 1): m x m patches are scored and kept together.
+        sampling (`str`, defaults to `"uniform"`): or "packet_size": frames fall where the stream spends
+            bytes.
+        fps (`float`, *optional*): frames a second instead of a number of frames.
+        timestamps (`list`, *optional*): seconds instead, of which each shows the frame on screen.
+        start (`float`, *optional*): seconds from which frames are taken.
+        end (`float`, *optional*): seconds up to which they are.
+        rope_temporal_size (`int`, defaults to 64): the model's virtual time grid; `None` keeps the frame's
+            index.
+        do_rescale (`bool`, defaults to `True`): as everywhere in transformers, as the next four.
+        rescale_factor (`float`, defaults to 1 / 255): what pixels are multiplied by.
+        do_normalize (`bool`, defaults to `True`): take off the mean and divide by the deviation.
+        image_mean (`list`): a number a channel.
+        image_std (`list`): a number a channel.
+        default_to_square (`bool`, defaults to `False`): what transformers makes of a `size` that is one
+            number.
+        return_metadata (`bool`, defaults to `False`): add `video_metadata` and `selections`, lists with an
+            entry a video.
+        **kwargs: these, by name.
 
-    num_frames (`int`, default 64): frames sampled uniformly; a shorter clip gives all it has.
-    do_sample_frames (`bool`, default `True`): `False` takes every frame of a file or of a decoded clip.
-    size (`int` or `dict`, default 224): the shorter side in pixels, both sides then resized to the nearest
-        multiple of the patch (no crop); or {"height": h, "width": w}, multiples of the patch.
-    do_center_crop (`bool`, default `False`), crop_size (`int` or `dict`, default `size`): the middle only.
-    do_resize (`bool`, default `True`): `False` takes frames as they are: multiples of the patch, then.
-    patch_size (`int`, default 14): pixels.
-    max_pixels (`int`, *optional*): frames larger than that after `size` are made smaller, in their shape.
-    keep_ratio (`float`, default 0.125) or num_patches (`int`): the budget. One given at the call or in the
-        constructor replaces the stored one of either kind.
-    preset (`str`, default "auto"), signals, weights, normalize, camera: what counts, see `SignalSettings`.
-    anchors, time_buckets, merge_size: what is kept together, see `BudgetSettings`.
-    sampling, fps, timestamps, start, end: which frames are looked at, see `SamplingSettings`.
-    rope_temporal_size (`int`, default 64): the model's virtual time grid; `None` keeps the frame's index.
-    do_rescale, rescale_factor, do_normalize, image_mean, image_std: as everywhere in transformers.
-    return_metadata (`bool`): add `video_metadata` and `selections`, lists with an entry a video.
+    Raises:
+        TypeError: an unknown name; the nearest known one is named.
+        ValueError: a value is out of range, or two exclude one another.
     """
 
-    valid_kwargs = OneVisionVideoProcessorKwargs
+    valid_kwargs = OneVisionVideoProcessorKwargs  # type: ignore[assignment]
     model_input_names = ["pixel_values_videos", "patch_positions", "pixel_attention_mask"]
-    # Names that `from_pretrained` lets pass although they are no settings of videos.
-    of_others: frozenset[str] = frozenset()
 
-    num_frames = 64
-    do_sample_frames = True
-    size = {"shortest_edge": 224}
-    crop_size = None
+    # The defaults of the others are those of `PatchifyConfig`, set below.
+    num_frames: int | None
+    keep_ratio: float | None
+    rope_temporal_size: int | None
     default_to_square = False
-    do_resize = True
-    do_center_crop = False
-    patch_size = 14
-    max_pixels = None
-    num_patches = None
-    keep_ratio: float | None = DEFAULT_KEEP_RATIO
-    preset = "auto"
-    signals = None
-    weights = None
-    normalize = None  # type: ignore[assignment]  # of the energy; the backend's method of that name is not used here
-    camera = None
-    anchors = "first"
-    time_buckets = 1
-    merge_size = 1
-    sampling = "uniform"
-    fps = None
-    timestamps = None
-    start = None
-    end = None
-    rope_temporal_size = 64
-    do_rescale = PixelSettings.do_rescale
-    rescale_factor = PixelSettings.rescale_factor
-    do_normalize = PixelSettings.do_normalize
-    image_mean = list(PixelSettings.image_mean)
-    image_std = list(PixelSettings.image_std)
     return_metadata = False
 
     def __init__(self, **kwargs: Any):
-        refuse_unknown(type(self).__name__, kwargs.keys() - BOOKKEEPING, list(self._known()))
         check_budget(kwargs.get("num_patches"), kwargs.get("keep_ratio"))
         super().__init__(**kwargs)
         if kwargs.get("num_patches") is not None:
@@ -115,32 +111,21 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
         cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Settings of the folder; patch size and time grid are those of the model beside them."""
-        settings, unused = read_with_model_settings(
+        return read_with_model_settings(
             super().get_video_processor_dict,
             pretrained_model_name_or_path,
             ("patch_size", "rope_temporal_size"),
             ("num_frames",),
             **kwargs,
         )
-        if "image_processor_type" in settings:
-            # A published folder has an image processor's file only; what it says of sizes and colours counts.
-            known = settings.keys() & cls.valid_kwargs.__annotations__.keys()
-            settings = {name: settings[name] for name in known}
-        return settings, unused
 
     @classmethod
-    def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any):  # type: ignore[override]
-        if not kwargs.get("return_unused_kwargs"):  # then whoever asks looks at what is left
-            named = {name for name in kwargs if name[0] != "_"} - _LOADING - BOOKKEEPING - cls.of_others
-            refuse_unknown(f"{cls.__name__}.from_pretrained", named, list(cls._known()))
+    def from_dict(  # type: ignore[override]
+        cls, video_processor_dict: dict[str, Any], **kwargs: Any
+    ) -> Any:
         if any(kwargs.get(name) is not None for name in BUDGETS):
             video_processor_dict = {k: v for k, v in video_processor_dict.items() if k not in BUDGETS}
         return super().from_dict(video_processor_dict, **kwargs)
-
-    @classmethod
-    def _known(cls) -> dict[str, Any]:
-        """The settings by name."""
-        return cls.valid_kwargs.__annotations__
 
     def to_dict(self) -> dict[str, Any]:
         # transformers leaves out what is None, but here None differs from the default.
@@ -165,6 +150,7 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
                 truncated ones what is there is used. The result then has `skipped` or `partial`, a list of
                 (index in the list, reason). Take it out before calling the model.
             return_tensors: "pt" or "np".
+            **kwargs: settings that replace the processor's own in this call.
 
         Returns:
             `BatchFeature` with `pixel_values_videos` (B, K, C*p*p) float32, each patch flattened as (C, p,
@@ -242,6 +228,10 @@ class OneVisionVideoProcessor(BaseVideoProcessor):
             frames_indices=placement.frame_ids.tolist(),
         )
         return {"patches": patches, "positions": positions, "selection": placement, "metadata": metadata}
+
+
+for _name, _value in PatchifyConfig().to_dict().items():
+    setattr(OneVisionVideoProcessor, _name, _value)
 
 
 def check_errors(errors: str) -> None:

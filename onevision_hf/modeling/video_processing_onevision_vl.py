@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from transformers.image_processing_utils import BatchFeature
-from transformers.processing_utils import ImagesKwargs, TextKwargs, VideosKwargs
 
 from .frame_geometry import check_positive
 from .frame_sampling import sample_frames
-from .frame_sequence import FrameSequence, open_video
+from .frame_sequence import FrameSequence, Video, open_video
+from .known_names import OF_ALL_PARTS
 from .patch_inputs import pack_media
 from .patch_selection import BudgetSettings, Placement, resolve_budget
 from .patchify_config import BUDGETS, PatchifyConfig, refuse_unknown
@@ -47,10 +47,13 @@ class VideoPatches:
 
     No dataclass: transformers makes dictionaries of those in a conversation.
 
-    patches: (N, C*p*p) float32. positions: (N, 3) int64 [t, h, w], t on the model's grid, rows in merge-block
-    order. frames: (N,) int64, the sampled frame of each patch, an index into `timestamps`. timestamps: (T,)
-    seconds of the sampled frames, NaN for frames that came without times. selection: how they were chosen.
-    missing: what of a truncated file is there, "" of a whole one.
+    Args:
+        patches: (N, C*p*p) float32.
+        positions: (N, 3) int64 [t, h, w], t on the model's grid, in merge-block order.
+        frames: (N,) int64, the sampled frame of each patch, an index into `timestamps`.
+        timestamps: (T,) seconds of the sampled frames, NaN for frames that came without times.
+        selection: how they were chosen.
+        missing: what of a truncated file is there, "" of a whole one.
     """
 
     def __init__(
@@ -70,14 +73,7 @@ class VideoPatches:
 
 
 class OneVisionVLVideoProcessorKwargs(OneVisionVideoProcessorKwargs, total=False):
-    """Those of `OneVisionVideoProcessor`, and:
-
-    video_mode (`str`, default "codec"): "codec", patches that the codec says matter; "frames", whole frames,
-        uniformly; "both", `whole_frames` of the sampled frames whole and the codec's choice from the others,
-        of which the budget speaks.
-    num_frames (`int`): frames sampled; 64, and 8 of video_mode "frames".
-    whole_frames (`int`, default 8): of "both".
-    """
+    """Those of `OneVisionVideoProcessor`, and what `OneVisionVLVideoProcessor` takes besides."""
 
     video_mode: str | None
     whole_frames: int | None
@@ -86,9 +82,19 @@ class OneVisionVLVideoProcessorKwargs(OneVisionVideoProcessorKwargs, total=False
 class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
     """Videos of any lengths as one pack of patches.
 
-    Returns `pixel_values_videos` (sum N, C*p*p), `video_patch_positions` (sum N, 3) and `video_cu_seqlens`
-    (videos+1,) int32. `takes_codec_input=False` (towers that see whole pictures) refuses every mode but
-    "frames", which is then the default.
+    Args:
+        video_mode (`str`, defaults to `"codec"`): "codec", patches that the codec says matter; "frames",
+            whole frames, uniformly; "both", some of the sampled frames whole and the codec's choice from
+            the others, of which the budget speaks.
+        whole_frames (`int`, defaults to 8): frames that "both" keeps whole.
+        takes_codec_input (`bool`, defaults to `True`): `False` (towers that see whole pictures) refuses
+            every mode but "frames", which is then the default.
+        **kwargs: the settings of `OneVisionVideoProcessor`; `num_frames` is 64 by default, and 8 of the
+            mode "frames".
+
+    Returns:
+        `pixel_values_videos` (sum N, C*p*p), `video_patch_positions` (sum N, 3) and `video_cu_seqlens`
+        (videos+1,) int32.
     """
 
     valid_kwargs = OneVisionVLVideoProcessorKwargs  # type: ignore[assignment]
@@ -98,13 +104,7 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
     video_mode = "codec"
     whole_frames = 8
     takes_codec_input = True
-    # A multimodal processor hands what it is given to all of its parts.
-    of_others = frozenset(
-        {
-            *(TextKwargs.__annotations__ | ImagesKwargs.__annotations__ | VideosKwargs.__annotations__),
-            *("image_token", "video_token", "add_timestamps", "chat_template"),
-        }
-    )
+    of_others = OF_ALL_PARTS
 
     def __init__(self, **kwargs: Any):
         self.takes_codec_input = kwargs.pop("takes_codec_input", True)
@@ -123,14 +123,22 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
         return_tensors: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Read a list of videos, each anything that `read` takes.
+        """Read a list of videos.
 
         Args:
+            videos: each anything that `read` takes.
             errors: "raise"; "skip": videos that cannot be read are left out, and `skipped` lists (index,
                 reason); or "partial": of truncated ones what is there is used, and `partial` lists those.
+            return_tensors: "pt" or "np".
+            **kwargs: settings that replace the processor's own in this call.
+
+        Returns:
+            `pixel_values_videos` (sum N, C*p*p), `video_patch_positions` (sum N, 3) [t, h, w] and
+            `video_cu_seqlens` (videos+1,) int32.
 
         Raises:
-            VideoReadError: a video cannot be read. ValueError: an argument is out of range.
+            VideoReadError: a video cannot be read.
+            ValueError: an argument is out of range.
         """
         listed = videos if isinstance(videos, list) else [videos]
         clips, skipped = read_each(
@@ -144,15 +152,22 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
         return features
 
     def read(
-        self, video: Any, *, selection: Placement | None = None, errors: str = "raise", **kwargs: Any
+        self,
+        video: "Video | VideoPatches",
+        *,
+        selection: Placement | None = None,
+        errors: str = "raise",
+        **kwargs: Any,
     ) -> VideoPatches:
-        """One video: a path, bytes, a binary file object, decoded frames (uint8 array or tensor (T, H, W, 3)
-        or (T, 3, H, W), list of PIL images), or a `VideoPatches`, which comes back as it is.
+        """Read, select and cut one video.
 
         Args:
+            video: a path, bytes, a binary file object, decoded frames (uint8 array or tensor (T, H, W, 3)
+                or (T, 3, H, W), list of PIL images), or a `VideoPatches`, which comes back as it is.
             selection: what to cut, instead of choosing.
             errors: "raise", or "partial": of a truncated file, what is there; `missing` says how much that
                 is.
+            **kwargs: settings that replace the processor's own in this call.
         """
         if isinstance(video, VideoPatches):
             return video
@@ -179,8 +194,14 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
     def get_number_of_video_patches(
         self, num_frames: int, height: int, width: int, videos_kwargs: dict[str, Any] | None = None
     ) -> int:
-        """Patches kept of a video that has `num_frames` frames of height x width pixels; `merge_size`^2 of
-        them make a token. Exact for anchors="first" or a number; "keyframes" depends on the stream.
+        """Patches kept of a video; `merge_size`^2 of them make a token. Exact for anchors="first" or a
+        number; "keyframes" depends on the stream.
+
+        Args:
+            num_frames: that the video has.
+            height: of its frames, in pixels.
+            width: of its frames, in pixels.
+            videos_kwargs: settings that replace the processor's own; others are left alone.
         """
         known = self._known()
         mode = self._mode({k: v for k, v in (videos_kwargs or {}).items() if k in known})
@@ -206,7 +227,8 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
                 depends on `video_mode`.
 
         Raises:
-            TypeError: an unknown name. ValueError: a value out of range.
+            TypeError: an unknown name.
+            ValueError: a value out of range.
         """
         return self._mode(overrides).config
 

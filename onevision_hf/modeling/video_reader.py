@@ -255,7 +255,8 @@ class VideoReader(RunDecoder):
                 picture around a wanted one; tell them apart by `frame_id`.
 
         Raises:
-            ValueError: a number is out of range. VideoReadError: a wanted frame cannot be decoded.
+            ValueError: a number is out of range.
+            VideoReadError: a wanted frame cannot be decoded.
         """
         return self._frames(self._checked(frame_ids), motion_vectors, references)
 

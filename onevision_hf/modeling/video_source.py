@@ -35,7 +35,12 @@ MAX_BOXES = 1 << 17
 
 
 class VideoReadError(ValueError):
-    """A video cannot be read: `path` names it ("<bytes>", "<file object>" in memory), `reason` says why."""
+    """A video cannot be read.
+
+    Args:
+        path: names it; "<bytes>", "<file object>" in memory.
+        reason: says why.
+    """
 
     def __init__(self, path: Any, reason: str):
         super().__init__(str(path), reason)
@@ -60,7 +65,8 @@ class VideoFile:
     """A source that can be opened again and again.
 
     Raises:
-        VideoReadError: no such file, a folder, empty. TypeError: not a video source at all.
+        VideoReadError: no such file, a folder, empty.
+        TypeError: not a video source at all.
     """
 
     name: str

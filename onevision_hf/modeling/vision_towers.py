@@ -46,6 +46,7 @@ def encode_patches(
     """Features of packed patches, row for row.
 
     Args:
+        tower: a OneVision encoder, or a tower of transformers that sees whole pictures.
         patches: (sum N, C*p*p), each flattened as (C, p, p).
         positions: (sum N, 3) [t, h, w].
         cu_seqlens: (items+1,) bounds of the items.

@@ -70,7 +70,7 @@ class ClusterDiscriminationLoss(nn.Module):
         scale: of cosines, above 0 (CosFace's s).
         margin: taken off a positive's cosine (CosFace's m).
         filter_threshold: cosine from which on a negative counts as a logit of 0, in [0, 1]; 0 is no filter.
-        sample_rate: share of the classes that are negatives, in (0, 1]; 1 is the full softmax.
+        sample_rate: fraction of the classes that are negatives, in (0, 1]; 1 is the full softmax.
         labels_per_sample: labels that are used of a sample, M; of more, so many are drawn.
         sampling: `shared`: the sampled classes of a step are those of all label columns (PartialFC);
             `per_label`: each column draws its own.

@@ -48,6 +48,19 @@ class ClusterDiscrimination(torch.autograd.Function):
     def forward(
         ctx: Any, embeddings: Tensor, centers: Tensor, draw: Draw, scoring: Scoring, group: Group
     ) -> tuple[Tensor, Tensor]:
+        """The loss, and what its backward pass needs.
+
+        Args:
+            ctx: of autograd.
+            embeddings: (b, D), normalised.
+            centers: (c, D), this process's.
+            draw: labels and sampled classes of the step.
+            scoring: how a cosine becomes a logit, and logits a loss.
+            group: the processes that own the classes.
+
+        Returns:
+            the global loss () and sums for the metrics (5,).
+        """
         embeddings_ND = all_gather(embeddings, draw.rows_per_process, group)
         summed_NK, weights_NK = _weights(draw.labels, embeddings.dtype)
         scored = [_Logits(embeddings_ND, centers, selection, scoring) for selection in draw.selections]

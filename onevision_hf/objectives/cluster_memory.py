@@ -18,7 +18,7 @@ def cluster_memory(
 
     `centers`, `gradient` and `moments` live as long as the training; `sampled` (the normalised copies of the
     sampled centers) and `logits` from the forward to the backward pass. The number of sampled centers is an
-    expectation: a random share of the classes, and the positives, taken to be all different and spread
+    expectation: a random fraction of the classes, and the positives, taken to be all different and spread
     evenly. While a pass runs it needs at most another `sampled`, and an eighth of `logits` for two masks of a
     byte.
 

@@ -82,7 +82,14 @@ def draw_labels(labels: Tensor, wanted: int, first_sample: Tensor | int, key: in
 
 
 class Selection(NamedTuple):
-    """Sampled centers and the labels that are scored against them."""
+    """Sampled centers and the labels that are scored against them.
+
+    Args:
+        rows: (S,) indices of the sampled centers in the local shard; None: the whole shard.
+        place: (c,) where a center of the shard stands among the S, if it is there.
+        labels: (N, L).
+        first_class: the class of the shard's first center.
+    """
 
     rows: Tensor | None  # (S,) rows of the local shard; None: the whole shard
     place: Tensor  # (c,) where a local row stands among the S, if it is there

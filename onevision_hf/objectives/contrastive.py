@@ -20,8 +20,8 @@ LOGIT_SCALE_CAP = math.log(100.0)  # of the logarithm, as CLIP caps it (arXiv 21
 
 
 class Contrast(NamedTuple):
-    """loss: () with gradient; accuracy: (), share of images whose own text is nearest and the reverse, over
-    all processes.
+    """loss: () with gradient; accuracy: (), fraction of images whose own text is nearest, and the reverse,
+    over all processes.
     """
 
     loss: Tensor

@@ -55,7 +55,14 @@ def _uniform(items: Tensor, key: int) -> Tensor:
 
 
 def mean_absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """(B,) in float32: the mean over everything but the batch of |prediction - target|.
+    """The mean over everything but the batch of |prediction - target|.
+
+    Args:
+        prediction: (B, ...).
+        target: (B, ...), the same shape.
+
+    Returns:
+        (B,) float32.
 
     Raises:
         ValueError: two shapes, which would be broadcast.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from ..modeling.configuration_onevision import OneVisionConfig
+from ..modeling.configuration_onevision import OneVisionConfig, tower_sizes
 from ..modeling.configuration_openvision3 import OpenVision3Config
 
 ENCODERS: dict[str, type] = {
@@ -64,35 +64,55 @@ class TowerConfig(PreTrainedConfig):
 
 
 class UnifiedPreTrainingConfig(PreTrainedConfig):
-    r"""
-    encoder_config (`OpenVision3Config`, `OneVisionConfig` or `dict`, *optional*):
-        The encoder; the base OpenVision 3 encoder if left out.
-    decoder_config, text_config, caption_config (`TowerConfig` or `dict`, *optional*):
-        The ViT decoder (defaults to B/1, the paper's), the text encoder (80 tokens) and the caption decoder
-        (128 tokens); a dict changes single sizes. 12 layers of width 768 each: see docs/openvision3.md.
-    vocab_size, bos_token_id, eos_token_id, pad_token_id:
-        Of the tokenizer of both text heads; the defaults are those of the one in the package.
-    projection_dim (`int`, *optional*):
-        Width E of the image's and the text's features; of an OpenVision 3 encoder it is the encoder's own.
-    reconstruction_weight, pixel_weight, latent_weight (beta), lpips_weight (lambda) (`float`, *optional*):
-    understanding_weight, caption_weight, contrastive_weight (alpha) (`float`, *optional*):
-        loss = reconstruction_weight * (pixel_weight * L1(pixels) + latent_weight * L1(latents) + lpips_weight
-        * LPIPS) + understanding_weight * (caption_weight * caption + contrastive_weight * contrastive), by
-        default 0.5 * (1 * + 0.4 * + 0 *) + 1 * (1 * + 1 *): equations 4 to 6, stage 1. Stage 2 has
-        lpips_weight 0.5. What has weight 0 is not computed.
-    noise_tau (`float`, *optional*, defaults to 0.8):
-        Tokens on their way to the decoder get noise of a deviation from U[0, tau] in training. The paper
-        gives no number; 0.8 is that of the representation autoencoders it takes the noise from.
-    contrastive_form (`str`, *optional*, defaults to `"softmax"`):
-        `"softmax"` (CLIP) or `"sigmoid"` (SigLIP).
-    contrastive_chunk (`int`, *optional*, defaults to 0):
-        Images that are computed at once; 0 is all. The gradients are those of the whole batch.
-    detach_reconstruction, detach_understanding (`bool`, *optional*):
-        Train the heads of that branch as probes, on tokens that lead no gradient back (section 5.1).
-    vae_name_or_path, latent_channels, latent_scaling, latent_shift, patch_size:
-        As in `OpenVision3Config`, whose values hold where the encoder is an OpenVision 3 encoder.
-    image_mean, image_std (`list[float]`, *optional*):
-        Of the pixels that a OneVision encoder reads; those that this model takes are in [-1, 1]. CLIP's.
+    """Configuration of [`UnifiedForPreTraining`].
+
+    loss = reconstruction_weight * (pixel_weight * L1(pixels) + latent_weight * L1(latents) + lpips_weight *
+    LPIPS) + understanding_weight * (caption_weight * caption + contrastive_weight * contrastive), by
+    default 0.5 * (1 * + 0.4 * + 0 *) + 1 * (1 * + 1 *): equations 4 to 6, stage 1. Stage 2 has lpips_weight
+    0.5. What has weight 0 is not computed.
+
+    Args:
+        encoder_config (`OpenVision3Config`, `OneVisionConfig` or `dict`, *optional*): the encoder; the base
+            OpenVision 3 encoder if left out.
+        decoder_config (`TowerConfig` or `dict`, *optional*): the ViT decoder; B/1, the paper's, by default.
+            A dict changes single sizes; 12 layers of width 768: see docs/openvision3.md.
+        text_config (`TowerConfig` or `dict`, *optional*): the text encoder, 80 tokens.
+        caption_config (`TowerConfig` or `dict`, *optional*): the caption decoder, 128 tokens.
+        vocab_size (`int`, *optional*): of the tokenizer of both text heads; the one in the package by
+            default.
+        bos_token_id (`int`, *optional*): its mark of the beginning.
+        eos_token_id (`int`, *optional*): its mark of the end.
+        pad_token_id (`int`, *optional*): its padding.
+        projection_dim (`int`, *optional*): width E of the image's and the text's features; of an OpenVision
+            3 encoder it is the encoder's own.
+        reconstruction_weight (`float`, *optional*): of the branch that gives the image back.
+        pixel_weight (`float`, *optional*): of its pixels.
+        latent_weight (`float`, *optional*): beta, of its latents.
+        lpips_weight (`float`, *optional*): lambda, of its perceptual distance.
+        understanding_weight (`float`, *optional*): of the branch of texts.
+        caption_weight (`float`, *optional*): of its captions.
+        contrastive_weight (`float`, *optional*): alpha, of its contrastive loss.
+        noise_tau (`float`, *optional*, defaults to 0.8): tokens on their way to the decoder get noise of a
+            deviation from U[0, tau] in training. The paper gives no number; 0.8 is that of the
+            representation autoencoders it takes the noise from.
+        contrastive_form (`str`, *optional*, defaults to `"softmax"`): `"softmax"` (CLIP) or `"sigmoid"`
+            (SigLIP).
+        contrastive_chunk (`int`, *optional*, defaults to 0): images that are computed at once; 0 is all.
+            The gradients are those of the whole batch.
+        detach_reconstruction (`bool`, *optional*): train the heads of that branch as probes, on tokens that
+            lead no gradient back (section 5.1).
+        detach_understanding (`bool`, *optional*): likewise.
+        vae_name_or_path (`str`, *optional*): this and the next four as in `OpenVision3Config`, whose values
+            hold where the encoder is an OpenVision 3 encoder.
+        latent_channels (`int`, *optional*): of the VAE.
+        latent_scaling (`float`, *optional*): of the latents.
+        latent_shift (`float`, *optional*): of the latents.
+        patch_size (`int`, *optional*): on the latent grid.
+        image_mean (`list[float]`, *optional*): of the pixels that a OneVision encoder reads; those that
+            this model takes are in [-1, 1]. CLIP's.
+        image_std (`list[float]`, *optional*): their deviation. CLIP's.
+        initializer_range (`float`, defaults to 0.02): standard deviation of new weights.
+        **values: these by name, and transformers' own.
     """
 
     model_type = "unified_pretraining"
@@ -110,7 +130,7 @@ class UnifiedPreTrainingConfig(PreTrainedConfig):
     bos_token_id: int = 1
     eos_token_id: int = 2
     pad_token_id: int = 0
-    projection_dim: int | None = None
+    projection_dim: int = 768
     reconstruction_weight: float = 0.5
     pixel_weight: float = 1.0
     latent_weight: float = 0.4
@@ -202,12 +222,7 @@ class UnifiedPreTrainingConfig(PreTrainedConfig):
         cls, encoder_config: PreTrainedConfig | dict[str, Any] | None = None, **overrides: Any
     ) -> "UnifiedPreTrainingConfig":
         """Two narrow layers everywhere, for tests and small runs."""
-        sizes = {
-            "hidden_size": 64,
-            "intermediate_size": 256,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-        }
+        sizes = tower_sizes(64, 256, 2, 2)
         towers: dict[str, Any] = {
             "decoder_config": sizes,
             "text_config": sizes | {"max_positions": 64},

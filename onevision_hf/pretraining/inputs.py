@@ -45,7 +45,16 @@ def first_given(pixel_values: Tensor | None, latents: Tensor | None) -> Tensor:
 
 
 def text_mask(config: UnifiedPreTrainingConfig, ids: Tensor, mask: Tensor | None) -> Tensor:
-    """`mask`, or where `ids` are no padding. Raises ValueError for another shape."""
+    """The mask of tokens: the given one, or where they are no padding.
+
+    Args:
+        config: `pad_token_id`.
+        ids: tokens, any shape.
+        mask: of the same shape, 1 where a token is real.
+
+    Raises:
+        ValueError: a mask of another shape.
+    """
     if mask is None:
         return (ids != config.pad_token_id).long()
     if mask.shape != ids.shape:
@@ -63,9 +72,20 @@ def texts_and_captions(
     caption: Tensor | None,
     caption_mask: Tensor | None,
 ) -> tuple[Texts, Texts]:
-    """Texts (B, T, L) and captions (B, L), each with its mask, of what was given.
+    """Texts and captions, each with its mask, of what was given.
 
-    Raises ValueError when a loss with a weight lacks them, or for other shapes.
+    Args:
+        config: which losses have a weight.
+        ids: (B, L), or (B, T, L) with T texts an image.
+        mask: of the same shape, 1 where a token is real.
+        caption: (B, L) to describe the image with; left out, the first text.
+        caption_mask: (B, L).
+
+    Returns:
+        texts (B, T, L) and captions (B, L).
+
+    Raises:
+        ValueError: a loss with a weight lacks them, or they have other shapes.
     """
     weights = config.loss_weights
     if "contrastive" in weights and ids is None:

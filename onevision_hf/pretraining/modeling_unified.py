@@ -41,6 +41,9 @@ class UnifiedForPreTraining(HoldsVAE, PreTrainedModel):
     The VAE, and LPIPS where it has a weight, are held beside it: not in the state dict, not trained, moved
     with `.to()`. They come from `config.vae_name_or_path` and torch.hub's folder when they are first needed,
     or from `set_vae` and `set_lpips`.
+
+    Args:
+        config: the encoder, the heads and the losses' weights.
     """
 
     config: UnifiedPreTrainingConfig
@@ -102,13 +105,16 @@ class UnifiedForPreTraining(HoldsVAE, PreTrainedModel):
 
         Args:
             pixel_values: (B, 3, H, W) in [-1, 1], sides multiples of 16 (and of a OneVision encoder's patch).
-            input_ids, attention_mask: (B, L), or (B, T, L) with T texts an image, for the contrastive loss:
-                mark of the beginning, words, mark of the end, padding on the right; the mask is 1 where a
-                token is real, and left out it is where a token is not `pad_token_id`.
+            input_ids: (B, L), or (B, T, L) with T texts an image, for the contrastive loss: mark of the
+                beginning, words, mark of the end, padding on the right.
+            attention_mask: of the same shape, 1 where a token is real; left out, where a token is not
+                `pad_token_id`.
             latents: (B, C, h, w), cached ones instead of the VAE's encoder. Losses of pixels need both.
-            caption_ids, caption_attention_mask: (B, L) to describe the image with; left out, the first text.
+            caption_ids: (B, L) to describe the image with; left out, the first text.
+            caption_attention_mask: (B, L), 1 where a token is real.
             noise_seeds: (B,) int64, of each image's noise; left out, drawn from torch's generator.
             contrastive_chunk: instead of the config's.
+            **selection: refused: sparse selections have no image to give back.
 
         Raises:
             ValueError: something that a loss with a weight needs is not there, has another shape or another
@@ -288,11 +294,21 @@ class UnifiedForPreTraining(HoldsVAE, PreTrainedModel):
         tokenizer: Any = None,
         **generate: Any,
     ) -> Any:
-        """Captions of a batch of images: token ids (B, L), from the mark of the beginning on, padded after
-        that of the end; with a `tokenizer`, B texts.
+        """Captions of a batch of images.
 
-        `generate` are arguments of transformers' `generate`: max_new_tokens (default: what the decoder has
-        positions for), num_beams, do_sample... Raises as `encode`.
+        Args:
+            pixel_values: (B, 3, H, W) in [-1, 1].
+            latents: (B, C, h, w), instead of pixels.
+            tokenizer: makes texts of the token ids.
+            **generate: arguments of transformers' `generate`: max_new_tokens (default: what the decoder has
+                positions for), num_beams, do_sample...
+
+        Returns:
+            token ids (B, L), from the mark of the beginning on, padded after that of the end; with a
+            tokenizer, B texts.
+
+        Raises:
+            ValueError: as `encode`.
         """
         tokens = self.encode(pixel_values, latents).tokens
         config = self.config

@@ -64,6 +64,15 @@ def load_backbone(net: nn.Module, stored: dict[str, Any]) -> None:
 
 
 def perceptual_distance(module: nn.Module, prediction: Tensor, target: Tensor) -> Tensor:
-    """(B,) in float32; the frozen module follows its input's device."""
+    """The perceptual distance of each image; the frozen module follows its input's device.
+
+    Args:
+        module: LPIPS.
+        prediction: (B, 3, H, W) in [-1, 1].
+        target: (B, 3, H, W) in [-1, 1].
+
+    Returns:
+        (B,) float32.
+    """
     with torch.autocast(prediction.device.type, enabled=False):
         return module.to(prediction.device)(prediction.float(), target.float()).flatten()

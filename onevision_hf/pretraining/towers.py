@@ -64,7 +64,17 @@ class LatentDecoder(TowerPreTrainedModel):
 
 
 def unpatchify(patches: Tensor, grid: tuple[int, int], channels: int, patch: int) -> Tensor:
-    """(B, h * w, C * p * p), each row (C, p, p) -> (B, C, h * p, w * p)."""
+    """Patches put back in their places.
+
+    Args:
+        patches: (B, h * w, C * p * p), each flattened as (C, p, p).
+        grid: h, w.
+        channels: C.
+        patch: p.
+
+    Returns:
+        (B, C, h * p, w * p).
+    """
     height, width = grid
     tiles = patches.view(-1, height, width, channels, patch, patch).permute(0, 3, 1, 4, 2, 5)
     return tiles.reshape(-1, channels, height * patch, width * patch)
@@ -96,7 +106,13 @@ class TextAttention(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden: Tensor, mask: Tensor, cache: Any = None) -> Tensor:
-        """(B, L, D), mask (.., L, past + L) bool, True where a token may look."""
+        """Self-attention over tokens.
+
+        Args:
+            hidden: (B, L, D).
+            mask: (.., L, past + L) bool, True where a token may look.
+            cache: of the past tokens' keys and values.
+        """
         qkv = self.qkv_proj(hidden).unflatten(-1, (3, self.heads, -1))  # (B, L, 3, heads, d)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         if cache is not None:
@@ -117,6 +133,13 @@ class TextLayer(GradientCheckpointingLayer):
         self.mlp = OpenVision3MLP(config)  # type: ignore[arg-type]
 
     def forward(self, hidden: Tensor, mask: Tensor, cache: Any = None) -> Tensor:
+        """Attention and MLP, each after its norm and added to what came in.
+
+        Args:
+            hidden: (B, L, D).
+            mask: (.., L, past + L) bool, True where a token may look.
+            cache: of the past tokens' keys and values.
+        """
         hidden = hidden + self.self_attn(self.layer_norm1(hidden), mask, cache)
         return hidden + self.mlp(self.layer_norm2(hidden))
 
@@ -163,9 +186,17 @@ class CaptionDecoder(TowerPreTrainedModel, GenerationMixin):
     def forward(  # type: ignore[override]
         self, input_ids: Tensor, prefix: Tensor, cache: Any = None, **kwargs: Any
     ) -> CausalLMOutputWithPast:
-        """Tokens (B, L) after an image's tokens `prefix` (B, N, D) -> logits (B, L, V) of the next tokens.
+        """Logits of the next tokens of captions.
 
-        With a cache that holds the image already, `input_ids` are the tokens that it does not hold yet.
+        Args:
+            input_ids: (B, L) tokens; with a cache that holds the image already, those that it does not hold
+                yet.
+            prefix: (B, N, D), the image's tokens, before the caption's.
+            cache: of what came before.
+            **kwargs: taken since `generate` hands them over; not used.
+
+        Returns:
+            `logits` (B, L, V).
         """
         past = cache.get_seq_length() if cache is not None else 0
         image = prefix.shape[1]
@@ -182,6 +213,15 @@ class CaptionDecoder(TowerPreTrainedModel, GenerationMixin):
         self, input_ids: Tensor, prefix: Tensor, past_key_values: Any = None, cache: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
         # Until 5.2x generate calls the cache past_key_values, later cache.
+        """What `generate` calls `forward` with.
+
+        Args:
+            input_ids: (B, L) tokens so far.
+            prefix: (B, N, D), the image's tokens.
+            past_key_values: the cache, in releases of transformers that call it so.
+            cache: the cache, in later ones.
+            **kwargs: not used.
+        """
         cache = past_key_values if cache is None else cache
         held = cache is not None and cache.get_seq_length() > 0
         return {"input_ids": input_ids[:, -1:] if held else input_ids, "prefix": prefix, "cache": cache}

@@ -35,6 +35,7 @@ from ..modeling.parameter_sets import ParameterSets, ParameterTrack
 from ..modeling.patch_selection import Selection
 from ..modeling.patchify_config import PatchifyConfig
 from ..modeling.standalone_decoder import STANDALONE_CODECS
+from ..modeling.video_demuxer import NO_TIME
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..modeling.video_reader import MAX_PIXELS, VideoReadError
 from .packet_reader import BufferedPacket, PacketReader, StreamHead
@@ -60,7 +61,13 @@ EVENTS = {
 
 @dataclass(frozen=True)
 class StreamEvent:
-    """What happened instead of a window. `kind` is one of `EVENTS`; `segment` as in `StreamWindow`."""
+    """What happened instead of a window.
+
+    Args:
+        kind: one of `EVENTS`.
+        reason: in words.
+        segment: as in `StreamWindow`.
+    """
 
     kind: str
     reason: str
@@ -74,12 +81,15 @@ class StreamEvent:
 class StreamWindow:
     """The selected patches of a span of a stream.
 
-    inputs: `pixel_values_videos` (1, K, C*p*p), `patch_positions` (1, K, 3), `pixel_attention_mask` (1, K).
-    selection: as of a file; `frame_ids` and `timestamps` count from the first picture of the segment.
-    start, end: seconds of the first and the last picture in the window, from the first of the segment.
-    segment: how often the stream changed its format, jumped or overran before.
-    delay: seconds of the stream from the window's last picture to the newest one that had come by then.
-    seconds: that selecting and cutting took.
+    Args:
+        inputs: `pixel_values_videos` (1, K, C*p*p), `patch_positions` (1, K, 3), `pixel_attention_mask` (1,
+            K).
+        selection: as of a file; `frame_ids` and `timestamps` count from the first picture of the segment.
+        start: seconds of the first picture in the window, from the first of the segment.
+        end: seconds of the last one, likewise.
+        segment: how often the stream changed its format, jumped or overran before.
+        delay: seconds of the stream from the window's last picture to the newest one that had come by then.
+        seconds: that selecting and cutting took.
     """
 
     inputs: BatchFeature
@@ -94,23 +104,27 @@ class StreamWindow:
 class CodecStream:
     """Windows of selected patches of a live source.
 
-    Args:
-        source: a URL (tcp, udp, rtsp, rtmp, srt, http...), a path, a binary file object (a pipe, a socket's),
-            or an iterator of PyAV packets of one video stream. Read once, from where it stands.
-        processor: how frames are sampled, selected and cut, see `OneVisionVideoProcessor`; the default one
-            if left out. `settings` are its arguments for this stream.
-        window: seconds of a window. stride: seconds between the beginnings of two, `window` by default;
-            smaller ones overlap.
-        stall_after, give_up_after: seconds of silence until the event `stalled`, and until `cut`.
-        max_bytes: of packets that are held, at most. max_pixels: larger pictures are refused.
-        options: of FFmpeg's demuxer and protocol, such as {"rtsp_transport": "tcp"}.
-
     Iterating gives `StreamWindow` and `StreamEvent`; `cut` and `ended` are the last. A last window may be
     shorter than the others, and one that has fewer patches than `num_patches` gives all.
 
+    Args:
+        source: a URL (tcp, udp, rtsp, rtmp, srt, http...), a path, a binary file object (a pipe, a
+            socket's), or an iterator of PyAV packets of one video stream. Read once, from where it stands.
+        processor: how frames are sampled, selected and cut, see `OneVisionVideoProcessor`; the default one
+            if left out.
+        window: seconds of a window.
+        stride: seconds between the beginnings of two, `window` by default; smaller ones overlap.
+        stall_after: seconds of silence until the event `stalled`.
+        give_up_after: seconds of silence until the event `cut`.
+        max_bytes: of packets that are held, at most.
+        max_pixels: larger pictures are refused.
+        options: of FFmpeg's demuxer and protocol, such as {"rtsp_transport": "tcp"}.
+        **settings: of the processor, for this stream.
+
     Raises:
         VideoReadError: (at the first step) the source cannot be opened, or holds no video.
-        ValueError: an argument is out of range. TypeError: no such source.
+        ValueError: an argument is out of range.
+        TypeError: no such source.
     """
 
     def __init__(
@@ -365,8 +379,8 @@ class _Segment:
             return
         held = BufferedPacket(packet, self.head.codec, parameters)
         self.packets.append(held)
-        self.bytes += held.size
-        self._recent.append(held.pts)
+        self.bytes += held.row.size
+        self._recent.append(held.row.pts)
 
     def _seconds(self, pts: int) -> float:
         return (pts - self.origin) * self.head.time_base
@@ -375,8 +389,8 @@ class _Segment:
     def newest(self) -> float:
         """Seconds up to which all pictures are known to be here."""
         last = self.packets[-1]
-        if last.dts is not None:
-            return self._seconds(last.dts)
+        if last.row.dts != NO_TIME:
+            return self._seconds(last.row.dts)
         # Without decoding times: no picture is shown before one that came so many pictures earlier.
         return self._seconds(min(self._recent)) if len(self._recent) > MAX_REORDER else -np.inf
 
@@ -388,7 +402,7 @@ class _Segment:
     @property
     def span(self) -> float:
         first, last = (self.packets[0], self.packets[-1]) if self.packets else (None, None)
-        return self._seconds(last.pts) - self._seconds(first.pts) if first and last else 0.0
+        return self._seconds(last.row.pts) - self._seconds(first.row.pts) if first and last else 0.0
 
     def due(self, window: float, stride: float) -> tuple[float, float] | None:
         """(begin, end) of the next window, if all its pictures are here."""
@@ -397,7 +411,7 @@ class _Segment:
 
     def rest(self, window: float, stride: float) -> tuple[float, float] | None:
         """(begin, end) of the next window, if a picture of it is here."""
-        latest = max((self._seconds(held.pts) for held in self.packets), default=-np.inf)
+        latest = max((self._seconds(held.row.pts) for held in self.packets), default=-np.inf)
         return (self.begin, self.begin + window) if latest >= self.begin - EPSILON else None
 
     def advance(self, reader: PacketReader | None, begin: float) -> None:
@@ -411,12 +425,12 @@ class _Segment:
             return
         needed = int(reader.index.pts[before[-1]])
         entries = [
-            place for place, held in enumerate(self.packets) if held.is_keyframe and held.pts <= needed
+            place for place, held in enumerate(self.packets) if held.row.keyframe and held.row.pts <= needed
         ]
         if entries and entries[-1]:
             entry = entries[-1]
-            self.first_frame += int((reader.index.pts < self.packets[entry].pts).sum())
-            self.bytes -= sum(held.size for held in self.packets[:entry])
+            self.first_frame += int((reader.index.pts < self.packets[entry].row.pts).sum())
+            self.bytes -= sum(held.row.size for held in self.packets[:entry])
             del self.packets[:entry]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from av.codec.context import Flags2
 
 from ..modeling.parameter_sets import ParameterSets, ParameterTrack
-from ..modeling.video_demuxer import NO_TIME, Demuxer, PacketTable, packet_row, padded_packet
+from ..modeling.video_demuxer import Demuxer, PacketTable, packet_row, padded_packet
 from ..modeling.video_reader import VideoReader
 from ..modeling.video_source import reporting
 
@@ -50,22 +50,6 @@ class BufferedPacket:
         content = bytes(packet)
         self.row = packet_row(packet, codec == "vp8" and not content[0] >> 4 & 1)
         self.packet = padded_packet(content)
-
-    @property
-    def pts(self) -> int:
-        return self.row[0]
-
-    @property
-    def dts(self) -> int | None:
-        return None if self.row[1] == NO_TIME else self.row[1]
-
-    @property
-    def size(self) -> int:
-        return self.row[2]
-
-    @property
-    def is_keyframe(self) -> bool:
-        return bool(self.row[3])
 
 
 @dataclass(frozen=True)

@@ -279,8 +279,16 @@ def _orientation(context: Any, keyframe: av.Packet) -> tuple[int, bool]:
 
 
 def picture_format(head: StreamHead, keyframe: av.Packet, max_pixels: int) -> str | None:
-    """Size and pixel format of a keyframe's picture, by which pictures of one format are told from another's
-    where a codec has no parameter sets. None: this packet does not tell."""
+    """What tells pictures of one format from another's where a codec has no parameter sets.
+
+    Args:
+        head: of the stream.
+        keyframe: a packet with a whole picture.
+        max_pixels: larger pictures are refused.
+
+    Returns:
+        size and pixel format of its picture; None where this packet does not tell.
+    """
     try:
         context = new_decoder(head, max_pixels)
         frames = [*context.decode(padded_packet(bytes(keyframe))), *context.decode(None)]

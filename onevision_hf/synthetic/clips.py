@@ -29,7 +29,8 @@ class ClipSettings:
 
     Attributes:
         num_frames: at least 32.
-        height, width: pixels, even, 32 to 1024.
+        height: pixels, even, 32 to 1024.
+        width: pixels, even, 32 to 1024.
         background: one of `BACKGROUNDS`, or None for a mixture in which half of the clips have camera motion.
         sweeps: how often a pan or a zoom goes its way, there and back in turns: the more, the faster.
 

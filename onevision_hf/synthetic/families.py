@@ -58,81 +58,66 @@ class Family:
         return 1 / len(self.labels)
 
 
-CLIP_FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        Family(
-            "direction", _DIRECTIONS, ("glide",), "One shape keeps moving. Which way does it go?", "sustained"
-        ),
-        Family("speed", SPEEDS, ("glide",), "How fast does the moving shape go?", "sustained"),
-        Family(
-            "mover_colour", _COLOURS, ("glide",), "What colour is the shape that keeps moving?", "sustained"
-        ),
-        Family("mover_shape", SHAPES, ("glide",), "What shape is the thing that keeps moving?", "sustained"),
-        Family("brief_direction", _DIRECTIONS, ("fly",), "Something flies past. Which way?", "brief"),
-        Family("brief_colour", _COLOURS, ("fly",), "Something flies past. What colour is it?", "brief"),
-        Family("brief_speed", SPEEDS, ("fly",), "Something flies past. How fast?", "brief"),
-        Family(
-            "nudge_direction", _DIRECTIONS, ("nudge",), "One shape darts out and back. Which way?", "brief"
-        ),
-        Family("nudge_who", _COLOURS, ("nudge",), "Which shape darts out and back?", "brief"),
-        Family(
-            "first",
-            _COLOURS,
-            ("order",),
-            "Two shapes dart out and back in turn. Which one is first?",
-            "brief",
-        ),
-        Family(
-            "count", ("1", "2", "3", "4"), ("count",), "How often does a shape dart out and back?", "brief"
-        ),
-        Family(
-            "binding",
-            _DIRECTIONS,
-            ("bind",),
-            "Two shapes dart out and back at once. Which way does the red one go?",
-            "brief",
-        ),
-        Family("crossing", _COLOURS, ("cross",), "Two shapes cross. Which passes in front?", "sustained"),
-        Family(
-            "orbit",
-            ("clockwise", "counterclockwise"),
-            ("orbit",),
-            "Which way round does the dot go?",
-            "sustained",
-        ),
-        Family("growth", ("grows", "shrinks"), ("growth",), "Does a shape grow or shrink?", "lasting"),
-        Family("growth_who", _COLOURS, ("growth",), "Which shape changes its size?", "lasting"),
-        Family("appear", ("appears", "vanishes"), ("appear",), "Does a shape appear or vanish?", "lasting"),
-        Family("appear_who", _COLOURS, ("appear",), "Which shape appears or vanishes?", "lasting"),
-        Family(
-            "drift_direction",
-            _DIRECTIONS,
-            ("drift",),
-            "One shape drifts slowly. Which way does it go?",
-            "sustained",
-        ),
-        Family("word", WORDS, ("text",), "Which word appears?", "lasting"),
-        Family("detail", _COLOURS, ("detail",), "A small mark fades in. What colour is it?", "lost"),
-        Family("fine", ORIENTATIONS, ("fine",), "How do the fine lines under the noise run?", "lost"),
-        Family("shape", SHAPES, ("nudge", "order", "count", "bind"), "What shape is the red one?", "static"),
-        Family("ground", ORIENTATIONS, (), "How do the waves of the ground run?", "static"),
-        Family("background", BACKGROUNDS, (), "What does the background do?", "sustained"),
-    )
-}
-
-IMAGE_FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        Family("object", OBJECTS, (), "What is the largest thing?", "static"),
-        Family("colour", _COLOURS, (), "What colour is the largest thing?", "static"),
-        Family("shape", SHAPES, (), "What shape is the largest thing?", "static"),
-        Family("texture", TEXTURES, (), "What is the texture of the largest thing?", "static"),
-        Family("count", ("1", "2", "3"), (), "How many shapes are there?", "static"),
-        Family("word", WORDS, (), "Which word is written?", "static"),
-        Family("ground", ORIENTATIONS, (), "How do the waves of the ground run?", "static"),
-    )
-}
+_CLIP_FAMILIES = (
+    Family(
+        "direction", _DIRECTIONS, ("glide",), "One shape keeps moving. Which way does it go?", "sustained"
+    ),
+    Family("speed", SPEEDS, ("glide",), "How fast does the moving shape go?", "sustained"),
+    Family("mover_colour", _COLOURS, ("glide",), "What colour is the shape that keeps moving?", "sustained"),
+    Family("mover_shape", SHAPES, ("glide",), "What shape is the thing that keeps moving?", "sustained"),
+    Family("brief_direction", _DIRECTIONS, ("fly",), "Something flies past. Which way?", "brief"),
+    Family("brief_colour", _COLOURS, ("fly",), "Something flies past. What colour is it?", "brief"),
+    Family("brief_speed", SPEEDS, ("fly",), "Something flies past. How fast?", "brief"),
+    Family("nudge_direction", _DIRECTIONS, ("nudge",), "One shape darts out and back. Which way?", "brief"),
+    Family("nudge_who", _COLOURS, ("nudge",), "Which shape darts out and back?", "brief"),
+    Family(
+        "first", _COLOURS, ("order",), "Two shapes dart out and back in turn. Which one is first?", "brief"
+    ),
+    Family("count", ("1", "2", "3", "4"), ("count",), "How often does a shape dart out and back?", "brief"),
+    Family(
+        "binding",
+        _DIRECTIONS,
+        ("bind",),
+        "Two shapes dart out and back at once. Which way does the red one go?",
+        "brief",
+    ),
+    Family("crossing", _COLOURS, ("cross",), "Two shapes cross. Which passes in front?", "sustained"),
+    Family(
+        "orbit",
+        ("clockwise", "counterclockwise"),
+        ("orbit",),
+        "Which way round does the dot go?",
+        "sustained",
+    ),
+    Family("growth", ("grows", "shrinks"), ("growth",), "Does a shape grow or shrink?", "lasting"),
+    Family("growth_who", _COLOURS, ("growth",), "Which shape changes its size?", "lasting"),
+    Family("appear", ("appears", "vanishes"), ("appear",), "Does a shape appear or vanish?", "lasting"),
+    Family("appear_who", _COLOURS, ("appear",), "Which shape appears or vanishes?", "lasting"),
+    Family(
+        "drift_direction",
+        _DIRECTIONS,
+        ("drift",),
+        "One shape drifts slowly. Which way does it go?",
+        "sustained",
+    ),
+    Family("word", WORDS, ("text",), "Which word appears?", "lasting"),
+    Family("detail", _COLOURS, ("detail",), "A small mark fades in. What colour is it?", "lost"),
+    Family("fine", ORIENTATIONS, ("fine",), "How do the fine lines under the noise run?", "lost"),
+    Family("shape", SHAPES, ("nudge", "order", "count", "bind"), "What shape is the red one?", "static"),
+    Family("ground", ORIENTATIONS, (), "How do the waves of the ground run?", "static"),
+    Family("background", BACKGROUNDS, (), "What does the background do?", "sustained"),
+)
+_IMAGE_FAMILIES = (
+    Family("object", OBJECTS, (), "What is the largest thing?", "static"),
+    Family("colour", _COLOURS, (), "What colour is the largest thing?", "static"),
+    Family("shape", SHAPES, (), "What shape is the largest thing?", "static"),
+    Family("texture", TEXTURES, (), "What is the texture of the largest thing?", "static"),
+    Family("count", ("1", "2", "3"), (), "How many shapes are there?", "static"),
+    Family("word", WORDS, (), "Which word is written?", "static"),
+    Family("ground", ORIENTATIONS, (), "How do the waves of the ground run?", "static"),
+)
+CLIP_FAMILIES: dict[str, Family] = {family.name: family for family in _CLIP_FAMILIES}
+IMAGE_FAMILIES: dict[str, Family] = {family.name: family for family in _IMAGE_FAMILIES}
 
 
 def named_family(name: str, families: dict[str, Family]) -> Family:

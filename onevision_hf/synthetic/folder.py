@@ -41,7 +41,9 @@ class Job:
         kind: `clips`, `images`, or `questions` about clips.
         seed: of the world, 0 or more.
         family: the family whose labels become folders; None is a mixture in one folder.
-        clip, encoding: settings of clips. image: those of images.
+        clip: settings of clips.
+        encoding: settings of their files.
+        image: settings of images.
 
     Raises:
         ValueError: an unknown kind or family, a negative seed.

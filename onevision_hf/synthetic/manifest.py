@@ -39,6 +39,9 @@ def needs_pyarrow() -> Any:
 def read_manifest(folder: str | Path) -> Any:
     """The manifest of a drawn folder as a pyarrow table.
 
+    Args:
+        folder: that `onevision synth` drew.
+
     Raises:
         FileNotFoundError: there is none: nothing was drawn there, or the run has not finished.
         ImportError: pyarrow is not installed.

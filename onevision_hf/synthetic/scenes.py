@@ -114,6 +114,14 @@ class Stage:
         return next(sprite for sprite in self.sprites if sprite.colour == colour)
 
     def note(self, kind: str, sprite: Sprite, start: int, end: int) -> None:
+        """Write down an event for the truth of the clip.
+
+        Args:
+            kind: what happens.
+            sprite: to which of the stage's sprites.
+            start: first frame.
+            end: last frame.
+        """
         self.events.append(
             Event(kind, next(i for i, s in enumerate(self.sprites) if s is sprite), start, end)
         )

@@ -29,6 +29,7 @@ from torch.distributed.checkpoint import CheckpointException, FileSystemWriter
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
+from ..jobs.processes import Processes
 from .optimisation import Average, Optimizers
 from .stored_metadata import NAME as METADATA
 from .stored_metadata import ForeignMetadataError, Reader, read_metadata
@@ -80,9 +81,17 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], keep: int) -> Path:
     """Write step-NNNNNNNN; every process calls this with its parts of the same tensors.
 
-    Raises OSError, on every process, when it cannot be written; what was there stays.
+    Args:
+        folder: of the run's checkpoints.
+        step: number of the step.
+        tensors: by name.
+        state: everything else, as JSON takes it.
+        keep: how many checkpoints stay.
+
+    Raises:
+        OSError: on every process, when it cannot be written; what was there stays.
     """
-    rank, _ = _processes()
+    rank = Processes.current().rank
     target, aside = folder / f"step-{step:08d}", folder / f".step-{step:08d}.partial"
 
     def begin() -> None:
@@ -126,10 +135,7 @@ def _together(work: Callable[[], Any], aside: Path) -> list[Any]:
         result = work()
     except (Exception, CheckpointException) as error:  # torch's is no Exception
         reason, cause = _reason(error, aside), error
-    everyone: list[Any] = [(result, reason)]
-    if _processes()[1] > 1:
-        everyone = [None] * _processes()[1]
-        dist.all_gather_object(everyone, (result, reason))
+    everyone = Processes.current().gather((result, reason))
     failed = next((reason for _, reason in everyone if reason is not None), None)
     if failed is not None:
         raise OSError(failed) from cause
@@ -167,13 +173,12 @@ def load(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
     Raises CheckpointError, on every process, when a file is missing or damaged or something does not fit, or
     when a file holds what no checkpoint does.
     """
-    rank, size = _processes()
-
+    processes = Processes.current()
     manifest: dict[str, Any] = {}
 
     def verify() -> None:
         manifest.update(_manifest(path))
-        for name in sorted(manifest)[rank::size]:
+        for name in sorted(manifest)[processes.rank :: processes.world]:
             _verify(path / name, manifest[name])
 
     try:
@@ -228,7 +233,13 @@ def gather_tensors(
 ) -> dict[str, Tensor]:
     """Everything that training changes, by name, as the live tensors: what is saved and filled.
 
-    Rows of a split matrix and their moments become DTensors over all processes.
+    A split matrix and its moments become DTensors over all processes.
+
+    Args:
+        model: that is trained.
+        sharded: name -> module with a matrix of centers that is split over the processes.
+        optimizers: of both.
+        average: the moving average of the weights, where one is kept.
     """
     tensors = {f"model.{name}": p.detach() for name, p in model.state_dict(keep_vars=True).items()}
     if average is not None:
@@ -255,7 +266,7 @@ def state_of(optimizer: Any, parameter: Tensor) -> dict[str, Tensor]:
 
 
 def _mesh() -> DeviceMesh | None:
-    size = _processes()[1]
+    size = Processes.current().world
     if size == 1:
         return None
     return init_device_mesh("cuda" if dist.get_backend() == "nccl" else "cpu", (size,))
@@ -269,10 +280,6 @@ def _cut(local: Tensor, rows: int, mesh: DeviceMesh | None) -> Tensor:
     return DTensor.from_local(
         local, mesh, [Shard(0)], run_check=False, shape=torch.Size(shape), stride=stride
     )
-
-
-def _processes() -> tuple[int, int]:
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def _reason(error: BaseException, aside: Path) -> str:

@@ -7,7 +7,7 @@ Decoding runs in worker processes (workers.py) that share nothing: a sample is a
 position).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -56,20 +56,17 @@ class Batch:
 
 
 class MicroBatches:
-    """`batches[k]` is the micro-batch k of this process."""
+    """`batches[k]` is the micro-batch k of this process.
+
+    Sources without random access are read in order, by `part`: each process and worker has its own part of
+    them.
+    """
 
     def __init__(self, mixture: Sequence[MixtureComponent], own: RankSlice):
         self.mixture, self.own = list(mixture), own
 
     def __getitem__(self, k: int) -> Batch:
-        return self.make(k, Notes())
-
-    def make(self, k: int, notes: Notes) -> Batch:
-        batch = Batch({}, {})
-        for component in self.mixture:
-            positions = component.positions(k, self.own)
-            batch.add(component.name, component.draw(self.own.seed, positions, batch.broken, notes))
-        return batch
+        return self._make(k, Notes(), {})
 
     def part(self, start: int, stop: int, worker: int, workers: int, notes: Notes) -> Iterator[Batch]:
         """Those of a worker among the micro-batches.
@@ -81,44 +78,27 @@ class MicroBatches:
             workers: that share them.
             notes: of the samples that are begun.
         """
-        return (self.make(k, notes) for k in range(start + worker, stop, workers))
-
-
-class StreamedBatches:
-    """The same from sources without random access: each process and worker reads its own part of them."""
-
-    def __init__(self, mixture: Sequence[MixtureComponent], own: RankSlice):
-        self.mixture, self.own = list(mixture), own
-
-    def part(self, start: int, stop: int, worker: int, workers: int, notes: Notes) -> Iterator[Batch]:
-        """See `MicroBatches.part`.
-
-        Args:
-            start: first micro-batch.
-            stop: after the last one.
-            worker: number of the worker.
-            workers: that share them.
-            notes: of the samples that are begun.
-        """
-        seed, size = self.own.seed, self.own.size
-        reader, readers = self.own.rank * workers + worker, size * workers
+        reader, readers = self.own.rank * workers + worker, self.own.size * workers
         # Another order after a resume: what was seen before cannot be skipped exactly, so it is not claimed.
-        shuffle = derive_key(STREAMED, seed, start) % 2**32
-        opened = {
+        shuffle = derive_key(STREAMED, self.own.seed, start) % 2**32
+        streams = {
             c.name: iter(StreamRows(c.dataset, shuffle, reader, readers))
             for c in self.mixture
             if isinstance(c.dataset, str)
         }
         for k in range(start + worker, stop, workers):
-            batch = Batch({}, {})
-            for component in self.mixture:
-                positions = component.positions(k, self.own)
-                if component.name in opened:
-                    samples = component.pull(seed, opened[component.name], positions, batch.broken, notes)
-                else:
-                    samples = component.draw(seed, positions, batch.broken, notes)
-                batch.add(component.name, samples)
-            yield batch
+            yield self._make(k, notes, streams)
+
+    def _make(self, k: int, notes: Notes, streams: Mapping[str, Iterator[Any]]) -> Batch:
+        batch, seed = Batch({}, {}), self.own.seed
+        for component in self.mixture:
+            positions = component.positions(k, self.own)
+            if component.name in streams:
+                samples = component.pull(seed, streams[component.name], positions, batch.broken, notes)
+            else:
+                samples = component.draw(seed, positions, batch.broken, notes)
+            batch.add(component.name, samples)
+        return batch
 
 
 def check_batch(name: str, batch_size: int, accumulation: int, processes: int) -> None:
@@ -179,6 +159,4 @@ def open_loader(
     """
     for component in mixture:
         check_batch(component.name, component.batch_size, own.accumulation, own.size)
-    streamed = any(component.sampler is None for component in mixture)
-    batches: Any = StreamedBatches(mixture, own) if streamed else MicroBatches(mixture, own)
-    return Ahead(partial(batches.part, start, stop), stop - start, workers, pin)
+    return Ahead(partial(MicroBatches(mixture, own).part, start, stop), stop - start, workers, pin)

@@ -22,7 +22,9 @@ def neighbour_accuracy(
     The vote is DINO's (arXiv 2104.14294, evaluation by k-NN).
 
     Args:
-        features: (N, D); labels: (N,) integers >= 0.
+        features: (N, D).
+        labels: (N,) integers >= 0.
+        neighbours: how many vote.
         bank: (M, D) features and (M,) labels among which neighbours are sought; default: the samples
             themselves, each without itself.
 

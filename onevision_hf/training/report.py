@@ -185,6 +185,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
+def summary(out: str) -> dict[str, Any]:
+    """What a run has come to: its folder, the last step and loss that were logged, the last accuracy."""
+    log, validation = (read_lines(Path(out) / name) for name in (LOG, VALIDATION))
+    return {
+        "out": out,
+        "step": log[-1]["step"] if log else 0,
+        "loss": log[-1]["loss"] if log else None,
+        "accuracy": validation[-1]["accuracy"] if validation else None,
+    }
+
+
 def _truncate(path: Path, step: int) -> None:
     kept = [line for line in read_lines(path) if line["step"] <= step]
     if path.exists():

@@ -159,9 +159,8 @@ class VideoTransform:
         count = max(1, min(len(ids), most // geometry.patches_per_frame))
         edges = np.linspace(0, len(ids), count + 1).astype(np.int64)
         times = rng.integers(edges[:-1], edges[1:])
-        grid = np.indices((geometry.grid_height, geometry.grid_width)).reshape(2, -1).T
-        positions = np.concatenate([np.column_stack([np.full(len(grid), t), grid]) for t in times])
-        return Placement(positions, ids, geometry)
+        whole = Placement.whole_frames(ids, geometry)
+        return Placement(whole.positions[np.isin(whole.positions[:, 0], times)], ids, geometry)
 
 
 def with_overrides(config: PatchifyConfig, overrides: Mapping[str, Any], at: str = "") -> PatchifyConfig:

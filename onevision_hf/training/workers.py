@@ -63,7 +63,13 @@ class Notes:
         self._HEAD.pack_into(self._memory, self._start, number + 1, 0)
 
     def sample(self, component: str, key: str, *, found: bool = False) -> None:
-        """A sample is begun; with `found` it is the one before, whose key has been read."""
+        """A sample is begun.
+
+        Args:
+            component: of the mixture, which it is from.
+            key: its name.
+            found: it is the one before, whose key has been read.
+        """
         line = f"{component}\t{' '.join(key.split())}\n".encode()[-_ROOM:]
         at = self._last if found else self._end
         at = at if at + len(line) <= _ROOM else 0  # the last ones matter most

@@ -8,9 +8,26 @@ On the command line: `onevision view CLIP --out F.png`.
 """
 
 from .clip_view import ClipView, Packets
+from .description import describe_clip, describe_selection, readable_bytes, view_clip
 from .files import check_suffix, save
 from .moments import draw_moments
 from .painting import colour_map
 from .sheet import draw_sheet
+from .signals import read_frames, read_packets, read_signals
 
-__all__ = ["ClipView", "Packets", "check_suffix", "colour_map", "draw_moments", "draw_sheet", "save"]
+__all__ = [
+    "ClipView",
+    "Packets",
+    "check_suffix",
+    "colour_map",
+    "describe_clip",
+    "describe_selection",
+    "draw_moments",
+    "draw_sheet",
+    "read_frames",
+    "read_packets",
+    "read_signals",
+    "readable_bytes",
+    "save",
+    "view_clip",
+]

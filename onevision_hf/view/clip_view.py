@@ -122,10 +122,10 @@ class ClipView:
         return self._enlarge(colour_map(values[t] / self._ceilings[name]))
 
     def dimmed(self, t: int) -> np.ndarray:
-        """Frame `t` with the patches that are not kept in dark grey, (H, W, 3) uint8."""
+        """Frame `t` with the patches that are not kept darkened, (H, W, 3) uint8."""
         frame = self.frames[t].astype(np.float32)
-        grey = frame.mean(axis=-1, keepdims=True) * 0.24 + 10
-        return np.where(self._enlarge(self.kept[t])[..., None], frame, grey).astype(np.uint8)
+        dark = frame.mean(axis=-1, keepdims=True) * 0.24 + 10
+        return np.where(self._enlarge(self.kept[t])[..., None], frame, dark).astype(np.uint8)
 
     def caption(self, t: int) -> str:
         """Time and picture type of frame `t`."""

@@ -17,11 +17,11 @@ def draw_moments(view: ClipView, panel_width: int = 480) -> Iterator[Image.Image
     """
     height, width = view.frames.shape[1:3]
     panel_width = min(panel_width, round(0.9 * panel_width * width / height))
-    cell = (2 * (panel_width // 2), 2 * round(panel_width * height / width / 2))
+    tile = (2 * (panel_width // 2), 2 * round(panel_width * height / width / 2))
     scale = panel_width / 480
     margin, gap, name_height = (2 * round(v * scale / 2) for v in (28, 16, 34))
     head = 2 * round(33 * scale)
-    inner = 2 * cell[0] + gap
+    inner = 2 * tile[0] + gap
     # Five to a row, whatever the clip gives, so that pictures of different clips can be laid side by side.
     small_width = (inner - 4 * gap) // 5
     small = (small_width, round(small_width * height / width))
@@ -29,7 +29,7 @@ def draw_moments(view: ClipView, panel_width: int = 480) -> Iterator[Image.Image
     signals_height = small[1] + small_name + gap if view.given else 0
     foot = 2 * round(27 * scale)
     panels_top = margin + head + margin
-    signals_top = panels_top + 2 * (cell[1] + name_height) + gap + gap
+    signals_top = panels_top + 2 * (tile[1] + name_height) + gap + gap
     foot_top = signals_top + signals_height
     size = (inner + 2 * margin, 2 * ((foot_top + foot + margin + 1) // 2))
     figures = " · ".join(f"{value} {label}" for label, value in view.figures)
@@ -62,11 +62,11 @@ def draw_moments(view: ClipView, panel_width: int = 480) -> Iterator[Image.Image
             ("kept", f"{view.kept[t].sum():,} of {view.kept[t].size:,} patches", view.dimmed(t)),
         ]
         for i, (name, note, panel) in enumerate(panels):
-            x = margin + (i % 2) * (cell[0] + gap)
-            y = panels_top + (i // 2) * (cell[1] + name_height + gap)
+            x = margin + (i % 2) * (tile[0] + gap)
+            y = panels_top + (i // 2) * (tile[1] + name_height + gap)
             draw_text(draw, (x, y + 3 * scale), name, round(20 * scale), INK, "la")
-            draw_text(draw, (x + cell[0], y + 5 * scale), note, round(17 * scale), FAINT, "ra")
-            paste(image, panel, (x, y + name_height), cell)
+            draw_text(draw, (x + tile[0], y + 5 * scale), note, round(17 * scale), FAINT, "ra")
+            paste(image, panel, (x, y + name_height), tile)
         for place, name in enumerate(view.given):
             x = margin + place * (small[0] + gap)
             used = name in view.weights

@@ -41,6 +41,14 @@ def colour_map(values: np.ndarray) -> np.ndarray:
 
 
 def paste(image: Image.Image, panel: np.ndarray, place: tuple[int, int], size: tuple[int, int]) -> None:
+    """Paste pixels, resized.
+
+    Args:
+        image: what is drawn into.
+        panel: (H, W, 3) uint8.
+        place: left and top in pixels.
+        size: width and height in pixels.
+    """
     picture = Image.fromarray(np.ascontiguousarray(panel))
     image.paste(picture.resize(size, Image.Resampling.LANCZOS), place)
 
@@ -53,6 +61,16 @@ def font_of(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def draw_text(
     draw: ImageDraw.ImageDraw, place: tuple[float, float], words: str, size: int, fill: tuple, anchor: str
 ) -> None:
+    """Write a line.
+
+    Args:
+        draw: what is drawn into.
+        place: x and y in pixels of the anchor.
+        words: the line.
+        size: of the font in pixels.
+        fill: the colour.
+        anchor: what of the line lies at the place, as in Pillow.
+    """
     draw.text(place, words, fill=fill, font=font_of(size), anchor=anchor)
 
 

@@ -36,21 +36,21 @@ def draw_sheet(view: ClipView) -> Image.Image:
     """The sheet: header, packets and samples along the time axis, then the rows of panels."""
     height, width = view.frames.shape[1:3]
     room = SHEET_WIDTH - 2 * MARGIN - LABELS
-    cell_width = min((room - 5 * GAP) // 6, round(236 * width / height))
-    cell = (cell_width, round(cell_width * height / width))
-    columns = (room + GAP) // (cell_width + GAP)
+    tile_width = min((room - 5 * GAP) // 6, round(236 * width / height))
+    tile = (tile_width, round(tile_width * height / width))
+    columns = (room + GAP) // (tile_width + GAP)
     # Whole width, whatever the shape of the frames.
-    gap = (room - columns * cell_width) / max(1, columns - 1)
+    gap = (room - columns * tile_width) / max(1, columns - 1)
     moments = _moments(view, columns)
     left = MARGIN + LABELS
     rows = ["frames", *view.given, "energy", "kept"]
     axis = TimeAxis(view, left, SHEET_WIDTH - MARGIN)
     axis_height = 2 * SHARE_HEIGHT + GAP + (PACKET_HEIGHT + 60 if view.packets else 0)
-    total = HEADER + axis_height + 62 + len(rows) * (cell[1] + GAP) + 32 * len(view.missing) + MARGIN - GAP
+    total = HEADER + axis_height + 62 + len(rows) * (tile[1] + GAP) + 32 * len(view.missing) + MARGIN - GAP
     image = Image.new("RGB", (SHEET_WIDTH, total), PAPER)
     draw = ImageDraw.Draw(image)
     _draw_header(draw, view, SHEET_WIDTH)
-    centres = [left + column * (cell_width + gap) + cell_width / 2 for column in range(len(moments))]
+    centres = [left + column * (tile_width + gap) + tile_width / 2 for column in range(len(moments))]
     top = _draw_axis(draw, view, axis, HEADER, moments)
     for t, centre in zip(moments, centres, strict=True):
         draw.line((axis.middle(t), top + 2, centre, top + 34), RULE, 2)
@@ -59,13 +59,13 @@ def draw_sheet(view: ClipView) -> Image.Image:
     for name in rows:
         _draw_label(draw, view, name, moments, top)
         for t, centre in zip(moments, centres, strict=True):
-            place = (round(centre - cell_width / 2), top)
-            paste(image, _panel(view, name, t), place, cell)
+            place = (round(centre - tile_width / 2), top)
+            paste(image, _panel(view, name, t), place, tile)
             lines = _words(view, name, t)
             for line, words in enumerate(lines):
-                y = top + cell[1] / 2 + 24 * (line - (len(lines) - 1) / 2)
-                draw_text(draw, (place[0] + cell[0] / 2, y), words, 18, INK, "mm")
-        top += cell[1] + GAP
+                y = top + tile[1] / 2 + 24 * (line - (len(lines) - 1) / 2)
+                draw_text(draw, (place[0] + tile[0] / 2, y), words, 18, INK, "mm")
+        top += tile[1] + GAP
     for name, reason in view.missing.items():
         draw_text(draw, (MARGIN, top + 2), name, 22, FAINT, "la")
         draw_text(draw, (left, top + 5), reason, 18, FAINT, "la")

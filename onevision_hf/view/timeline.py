@@ -47,7 +47,15 @@ def draw_packets(
     draw: ImageDraw.ImageDraw, view: ClipView, axis: TimeAxis, top: float, bottom: float
 ) -> None:
     """A bar a packet in the colour of its picture type. Heights are square roots: a keyframe may be a hundred
-    times as large as its neighbours."""
+    times as large as its neighbours.
+
+    Args:
+        draw: what is drawn into.
+        view: with packets.
+        axis: where each frame lies.
+        top: of the bars, pixels.
+        bottom: of the bars, pixels.
+    """
     packets = view.packets
     assert packets is not None
     draw.rectangle((axis.left, top, axis.right, bottom), PANEL)
@@ -64,7 +72,15 @@ def draw_packets(
 def draw_sample_marks(
     draw: ImageDraw.ImageDraw, axis: TimeAxis, top: float, size: float, chosen: Collection[int]
 ) -> None:
-    """A triangle under each sampled frame, bright and larger under those in `chosen`."""
+    """A triangle under each sampled frame.
+
+    Args:
+        draw: what is drawn into.
+        axis: where each frame lies.
+        top: of the triangles, pixels.
+        size: of a large triangle, pixels.
+        chosen: sampled frames whose triangles are bright and large.
+    """
     for t in sorted(range(len(axis.sampled)), key=lambda t: t in chosen):
         x, scale = axis.middle(t), 1.0 if t in chosen else 0.6
         half, height = size * scale / 2, size * scale
@@ -80,7 +96,16 @@ def draw_shares(
     bottom: float,
     bright: Collection[int],
 ) -> None:
-    """A bar a sampled frame, as high as its value in 0..1."""
+    """A bar a sampled frame, as high as its value.
+
+    Args:
+        draw: what is drawn into.
+        axis: where each frame lies.
+        values: (T,) in 0..1.
+        top: of the bars, pixels.
+        bottom: of the bars, pixels.
+        bright: sampled frames whose bars are bright.
+    """
     draw.rectangle((axis.left, top, axis.right, bottom), PANEL)
     dark = tuple(round(0.55 * c) for c in ACCENT)
     for t, value in enumerate(values):
@@ -93,7 +118,14 @@ def draw_shares(
 
 
 def draw_times(draw: ImageDraw.ImageDraw, axis: TimeAxis, top: float, size: int) -> None:
-    """Seconds under the axis, at round numbers."""
+    """Seconds under the axis, at round numbers.
+
+    Args:
+        draw: what is drawn into.
+        axis: where each frame lies.
+        top: of the digits, pixels.
+        size: of the font in pixels.
+    """
     length = axis.end - axis.start
     step = next(s for e in range(-3, 7) for s in (10.0**e, 2 * 10.0**e, 5 * 10.0**e) if length / s <= 9)
     digits = max(0, -int(np.floor(np.log10(step))))

@@ -21,10 +21,10 @@ from torch.nn.functional import normalize
 
 from onevision_hf import tiny
 from onevision_hf.cli import main
-from onevision_hf.clustering.assign import CenterFile
 from onevision_hf.clustering.extractors import make_extractor
 from onevision_hf.clustering.features import FeatureShards
 from onevision_hf.clustering.inspect import closest_pairs
+from onevision_hf.clustering.kmeans import CenterFile
 from onevision_hf.clustering.pictures import size_histogram
 from onevision_hf.data.media_shards import PackedShards
 from onevision_hf.data.sources import open_source

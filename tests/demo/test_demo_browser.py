@@ -143,7 +143,15 @@ def test_from_a_dropped_file_to_the_downloads(address, open_page, tmp_path):
         page.locator("#ov-picture").click()
     download.value.save_as(tmp_path / "a.png")
     assert Image.open(tmp_path / "a.png").size[0] == 2000
-    page.wait_for_selector("#ov-neighbours img", state="attached")
+
+
+def test_a_drawn_clip_has_its_direction_beside_the_truth_and_other_clips_have_none(address, open_page):
+    page = open_page(address)
+    page.get_by_role("button", name="a glide").click()
+    drawn(page)
+    page.wait_for_selector("#ov-directions td:text-is('the truth')")
+    page.get_by_role("button", name="valley").click()
+    page.wait_for_selector("#ov-directions", state="detached")
 
 
 def test_signals_anchors_and_sampling_are_obeyed(address, open_page):

@@ -12,13 +12,13 @@ import pytest
 from onevision_hf import select_patches
 from onevision_hf.cli import main
 from onevision_hf.demo import panels
-from onevision_hf.demo.looking import Asked, look
+from onevision_hf.demo.opened_clip import Choices, open_clip
 
 
 def test_a_budget_keeps_what_select_patches_keeps(clip):
-    asked = Asked(12, sampling="packet_size")
+    choices = Choices(12, sampling="packet_size")
     for ratio, anchors in ((0.125, "first"), (0.4, "keyframes"), (0.2, 8)):
-        kept = look(str(clip), asked).cut(ratio, anchors).selection
+        kept = open_clip(str(clip), choices).cut(ratio, anchors).selection
         expected = select_patches(
             clip, num_frames=12, sampling="packet_size", keep_ratio=ratio, anchors=anchors
         )
@@ -28,14 +28,14 @@ def test_a_budget_keeps_what_select_patches_keeps(clip):
 def test_a_clip_is_read_once_for_all_budgets_and_again_when_it_changes(clip, tmp_path):
     copy = tmp_path / "copy.mp4"
     copy.write_bytes(clip.read_bytes())
-    first = look(str(copy), Asked(6))
-    assert look(str(copy), Asked(6)) is first and look(str(copy), Asked(7)) is not first
+    first = open_clip(str(copy), Choices(6))
+    assert open_clip(str(copy), Choices(6)) is first and open_clip(str(copy), Choices(7)) is not first
     copy.touch()
-    assert look(str(copy), Asked(6)) is not first
+    assert open_clip(str(copy), Choices(6)) is not first
 
 
 def test_the_panels_say_what_the_budget_buys(clip):
-    kept = look(str(clip), Asked(16)).cut(0.125, "first")
+    kept = open_clip(str(clip), Choices(16)).cut(0.125, "first")
     shown = panels.show(kept)
     per_frame = kept.selection.geometry.patches_per_frame
     assert f"{2 * per_frame:,} of {16 * per_frame:,} (12.5 %)" in shown
@@ -48,7 +48,7 @@ def test_the_panels_say_what_the_budget_buys(clip):
 def test_the_video_of_the_panels_has_a_frame_for_each_moment(clip, tmp_path):
     from onevision_hf import VideoReader
 
-    kept = look(str(clip), Asked(10)).cut(0.2, "first")
+    kept = open_clip(str(clip), Choices(10)).cut(0.2, "first")
     content, pace = panels.video(kept.view)
     with VideoReader(content) as reader:
         height, width = kept.view.frames.shape[1:3]
@@ -59,7 +59,7 @@ def test_the_video_of_the_panels_has_a_frame_for_each_moment(clip, tmp_path):
 def test_a_file_name_cannot_write_into_the_page(clip, tmp_path):
     odd = tmp_path / "<b>x.mp4"
     odd.write_bytes(clip.read_bytes())
-    assert "&lt;b&gt;x.mp4" in panels.show(look(str(odd), Asked(4)).cut(0.5, "first"))
+    assert "&lt;b&gt;x.mp4" in panels.show(open_clip(str(odd), Choices(4)).cut(0.5, "first"))
     assert "<script>" not in panels.failure("<script>")
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from onevision_hf.eval.motion import ReaderSettings, SuiteSettings, TrainSettings
+from onevision_hf.eval.motion import ClassifierSettings, SuiteSettings, TrainSettings
 from onevision_hf.eval.motion.settings import ClipSettings
 
 BRIEF = TrainSettings(steps=2, batch=4)
@@ -13,9 +13,9 @@ TINY = SuiteSettings(
     inputs=("codec", "uniform", "random", "difference_few", "difference_all", "positions", "dense"),
     frozen_inputs=(),
     clips=ClipSettings(num_frames=32, schedule=("nudge_direction",)),
-    reader=ReaderSettings(width=32, layers=1, heads=1),
+    classifier=ClassifierSettings(width=32, layers=1, heads=1),
     mixing=BRIEF,
     training=BRIEF,
     probing=BRIEF,
 )
-ONE_CELL = replace(TINY, budgets=(1 / 16,), inputs=("codec",))
+ONE_TRIAL = replace(TINY, budgets=(1 / 16,), inputs=("codec",))

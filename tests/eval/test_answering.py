@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from vl_tiny import prompt, tiny_model, tiny_processor, user
 
-from onevision_hf.eval.lmms.answering import Answering
-from onevision_hf.eval.lmms.batching import pack
-from onevision_hf.eval.lmms.encoded_media import EncodedMedia
+from onevision_hf.eval.lmms.answering import Answering, MediaFeatures, pack
 from onevision_hf.eval.lmms.questions import Answer, BrokenMediaError, Question
 from onevision_hf.eval.lmms.settings import Settings
 
@@ -21,7 +19,7 @@ SHORT = {"max_new_tokens": 4, "do_sample": False}
 
 
 def settings(**changes):
-    return Settings(**{"pretrained": "tiny", "num_frames": 8, "num_patches": 64, **changes})
+    return Settings.parse({"pretrained": "tiny", "num_frames": 8, "num_patches": 64, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +60,7 @@ def answers(answering, questions):
 
 def straight(model, processor, question):
     """The answer as a plain loop gives it."""
-    inputs = prompt(processor, question.messages(), **settings().of_media())
+    inputs = prompt(processor, question.messages(), **settings().processor_kwargs())
     stops = [256, 258]
     with torch.inference_mode():
         new = model.generate(**inputs, **SHORT, eos_token_id=stops, pad_token_id=256)
@@ -123,7 +121,7 @@ def test_the_loss_of_a_continuation_is_the_models_own(model, processor, clip):
     questions = [about_clip(clip, f"Which? {text}", continuation=text) for text in ("A", "Brown", "yes no")]
     found = answers(Answering(model, processor, settings()), questions)
     for question in questions:
-        inputs = prompt(processor, question.messages(), **settings().of_media())
+        inputs = prompt(processor, question.messages(), **settings().processor_kwargs())
         more = torch.tensor(processor.tokenizer(question.continuation)["input_ids"])[None]
         ids = torch.cat([inputs["input_ids"], more], 1)
         labels = ids.clone()
@@ -199,18 +197,18 @@ def test_media_are_read_ahead_while_the_model_is_busy(model, processor, monkeypa
 
     answering = Answering(model, processor, settings(batch_size=1, workers=2))
     monkeypatch.setattr(
-        answering, "_texts", lambda batch: (time.sleep(busy), [(r.question, Answer("x")) for r in batch])[1]
+        answering, "_texts", lambda batch: (time.sleep(busy), [(p.question, Answer("x")) for p in batch])[1]
     )
     ahead = []
     questions = [Question(slow(i), SHORT, tag=i) for i in range(12)]
     answering.answer(questions, lambda outcomes: ahead.append(seen["read"] - len(ahead) - 1))
     assert max(ahead) >= 2
-    # Not without end: so much is read before it is asked for, and no more.
+    # Not without end: so much is read before it is used, and no more.
     assert max(ahead) <= 2 + 2 * 2
 
 
 def test_features_are_kept_up_to_a_limit_the_oldest_go_first():
-    cache = EncodedMedia(limit=4 * 100)
+    cache = MediaFeatures(limit=4 * 100)
     for key in "abcd":
         cache.put(key, torch.zeros(25))
     assert cache.get("a") is not None
@@ -234,10 +232,12 @@ def test_batches_hold_every_prompt_once_within_budget_and_number(lengths, budget
     ("changes", "message"),
     [
         ({"samplng": "codec"}, "did you mean sampling"),
-        ({"fps": 2}, "takes no argument 'fps'"),
+        ({"frame_rate": 2}, "takes no argument 'frame_rate'"),
+        ({"processor": {"num_frame": 8}}, "did you mean num_frames"),
+        ({"processor": {"num_frames": 8}, "num_frames": 9}, "both given: give one of them"),
         ({"sampling": "uniform"}, "sampling is one of codec, frames, dense"),
-        ({"num_patches": 0}, "num_patches is a positive whole number"),
-        ({"num_patches": 64, "keep_ratio": 0.5}, "they are one budget"),
+        ({"num_patches": 0}, "num_patches must be a positive integer"),
+        ({"num_patches": 64, "keep_ratio": 0.5}, "both given: give one of them"),
         ({"sampling": "frames", "keep_ratio": 0.5}, "keeps whole frames"),
         ({"sampling": "dense", "num_patches": 64}, "keeps whole frames"),
         ({"batch_size": "many"}, 'whole number or "auto"'),
@@ -256,6 +256,21 @@ def test_what_lmms_eval_passes_by_itself_is_taken():
     parsed = Settings.parse({"pretrained": "tiny", "batch_size": "1", "max_batch_size": 4, "device": "cpu"})
     assert (parsed.batch_size, parsed.device) == (1, "cpu")
     assert Settings.parse({"pretrained": "tiny", "batch_size": "auto"}).batch_size is None
-    assert parsed.of_media() == {"video_mode": "codec", "num_frames": 64}
-    assert Settings("tiny", sampling="frames").of_media() == {"video_mode": "frames", "num_frames": 8}
-    assert Settings("tiny", sampling="dense").of_media() == {"video_mode": "frames", "num_frames": 64}
+    assert parsed.processor_kwargs() == {"video_mode": "codec"}
+    assert Settings("tiny", sampling="frames").processor_kwargs() == {"video_mode": "frames", "num_frames": 8}
+    assert Settings("tiny", sampling="dense").processor_kwargs() == {"video_mode": "frames", "num_frames": 64}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"num_frames": 16, "camera": "median"},
+        {"processor": {"num_frames": 16, "camera": "median"}},
+        {"processor": '{"num_frames": 16, "camera": "median"}'},
+        {"processor": {"camera": "median"}, "num_frames": 16},
+    ],
+    ids=["by name", "mapping", "JSON", "both"],
+)
+def test_any_setting_of_the_processor_is_an_argument(given):
+    kwargs = Settings.parse({"pretrained": "tiny", **given}).processor_kwargs()
+    assert kwargs == {"video_mode": "codec", "num_frames": 16, "camera": "median"}

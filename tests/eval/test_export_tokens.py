@@ -93,11 +93,11 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(model, folder, exporte
         TokenShards(exported)
     words = ["export-tokens", str(folder), str(exported), "--model", str(model), "--shard-items", "3"]
     assert main([*words, "--dtype", "float32", "--batch-size", "2"]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (
-        "7 pictures, 32 x 2 x 2 float32, 3 shards" in said
-        and "2 classes" in said
-        and "1 could not be used" in said
+        "7 pictures, 32 x 2 x 2 float32, 3 shards" in printed
+        and "2 classes" in printed
+        and "1 could not be used" in printed
     )
     assert digests() == before and (exported / "latents-00000.safetensors").stat().st_mtime_ns == kept
 

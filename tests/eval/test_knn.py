@@ -61,9 +61,9 @@ def test_clips_are_read_off_the_grid_of_tokens_and_every_pooling_is_told(made, c
         assert values.keys() == {"accuracy", "linear_accuracy"}
         line = next(line for line in text.splitlines() if line.startswith(name))
         assert line.split()[1:3] == [f"{values[k]:.1%}" for k in ("accuracy", "linear_accuracy")]
-        asked = knn(made, made / "clips", "--pooling", name)[1]
-        assert asked["by_pooling"] == found["by_pooling"] and asked["pooling"] == name
-        assert {k: asked[k] for k in values} == values
+        named = knn(made, made / "clips", "--pooling", name)[1]
+        assert named["by_pooling"] == found["by_pooling"] and named["pooling"] == name
+        assert {k: named[k] for k in values} == values
     assert found["accuracy"] == found["by_pooling"]["grid"]["accuracy"]
     # A picture has no time; of pictures the default is the pooled output.
     assert knn(made, made / "pictures", cache="pictures-cache")[1]["pooling"] == "pooler"
@@ -90,13 +90,13 @@ def test_features_are_encoded_once_and_other_settings_are_refused(made, monkeypa
     def encode(*_):
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(module.EncoderTeacher, "encode", encode)
+    monkeypatch.setattr(module.EncoderFeatures, "encode", encode)
     assert knn(made, made / "clips")[0] == 0
     capsys.readouterr()
     status, found = knn(made, made / "clips", "--input", "frames")
     assert status == 1 and found is None
-    assert "was made from something else: view was" in (said := capsys.readouterr().err)
-    assert "Name another --cache" in said
+    assert "was made from something else: transform was" in (printed := capsys.readouterr().err)
+    assert "Name another --cache" in printed
 
 
 def test_what_cannot_be_read_is_rejected_with_its_reason_and_counts_for_no_class(made, tmp_path, capsys):
@@ -115,20 +115,22 @@ def test_what_cannot_be_read_is_rejected_with_its_reason_and_counts_for_no_class
 
 
 def test_folders_that_cannot_be_asked_say_why(made, tmp_path, capsys):
-    def said(folder, *more):
+    def printed(folder, *more):
         status, _ = knn(made, folder, *more, cache="unused")
         assert status == 1
         return capsys.readouterr().err
 
-    assert "does not exist" in said(tmp_path / "nowhere") or "is not a folder" in said(tmp_path / "nowhere")
+    assert "does not exist" in printed(tmp_path / "nowhere") or "is not a folder" in printed(
+        tmp_path / "nowhere"
+    )
     folder = copy(made / "pictures", tmp_path / "pictures")
     (folder / "empty").mkdir()
-    assert "no picture or video in empty" in said(folder)
+    assert "no picture or video in empty" in printed(folder)
     (folder / "empty").rmdir()
     (folder / "dark" / "0.png").rename(folder / "stray.png")
-    assert "stray.png lies in no sub-folder" in said(folder)
-    assert "less than the 16 of one whole frame" in said(made / "clips", "--num-patches", "3")
-    assert "8 frames of 56 x 56 pixels have 128 patches" in said(made / "clips", "--num-patches", "500")
+    assert "stray.png lies in no sub-folder" in printed(folder)
+    assert "less than the 16 of one whole frame" in printed(made / "clips", "--num-patches", "3")
+    assert "8 frames of 56 x 56 pixels have 128 patches" in printed(made / "clips", "--num-patches", "500")
 
 
 def test_the_default_cache_is_named_by_model_files_and_settings(made, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onevision_hf.eval.motion.ceilings import count_posterior, displaced, fly_posterior, posterior
-from onevision_hf.eval.motion.clips import Drawn, asked, uniform_frames
+from onevision_hf.eval.motion.clips import Drawn, scheduled, uniform_frames
 from onevision_hf.eval.motion.settings import FAMILIES, SCHEDULE, ClipSettings
 from onevision_hf.synthetic import CLIP_FAMILIES, Clip, Event, draw_clip
 from onevision_hf.synthetic import ClipSettings as WorldSettings
@@ -22,20 +22,22 @@ def planned(scene: str, index: int) -> Stage:
 
 def test_the_posterior_of_a_count_is_what_counting_planned_scenes_gives():
     seen = uniform_frames(64, 4)
-    told: dict[tuple[bool, ...], list[int]] = {}
+    counts_seen: dict[tuple[bool, ...], list[int]] = {}
     for index in range(1500):
         stage = planned("count", index)
         slots = tuple(
             any(displaced(e, seen) for e in stage.events if 3 + 14 * p <= e.start < 3 + 14 * (p + 1))
             for p in range(4)
         )
-        told.setdefault(slots, []).append(int(stage.labels["count"]))
-    right = sum(max(np.bincount(counts)) for counts in told.values()) / 1500
-    expected = sum(len(c) * max(count_posterior(tuple(seen), 64, slots)) for slots, c in told.items()) / 1500
+        counts_seen.setdefault(slots, []).append(int(stage.labels["count"]))
+    right = sum(max(np.bincount(counts)) for counts in counts_seen.values()) / 1500
+    expected = (
+        sum(len(c) * max(count_posterior(tuple(seen), 64, slots)) for slots, c in counts_seen.items()) / 1500
+    )
     assert right == pytest.approx(expected, abs=0.04)
     nothing = count_posterior(tuple(seen), 64, (False,) * 4)
     assert nothing == pytest.approx(
-        np.bincount(told[(False,) * 4], minlength=5)[1:] / len(told[(False,) * 4]), abs=0.06
+        np.bincount(counts_seen[(False,) * 4], minlength=5)[1:] / len(counts_seen[(False,) * 4]), abs=0.06
     )
     assert count_posterior(tuple(seen), 64, (True,) * 4) == pytest.approx((0, 0, 0, 1))
 
@@ -77,7 +79,7 @@ def test_what_is_said_of_a_disc_that_flies_by_is_calibrated(flights, frames):
 
 def test_who_sees_every_frame_knows_everything():
     for index in range(20):
-        family, number, background = asked(index, SCHEDULE)
+        family, number, background = scheduled(index, SCHEDULE)
         clip = draw_clip(9, number, family, WorldSettings(background=background))
         for name in FAMILIES:
             if clip.labels[name] is not None:
@@ -94,7 +96,7 @@ def test_of_two_events_the_second_alone_leaves_three_answers():
 
 
 def test_clips_take_turns_so_that_labels_and_backgrounds_are_balanced():
-    drawn = [asked(number, SCHEDULE) for number in range(len(SCHEDULE) * 16)]
+    drawn = [scheduled(number, SCHEDULE) for number in range(len(SCHEDULE) * 16)]
     assert len({(family, index) for family, index, _ in drawn}) == len(drawn)
     nudges = [(index % 8, background) for family, index, background in drawn if family == "nudge_direction"]
     moving = [label for label, background in nudges if background != "static"]

@@ -4,14 +4,14 @@ import json
 from dataclasses import replace
 
 import pytest
-from motion_worlds import ONE_CELL
+from motion_worlds import ONE_TRIAL
 from PIL import Image
 
 from onevision_hf.cli import main
 from onevision_hf.eval import motion
 from onevision_hf.eval.motion.figure import draw
 from onevision_hf.eval.motion.report import into_page, page
-from onevision_hf.eval.motion.settings import FAMILIES, MOTION, VIEWS, SuiteSettings
+from onevision_hf.eval.motion.settings import FAMILIES, MOTION, SUBSETS, SuiteSettings
 from onevision_hf.eval.motion.summary import Results, goals
 from onevision_hf.synthetic import CLIP_FAMILIES
 
@@ -27,11 +27,11 @@ def made_up(scores: dict[str, float], ceiling: float = 0.5) -> Results:
         for budget in (1.0,) if name == "dense" else SETTINGS.budgets:
             for seed in SETTINGS.seeds:
                 value = score + 0.01 * seed
-                accuracy = {f: dict.fromkeys(VIEWS, value) | {"asked": 9} for f in FAMILIES}
-                cell = {"reading": "scratch", "input": name, "budget": budget, "seed": seed}
+                accuracy = {f: dict.fromkeys(SUBSETS, value) | {"clips": 9} for f in FAMILIES}
+                trial = {"mode": "scratch", "input": name, "budget": budget, "seed": seed}
                 found.append(
                     {
-                        "settings": {"cell": cell},
+                        "settings": {"trial": trial},
                         "accuracy": accuracy,
                         "seconds": 1,
                         "cpu_seconds": 60,
@@ -40,7 +40,7 @@ def made_up(scores: dict[str, float], ceiling: float = 0.5) -> Results:
                 )
                 if name == "codec":
                     found[-1]["interventions"] = {"mirror_time": accuracy}
-    views = dict.fromkeys(VIEWS, ceiling)
+    views = dict.fromkeys(SUBSETS, ceiling)
     return Results(LABELS, found, {f"{b:g}": dict.fromkeys(FAMILIES, views) for b in SETTINGS.budgets})
 
 
@@ -59,14 +59,14 @@ def test_goals_are_met_or_not_by_the_figures():
 def test_the_page_prints_chance_ceiling_and_positions_in_every_table():
     results = made_up(ALIKE)
     document = {
-        "families": LABELS, "cells": results.cells, "ceilings": results.ceilings, "goals": goals(results),
+        "families": LABELS, "trials": results.trials, "ceilings": results.ceilings, "goals": goals(results),
         "clips": {"train": 1, "test": 1, "rejected": []}, "model": None,
     }  # fmt: skip
     text = page(document, SETTINGS, "images/x.png")
     tables = [part for part in text.split("\n\n") if part.startswith("| family")]
     assert len(tables) == 4
     for table in tables:
-        header = [cell.strip() for cell in table.splitlines()[0].strip("| ").split("|")]
+        header = [trial.strip() for trial in table.splitlines()[0].strip("| ").split("|")]
         assert header[:4] == ["family", "chance", "ceiling of uniform", "positions only"]
         assert len({row.count("|") for row in table.splitlines()}) == 1
     for table in tables[:2]:
@@ -87,17 +87,20 @@ def test_results_are_put_between_the_marks_of_a_page_again_and_again():
     assert into_page(after, "second").endswith("more words\n") and "first" not in into_page(after, "second")
 
 
-def test_the_figure_has_a_panel_a_view_and_is_not_blank():
+def test_the_figure_has_a_panel_a_subset_and_a_line_an_input():
     picture = draw(made_up(ALIKE), SETTINGS.budgets)
     alone = draw(
         Results({"label": ("a", "b")}, [], {"0.0625": {"label": dict.fromkeys(("all", "moving"))}}), [1 / 16]
     )
-    assert picture.width > alone.width and len(picture.getcolors(1 << 20)) > 50
+    assert len(picture.axes) == 2 and len(alone.axes) == 1
+    labels = [line.get_label() for line in picture.axes[0].lines]
+    assert labels[0] == "codec" and "uniform frames" in labels and "dense, every pixel" in labels
+    assert list(picture.axes[0].lines[0].get_ydata()) == pytest.approx([0.805, 0.805])
 
 
 @pytest.fixture
 def tiny_profile(monkeypatch):
-    monkeypatch.setitem(motion.PROFILES, "small", replace(ONE_CELL, inputs=("codec", "uniform")))
+    monkeypatch.setitem(motion.PROFILES, "small", replace(ONE_TRIAL, inputs=("codec", "uniform")))
 
 
 def test_the_command_writes_page_figure_and_json(tmp_path, tiny_profile, capsys):
@@ -107,23 +110,23 @@ def test_the_command_writes_page_figure_and_json(tmp_path, tiny_profile, capsys)
     words = ["eval", "motion", "--model", "none", "--work", tmp_path / "work", "--out", page_path]
     assert main([*map(str, words), "--json", str(json_path), "--workers", "1"]) == 0
     document = json.loads(json_path.read_text())
-    assert document["profile"] == "small" and len(document["cells"]) == 2
+    assert document["profile"] == "small" and len(document["trials"]) == 2
     assert page_path.read_text().startswith("# Mine\n") and "images/motion.png" in page_path.read_text()
     assert Image.open(tmp_path / "docs" / "images" / "motion.png").width > 400
     assert "wanted: 0.1" in capsys.readouterr().out or not document["goals"]
 
 
 def test_options_replace_what_the_profile_says(tmp_path, monkeypatch):
-    asked = []
+    found_settings = []
 
     def watched(settings, work, **more):
-        asked.append(settings)
+        found_settings.append(settings)
         raise ValueError("seen")
 
     monkeypatch.setattr(motion, "run_suite", watched)
     words = "eval motion --model none --seeds 2 --steps 70 30 --inputs codec,uniform --profile full"
     assert main(words.split()) == 1
-    (found,) = asked
+    (found,) = found_settings
     assert (found.seeds, found.inputs) == ((0, 1), ("codec", "uniform"))
     assert (found.mixing.steps, found.training.steps) == (70, 30)
     full = motion.PROFILES["full"]
@@ -131,17 +134,17 @@ def test_options_replace_what_the_profile_says(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("--seeds 0", "--seeds is at least 1, found 0"),
         ("--steps 0 5", "--steps are at least 1, found 0 and 5"),
         ("--inputs codec,frames", "no input is called 'frames'; choose one of codec, "),
     ],
 )
-def test_options_out_of_range_are_refused(tmp_path, words, said, capsys):
+def test_options_out_of_range_are_refused(tmp_path, words, message, capsys):
     work = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "x.md")]
     assert main(["eval", "motion", "--model", "none", *words.split(), *work]) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_bad_options_end_with_one_line(tmp_path, tiny_profile, capsys):

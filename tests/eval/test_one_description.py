@@ -6,17 +6,28 @@ Run: python -m pytest tests/eval/test_one_description.py
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from clips import moving_scene, write_clip
+from motion_worlds import ONE_TRIAL
 from probe_clips import CLASSES, save_encoder
+from vl_tiny import tiny_config, tiny_processor, user
 
 import onevision_hf
 from onevision_hf import OneVisionVideoProcessor, OneVisionVLVideoProcessor, VideoReader
 from onevision_hf.clustering.extractors import make_extractor
 from onevision_hf.data.patch_cache import PatchCache
 from onevision_hf.data.patch_extraction import extract_patches
+from onevision_hf.eval.lmms.prompts import PromptLoader
+from onevision_hf.eval.lmms.questions import Question
+from onevision_hf.eval.lmms.settings import Settings
+from onevision_hf.eval.motion import Trial
+from onevision_hf.eval.motion.clips import LabelledClip
+from onevision_hf.eval.motion.frozen import Encoder
+from onevision_hf.eval.motion.inputs import build, codec_config
+from onevision_hf.eval.motion.pool import Pool
 from onevision_hf.modeling.patchify_config import PatchifyConfig
 from onevision_hf.training.config import from_dict
 from onevision_hf.training.tasks.cluster import ClusterTask
@@ -73,11 +84,18 @@ def shown_by(made, tmp_path, encoder):
             found[who, row.key.rpartition("/")[2]] = cut
     extractor, cache = make_extractor(encoder), PatchCache(tmp_path / "cache", config)
     multimodal = OneVisionVLVideoProcessor(**config.to_dict())
+    prompts = tiny_processor(tiny_config())
+    prompts.video_processor = multimodal
+    loader = PromptLoader(prompts, Settings.parse({"pretrained": encoder}).processor_kwargs())
     for path in (made / "clips").rglob("*.mp4"):
         found["extractor", path.name] = tuple(t.numpy() for t in extractor.prepare(str(path), "video"))
         found["cache", path.name] = tuple(cache(str(path)).values())
         clip = multimodal.read(str(path))
         found["multimodal", path.name] = clip.patches, clip.positions
+        question = Question(lambda path=path: user(("video", str(path)), "What?"), videos=(str(path),))
+        (prompt,) = loader.load([question])
+        (medium,) = prompt.media
+        found["lmms", path.name] = medium.patches.numpy(), medium.positions.numpy()
         with VideoReader(str(path)) as reader:
             found["a saved folder", path.name] = PatchifyConfig.from_pretrained(encoder).patchify(reader)[:2]
     return processor, found
@@ -86,9 +104,60 @@ def shown_by(made, tmp_path, encoder):
 @pytest.mark.parametrize("name", NAMES)
 def test_whoever_cuts_a_clip_cuts_what_the_encoders_processor_cuts(made, tmp_path, name):
     processor, found = shown_by(made, tmp_path, encoder_of(made, name))
-    assert len(found) == 2 * 6
+    assert len(found) == 2 * 7
     for (who, clip), (patches, positions) in found.items():
         (path,) = (made / "clips").rglob(clip)
         own = processor(path, return_tensors="np")
         assert np.array_equal(patches, own["pixel_values_videos"][0]), who
         assert np.array_equal(positions, own["patch_positions"][0]), who
+
+
+class Files:
+    """A source of the motion suite."""
+
+    symmetric = False
+    families = {"kind": ("a", "b")}
+    identity = {"files": "two"}
+
+    def __init__(self, paths):
+        self.paths = paths
+
+    def item(self, split, number):
+        return LabelledClip(self.paths[number], [number], np.full((1, 5), np.nan, np.float32), "")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"camera": "median"}, {"preset": "bits"}, {"anchors": "keyframes"}, {"sampling": "packet_size"}],
+    ids=lambda changes: "-".join(changes) or "default",
+)
+def test_the_motion_suite_cuts_what_the_processor_cuts(made, tmp_path, changes):
+    clips = replace(ONE_TRIAL.clips, num_frames=16, processor=changes)
+    settings = replace(ONE_TRIAL, budgets=(1 / 4,), clips=clips)
+    source = Files(sorted((made / "clips").rglob("*.mp4")))
+    pool = Pool(tmp_path, clips, source, {"train": 0, "test": 2})
+    pool.fill([codec_config(settings, "codec")], 1, lambda line: None)
+    data = build(pool, settings, Trial("scratch", "codec", 1 / 4, 0), "test")
+    processor = OneVisionVideoProcessor(
+        size={"height": 64, "width": 64}, patch_size=16, num_frames=16, num_patches=64, do_rescale=False,
+        do_normalize=False, rope_temporal_size=None, **changes,
+    )  # fmt: skip
+    for number in range(2):
+        own = processor(source.item("test", number).file, return_tensors="np")
+        assert np.array_equal(data.patches[number].numpy(), own["pixel_values_videos"][0])
+        assert np.array_equal(data.positions[number].numpy(), own["patch_positions"][0])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("tiny", {"camera": "median"}),
+        ("published", {"preset": "published"}),
+        ("keyframes", {"anchors": "keyframes", "camera": "none"}),
+    ],
+)
+def test_a_frozen_encoder_is_shown_by_the_motion_suite_what_its_own_processor_keeps(made, name, changes):
+    encoder = Encoder.open(encoder_of(made, name))
+    assert encoder.fit(ONE_TRIAL).clips.processor == changes
+    other = replace(ONE_TRIAL, clips=replace(ONE_TRIAL.clips, processor={"camera": "similarity"}))
+    assert encoder.fit(other).clips.processor == changes | {"camera": "similarity"}

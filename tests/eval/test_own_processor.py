@@ -15,7 +15,7 @@ import onevision_hf
 from onevision_hf import OneVisionModel, OneVisionVideoProcessor
 from onevision_hf.eval.probes.clip_transform import shown_size
 from onevision_hf.eval.probes.config import InputConfig, ProbeConfig
-from onevision_hf.eval.probes.encoders import load_encoder
+from onevision_hf.eval.probes.encoders import load_frozen
 from onevision_hf.eval.probes.knn import readout
 from onevision_hf.eval.probes.run import clip_settings, run_probe
 from onevision_hf.training.schema import ConfigError, build
@@ -25,7 +25,7 @@ PUBLISHED = {
     "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 112}, "do_center_crop": True,
     "crop_size": {"height": 112, "width": 112}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.3, 0.3, 0.4],
 }  # fmt: skip
-# name -> what is asked of the processor beside what its folder says
+# name -> what is changed of the processor that its folder says
 CASES = {"tiny": {}, "published": {"preset": "published"}, "keyframes": {}}
 
 
@@ -87,16 +87,16 @@ def same_clips(made, seen, processor):
 
 @pytest.mark.parametrize("name", CASES)
 def test_neighbours_see_what_the_encoders_processor_selects(made, seen, tmp_path, name):
-    folder, asked = encoder_of(made, name), CASES[name]
-    readout(str(made / "clips"), folder, cache=tmp_path, processor=asked)
-    processor = OneVisionVideoProcessor.from_pretrained(folder, **asked)
+    folder, changes = encoder_of(made, name), CASES[name]
+    readout(str(made / "clips"), folder, cache=tmp_path, processor=changes)
+    processor = OneVisionVideoProcessor.from_pretrained(folder, **changes)
     assert len(seen) == 4 and same_clips(made, seen, processor) == 4
 
 
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("name", CASES)
 def test_a_probe_sees_and_saves_what_the_encoders_processor_selects(made, seen, tmp_path, name, cached):
-    folder, asked = encoder_of(made, name), CASES[name]
+    folder, changes = encoder_of(made, name), CASES[name]
     lists = [
         str(write_list(tmp_path / f"{part}.csv", [(f"left/{a}.mp4", "left"), (f"right/{b}.mp4", "right")]))
         for part, a, b in (("train", 0, 1), ("test", 2, 3))
@@ -105,10 +105,10 @@ def test_a_probe_sees_and_saves_what_the_encoders_processor_selects(made, seen, 
         "model": folder, "out": str(tmp_path / "run"),
         "data": {"train": lists[0], "test": lists[1], "root": str(made / "clips")},
         "cache": str(tmp_path / "cache") if cached else "", "epochs": 1, "batch_size": 2,
-        "dataloader_num_workers": 0, "device": "cpu", "input": {"processor": asked, "augment": False},
+        "dataloader_num_workers": 0, "device": "cpu", "input": {"processor": changes, "augment": False},
     })  # fmt: skip
     assert run_probe(config)[0] == 0
-    processor = OneVisionVideoProcessor.from_pretrained(folder, **asked)
+    processor = OneVisionVideoProcessor.from_pretrained(folder, **changes)
     assert same_clips(made, seen, processor) == 4
     saved = AutoVideoProcessor.from_pretrained(tmp_path / "run" / "seed-1" / "model")
     assert same_clips(made, seen, saved) == 4
@@ -119,7 +119,7 @@ def settings_of(encoder, **changes):
 
 
 def test_what_is_asked_for_changes_that_and_nothing_else():
-    encoder = load_encoder("tiny")
+    encoder = load_frozen("tiny")
     own, other = settings_of(encoder).identity(), settings_of(encoder, num_patches=512).identity()
     assert own["camera"] == "median" and own["keep_ratio"] == 0.0625
     assert {name for name in own if own[name] != other[name]} == {"num_patches", "keep_ratio"}
@@ -131,7 +131,7 @@ def test_what_is_asked_for_changes_that_and_nothing_else():
 
 def test_a_published_size_is_the_most_that_an_encoder_of_any_size_is_shown(made):
     """224 of a larger encoder; a smaller one keeps its own."""
-    published, tiny = load_encoder(str(made / "published")), load_encoder("tiny")
+    published, tiny = load_frozen(str(made / "published")), load_frozen("tiny")
     assert shown_size(settings_of(published, max_size=56).config) == 56
     assert settings_of(published, max_size=56).num_patches == 64 * 4 * 4 // 8
     assert settings_of(published, max_size=224).identity() == settings_of(published).identity()
@@ -145,4 +145,4 @@ def test_a_published_size_is_the_most_that_an_encoder_of_any_size_is_shown(made)
 
 
 def test_a_budget_that_depends_on_the_clips_shape_is_told_as_a_share(made):
-    assert settings_of(load_encoder(str(made / "keyframes"))).budget() == "50 % of the patches"
+    assert settings_of(load_frozen(str(made / "keyframes"))).budget() == "50 % of the patches"

@@ -26,7 +26,7 @@ from transformers import (
 
 from onevision_hf.eval.probes.clip_transform import shown_size
 from onevision_hf.eval.probes.config import InputConfig, ProbeConfig
-from onevision_hf.eval.probes.encoders import load_encoder, sines
+from onevision_hf.eval.probes.encoders import load_frozen, sines
 from onevision_hf.eval.probes.run import clip_settings
 from onevision_hf.modeling.grid_pooling import grid_means
 from onevision_hf.modeling.patch_inputs import cut_patches, grid_positions
@@ -83,7 +83,7 @@ def two_clips():
 
 @pytest.mark.parametrize("name", ["clip", "siglip2", "siglip2 tower", "dinov3"])
 def test_images_give_their_frames_tokens_with_the_published_time(saved, name):
-    encoder = load_encoder(str(saved / name))
+    encoder = load_frozen(str(saved / name))
     patchify = encoder.patchify
     assert (patchify.layout.patch_size, shown_size(patchify), encoder.hidden_size) == (8, 32, 64)
     assert list(patchify.pixels.image_mean) == [0.1, 0.2, 0.3] and encoder.kinds == ("frames",)
@@ -115,7 +115,7 @@ def test_images_give_their_frames_tokens_with_the_published_time(saved, name):
 
 
 def test_vjepa_sees_pairs_of_frames_and_a_last_one_twice(saved):
-    encoder = load_encoder(str(saved / "vjepa2"))
+    encoder = load_frozen(str(saved / "vjepa2"))
     pixels, patches, positions, mask = two_clips()
     tokens = encoder(patches, positions, mask)
     model = AutoModel.from_pretrained(saved / "vjepa2").eval()
@@ -143,7 +143,7 @@ def test_the_embedding_of_time_is_the_published_one():
 
 
 def test_onevision_is_as_it_is_and_takes_every_input(saved):
-    encoder = load_encoder(str(saved / "onevision"))
+    encoder = load_frozen(str(saved / "onevision"))
     assert encoder.kinds == ("codec", "frames", "dense") and shown_size(encoder.patchify) == 224
     assert not any(p.requires_grad for p in encoder.parameters()) and not encoder.train().model.training
     patches = torch.randn(1, 5, 3 * 14 * 14)
@@ -158,7 +158,7 @@ def test_onevision_is_as_it_is_and_takes_every_input(saved):
 
 
 def test_an_input_that_an_encoder_cannot_take_and_a_model_that_is_none_are_errors(saved, tmp_path):
-    encoder = load_encoder(str(saved / "dinov3"))
+    encoder = load_frozen(str(saved / "dinov3"))
     with pytest.raises(ConfigError, match=r"input is 'codec', but .*sees whole frames only"):
         clip_settings(ProbeConfig(model="dinov3"), encoder)
 
@@ -171,10 +171,10 @@ def test_an_input_that_an_encoder_cannot_take_and_a_model_that_is_none_are_error
     # Without a budget it sees eight whole frames, however large they are.
     assert shown().num_patches == 8 * GRID and shown(size=16).num_patches == 8 * GRID // 4
     with pytest.raises(OSError, match="nowhere"):
-        load_encoder("./nowhere")
+        load_frozen("./nowhere")
     from transformers import BertConfig, BertModel
 
     BertModel(BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
                          vocab_size=99)).save_pretrained(tmp_path)  # fmt: skip
     with pytest.raises(ConfigError, match="is a bert, whose configuration names no image_size"):
-        load_encoder(str(tmp_path))
+        load_frozen(str(tmp_path))

@@ -11,8 +11,8 @@ from probe_clips import FRAMES, PATCH, SIDE, draw
 
 from onevision_hf import OneVisionVideoProcessor
 from onevision_hf.eval.probes.clip_transform import (
-    ClipView,
-    ViewSettings,
+    ClipTransform,
+    InputSettings,
     frames_of_spans,
     middle_square,
 )
@@ -42,8 +42,8 @@ def clips(tmp_path_factory):
 
 
 def show(clips, number=0, rng=None, kind="codec", augment=False, intervene=None, **overrides):
-    view = ClipView(
-        ViewSettings(kind, with_overrides(PROCESSOR.patchify_config(), overrides)), augment, intervene, clips
+    view = ClipTransform(
+        InputSettings(kind, with_overrides(PROCESSOR.patchify_config(), overrides)), augment, intervene, clips
     )  # fmt: skip
     sample = view(clips[number], rng, number)
     return sample["pixel_values_videos"], sample["patch_positions"]
@@ -101,7 +101,7 @@ def test_the_budget_of_every_input_is_the_processors(clips, kind):
     """A quarter of the patches of eight frames: 32 of 128, two whole frames."""
     assert len(show(clips, kind=kind, keep_ratio=0.25)[0]) == 2 * GRID
     assert (
-        ViewSettings(kind, with_overrides(PROCESSOR.patchify_config(), {"keep_ratio": 0.25})).num_patches
+        InputSettings(kind, with_overrides(PROCESSOR.patchify_config(), {"keep_ratio": 0.25})).num_patches
         == 2 * GRID
     )
     assert len(show(clips, kind="dense", keep_ratio=0.25)[0]) == 8 * GRID

@@ -55,8 +55,8 @@ def test_numbers_are_classes_names_are_sorted_and_a_file_of_names_says_which_is_
                    lines("a2", label=lambda n: "class a"))  # fmt: skip
     assert named.names == ["class a", "class b"] and named.train.labels.tolist() == [1, 0]
     (files / "names.txt").write_text("left\nright\n")
-    told = opened(files, lines("a0", "b0"), lines("b2"), names=str(files / "names.txt"), classes=2)
-    assert told.names == ["left", "right"] and told.test.labels.tolist() == [1]
+    named = opened(files, lines("a0", "b0"), lines("b2"), names=str(files / "names.txt"), classes=2)
+    assert named.names == ["left", "right"] and named.test.labels.tolist() == [1]
 
 
 def test_every_fourth_clip_of_each_class_is_kept_where_there_is_no_test_list(files):

@@ -22,8 +22,8 @@ from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
 from onevision_hf.cli import main
 from onevision_hf.eval.probes import run as probe_run
-from onevision_hf.eval.probes.confusion import confusion_counts, draw_confusion
 from onevision_hf.eval.probes.feature_cache import FeatureCache
+from onevision_hf.eval.probes.report import draw_confusion
 from onevision_hf.eval.probes.run import run_probe
 from onevision_hf.eval.probes.testing import figures
 from onevision_hf.training.config import ConfigError
@@ -249,12 +249,16 @@ def test_figures_are_what_they_say():
     assert found["mean_average_precision"] == 1.0 and found["accuracy"] == pytest.approx(2 / 3)
 
 
-def test_a_matrix_counts_pairs_and_is_drawn_for_few_and_for_many_classes():
-    counts = confusion_counts(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 3)
-    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
-    few = draw_confusion(counts, ["left", "right", "a rather long name of a class"], "Few", "note")
-    many = draw_confusion(np.eye(174, dtype=int), [f"class {i}" for i in range(174)], "Many", "note")
-    assert few.width > 300 and many.width > 500
+def test_a_matrix_is_drawn_with_counts_and_names_for_few_classes_and_without_for_many():
+    counts = np.array([[3, 1, 0], [0, 1, 0], [1, 0, 0]])
+    few = draw_confusion(counts, ["left", "right", "a rather long name of a class"], "Few")
+    matrix, side = few.axes
+    assert matrix.images[0].get_array().tolist() == [[0.75, 0.25, 0], [0, 1, 0], [1, 0, 0]]
+    assert [text.get_text() for text in matrix.texts] == ["3", "1", "", "", "1", "", "1", "", ""]
+    assert side.texts[1].get_text() == "left as right: 1\na rather long name of a class as left: 1"
+    many = draw_confusion(np.eye(174, dtype=int), [f"class {i}" for i in range(174)], "Many")
+    assert not many.axes[0].texts and not many.axes[1].texts
+    assert [label.get_text() for label in many.axes[0].get_xticklabels()][:3] == ["0", "20", "40"]
 
 
 @pytest.mark.slow

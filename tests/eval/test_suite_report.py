@@ -1,24 +1,26 @@
-"""The report: figures beside the published columns, what was broken, what to be careful with."""
+"""The report: figures next to the published columns, what was broken, what to be careful with."""
 
 import json
+import sys
 
 import pytest
 from PIL import Image
 
-from onevision_hf.eval.lmms.report import Broken, Report, write_report
-from onevision_hf.eval.lmms.results import Row, metric_of, read_rows
+from onevision_hf.eval.lmms.questions import BrokenQuestion
+from onevision_hf.eval.lmms.report import SuiteReport, draw_report, write_report
+from onevision_hf.eval.lmms.scores import Result, metric_of, read_rows
 from onevision_hf.eval.lmms.suite import select
 
 
 def report_of(names="all16", figure=50.0, **changes):
-    rows = [Row(row, figure, row.documents, 0.5) for row in select(names)]
-    return Report("runs/vl", "f" * 64, {"video_mode": "codec"}, {"lmms-eval": "0.7.3"}, rows, **changes)
+    rows = [Result(row, figure, row.documents, 0.5) for row in select(names)]
+    return SuiteReport("runs/vl", "f" * 64, {"video_mode": "codec"}, {"lmms-eval": "0.7.3"}, rows, **changes)
 
 
 def test_the_table_has_ours_and_the_five_published_columns():
     lines = report_of().as_markdown().splitlines()
     assert "| OCRBench | **50.0** | 65.7 | 70.6 | 60.5 | 63.0 | 62.1 | 1000 |  |" in lines
-    assert "| *mean of 7 video* | **50.0** | 52.1 | 48.0 | 51.5 | 49.2 | 48.1 | | |" in lines
+    assert "| *mean of 7 video* | **50.0** | 52.1 | 48.0 | 51.5 | 49.2 | 48.1 |  |  |" in lines
     assert any(line.startswith("- MVBench (`mvbench`, train") for line in lines)
     assert any("nobody can run them again" in line for line in lines)
 
@@ -39,20 +41,20 @@ def test_a_limited_run_says_that_it_compares_with_nothing():
 def test_a_data_set_that_is_not_whole_is_told_apart():
     whole = report_of("tomato,docvqa_val")
     assert "not whole" not in whole.as_markdown()
-    rows = [Row(row.benchmark, row.figure, row.documents - 4, row.raw) for row in whole.rows]
-    text = Report("runs/vl", "f" * 64, {}, {}, rows).as_markdown()
+    rows = [Result(row.benchmark, row.figure, row.documents - 4, row.raw) for row in whole.rows]
+    text = SuiteReport("runs/vl", "f" * 64, {}, {}, rows).as_markdown()
     assert "**2 of 2 rows are of data sets that are not whole: not comparable" in text
     assert "| 1480 of 1484 |" in text and "| 5345 of 5349 |" in text
     # Questions that were left out for their media were there.
-    left_out = [Broken("tomato", number, "a.mp4", "cut off", "skipped") for number in range(4)]
-    text = Report("runs/vl", "f" * 64, {}, {}, rows, left_out).as_markdown()
+    left_out = [BrokenQuestion("tomato", number, "a.mp4", "cut off", "skipped") for number in range(4)]
+    text = SuiteReport("runs/vl", "f" * 64, {}, {}, rows, left_out).as_markdown()
     assert "**1 of 2 rows are" in text and "| 1480 | 4 |" in text
 
 
 def test_broken_media_are_listed_with_reason_and_what_they_count_as(tmp_path):
     broken = [
-        Broken("mvbench_action_count", 3, "a|b.mp4", "cut\noff", "wrong"),
-        Broken("videomme", 9, "", "does not exist", "skipped"),
+        BrokenQuestion("mvbench_action_count", 3, "a|b.mp4", "cut\noff", "wrong"),
+        BrokenQuestion("videomme", 9, "", "does not exist", "skipped"),
     ]
     report = report_of("mvbench,videomme", broken=broken)
     text = report.as_markdown()
@@ -101,3 +103,9 @@ def test_groups_are_averaged_filters_are_passed_over_and_nothing_scored_is_none(
 def test_a_metric_that_is_not_there_is_an_error_that_names_those_that_are():
     with pytest.raises(ValueError, match=r"no metric 'anls', only exact_match"):
         metric_of({"exact_match,none": 1.0, "exact_match_stderr,none": 0.0}, "anls", "docvqa_val")
+
+
+def test_without_matplotlib_a_chart_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"charts need matplotlib: pip install .onevision-hf\[train\]"):
+        draw_report(report_of("videomme"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onevision_hf.eval.lmms.compare import arguments_of, as_markdown, compare
-from onevision_hf.eval.lmms.samples import difference, read_scores
+from onevision_hf.eval.lmms.scores import difference, read_scores
 from onevision_hf.eval.lmms.suite import row_of
 
 

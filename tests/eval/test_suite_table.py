@@ -1,4 +1,4 @@
-"""The table of the suite, the published columns beside it, and valid wrong answers."""
+"""The table of the suite, the published columns, and valid wrong answers."""
 
 import dataclasses
 from importlib.util import find_spec
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 
 from onevision_hf import cli
-from onevision_hf.eval.lmms.published import suite_table
+from onevision_hf.eval.lmms.report import suite_table
 from onevision_hf.eval.lmms.suite import IMAGE, OPENVISION3, PUBLISHED, SUITES, VIDEO, row_of, select
 
 
@@ -51,7 +51,7 @@ def test_figures_are_on_0_to_100_whatever_the_task_reports():
     assert scale["AI2D"].figure(0.802, 3088) == pytest.approx(80.2)
     assert scale["OCRBench"].figure(0.657, 1000) == pytest.approx(65.7)
     assert scale["OCRBench"].published(657) == pytest.approx(65.7)
-    # It divides by 1000 however many were asked: 8 right ones of 10 are 0.008.
+    # It divides by 1000 however many were answered: 8 right ones of 10 are 0.008.
     assert scale["OCRBench"].figure(0.008, 10) == pytest.approx(80)
     assert scale["MME perception"].published(1399) == scale["MME perception"].figure(1399, 2374) == 69.95
 

@@ -115,11 +115,11 @@ def test_the_command_prints_ours_beside_the_published_and_needs_inception(
     assert "gfid looks through a network whose weights are not here" in capsys.readouterr().err
     monkeypatch.setattr("onevision_hf.eval.unified.backbones.load_inception", lambda *_: RandomFeatures())
     assert main([*words, "--metrics", "gfid,precision"]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (
-        "gfid " in said
-        and "16 samples against its pictures" in said
-        and "OpenVision 3 + RAE: gFID 1.87" in said
+        "gfid " in printed
+        and "16 samples against its pictures" in printed
+        and "OpenVision 3 + RAE: gFID 1.87" in printed
     )
     assert main([*words, "--metrics", "gfid", "--json", "--out", str(tmp_path / "out")]) == 0
     assert (
@@ -130,9 +130,9 @@ def test_the_command_prints_ours_beside_the_published_and_needs_inception(
 
 @pytest.mark.parametrize("evaluation", list(TABLES))
 def test_the_two_versions_of_the_paper_stand_side_by_side(evaluation):
-    said = "\n".join((*published_lines(evaluation), *notes(evaluation)))
+    printed = "\n".join((*published_lines(evaluation), *notes(evaluation)))
     older, newer = {"reconstruction": ("0.216", "0.187"), "generation": ("1.89", "1.87")}[evaluation]
-    assert older in said and newer in said and "first version" in said
+    assert older in printed and newer in printed and "first version" in printed
 
 
 def test_a_file_of_something_else_is_no_inception(tmp_path):

@@ -1,4 +1,4 @@
-"""Reconstruction: each figure against its definition, what stands beside it, and what is missing or broken.
+"""Reconstruction: each figure against its definition, what it is compared with, what is missing or broken.
 
 Run: python -m pytest tests/eval/test_unified_reconstruction.py
 """
@@ -135,9 +135,9 @@ def test_the_command_writes_a_grid_a_record_of_each_picture_and_the_published_ro
     with Image.open(tmp_path / "out" / "grid.png") as grid:
         assert grid.height == 3 * 3 * SIDE and np.asarray(grid).std() > 10
     assert main([*words, "--no-vae", "--limit", "2"]) == 0
-    said = capsys.readouterr().out
-    assert "2 pictures of 32 x 32" in said and "model" in said and "\nvae" not in said
-    assert "OpenVision 3, arXiv 2601.15369v2, Table 2" in said
+    printed = capsys.readouterr().out
+    assert "2 pictures of 32 x 32" in printed and "model" in printed and "\nvae" not in printed
+    assert "OpenVision 3, arXiv 2601.15369v2, Table 2" in printed
 
 
 def test_a_metric_without_its_weights_is_an_error_that_says_what_to_fetch_before_anything_runs(
@@ -150,8 +150,8 @@ def test_a_metric_without_its_weights_is_an_error_that_says_what_to_fetch_before
         ("rfid", "weights-inception-2015-12-05-6726825d.pth", "--inception"),
     ):
         assert main([*words, "--metrics", f"psnr,{metric}"]) == 1
-        said = capsys.readouterr().err
-        assert file in said and option in said and "https://" in said and "--metrics" in said
+        printed = capsys.readouterr().err
+        assert file in printed and option in printed and "https://" in printed and "--metrics" in printed
     assert main([*words, "--metrics", "psnr,fid"]) == 1
     assert "metrics are psnr, ssim, lpips, rfid; found fid" in capsys.readouterr().err
 

@@ -37,7 +37,7 @@ class PixelDistance(nn.Module):
 
 
 def save_model(folder, seed=0):
-    """A `UnifiedForPreTraining` with random weights, its VAE beside it, tokenizer and processor."""
+    """A `UnifiedForPreTraining` with random weights, its VAE, tokenizer and processor."""
     tiny_vae().save_pretrained(folder / "vae")
     tokenizer = load_tokenizer()
     torch.manual_seed(seed)

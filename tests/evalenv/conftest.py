@@ -51,8 +51,8 @@ def mirror() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def task_manager(mirror: Path) -> Any:
+    from onevision_hf.eval.lmms.run import task_manager_of
     from onevision_hf.eval.lmms.suite import SUITES
-    from onevision_hf.eval.lmms.tasks import task_manager_of
 
     return task_manager_of((*SUITES["all16"], *SUITES["openvision3"]))
 

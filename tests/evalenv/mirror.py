@@ -4,7 +4,7 @@
 
 `datasets.load_dataset("owner/name")` prefers a folder of that relative name, and lmms-eval skips its download
 where the folder of videos exists: so the task files run as they are, without a network. Columns are those of
-the published tables; texts are made up, and what is asked has its answer from the drawn truth where that
+the published tables; texts are made up, and a question has its answer from the drawn truth where that
 fits.
 """
 
@@ -134,14 +134,14 @@ def mvbench(m: Mirror) -> None:
     for number, (name, folder) in enumerate(SUBTASKS.items()):
         rows = []
         for index in range(2):
-            asked = m.question(number + index)
+            question = m.question(number + index)
             video = m.video(f"mvbench_video/{folder}/{name}-{index}.mp4", number + index)
             rows.append(
                 {
                     "video": video,
-                    "question": asked.text,
-                    "candidates": list(asked.choices),
-                    "answer": asked.label,
+                    "question": question.text,
+                    "candidates": list(question.choices),
+                    "answer": question.label,
                 }
             )
         (m.root / repo / "json" / f"{name}.json").write_text(json.dumps(rows))
@@ -152,17 +152,17 @@ def mvbench(m: Mirror) -> None:
 def mlvu(m: Mirror) -> None:
     rows = []
     for index, kind in enumerate(MLVU_TYPES):
-        asked = m.question(index)
+        question = m.question(index)
         # Two types ask about one video, as in the benchmark.
         name = m.video(f"mlvu/video-{index // 2}.mp4", index // 2)
-        options = "\n".join(f"({x}) {c}" for x, c in zip("ABCD", asked.choices, strict=True))
+        options = "\n".join(f"({x}) {c}" for x, c in zip("ABCD", question.choices, strict=True))
         rows.append(
             {
                 "video_name": name,
                 "duration": 2.0,
-                "question": f"{asked.text}\n{options}",
-                "candidates": str(list(asked.choices)),
-                "answer": asked.answer,
+                "question": f"{question.text}\n{options}",
+                "candidates": str(list(question.choices)),
+                "answer": question.answer,
                 "task_type": kind,
             }
         )
@@ -172,17 +172,17 @@ def mlvu(m: Mirror) -> None:
 def nextqa(m: Mirror) -> None:
     rows = []
     for index in range(4):
-        asked = m.question(index)
+        question = m.question(index)
         m.video(f"nextqa/NExTVideo/{7000 + index // 2}.mp4", index // 2)
-        choices = [*asked.choices, "nothing of the kind"]
+        choices = [*question.choices, "nothing of the kind"]
         rows.append(
             {
                 "video": 7000 + index // 2,
                 "frame_count": 32,
                 "width": SIDE,
                 "height": SIDE,
-                "question": asked.text,
-                "answer": "ABCD".index(asked.answer),
+                "question": question.text,
+                "answer": "ABCD".index(question.answer),
                 "qid": index,
                 "type": "CW",
                 **{f"a{i}": choice for i, choice in enumerate(choices)},
@@ -195,7 +195,7 @@ def nextqa(m: Mirror) -> None:
 def videomme(m: Mirror) -> None:
     rows = []
     for index in range(6):  # three questions a video
-        asked = m.question(index // 3 + 3 * index)
+        question = m.question(index // 3 + 3 * index)
         m.video(f"videomme/data/clip{index // 3}.mp4", index // 3)
         rows.append(
             {
@@ -207,9 +207,9 @@ def videomme(m: Mirror) -> None:
                 "videoID": f"clip{index // 3}",
                 "question_id": f"{index // 3:03d}-{index % 3 + 1}",
                 "task_type": "Action Recognition",
-                "question": asked.text,
-                "options": [f"{x}. {c}" for x, c in zip("ABCD", asked.choices, strict=True)],
-                "answer": asked.answer,
+                "question": question.text,
+                "options": [f"{x}. {c}" for x, c in zip("ABCD", question.choices, strict=True)],
+                "answer": question.answer,
             }
         )
     m.table("lmms-eval/Video-MME", "test", rows)
@@ -218,16 +218,16 @@ def videomme(m: Mirror) -> None:
 def perceptiontest(m: Mirror) -> None:
     rows = []
     for index in range(3):
-        asked = m.question(index)
+        question = m.question(index)
         m.video(f"perceptiontest_val/videos/video_{index}.mp4", index)
-        right = "ABCD".index(asked.answer)
-        kept = [asked.choices[right], *[c for i, c in enumerate(asked.choices) if i != right][:2]]
+        right = "ABCD".index(question.answer)
+        kept = [question.choices[right], *[c for i, c in enumerate(question.choices) if i != right][:2]]
         place = index % 3
         kept[0], kept[place] = kept[place], kept[0]
         rows.append(
             {
                 "video_name": f"video_{index}",
-                "question": asked.text,
+                "question": question.text,
                 "question_id": str(index),
                 "options": kept,
                 "answer_id": str(place),
@@ -244,14 +244,14 @@ def perceptiontest(m: Mirror) -> None:
 def tomato(m: Mirror) -> None:
     rows = []
     for index in range(3):
-        asked = m.question(index)
+        question = m.question(index)
         m.video(f"TOMATO/human/{index}.mp4", index)
         rows.append(
             {
                 "id": str(index),
-                "question": asked.text,
-                "options": list(asked.choices),
-                "answer": "ABCD".index(asked.answer),
+                "question": question.text,
+                "options": list(question.choices),
+                "answer": "ABCD".index(question.answer),
                 "video_path": f"human/{index}.mp4",
                 "reason_type": ("count", "direction", "rotation")[index],
                 "demonstration_type": "human",
@@ -263,13 +263,13 @@ def tomato(m: Mirror) -> None:
 def longvideobench(m: Mirror) -> None:
     rows = []
     for index in range(3):
-        asked = m.question(index)
+        question = m.question(index)
         video = m.video(f"datasets/longvideobench/videos/{index}.mp4", index)
         rows.append(
             {
                 "video_id": str(index),
-                "question": asked.text,
-                "correct_choice": "ABCD".index(asked.answer),
+                "question": question.text,
+                "correct_choice": "ABCD".index(question.answer),
                 "position": [0],
                 "topic_category": "KH-Knowledge-History",
                 "question_category": ("S2E", "T3E", "SSS")[index],
@@ -281,7 +281,7 @@ def longvideobench(m: Mirror) -> None:
                 "starting_timestamp_for_subtitles": 0.0,
                 "duration": 2.0,
                 "view_count": 0,
-                **{f"option{i}": choice for i, choice in enumerate([*asked.choices, "N/A"])},
+                **{f"option{i}": choice for i, choice in enumerate([*question.choices, "N/A"])},
             }
         )
     m.table("longvideobench/LongVideoBench", "validation", rows)
@@ -301,11 +301,11 @@ def ai2d(m: Mirror) -> None:
 
 
 def chartqa(m: Mirror) -> None:
-    asked = [("human_test", "How many?", m.label(0, "count")), ("augmented_test", "How much?", "12.5"),
+    question = [("human_test", "How many?", m.label(0, "count")), ("augmented_test", "How much?", "12.5"),
              ("human_test", "Which colour?", m.label(2))]  # fmt: skip
     rows = [
         {"type": kind, "question": question, "answer": answer, "image": m.image(index)}
-        for index, (kind, question, answer) in enumerate(asked)
+        for index, (kind, question, answer) in enumerate(question)
     ]
     m.table("lmms-lab-encoder/ChartQA", "test", rows)
 
@@ -518,10 +518,10 @@ def scienceqa(m: Mirror) -> None:
 
 def gqa(m: Mirror) -> None:
     repo = "lmms-lab-encoder/GQA"
-    asked, images = [], []
+    question, images = [], []
     for index in range(3):
         images.append({"id": f"n{index}", "image": m.image(index)})
-        asked.append(
+        question.append(
             {
                 "id": str(index),
                 "imageId": f"n{index}",
@@ -531,7 +531,7 @@ def gqa(m: Mirror) -> None:
                 "isBalanced": True,
             }
         )
-    m.table(repo, "testdev", asked, "testdev_balanced_instructions")
+    m.table(repo, "testdev", question, "testdev_balanced_instructions")
     m.table(repo, "testdev", images, "testdev_balanced_images")
     names = ("testdev_balanced_instructions", "testdev_balanced_images")
     m.card(repo, [(name, {"testdev": f"{name}/testdev-*"}) for name in names])

@@ -16,12 +16,12 @@ from lmms_eval import evaluator
 from stand_ins import right
 
 from onevision_hf.eval.lmms.answering import Answering
-from onevision_hf.eval.lmms.loading import join_processes
 from onevision_hf.eval.lmms.model import EvaluationStopped, OneVisionChat, OneVisionSimple
 from onevision_hf.eval.lmms.questions import Answer
-from onevision_hf.eval.lmms.results import read_rows
+from onevision_hf.eval.lmms.run import task_manager_of
+from onevision_hf.eval.lmms.scores import read_rows
+from onevision_hf.eval.lmms.settings import join_processes
 from onevision_hf.eval.lmms.suite import select
-from onevision_hf.eval.lmms.tasks import task_manager_of
 
 ALL = "all16,openvision3"
 
@@ -72,10 +72,10 @@ def knows_everything(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def texts(self: Answering, batch: list[Any]) -> list[Any]:
         found = []
-        for ready in batch:
-            asked = ready.question.tag[0]
-            document = asked.parts.owner.dataset[asked.parts.split][asked.parts.doc_id]
-            found.append((ready.question, Answer(right(asked.parts.task, document))))
+        for prompt in batch:
+            parts = prompt.question.tag[0].parts
+            document = parts.owner.dataset[parts.split][parts.doc_id]
+            found.append((prompt.question, Answer(right(parts.task, document))))
         return found
 
     monkeypatch.setattr(Answering, "_texts", texts)
@@ -122,17 +122,17 @@ def test_a_model_runs_through_all_and_a_second_run_asks_nothing(
     run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     model, results = run(ALL)
-    asked = sum(sizes["original"] for sizes in results["n-samples"].values())
-    assert model.answering.statistics.questions == asked and not model.broken
+    count = sum(sizes["original"] for sizes in results["n-samples"].values())
+    assert model.answering.statistics.questions == count and not model.broken
     figures = {row.name: row.figure for row in read_rows(results, select(ALL))}
     assert all(0 <= figure <= 100 for figure in figures.values())  # type: ignore[operator]
 
     def generate(*args: Any, **kwargs: Any) -> None:
-        raise AssertionError("the model was asked again")
+        raise AssertionError("the model was run again")
 
     monkeypatch.setattr("onevision_hf.OneVisionVLForConditionalGeneration.generate", generate)
     again, repeated = run(ALL)
-    assert again.reused == asked and again.answering.statistics.questions == 0
+    assert again.reused == count and again.answering.statistics.questions == 0
     assert answers_of(repeated) == answers_of(results)
 
 
@@ -297,8 +297,8 @@ def test_several_samples_of_one_question_are_several_answers(tiny_folder: Path, 
 def test_processes_that_do_not_find_one_another_are_an_error(monkeypatch: pytest.MonkeyPatch):
     """As accelerate's launcher leaves them on processors: each takes itself for the only one."""
     alone = SimpleNamespace(num_processes=1)
-    monkeypatch.setattr("onevision_hf.eval.lmms.loading.Accelerator", lambda **_: alone)
-    monkeypatch.setattr("onevision_hf.eval.lmms.loading.AcceleratorState._reset_state", lambda **_: None)
+    monkeypatch.setattr("accelerate.Accelerator", lambda **_: alone)
+    monkeypatch.setattr("accelerate.state.AcceleratorState._reset_state", lambda **_: None)
     assert join_processes() is alone
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"2 processes were started and 1 found one another; start them by"):

@@ -10,8 +10,7 @@ import pytest
 from ocrbench_v2_rows import ROWS
 from stand_ins import StandIn, right, wrong
 
-from onevision_hf.eval.lmms.results import read_rows, subtasks
-from onevision_hf.eval.lmms.samples import read_scores
+from onevision_hf.eval.lmms.scores import read_rows, read_scores, subtasks
 from onevision_hf.eval.lmms.suite import SUITES, Benchmark
 
 ALL = (*SUITES["all16"], *SUITES["openvision3"])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from onevision_hf import read_codec_signals
 from onevision_hf.modeling import codec_signals as cs
+from onevision_hf.modeling.camera_motion import remove_camera_motion
 from onevision_hf.modeling.h264_bitstream import START_CODE, SequenceParameters, grey_picture
 from onevision_hf.modeling.standalone_decoder import StandaloneDecoder, UnsupportedStreamError
 from onevision_hf.modeling.video_reader import VideoReader
@@ -51,7 +52,7 @@ def test_vectors_lie_on_their_blocks_in_pixels_and_nan_elsewhere():
     assert np.isnan(field[4:]).all() and np.isnan(field[:4, :4]).all() and np.isnan(field[:4, 8:]).all()
     assert (cs.vectors(records, 32, 48, reference="future")[:4, 4:8] == [-1, 0]).all()
     assert (cs.vectors(records, 32, 48, whole_pixels=True)[:4, 4:8] == [1, -1]).all()
-    assert (cs.vectors(records, 32, 48, cell=8)[:2, 2:4] == [1.5, -0.75]).all()
+    assert (cs.vectors(records, 32, 48, block=8)[:2, 2:4] == [1.5, -0.75]).all()
 
 
 def test_either_direction_prefers_the_past():
@@ -85,7 +86,7 @@ def test_the_camera_is_removed_and_what_moves_by_itself_stays(model):
     field = field.astype(np.float32)
     field[10:14, 10:14] += [6, 5]
     field[20:25] = np.nan
-    left = cs.remove_camera_motion(field, model)
+    left = remove_camera_motion(field, model)
     assert np.isnan(left[20:25]).all()
     moved = np.zeros((30, 40), bool)
     moved[10:14, 10:14] = True
@@ -96,7 +97,7 @@ def test_the_camera_is_removed_and_what_moves_by_itself_stays(model):
 
 def test_an_unknown_camera_model_is_named():
     with pytest.raises(ValueError, match=r"perspective.*similarity"):
-        cs.remove_camera_motion(np.zeros((4, 4, 2), np.float32), "perspective")
+        remove_camera_motion(np.zeros((4, 4, 2), np.float32), "perspective")
 
 
 def test_the_exact_residual_is_frame_minus_shifted_previous_frame(plain):

@@ -115,7 +115,7 @@ class Training:
         return not pids & processes.running().keys()
 
     def errors(self):
-        return re.findall(r"^error: .*$", self.said(), re.M)
+        return re.findall(r"^onevision train: (error: .*)$", self.said(), re.M)
 
 
 def check_said(training, size, said):
@@ -124,7 +124,8 @@ def check_said(training, size, said):
     assert lines and all(re.fullmatch(said, line) for line in lines)
     assert len(training.errors()) <= size and "[rank" not in training.said()
     if size == 1:
-        assert [line for line in training.said().splitlines() if not line.startswith(ORDINARY)] == lines
+        others = [line for line in training.said().splitlines() if not line.startswith(ORDINARY)]
+        assert others == [f"onevision train: {line}" for line in lines]
     return lines
 
 

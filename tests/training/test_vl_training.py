@@ -20,8 +20,7 @@ from vl_tiny import prompt, tiny_config, tiny_model, tiny_processor, user
 from vl_workers import make_config, train
 
 from onevision_hf import OpenVision3Config
-from onevision_hf.commands.chat import _load
-from onevision_hf.conversion.multimodal import make_processor
+from onevision_hf.conversion.multimodal import load_multimodal, make_processor
 from onevision_hf.data.conversations import as_messages, open_conversations
 from onevision_hf.data.sources import MediaError
 from onevision_hf.training.config import ConfigError, load_config
@@ -363,7 +362,7 @@ def test_lora_saves_an_adapter_that_reloads(folder, tmp_path):
     with torch.no_grad():
         moved = (adapted(**inputs).logits - tiny_model("patch_merger")(**inputs).logits).abs().max()
         assert moved > 1e-4
-        merged = _load(str(saved), "float32").eval()  # as `onevision chat` reads it
+        merged = load_multimodal(str(saved), "float32").eval()  # as `onevision chat` reads it
         torch.testing.assert_close(merged(**inputs).logits, adapted(**inputs).logits, rtol=1e-4, atol=1e-5)
 
 

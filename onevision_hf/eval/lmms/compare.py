@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ...jobs.run_folder import canonical_json, write_atomically
-from .published import suite_table
-from .report import Report
+from .. import markdown
+from .report import SuiteReport, suite_table
 from .run import ANSWERS, SAMPLES, SuiteJob, run_suite
-from .samples import Scores, difference, read_scores
+from .scores import Scores, difference, read_scores
 from .suite import Benchmark
 
 # What `frames` spends the budget on, and what the others choose from: the published numbers.
@@ -39,6 +39,11 @@ class Compared:
 
 def arguments_of(sampling: str, budget: int, patch_size: int) -> dict[str, Any]:
     """The model's arguments for one input: at most `budget` patches of a video, the same frame size for all.
+
+    Args:
+        sampling: "codec" or "frames".
+        budget: patches of a video.
+        patch_size: pixels along a patch.
 
     Raises:
         ValueError: a budget below one patch a frame; "dense", whose budget is no choice.
@@ -69,6 +74,15 @@ def compare(
 ) -> list[Compared] | None:
     """Run the suite for each input, into `out/SAMPLING-BUDGET`, and write `comparison.md` and `.json`.
 
+    Args:
+        benchmarks: rows of the suite.
+        out: the folder of the runs and of the comparison.
+        arguments: of the model, see `Settings`.
+        samplings: the inputs, two or more.
+        budget: patches of a video.
+        limit: documents of each task; None for all.
+        root: where data lie; None for where the Hugging Face libraries keep them.
+
     Raises:
         ValueError: fewer than two inputs, and what `run_suite` and `arguments_of` raise.
     """
@@ -76,7 +90,7 @@ def compare(
         raise ValueError(f"name two different inputs, found {','.join(samplings) or 'none'}")
     patch_size = patch_size_of(str(arguments["pretrained"]))
     each = {name: {**arguments, **arguments_of(name, budget, patch_size)} for name in samplings}
-    reports: dict[str, Report | None] = {}
+    reports: dict[str, SuiteReport | None] = {}
     folders = {name: out / f"{name}-{budget}" for name in samplings}
     for name, given in each.items():
         reports[name] = run_suite(SuiteJob(benchmarks, folders[name], given, limit, root))
@@ -89,23 +103,27 @@ def compare(
 
 
 def as_markdown(rows: Sequence[Compared], samplings: Sequence[str], budget: int, limit: int | None) -> str:
+    """The comparison as a page.
+
+    Args:
+        rows: a benchmark each.
+        samplings: the inputs.
+        budget: patches of a video.
+        limit: documents of each task; None for all.
+    """
     first, second, *_ = samplings
-    names = " | ".join(samplings)
-    lines = [
-        f"# {' against '.join(samplings)}, {budget} patches a video",
-        "",
-        f"| | {names} | {first} - {second} [95 %] | published, OV-Encoder | tokens a question | questions |",
-        "|---|" + "---:|" * (len(samplings) + 4),
-    ]
+    header = ["", *samplings, f"{first} - {second} [95 %]", "published, OV-Encoder"]
+    header += ["tokens a question", "questions"]
+    found = []
     for row in rows:
-        figures = " | ".join(f"{row.figures[name]:.1f}" for name in samplings)
         mean, low, high = row.change
         printed = "" if row.published_change is None else f"{row.published_change:+.1f}"
         tokens = " / ".join(f"{row.tokens[name]:.0f}" for name in samplings)
-        lines.append(
-            f"| {row.benchmark.name} | {figures} | {mean:+.1f} [{low:+.1f}, {high:+.1f}] | {printed} "
-            f"| {tokens} | {row.questions} |"
-        )
+        figures = [f"{row.figures[name]:.1f}" for name in samplings]
+        change = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+        found.append([row.benchmark.name, *figures, change, printed, tokens, row.questions])
+    title = f"# {' against '.join(samplings)}, {budget} patches a video"
+    lines = [title, "", markdown.table(header, found, right=True)]
     lines += [
         "",
         "Differences are paired by question, intervals are of 2000 resamples of the videos. An interval that "
@@ -130,7 +148,7 @@ def _compared(row: Benchmark, folders: Mapping[str, Path]) -> Compared:
     published = None
     table = suite_table("lmm_probe")
     if row.name in table.rows and set(samplings[:2]) <= set(PAPER):
-        names = [column.name for column in table.columns]
+        names = [column.label for column in table.columns]
         mine, other = (table.rows[row.name][names.index(PAPER[name])] for name in samplings[:2])
         published = row.published(mine) - row.published(other)
     return Compared(

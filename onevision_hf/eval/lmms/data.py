@@ -34,7 +34,7 @@ class State:
         videos: how many there are; None for benchmarks of images.
         decoded: clips that were read from.
         broken: clips that could not be, with the reason.
-        gigabytes: of the whole data set by the Hub, None where nobody could be asked.
+        gigabytes: of the whole data set by the Hub, None where it is not known.
     """
 
     benchmark: Benchmark
@@ -63,7 +63,13 @@ class State:
 def inspect(
     benchmarks: Sequence[Benchmark], root: Path, size_of: Callable[[Benchmark], float | None] | None = None
 ) -> Iterator[State]:
-    """Each data set once, in the order of the rows; `size_of` asks how many gigabytes one has."""
+    """Each data set once, in the order of the rows.
+
+    Args:
+        benchmarks: rows of the suite.
+        root: where data lie.
+        size_of: gives the gigabytes of one, or None.
+    """
     seen: set[tuple[str, str | None]] = set()
     for benchmark in benchmarks:
         if (benchmark.task, benchmark.config) in seen:
@@ -94,8 +100,7 @@ def hub_size(benchmark: Benchmark) -> float | None:
 
 def fetch(benchmarks: Sequence[Benchmark], root: Path) -> dict[str, str]:
     """Have lmms-eval download and unpack what is missing; by task, what went wrong."""
-    from .run import data_from, load_tasks, no_downloads
-    from .tasks import require_lmms_eval, task_manager_of
+    from .run import data_from, load_tasks, no_downloads, require_lmms_eval, task_manager_of
 
     require_lmms_eval()
     root.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,8 @@
 python -m lmms_eval --model onevision --model_args pretrained=DIR,sampling=codec --tasks videomme
 python -m torch.distributed.run --nproc_per_node 2 -m lmms_eval --model onevision ...
 
-Every answer is in the journal before the next batch begins; what is there is not asked again. `broken` lists
-the questions whose media could not be read, and how they count.
+Every answer is in the journal before the next batch begins; what is there is not generated again. `broken`
+lists the questions whose media could not be read, and how they count.
 """
 
 import json
@@ -23,11 +23,12 @@ from tqdm import tqdm
 
 from ...jobs.journal import Entry, Journal, fingerprint, request_key
 from .answering import Answering, Outcome
-from .loading import join_processes, load, local_folder
-from .questions import BrokenMediaError, Conversation, Question
-from .report import Broken
-from .requests import (
+from .questions import (
+    BrokenMediaError,
+    BrokenQuestion,
+    Conversation,
     Documents,
+    Question,
     chat_messages,
     needs_media,
     split_generation,
@@ -35,11 +36,11 @@ from .requests import (
     visual_messages,
     with_videos,
 )
-from .settings import Settings
+from .settings import Settings, join_processes, local_folder
 from .suite import LMMS_EVAL, row_of
 
 BROKEN = "broken-{rank}.jsonl"
-# A task that never says that it is done would be asked for ever.
+# A task that never says that it is done would go on for ever.
 MOST_ROUNDS = 100
 
 
@@ -49,7 +50,7 @@ class EvaluationStopped(ValueError):
 
 @dataclass
 class Parts:
-    """What a request of either protocol holds; `text` is what the task asks, `messages` gives all of it."""
+    """What a request of either protocol holds; `text` is the task's question, `messages` gives all of it."""
 
     text: str
     messages: Callable[[], Conversation]
@@ -60,7 +61,7 @@ class Parts:
 
 
 @dataclass(eq=False)
-class Asked:
+class Pending:
     """A request on its way: its question, and then its entry; `broken` where that is made up."""
 
     request: Any
@@ -77,9 +78,9 @@ class Asked:
 
 
 class OneVision(lmms):
-    """What both protocols share. Arguments: those of `Settings`.
+    """What both protocols have. Arguments: those of `Settings`.
 
-    Attributes: `broken` (list of `Broken`), `reused` (answers found in the journal), `fingerprint`,
+    Attributes: `broken` (list of `BrokenQuestion`), `reused` (answers found in the journal), `fingerprint`,
     `answering`.
 
     Raises:
@@ -99,13 +100,13 @@ class OneVision(lmms):
             self._device = torch.device("cuda", self.accelerator.local_process_index)
         folder = local_folder(settings.pretrained)
         self.fingerprint = fingerprint(folder)
-        self.answering = Answering(*load(folder, settings, self._device), settings)
+        self.answering = Answering(*settings.load(folder, self._device), settings)
         where = settings.journal_folder(self.fingerprint)
         self.journal = None if where is None else Journal(where, self._rank)
         if where is not None:
             (where / BROKEN.format(rank=self._rank)).unlink(missing_ok=True)
         self._answers: dict[str, Entry] = {}
-        self.broken: list[Broken] = []
+        self.broken: list[BrokenQuestion] = []
         self.reused = 0
 
     @property
@@ -115,20 +116,20 @@ class OneVision(lmms):
     # -- what lmms-eval calls --
 
     def generate_until(self, requests: Sequence[Any]) -> list[GenerationResult]:
-        asked = []
+        pending = []
         for request, repeat in zip(requests, _repeats(requests), strict=True):
             parts, generation = self._parts(request)
             settings, until = self._generation(generation)
-            asked.append(self._ask(request, parts, parts.text, settings, until, repeat))
-        self._answer(asked)
-        return [_result(item) for item in asked]
+            pending.append(self._pending(request, parts, parts.text, settings, until, repeat))
+        self._answer(pending)
+        return [_result(item) for item in pending]
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[GenerationResult]:
         """(mean loss, whether greedy decoding gives it) of each answer; lmms-eval takes the least loss.
 
         Each pair is the `text` of a result, since lmms-eval 0.7.3 makes strings of plain pairs.
         """
-        asked = []
+        pending = []
         for request in requests:
             if len(request.args) != 6:
                 raise ValueError("the task asks for the loss of an answer without a question: not supported")
@@ -136,9 +137,9 @@ class OneVision(lmms):
             parts = self._visual_parts(text, doc_to_visual, doc_id, task, split)
             wanted = target(self._document(parts)) if callable(target) else target
             # The turn of the assistant begins on a line of its own.
-            asked.append(self._ask(request, parts, [text, wanted], {}, (), 0, str(wanted).strip()))
-        self._answer(asked)
-        return [GenerationResult((float(item.answer[0]), bool(item.answer[1]))) for item in asked]
+            pending.append(self._pending(request, parts, [text, wanted], {}, (), 0, str(wanted).strip()))
+        self._answer(pending)
+        return [GenerationResult((float(item.answer[0]), bool(item.answer[1]))) for item in pending]
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[list[str]]:
         """The answers of each request, one a round, until its task is done; rounds of all go side by side."""
@@ -146,7 +147,7 @@ class OneVision(lmms):
         notes: list[Any] = [None] * len(requests)
         active, repeats = list(range(len(requests))), _repeats(requests)
         for number in range(MOST_ROUNDS + 1):
-            asked: dict[int, Asked] = {}
+            pending: dict[int, Pending] = {}
             for index in active:
                 parts, generation = self._parts(requests[index])
                 if number:
@@ -157,14 +158,16 @@ class OneVision(lmms):
                     parts.messages = lambda messages=messages: messages  # type: ignore[misc]
                 prompt = [parts.text, number, outputs[index]]
                 settings, until = self._generation(generation)
-                asked[index] = self._ask(requests[index], parts, prompt, settings, until, repeats[index])
-            self._answer(list(asked.values()))
-            for index, item in asked.items():
+                pending[index] = self._pending(
+                    requests[index], parts, prompt, settings, until, repeats[index]
+                )
+            self._answer(list(pending.values()))
+            for index, item in pending.items():
                 outputs[index].append(item.answer)
-            active = [index for index, item in asked.items() if not item.broken]
+            active = [index for index, item in pending.items() if not item.broken]
             if not active:
                 return outputs
-        raise ValueError(f"a task asked for more than {MOST_ROUNDS} rounds: it never says that it is done")
+        raise ValueError(f"a task goes on for more than {MOST_ROUNDS} rounds: it never says that it is done")
 
     # -- the protocols --
 
@@ -182,7 +185,7 @@ class OneVision(lmms):
 
         return Parts(text, messages, task_of(doc_to_visual), doc_id, task, split)
 
-    # -- asking and answering --
+    # -- from requests to answers --
 
     @property
     def _documents(self) -> Documents:
@@ -196,7 +199,7 @@ class OneVision(lmms):
     def _generation(self, arguments: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         return split_generation(arguments, self.settings.max_new_tokens)
 
-    def _ask(
+    def _pending(
         self,
         request: Any,
         parts: Parts,
@@ -205,7 +208,7 @@ class OneVision(lmms):
         until: tuple[str, ...],
         repeat: int,
         continuation: str | None = None,
-    ) -> Asked:
+    ) -> Pending:
         key = request_key(
             task=parts.task,
             split=parts.split,
@@ -213,7 +216,11 @@ class OneVision(lmms):
             prompt=prompt,
             generation={**generation, "until": list(until), "loss": continuation is not None},
             model=self.fingerprint,
-            selection={**self.settings.of_answers(), "protocol": type(self).__name__, "lmms_eval": LMMS_EVAL},
+            selection={
+                **self.settings.answer_settings(),
+                "protocol": type(self).__name__,
+                "lmms_eval": LMMS_EVAL,
+            },
             repeat=repeat if generation.get("do_sample") else 0,
         )
         question = Question(
@@ -223,13 +230,13 @@ class OneVision(lmms):
             continuation,
             needs_media=needs_media(parts.task),
         )
-        return Asked(request, parts, question, key)
+        return Pending(request, parts, question, key)
 
-    def _answer(self, asked: Sequence[Asked]) -> None:
+    def _answer(self, pending: Sequence[Pending]) -> None:
         """Fill in the entries: from the journal, by asking the model, by what broken media count as."""
-        wanted: dict[str, list[Asked]] = {}
+        wanted: dict[str, list[Pending]] = {}
         before = self.reused
-        for item in asked:
+        for item in pending:
             known = self._known(item.key)
             if known is not None:
                 item.entry = known
@@ -268,7 +275,7 @@ class OneVision(lmms):
         """A batch's answers go to the disk, then to the requests that wait for them."""
         entries = []
         for question, outcome in outcomes:
-            items: list[Asked] = question.tag
+            items: list[Pending] = question.tag
             place = (items[0].key, items[0].parts.task, items[0].parts.doc_id)
             if isinstance(outcome, BrokenMediaError):
                 # Not into the journal: mended media are read the next time.
@@ -285,7 +292,7 @@ class OneVision(lmms):
         else:
             self.journal.write(entries)
 
-    def _answer_broken(self, item: Asked, error: BrokenMediaError) -> Any:
+    def _answer_broken(self, item: Pending, error: BrokenMediaError) -> Any:
         """What is given in place of an answer, by on_error; the question goes on the list."""
         parts = item.parts
         if _is_padding(item.request):
@@ -300,7 +307,9 @@ class OneVision(lmms):
             own = parts.owner.instances
             own[:] = [request for request in own if request is not item.request]
         self.broken.append(
-            Broken(parts.task, parts.doc_id, error.media, error.reason, "skipped" if skipped else "wrong")
+            BrokenQuestion(
+                parts.task, parts.doc_id, error.media, error.reason, "skipped" if skipped else "wrong"
+            )
         )
         logger.warning(
             f"onevision: {parts.task}, question {parts.doc_id} counts as {self.broken[-1].counted}: {error}"
@@ -378,13 +387,13 @@ def _repeats(requests: Sequence[Any]) -> list[int]:
     return numbers
 
 
-def _result(item: Asked) -> GenerationResult:
+def _result(item: Pending) -> GenerationResult:
     assert item.entry is not None
     read, written = item.entry.tokens
     return GenerationResult(item.answer, TokenCounts(input_tokens=read, output_tokens=written))
 
 
-def _is_right(item: Asked, document: Any) -> bool:
+def _is_right(item: Pending, document: Any) -> bool:
     """Whether a continuation is the document's answer: the one that must not have the least loss."""
     owner = item.parts.owner
     if owner is None:

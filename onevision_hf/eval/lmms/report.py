@@ -1,42 +1,62 @@
 """The report of a run of the suite: `report.md` for people, `report.json` for programs, `report.png`.
 
-Ours stands on a scale of 0 to 100 beside the published columns, each row with what to think of before
+Figures are on a scale of 0 to 100, next to the published columns, each row with what to think of before
 comparing.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...jobs.run_folder import canonical_json, write_atomically
-from .published import SuiteTable, suite_table
-from .results import Row
+from .. import markdown
+from ..charts import INK, QUIET, RULE, new_figure, save_figure
+from ..published import PublishedRow, published_table
+from .questions import BrokenQuestion
+from .scores import Result
 from .suite import PUBLISHED, SUITES
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SHOWN_BROKEN = 40
+OURS = "#d1495b"
+# Okabe and Ito's colours, apart from ours; a marker's form is its group's.
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#56b4e9", "#7a5195", "#8c6d31", "#4d4d4d", "#94a3b8")
+BAR = {"marker": "|", "ms": 18, "mew": 4}
 
 
 @dataclass(frozen=True)
-class Broken:
-    """Media that could not be read, for one question.
+class SuiteTable:
+    """A published table by benchmark.
 
     Attributes:
-        media: the file, or "" where the task did not get so far as to name one.
-        reason: what was wrong.
-        counted: "wrong", or "skipped".
+        columns: its models, each with a `label` and the `group` that it shares with its neighbours.
+        rows: benchmark -> a value for each model, on the paper's own scale.
+        notes: what contradicts what in it.
     """
 
-    task: str
-    doc_id: int
-    media: str
-    reason: str
-    counted: str
+    title: str
+    source: str
+    columns: Sequence[PublishedRow]
+    rows: Mapping[str, Sequence[float]]
+    notes: Sequence[str]
+
+
+def suite_table(name: str) -> SuiteTable:
+    """The table `published/NAME.json`, by benchmark. Raises ValueError: there is none."""
+    table = published_table(name)
+    rows = {
+        table.more["labels"][column]: [model.values[column] for model in table.rows]
+        for column in table.columns
+    }
+    return SuiteTable(table.title, f"{table.source}. {table.note}", table.rows, rows, table.notes)
 
 
 @dataclass
-class Report:
+class SuiteReport:
     """What a run measured.
 
     Attributes:
@@ -46,15 +66,15 @@ class Report:
         versions: of lmms-eval and what else may change a figure.
         rows: benchmarks with their figures.
         broken: questions whose media could not be read.
-        limit: documents asked of each task, None for all.
+        limit: documents of each task that were used, None for all.
     """
 
     model: str
     fingerprint: str
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
-    rows: Sequence[Row]
-    broken: Sequence[Broken] = ()
+    rows: Sequence[Result]
+    broken: Sequence[BrokenQuestion] = ()
     limit: int | None = None
     tables: list[SuiteTable] = field(init=False)
 
@@ -66,20 +86,20 @@ class Report:
             if names & {benchmark.name for benchmark in benchmarks}
         ]
 
-    def rows_of(self, table: SuiteTable) -> list[Row]:
+    def rows_of(self, table: SuiteTable) -> list[Result]:
         return [row for row in self.rows if row.name in table.rows]
 
-    def broken_in(self, row: Row) -> list[Broken]:
+    def broken_in(self, row: Result) -> list[BrokenQuestion]:
         task = row.benchmark.task
         group = f"{task}_" if task == "mvbench" else None
         return [b for b in self.broken if b.task == task or (group and b.task.startswith(group))]
 
-    def short(self, row: Row) -> bool:
+    def short(self, row: Result) -> bool:
         """Whether fewer questions were there than the data set's card says; those left out were there."""
         skipped = sum(item.counted == "skipped" for item in self.broken_in(row))
         return row.documents + skipped < row.benchmark.documents
 
-    def published_of(self, table: SuiteTable, row: Row) -> list[float]:
+    def published_of(self, table: SuiteTable, row: Result) -> list[float]:
         """On 0 to 100."""
         return [row.benchmark.published(value) for value in table.rows[row.name]]
 
@@ -100,7 +120,7 @@ class Report:
         rows = []
         for table in self.tables:
             for row in self.rows_of(table):
-                keys = [f"{column.group}: {column.name}" for column in table.columns]
+                keys = [f"{column.group}: {column.label}" for column in table.columns]
                 rows.append(
                     {
                         "name": row.name,
@@ -151,7 +171,7 @@ class Report:
                 f"**{len(self.broken)} questions had broken media** ({_counted(self.broken)}): see below.",
             ]
         for table in self.tables:
-            lines += ["", f"## {table.title}", "", *self._table(table)]
+            lines += ["", f"## {table.title}", "", self._table(table)]
             lines += ["", f"Scale: ours and the published columns on 0 to 100. A dash: not "
                       f"measured. Source: {table.source}"]  # fmt: skip
             lines += ["", "Before comparing:", ""]
@@ -162,54 +182,77 @@ class Report:
             ]
             lines += ["", "Of the published numbers:", "", *[f"- {note}" for note in table.notes]]
         if self.broken:
-            lines += [
-                "",
-                "## Broken media",
-                "",
-                "| task | question | file | reason | counted |",
-                "|---|---|---|---|---|",
-            ]
-            for item in self.broken[:SHOWN_BROKEN]:
-                cells = (item.task, str(item.doc_id), item.media, item.reason, item.counted)
-                lines.append(
-                    "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |"
-                )
+            header = ["task", "question", "file", "reason", "counted"]
+            shown = [(b.task, b.doc_id, b.media, b.reason, b.counted) for b in self.broken[:SHOWN_BROKEN]]
+            lines += ["", "## Broken media", "", markdown.table(header, shown)]
             if len(self.broken) > SHOWN_BROKEN:
                 lines.append(f"\nand {len(self.broken) - SHOWN_BROKEN} more, in report.json.")
         return "\n".join([*lines, ""])
 
-    def _table(self, table: SuiteTable) -> Iterable[str]:
-        unique = len({column.name for column in table.columns}) == len(table.columns)
-        names = [c.name if unique else f"{c.name}, {c.group}" for c in table.columns]
-        yield "| | **this model** | " + " | ".join(names) + " | questions | broken |"
-        yield "|---|" + "---:|" * (len(names) + 3)
+    def _table(self, table: SuiteTable) -> str:
+        unique = len({column.label for column in table.columns}) == len(table.columns)
+        names = [c.label if unique else f"{c.label}, {c.group}" for c in table.columns]
+        rows = []
         for row in self.rows_of(table):
             ours = "-" if row.figure is None else f"**{row.figure:.1f}**"
-            published = " | ".join(f"{value:.1f}" for value in self.published_of(table, row))
-            broken = len(self.broken_in(row)) or ""
-            asked = f"{row.documents}" + (f" of {row.benchmark.documents}" if self.short(row) else "")
-            yield f"| {row.name} | {ours} | {published} | {asked} | {broken} |"
+            published = [f"{value:.1f}" for value in self.published_of(table, row)]
+            count = f"{row.documents}" + (f" of {row.benchmark.documents}" if self.short(row) else "")
+            rows.append([row.name, ours, *published, count, len(self.broken_in(row)) or ""])
         for name, mean, values in self.means(table):
-            published = " | ".join(f"{value:.1f}" for value in values)
-            yield f"| *{name}* | **{mean:.1f}** | {published} | | |"
+            rows.append([f"*{name}*", f"**{mean:.1f}**", *[f"{value:.1f}" for value in values], "", ""])
+        header = ["", "**this model**", *names, "questions", "broken"]
+        return markdown.table(header, rows, right=True)
 
 
-def write_report(report: Report, folder: Path) -> list[Path]:
+def write_report(report: SuiteReport, folder: Path) -> list[Path]:
     """`report.md`, `report.json` and `report.png` in `folder`; the paths."""
-    from .picture import draw_report
-
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "report.json", canonical_json(report.as_json()))
-    draw_report(report).save(folder / ".report.png.tmp", format="PNG")
-    (folder / ".report.png.tmp").replace(folder / "report.png")
+    save_figure(draw_report(report), folder / "report.png")
     write_atomically(folder / "report.md", report.as_markdown())
     return [folder / f"report.{kind}" for kind in ("md", "json", "png")]
+
+
+def draw_report(report: SuiteReport) -> "Figure":
+    """The tables one below the other: a line a benchmark, this model as a disc, the published as marks."""
+    heights = [len(report.rows_of(table)) + 5 for table in report.tables]
+    figure = new_figure(1200, 44 * sum(heights))
+    panels = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
+    for axes, table in zip(panels, report.tables, strict=True):
+        _draw_table(axes, report, table)
+    return figure
+
+
+def _draw_table(axes: Any, report: SuiteReport, table: SuiteTable) -> None:
+    rows = report.rows_of(table)
+    groups = list(dict.fromkeys(column.group for column in table.columns))
+    places = range(len(rows))
+    for number, column in enumerate(table.columns):
+        values = [report.published_of(table, row)[number] for row in rows]
+        look = {"marker": "D", "ms": 9, "mec": "white"} if groups.index(column.group) else BAR
+        label = f"{column.label}, {column.group}"
+        axes.plot(values, places, **look, ls="", color=COLOURS[number], label=label)
+    measured = [(row.figure, place) for place, row in enumerate(rows) if row.figure is not None]
+    if measured:
+        axes.plot(*zip(*measured, strict=True), "o", ms=13, mec="white", color=OURS, label="this model")
+    for place, row in enumerate(rows):
+        text, colour = ("not run", QUIET) if row.figure is None else (f"{row.figure:.1f}", OURS)
+        axes.annotate(text, (101.5, place), color=colour, fontsize=13, va="center", annotation_clip=False)
+    axes.set(xlim=(0, 100), ylim=(len(rows) - 0.5, -0.5), xlabel="0 to 100, higher is better")
+    axes.set_yticks(places, [row.name for row in rows], fontsize=13, color=INK)
+    axes.tick_params(length=0)
+    axes.grid(color=RULE)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.set_title(table.title, loc="left", fontsize=16, color=INK)
+    below = {"loc": "upper center", "bbox_to_anchor": (0.45, 0), "borderaxespad": 4.5}
+    axes.legend(**below, ncols=3, frameon=False, markerscale=0.7)
 
 
 def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
 
 
-def _counted(broken: Sequence[Broken]) -> str:
+def _counted(broken: Sequence[BrokenQuestion]) -> str:
     return ", ".join(f"{count} counted as {how}" if how == "wrong" else f"{count} {how}"
                      for how, count in Counter(item.counted for item in broken).items())  # fmt: skip

@@ -3,8 +3,9 @@
     run_suite(SuiteJob(select("all16"), Path("out"), {"pretrained": "DIR", "sampling": "codec"}))
 
 With `root`, data are looked for there: it is lmms-eval's HF_HOME (videos) and its working directory (tables,
-as `root/OWNER/NAME`). Started by torch.distributed.run, the processes share the questions and the first one
-writes.
+as `root/OWNER/NAME`). Started by torch.distributed.run, the processes divide the questions among them and the
+first one writes. Task files are loaded for the rows of the suite only: to look through all of lmms-eval's two
+thousand takes half of a short run.
 """
 
 import contextlib
@@ -19,10 +20,10 @@ from typing import Any
 from unittest import mock
 
 from ...jobs.run_folder import write_atomically
-from .report import Broken, Report, write_report
-from .results import read_rows
-from .suite import Benchmark
-from .tasks import require_lmms_eval, task_manager_of
+from .questions import BrokenQuestion
+from .report import SuiteReport, write_report
+from .scores import read_rows
+from .suite import LMMS_EVAL, Benchmark
 
 ANSWERS, SAMPLES, RESULTS = "answers", "samples", "lmms_eval.json"
 
@@ -50,7 +51,7 @@ class SuiteJob:
         return list(dict.fromkeys(benchmark.task for benchmark in self.benchmarks))
 
 
-def run_suite(job: SuiteJob) -> Report | None:
+def run_suite(job: SuiteJob) -> SuiteReport | None:
     """Run and write; the report in the first process, None in the others.
 
     Raises:
@@ -84,10 +85,10 @@ def run_suite(job: SuiteJob) -> Report | None:
         broken = _gather(model.broken, model.rank, model.world_size)
     if results is None:
         return None
-    report = Report(
+    report = SuiteReport(
         model=str(job.arguments["pretrained"]),
         fingerprint=model.fingerprint,
-        settings={**model.settings.of_answers(), "on_error": model.settings.on_error},
+        settings={**model.settings.answer_settings(), "on_error": model.settings.on_error},
         versions=versions(),
         rows=read_rows(
             results, job.benchmarks, [(b.task, b.doc_id) for b in broken if b.counted == "skipped"]
@@ -105,8 +106,40 @@ def run_suite(job: SuiteJob) -> Report | None:
     return report
 
 
+def require_lmms_eval() -> None:
+    """Raises ImportError, with what to do, where lmms-eval is not installed."""
+    if importlib.util.find_spec("lmms_eval") is None:
+        raise ImportError(
+            f"the benchmarks run through lmms-eval {LMMS_EVAL}, which is not installed here: make an "
+            "environment of its own (it wants av < 16) and `pip install 'onevision-hf[eval]'` there; in a "
+            "clone, `make test-eval` makes .venv-eval"
+        )
+
+
+def task_manager_of(benchmarks: Sequence[Benchmark]) -> Any:
+    """A `TaskManager` that knows the tasks of these rows, from the files of the installed lmms-eval."""
+    require_lmms_eval()
+    import lmms_eval.tasks
+    from loguru import logger
+
+    logger.disable("lmms_eval.tasks")  # it names each file that is no task
+    root = Path(lmms_eval.tasks.__file__).parent
+    folders = dict.fromkeys(benchmark.folder_of_task or benchmark.task for benchmark in benchmarks)
+    return lmms_eval.tasks.TaskManager(
+        "ERROR",
+        include_path=[str(root / folder) for folder in folders],
+        include_defaults=False,
+        model_name="onevision",
+    )
+
+
 def load_tasks(names: Sequence[str], manager: Any, model: Any) -> list[Any]:
     """lmms-eval's task objects, the first process before the others, so that data are prepared once.
+
+    Args:
+        names: of the tasks.
+        manager: lmms-eval's `TaskManager`.
+        model: which knows its protocol (`is_simple`) and its process (`rank`).
 
     Raises:
         ValueError: some cannot be loaded; each is named with what went wrong.
@@ -194,7 +227,7 @@ def data_from(root: Path | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_downloads() -> Iterator[None]:
-    """Where the Hub is off, nltk is too: NExT-QA's file asks it for three packages each time it is read."""
+    """Where the Hub is off, nltk is too: NExT-QA's file downloads three packages each time it is read."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() not in ("1", "TRUE", "YES", "ON"):
         yield
         return
@@ -229,7 +262,7 @@ def _distributed() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
-def _gather(broken: list[Broken], rank: int, world_size: int) -> list[Broken]:
+def _gather(broken: list[BrokenQuestion], rank: int, world_size: int) -> list[BrokenQuestion]:
     if world_size == 1:
         return broken
     import torch

@@ -4,20 +4,23 @@
     select("videomme,docvqa_val")     # by task name
     SUITES["openvision3"]             # the understanding table of the OpenVision 3 paper
 
-The table is of lmms-eval 0.7.3, whose task files are used as they are. What it says of them (key, scale,
-prompt, split) is proven by tests/evalenv: an oracle reaches `maximum` everywhere, wrong answers reach zero.
+The table is `benchmarks.yaml`, of lmms-eval 0.7.3, whose task files are used as they are. What it says of
+them (key, scale, prompt, split) is proven by tests/evalenv: an oracle reaches `maximum` everywhere, wrong
+answers reach zero.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
 from typing import Any
 
-from . import answers
+import yaml
 
 LMMS_EVAL = "0.7.3"
-LETTER = "Answer with the option's letter from the given choices directly."
-PHRASE = "Answer the question using a single word or phrase."
-MACRO = "a mean over question types, so part of the questions (--limit) says little"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# Shares no letter and no digit with an answer, so that neither a substring nor an edit distance is near.
+UNLIKE_ANY_ANSWER = "§§§"
 
 Document = Mapping[str, Any]
 
@@ -33,11 +36,11 @@ class Benchmark:
         maximum: what lmms-eval reports for a perfect model: 1, 100, or a sum.
         media: "video" or "image".
         dataset, config, split: what lmms-eval loads. `config` is None where there is one only.
+        wrong: gives a valid wrong answer to a document, for broken media that count as wrong.
         documents: questions in the split, by the data set's card; 0 where the card says nothing.
         folder: for videos, where they lie below HF_HOME; "" for images, which are in the tables.
         prompt: what the task asks for after the question, or around it.
         max_new_tokens: the task's own limit; None where it sets none.
-        wrong: a valid wrong answer to a document, for broken media that count as wrong.
         caution: what to think of before comparing with the published row.
         out_of: the published row counts right answers out of this many; 0 where it is on 0 to 100.
         revision: of the data set; "" for its main branch.
@@ -67,7 +70,7 @@ class Benchmark:
     def figure(self, value: float, documents: int) -> float:
         """lmms-eval's value of `documents` questions on a scale of 0 to 100."""
         if self.task == "ocrbench":
-            # It divides by the 1000 questions of the full set however many were asked.
+            # It divides by the 1000 questions of the full set however many were answered.
             return 100 * value * 1000 / max(documents, 1)
         return 100 * value / self.maximum
 
@@ -76,168 +79,104 @@ class Benchmark:
         return 100 * value / self.out_of if self.out_of else value
 
 
-VIDEO = (
-    Benchmark(
-        "MVBench", "mvbench", "mvbench_accuracy", 100, "video",
-        "OpenGVLab/MVBench", "train", answers.wrong_choice_of("candidates", "answer"),
-        config="one for each of 20 tasks", documents=4000, folder="mvbench_video", revision="video",
-        prompt="Only give the best option.", max_new_tokens=16,
-        caution="the mean of 20 tasks, taken here: lmms-eval leaves the group's row blank; empty answers "
-        "are dropped from the denominator, so a model that says nothing looks better than it is",
-    ),
-    Benchmark(
-        "MLVU-dev", "mlvu_dev", "mlvu_percetion_score", 100, "video",
-        "sy1998/MLVU_dev", "test", answers.wrong_letter("answer", "ABCD"),
-        documents=2174, folder="mlvu", prompt="Only give the best option. Best option: (",
-        max_new_tokens=16, caution=f"{MACRO}; a type that was not asked counts as zero",
-        folder_of_task="mlvu",
-    ),
-    Benchmark(
-        "NExT-QA (MC)", "nextqa_mc_test", "exact_match", 1, "video",
-        "lmms-eval/NExTQA", "test", answers.wrong_index("answer", 5),
-        config="MC", documents=8564, folder="nextqa/NExTVideo", prompt="",
-        caution="the prompt is the question and its five options, with no instruction; an answer that "
-        "cannot be parsed is drawn at random",
-        folder_of_task="nextqa",
-    ),
-    Benchmark(
-        "VideoMME", "videomme", "videomme_perception_score", 100, "video",
-        "lmms-eval/Video-MME", "test", answers.wrong_letter("answer", "ABCD"),
-        documents=2700, folder="videomme/data", prompt=LETTER, max_new_tokens=16,
-        caution="without subtitles, though the prompt names them",
-    ),
-    Benchmark(
-        "Perception Test", "perceptiontest_val_mc", "accuracy", 1, "video",
-        "lmms-eval/PerceptionTest_Val", "validation", answers.wrong_index("answer_id", 3),
-        config="mc_question_val", documents=19140, folder="perceptiontest_val/videos", prompt=LETTER,
-        caution="the validation split; the paper does not say which",
-        folder_of_task="perceptiontest/val",
-    ),
-    Benchmark(
-        "TOMATO", "tomato", "tomato_score", 1, "video",
-        "lmms-eval/TOMATO", "test", answers.wrong_index("answer", options="options"),
-        documents=1484, folder="TOMATO", prompt="PLEASE TRY YOUR BEST TO GUESS AN ANSWER",
-        max_new_tokens=1024,
-        caution="an answer that cannot be parsed counts as A; all published columns lie within half a point",
-    ),
-    Benchmark(
-        "LongVideoBench-Val-Video", "longvideobench_val_v", "lvb_acc", 1, "video",
-        "longvideobench/LongVideoBench", "validation", answers.wrong_index("correct_choice", 5),
-        documents=1337, folder="datasets/longvideobench/videos", prompt=LETTER, max_new_tokens=32,
-        caution="without subtitles; an answer that cannot be parsed is drawn at random", needs=("decord",),
-        folder_of_task="longvideobench",
-    ),
-)  # fmt: skip
+# An empty or garbled answer is not simply wrong everywhere: some tasks draw a choice at random for it, some
+# drop the document from the denominator. A valid wrong choice is wrong in all of them.
 
-IMAGE = (
-    Benchmark(
-        "AI2D", "ai2d", "exact_match", 1, "image",
-        "lmms-lab-encoder/ai2d", "test", answers.wrong_index("answer", options="options"),
-        documents=3088, prompt=LETTER, max_new_tokens=16,
-        caution='"A" and "A. x" count, "A) x" does not',
-    ),
-    Benchmark(
-        "ChartQA", "chartqa", "relaxed_overall", 1, "image",
-        "lmms-lab-encoder/ChartQA", "test", answers.no_answer,
-        documents=2500, prompt="Answer the question with a single word.", max_new_tokens=16,
-        caution="a full stop at the end makes a right answer wrong",
-    ),
-    Benchmark(
-        "DocVQA", "docvqa_val", "anls", 1, "image",
-        "lmms-lab-encoder/DocVQA", "validation", answers.no_answer,
-        config="DocVQA", documents=5349, prompt=PHRASE, max_new_tokens=32,
-        caution="the validation split, most likely the published one too (its script's default)",
-        folder_of_task="docvqa",
-    ),
-    Benchmark(
-        "InfoVQA", "infovqa_val", "anls", 1, "image",
-        "lmms-lab-encoder/DocVQA", "validation", answers.no_answer,
-        config="InfographicVQA", documents=2801, prompt=PHRASE, max_new_tokens=32,
-        caution="the validation split; the paper does not say which",
-        folder_of_task="infovqa",
-    ),
-    Benchmark(
-        "MMBench-EN", "mmbench_en_dev_static", "gpt_eval_score", 100, "image",
-        "lmms-lab-encoder/MMBench", "dev", answers.wrong_option_column,
-        config="en", documents=4329, prompt=LETTER, max_new_tokens=1024,
-        caution="the task without an OpenAI judge: letters are matched, what cannot be matched is wrong; "
-        "a question counts when every rotation of its options is right, so --limit flatters",
-        folder_of_task="mmbench",
-    ),
-    Benchmark(
-        "OCRBench", "ocrbench", "ocrbench_accuracy", 1, "image",
-        "echo840/OCRBench", "test", answers.no_answer,
-        documents=1000, max_new_tokens=128, out_of=1000,
-        caution="published as right answers out of 1000; 65.7 here is 657 there",
-    ),
-    Benchmark(
-        "OCRBench v2", "ocrbench_v2", "ocrbench_v2_accuracy", 1, "image",
-        "ling99/OCRBench_v2", "test", answers.nothing,
-        documents=10000, max_new_tokens=128,
-        caution="over English and Chinese questions; the paper does not say whether it is that, English "
-        "(ocrbench_v2_accuracy_en) or a mean of types",
-    ),
-    Benchmark(
-        "MMStar", "mmstar", "average", 1, "image",
-        "Lin-Chen/MMStar", "val", answers.wrong_letter("answer", "ABCD"),
-        documents=1500, prompt="Answer with the option's letter from the given choices directly",
-        caution=MACRO,
-    ),
-    Benchmark(
-        "RealWorldQA", "realworldqa", "exact_match", 1, "image",
-        "lmms-lab-encoder/RealWorldQA", "test", answers.wrong_letter_or_text,
-        documents=765, max_new_tokens=16,
-        caution="the published fork (0.5.0) turned number words into digits and matched the options' text; "
-        "0.7.3 does neither",
-    ),
-)  # fmt: skip
 
-OPENVISION3 = (
-    Benchmark(
-        "MME perception", "mme", "mme_perception_score", 2000, "image",
-        "lmms-lab-encoder/MME", "test", answers.other_of_yes_and_no,
-        documents=2374, prompt=PHRASE, max_new_tokens=16, out_of=2000,
-        caution="a sum over ten categories out of 2000; with --limit, categories are missing",
-    ),
-    Benchmark(
-        "MME cognition", "mme", "mme_cognition_score", 800, "image",
-        "lmms-lab-encoder/MME", "test", answers.other_of_yes_and_no,
-        documents=2374, prompt=PHRASE, max_new_tokens=16, out_of=800,
-        caution="a sum over four categories out of 800; with --limit, categories are missing",
-    ),
-    Benchmark(
-        "SeedBench", "seedbench", "seed_image", 1, "image",
-        "lmms-lab-encoder/SEED-Bench", "test", answers.wrong_letter("answer", "ABCD"),
-        documents=17990, prompt=LETTER,
-        caution="the questions about images (seed_image); seed_all counts those about videos too, and the "
-        "paper does not say which it prints",
-    ),
-    Benchmark(
-        "ScienceQA", "scienceqa_img", "exact_match", 1, "image",
-        "lmms-lab-encoder/ScienceQA", "test", answers.wrong_index("answer", options="choices"),
-        config="ScienceQA-IMG", documents=2017, prompt=LETTER, max_new_tokens=16,
-        folder_of_task="scienceqa",
-    ),
-    Benchmark(
-        "GQA", "gqa", "exact_match", 1, "image",
-        "lmms-lab-encoder/GQA", "testdev", answers.no_answer,
-        config="testdev_balanced_instructions", documents=12578, prompt=PHRASE, max_new_tokens=16,
-    ),
-    Benchmark(
-        "POPE", "pope", "pope_f1_score", 1, "image",
-        "lmms-lab-encoder/POPE", "test", answers.other_of_yes_and_no,
-        documents=9000, prompt=PHRASE, max_new_tokens=128,
-        caution="F1, as LLaVA reports it; the paper does not say so (pope_accuracy is in the results too)",
-    ),
-)  # fmt: skip
+def no_answer(document: Document) -> str:
+    """For answers in free text."""
+    return UNLIKE_ANY_ANSWER
 
+
+def nothing(document: Document) -> str:
+    """For scorers of structure (tables, boxes), which find similarity in any text."""
+    return ""
+
+
+def other_of_yes_and_no(document: Document) -> str:
+    return "No" if str(document["answer"]).strip().lower().startswith("yes") else "Yes"
+
+
+def wrong_letter(field: str, letters: str, document: Document) -> str:
+    """The answer is one of `letters`.
+
+    Args:
+        field: of the right letter.
+        letters: that may be answered.
+        document: of the data set.
+    """
+    right = str(document[field]).strip().upper()
+    return next(letter for letter in letters if letter != right)
+
+
+def wrong_index(field: str, options: int | str, document: Document) -> str:
+    """The answer is the index of one of so many options, or of those that another field lists.
+
+    Args:
+        field: of the right index.
+        options: their number, or the field that lists them.
+        document: of the data set.
+    """
+    choices = options if isinstance(options, int) else len(document[options])
+    return LETTERS[(int(document[field]) + 1) % max(choices, 2)]
+
+
+def wrong_choice_of(options: str, field: str, document: Document) -> str:
+    """The answer is the text of one of the options, answered by its letter.
+
+    Args:
+        options: the field that lists them.
+        field: of the right one's text.
+        document: of the data set.
+    """
+    right = list(document[options]).index(document[field])
+    return LETTERS[(right + 1) % max(len(document[options]), 2)]
+
+
+def wrong_option_column(document: Document) -> str:
+    """The options are the columns A to D, of which some are empty ("nan")."""
+    right = str(document["answer"]).strip().upper()
+    given = [x for x in "ABCD" if document.get(x) not in (None, "", "nan")]
+    return next((x for x in given if x != right), "A" if right != "A" else "B")
+
+
+def wrong_letter_or_text(document: Document) -> str:
+    """Some answers are letters, others are words or numbers."""
+    right = str(document["answer"]).strip().upper()
+    return next(x for x in "ABCD" if x != right) if right in "ABCD" else UNLIKE_ANY_ANSWER
+
+
+WRONG: dict[str, Callable[..., str]] = {
+    function.__name__: function
+    for function in (
+        *(no_answer, nothing, other_of_yes_and_no, wrong_letter, wrong_index, wrong_choice_of),
+        *(wrong_option_column, wrong_letter_or_text),
+    )
+}
+
+
+def _table() -> dict[str, tuple[Benchmark, ...]]:
+    """Group -> its rows, from `benchmarks.yaml`."""
+    groups = yaml.safe_load((files(__package__) / "benchmarks.yaml").read_text(encoding="utf-8"))
+    found = {}
+    for group in ("video", "image", "openvision3"):
+        rows = []
+        for row in groups[group]:
+            name, *arguments = row.pop("wrong")
+            needs, media = tuple(row.pop("needs", ())), "video" if group == "video" else "image"
+            rows.append(Benchmark(**row, media=media, needs=needs, wrong=partial(WRONG[name], *arguments)))
+        found[group] = tuple(rows)
+    return found
+
+
+VIDEO, IMAGE, OPENVISION3 = _table().values()
 SUITES: dict[str, tuple[Benchmark, ...]] = {
     "all16": (*VIDEO, *IMAGE),
     "video": VIDEO,
     "image": IMAGE,
     "openvision3": OPENVISION3,
 }
-# Which published table stands beside which rows.
+# Which published table is shown with which rows.
 PUBLISHED = {"lmm_probe": (*VIDEO, *IMAGE), "openvision3_understanding": OPENVISION3}
 
 

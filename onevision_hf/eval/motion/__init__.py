@@ -3,21 +3,21 @@
     onevision eval motion --profile small
 
 settings  ->  clips, folder (what is shown)  ->  pool (every clip read once)  ->  inputs (which patches)
-->  training with reader, or frozen with a probe  ->  cells (one result each)  ->  summary, report, figure
+->  training with classifier, or frozen with a probe  ->  trials (a result each)  ->  summary, report, figure
 
 See docs/motion-suite.md.
 """
 
-from .settings import FAMILIES, INPUTS, PROFILES, Cell, ReaderSettings, SuiteSettings, TrainSettings
+from .settings import FAMILIES, INPUTS, PROFILES, ClassifierSettings, SuiteSettings, TrainSettings, Trial
 from .suite import run_suite
 
 __all__ = [
     "FAMILIES",
     "INPUTS",
     "PROFILES",
-    "Cell",
-    "ReaderSettings",
+    "ClassifierSettings",
     "SuiteSettings",
     "TrainSettings",
+    "Trial",
     "run_suite",
 ]

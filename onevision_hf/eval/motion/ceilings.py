@@ -24,7 +24,13 @@ FLY_WAY, FLY_BOX = 24.0, 11.5  # units that it crosses; its middle is within thi
 
 
 def posterior(family: str, clip: Clip, seen: Sequence[int]) -> np.ndarray:
-    """(labels,) the probability of each label of `family` for who sees the frames `seen` of `clip`."""
+    """(labels,) the probability of each label of `family` for who sees the frames `seen` of `clip`.
+
+    Args:
+        family: of labels.
+        clip: with its truth.
+        seen: numbers of the frames that are seen.
+    """
     labels, label = CLIP_FAMILIES[family].labels, clip.labels[family]
     events = clip.truth.events
     if family in ("nudge_direction", "nudge_who", "binding"):
@@ -74,7 +80,13 @@ def _slots_seen(events: Sequence[Event], seen: Sequence[int], num_frames: int) -
 
 @cache
 def count_posterior(seen: tuple[int, ...], num_frames: int, slots: tuple[bool, ...]) -> tuple[float, ...]:
-    """The probabilities of 1 to 4 nudges, of which those in `slots` were seen."""
+    """The probabilities of 1 to 4 nudges, of which those in `slots` were seen.
+
+    Args:
+        seen: numbers of the frames that are seen.
+        num_frames: of the clip.
+        slots: of each of the four places whether its nudge was seen.
+    """
     shown = []
     for place in range(4):
         low, high = _slot(num_frames, place)
@@ -119,7 +131,7 @@ def fly_posterior(clip: Clip, seen: Sequence[int]) -> np.ndarray:
 
 def _fly_places(clip: Clip, event: Event, times: Sequence[int]) -> np.ndarray:
     """(times, 2): where the disc is, in units from the middle of the picture and without the camera's motion.
-    Told from the frame that shows most of it."""
+    From the frame that shows most of it."""
     truth = clip.truth
     height, width = truth.owners.shape[1:]
     boxes = truth.boxes[event.sprite].astype(float)

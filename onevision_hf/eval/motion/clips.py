@@ -19,14 +19,14 @@ NO_LABEL = -1
 
 
 @dataclass
-class Item:
-    """A clip to be read.
+class LabelledClip:
+    """A clip to be read, with what it shows.
 
     Attributes:
         file: the bytes of a video, or its path.
         labels: for each family the number of its label, or -1.
         ceilings: (families, `CEILING_FRAMES`), what an observer of so many whole frames knows; NaN where
-            nothing is asked or nothing is known of it.
+            it has no label or nothing is known of it.
         camera: what the camera does, `still` or one of `CAMERA_MOTIONS`; "" where it is not known.
     """
 
@@ -48,7 +48,7 @@ class Source(Protocol):
     @property
     def identity(self) -> dict: ...
 
-    def item(self, split: str, number: int) -> Item: ...
+    def item(self, split: str, number: int) -> LabelledClip: ...
 
 
 @dataclass(frozen=True)
@@ -70,27 +70,27 @@ class Drawn:
     def identity(self) -> dict:
         return {"drawing": DRAWING, "encoder": encoder_version()}
 
-    def item(self, split: str, number: int) -> Item:
+    def item(self, split: str, number: int) -> LabelledClip:
         test = split == "test"
         settings = self.settings
-        family, index, background = asked(number, settings.schedule)
+        drawn_for, index, background = scheduled(number, settings.schedule)
         size = synthetic.ClipSettings(
             settings.num_frames, settings.size, settings.size, background, settings.sweeps
         )
-        clip = draw_clip(settings.seed + test, index, family, size)
+        clip = draw_clip(settings.seed + test, index, drawn_for, size)
         labels = [_number(clip, name) for name in self.families]
         ceilings = np.full((len(labels), len(CEILING_FRAMES)), np.nan, np.float32)
         for place, count in enumerate(CEILING_FRAMES if test else ()):
             seen = uniform_frames(settings.num_frames, count)
-            for row, name in enumerate(self.families):
-                if labels[row] != NO_LABEL:
-                    ceilings[row, place] = posterior(name, clip, seen).max()
+            for family, name in enumerate(self.families):
+                if labels[family] != NO_LABEL:
+                    ceilings[family, place] = posterior(name, clip, seen).max()
         drawn = str(clip.labels["background"])
         camera = drawn if drawn in CAMERA_MOTIONS else STILL
-        return Item(encode(clip.frames), labels, ceilings, camera)
+        return LabelledClip(encode(clip.frames), labels, ceilings, camera)
 
 
-def asked(number: int, schedule: Sequence[str]) -> tuple[str, int, str]:
+def scheduled(number: int, schedule: Sequence[str]) -> tuple[str, int, str]:
     """The family that a clip is drawn for, its number among those of that family, and its background.
 
     Labels take turns with the number, so backgrounds change only after all eight labels had theirs.
@@ -106,14 +106,14 @@ def _number(clip: Clip, family: str) -> int:
     return NO_LABEL if label is None else CLIP_FAMILIES[family].labels.index(label)
 
 
-def in_view(camera: np.ndarray, view: str) -> np.ndarray:
-    """(n,) bool: which clips one of `VIEWS` counts, by what their cameras do."""
-    if view == "all":
+def in_subset(camera: np.ndarray, subset: str) -> np.ndarray:
+    """(n,) bool: which clips one of `SUBSETS` counts, by what their cameras do."""
+    if subset == "all":
         return np.ones(len(camera), bool)
-    return np.isin(camera, CAMERA_MOTIONS if view == "moving" else (view,))
+    return np.isin(camera, CAMERA_MOTIONS if subset == "moving" else (subset,))
 
 
 def uniform_frames(num_frames: int, count: int) -> Sequence[int]:
-    """The middles of `count` equal stretches. (Nothing happens in the first and the last frames of a clip, so
+    """The middles of `count` equal spans. (Nothing happens in the first and the last frames of a clip, so
     it would be unfair to whole frames to look there.)"""
     return [(2 * i + 1) * num_frames // (2 * count) for i in range(count)]

@@ -7,7 +7,7 @@ import numpy as np
 
 from ...data.items import VIDEO_EXTENSIONS
 from ...jobs.run_folder import digest_of
-from .clips import Item
+from .clips import LabelledClip
 from .settings import CEILING_FRAMES
 
 SUFFIXES = tuple(f".{extension}" for extension in VIDEO_EXTENSIONS)
@@ -66,6 +66,6 @@ class Labelled:
         ]
         return {"folder": digest_of({"files": files})}
 
-    def item(self, split: str, number: int) -> Item:
+    def item(self, split: str, number: int) -> LabelledClip:
         path, label = self.clips[split][number]
-        return Item(path, [label], np.full((1, len(CEILING_FRAMES)), np.nan, np.float32), "")
+        return LabelledClip(path, [label], np.full((1, len(CEILING_FRAMES)), np.nan, np.float32), "")

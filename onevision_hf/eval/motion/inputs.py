@@ -1,30 +1,42 @@
-"""From pooled clips to what a reader is given: which patches an input keeps, then the patches themselves."""
+"""From pooled clips to what a classifier sees: which patches an input keeps, then the patches themselves."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...modeling.frame_geometry import FrameGeometry
-from ...modeling.patch_selection import BudgetSettings, select, top_patches
+from ...modeling.patch_selection import select, top_patches
+from ...modeling.patchify_config import PatchifyConfig
 from .clips import uniform_frames
 from .pool import Pool
-from .settings import DECODED_MORE, TUBE, Cell, SuiteSettings
+from .settings import CODEC_INPUTS, DECODED_MORE, TUBE, SuiteSettings, Trial
 from .training import InputData
 
 
-def selected(pool: Pool, settings: SuiteSettings, cell: Cell, split: str) -> np.ndarray:
+def codec_config(settings: SuiteSettings, name: str) -> PatchifyConfig:
+    """What chooses the patches of a codec input (`positions` are those of `codec`), but for the budget."""
+    changes = CODEC_INPUTS["codec" if name == "positions" else name]
+    return settings.clips.patchify(patch_size=settings.classifier.patch_size, **changes)
+
+
+def selected(pool: Pool, settings: SuiteSettings, trial: Trial, split: str) -> np.ndarray:
     """(n, K) int64: the patches that an input keeps of each clip, as t * gh * gw + h * gw + w.
 
-    The first frame whole and the patches of the highest energy, as `select_patches` takes them; `uniform`
-    has whole frames only.
+    The first frame whole and the patches of the highest energy, as the processor takes them; `uniform` has
+    whole frames only.
+
+    Args:
+        pool: the clips.
+        settings: of the run.
+        trial: whose input it is, and how many patches are kept.
+        split: "train" or "test".
     """
-    k = settings.patches(cell.budget)
+    k = settings.patches(trial.budget)
     count, per_frame = settings.clips.num_frames, settings.side**2
     clips = len(pool.read(split, "camera"))
-    if cell.input == "uniform":
+    if trial.input == "uniform":
         frames = np.array(uniform_frames(count, k // per_frame))
         return np.tile((frames[:, None] * per_frame + np.arange(per_frame)).ravel(), (clips, 1))
-    if cell.input == "random":
+    if trial.input == "random":
         # Another choice for every clip, the same in every run.
         kept = []
         for clip in range(clips):
@@ -32,45 +44,47 @@ def selected(pool: Pool, settings: SuiteSettings, cell: Cell, split: str) -> np.
             rest = per_frame + chance.permutation((count - 1) * per_frame)[: k - per_frame]
             kept.append(np.sort(np.concatenate([np.arange(per_frame), rest])))
         return np.stack(kept)
-    step, by_codec = 1, cell.input not in ("difference_all", "difference_few")
-    if by_codec:
-        energies = pool.energies(split, "codec" if cell.input == "positions" else cell.input)
-    else:
-        if cell.input == "difference_few":
-            step = max(1, count * per_frame // (DECODED_MORE * k))
+    if trial.input in ("difference_all", "difference_few"):
+        few = trial.input == "difference_few"
+        step = max(1, count * per_frame // (DECODED_MORE * k)) if few else 1
         energies = pool.read(split, f"difference-{step}")
+        kept = []
+        for energy in _coarser(energies, settings.classifier.patch_size // settings.clips.block):
+            t, h, w = top_patches(energy, k).T
+            kept.append((t * step * settings.side + h) * settings.side + w)
+        return np.stack(kept)
+    config = codec_config(settings, trial.input).replace(num_patches=k)
+    geometry = config.layout.geometry(settings.clips.size, settings.clips.size)
     kept = []
-    for energy in _coarser(energies, settings.reader.patch_size // settings.clips.cell):
-        t, h, w = (_codec_positions(energy, k, settings) if by_codec else top_patches(energy, k)).T
-        kept.append((t * step * settings.side + h) * settings.side + w)
+    for energy, types in zip(*pool.energies(split, config), strict=True):
+        frames = np.arange(count)
+        selection = select(
+            energy, frame_ids=frames, timestamps=frames, picture_types=types.tolist(), signal="pooled",
+            geometry=geometry, budget=config.budget,
+        )  # fmt: skip
+        t, h, w = selection.positions.T
+        kept.append((t * settings.side + h) * settings.side + w)
     return np.stack(kept)
 
 
-def _codec_positions(energy: np.ndarray, k: int, settings: SuiteSettings) -> np.ndarray:
-    """(K, 3), by the very rules of codec patchification, whole frames where nothing moves among them."""
-    size, count = settings.clips.size, len(energy)
-    return select(
-        energy,
-        frame_ids=np.arange(count),
-        timestamps=np.arange(count),
-        picture_types=["?"] * count,
-        signal="pooled",
-        geometry=FrameGeometry.fit(size, size, size, settings.reader.patch_size),
-        budget=BudgetSettings(num_patches=k),
-    ).positions
-
-
 def _coarser(energies: np.ndarray, side: int) -> np.ndarray:
-    """Means over side x side cells: (n, T, gh, gw) -> (n, T, gh / side, gw / side)."""
+    """Means over side x side blocks: (n, T, gh, gw) -> (n, T, gh / side, gw / side)."""
     n, count, rows, columns = energies.shape
     return energies.reshape(n, count, rows // side, side, columns // side, side).mean((3, 5))
 
 
-def build(pool: Pool, settings: SuiteSettings, cell: Cell, split: str) -> InputData:
-    """The patches of one input of all clips of a split, with their positions and labels."""
-    p, side = settings.reader.patch_size, settings.side
+def build(pool: Pool, settings: SuiteSettings, trial: Trial, split: str) -> InputData:
+    """The patches of one input of all clips of a split, with their positions and labels.
+
+    Args:
+        pool: the clips.
+        settings: of the run.
+        trial: whose input it is, and how many patches are kept.
+        split: "train" or "test".
+    """
+    p, side = settings.classifier.patch_size, settings.side
     labels, symmetric = torch.from_numpy(pool.read(split, "labels")), pool.source.symmetric
-    if cell.input == "dense":
+    if trial.input == "dense":
         return InputData(
             Tubes(pool.pixels(split), p),
             _tube_positions(settings, len(labels)),
@@ -80,10 +94,10 @@ def build(pool: Pool, settings: SuiteSettings, cell: Cell, split: str) -> InputD
             TUBE,
             symmetric=symmetric,
         )
-    kept = selected(pool, settings, cell, split)
+    kept = selected(pool, settings, trial, split)
     positions = np.stack(np.unravel_index(kept, (settings.clips.num_frames, side, side)), -1)
     patches = None
-    if cell.input != "positions":
+    if trial.input != "positions":
         patches = torch.from_numpy(cut(pool, split, positions, p))
     return InputData(
         patches, torch.from_numpy(positions.astype(np.int16)), labels, side, p, symmetric=symmetric
@@ -91,7 +105,14 @@ def build(pool: Pool, settings: SuiteSettings, cell: Cell, split: str) -> InputD
 
 
 def cut(pool: Pool, split: str, positions: np.ndarray, p: int) -> np.ndarray:
-    """(n, K, C*p*p) uint8: patches at positions (n, K, 3)."""
+    """(n, K, C*p*p) uint8: patches at given places of all clips of a split.
+
+    Args:
+        pool: the clips.
+        split: "train" or "test".
+        positions: (n, K, 3) [t, h, w].
+        p: pixels of a patch's side.
+    """
     parts, start = [], 0
     for pixels in pool.pixels(split):
         n, count, channels, height, width = pixels.shape
@@ -105,19 +126,19 @@ def cut(pool: Pool, split: str, positions: np.ndarray, p: int) -> np.ndarray:
 class Tubes:
     """Every pixel of clips, as (clips, T / 4 * gh * gw, C * 4 * p * p) uint8, a tube laid out (C, 4, p, p).
 
-    Cut when asked for: all clips at once are gigabytes.
+    Cut on demand: all clips at once are gigabytes.
     """
 
     def __init__(self, pixels: list[np.ndarray], p: int):
         self.pixels, self.p = pixels, p
         self.starts = np.cumsum([0, *(len(part) for part in pixels)])
 
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        return torch.stack([torch.from_numpy(self._clip(int(row))) for row in rows])
+    def __getitem__(self, numbers: Tensor) -> Tensor:
+        return torch.stack([torch.from_numpy(self._clip(int(number))) for number in numbers])
 
-    def _clip(self, row: int) -> np.ndarray:
-        part = int(np.searchsorted(self.starts, row, side="right")) - 1
-        pixels = self.pixels[part][row - self.starts[part]]
+    def _clip(self, number: int) -> np.ndarray:
+        part = int(np.searchsorted(self.starts, number, side="right")) - 1
+        pixels = self.pixels[part][number - self.starts[part]]
         count, channels, height, width = pixels.shape
         p = self.p
         grid = pixels.reshape(count // TUBE, TUBE, channels, height // p, p, width // p, p)

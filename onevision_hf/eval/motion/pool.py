@@ -1,14 +1,16 @@
 """Every clip read once, into a folder that can be gone on with: its file, pixels, labels and energies.
 
-train-clips-000300-000400.npz   files, labels, ceilings, camera, energies of differences, what was rejected
-train-pixels-000300-000400.npy  (clips, T, 3, size, size) uint8
-train-codec-000300-000400.npy   (clips, T, gh, gw) float32, the energy of a codec preset, when an input asks
+train-clips-000300-000400.npz         files, labels, ceilings, camera, energies of differences, the rejected
+train-pixels-000300-000400.npy        (clips, T, 3, size, size) uint8
+train-9f2c81d0a7b3-000300-000400.npz  energy (clips, T, gh, gw) float32 and picture types (clips, T) under one
+                                      `PatchifyConfig` but for its budget, when an input needs it
 
 More clips of the same settings go on in the same folder.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,25 +18,32 @@ from typing import Any
 import numpy as np
 
 from ...jobs.pool import in_order
-from ...jobs.run_folder import atomic_files
+from ...jobs.run_folder import atomic_files, digest_of
 from ...modeling.codec_signals import DEAD_ZONE, absolute_difference
-from ...modeling.frame_geometry import FrameGeometry
-from ...modeling.frame_sampling import sample_frame_ids
-from ...modeling.signal_energy import SignalSettings, frame_energies
+from ...modeling.frame_sampling import sample_frames
+from ...modeling.patchify_config import PatchifyConfig
+from ...modeling.signal_energy import frame_energies
 from ...modeling.video_reader import VideoReader, VideoReadError
-from .clips import NO_LABEL, Item, Source
-from .settings import PRESETS, STEPS, ClipSettings
+from .clips import NO_LABEL, LabelledClip, Source
+from .settings import STEPS, ClipSettings
 
 CHUNK = 100
 SPLITS = ("train", "test")
-MAX_REJECTED = 0.1  # more unreadable clips than this share stop a run
+MAX_REJECTED = 0.1  # more unreadable clips than this fraction stop a run
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class Pool:
-    """The pooled clips in `folder`; `counts` clips of each split."""
+    """The pooled clips.
+
+    Args:
+        folder: of the files.
+        settings: how clips are drawn and cut.
+        source: of the clips.
+        counts: split -> clips.
+    """
 
     def __init__(self, folder: Path, settings: ClipSettings, source: Source, counts: dict[str, int]):
         self.folder, self.settings, self.source, self.counts = folder, settings, source, counts
@@ -42,14 +51,19 @@ class Pool:
     def chunks(self, split: str) -> range:
         return range(-(-self.counts[split] // CHUNK))
 
-    def fill(self, presets: Iterable[str], workers: int, say: Say) -> None:
-        """Pool what is missing: clips first, then the energies of `presets`.
+    def fill(self, configs: Iterable[PatchifyConfig], workers: int, report: Report) -> None:
+        """Pool what is missing: clips first, then the energies under each of `configs`.
+
+        Args:
+            configs: of the inputs that the codec chooses.
+            workers: processes.
+            report: called with a line of progress.
 
         Raises:
             ValueError: too many clips cannot be read.
         """
         stages: list[tuple[str, Callable[[str, int], None]]] = [("clips", self.read_chunk)]
-        stages += [(name, partial(self.measure_chunk, name)) for name in presets]
+        stages += [(energy_name(config), partial(self.measure_chunk, config)) for config in configs]
         for stage, work in stages:
             missing = [
                 (split, chunk)
@@ -59,13 +73,20 @@ class Pool:
             ]
             for number, _ in enumerate(in_order(partial(_one, work), missing, workers), 1):
                 if number == len(missing) or number % 10 == 0:
-                    say(f"{stage}: {number} of {len(missing)} chunks of {CHUNK} clips")
+                    report(f"{stage}: {number} of {len(missing)} chunks of {CHUNK} clips")
             if stage == "clips":
                 self._check_rejected()
 
     def path(self, split: str, kind: str, chunk: int) -> Path:
+        """The file of a chunk.
+
+        Args:
+            split: "train" or "test".
+            kind: "clips", "pixels", or `energy_name` of a config.
+            chunk: its number.
+        """
         numbers = self.numbers(split, chunk)
-        suffix = "npz" if kind == "clips" else "npy"
+        suffix = "npy" if kind == "pixels" else "npz"
         return self.folder / f"{split}-{kind}-{numbers.start:06d}-{numbers.stop:06d}.{suffix}"
 
     def numbers(self, split: str, chunk: int) -> range:
@@ -73,46 +94,54 @@ class Pool:
 
     def read_chunk(self, split: str, chunk: int) -> None:
         """Draw or open the clips of a chunk, decode them, and write both its files."""
-        rows: list[tuple[Item, np.ndarray, np.ndarray]] = []
+        clips: list[tuple[LabelledClip, np.ndarray, np.ndarray]] = []
         rejected = []
         for number in self.numbers(split, chunk):
             item = self.source.item(split, number)
             try:
-                rows.append((item, *read_pixels(item.file, self.settings)))
+                clips.append((item, *read_pixels(item.file, self.settings)))
             except VideoReadError as error:
                 rejected.append({"clip": str(item.file), "reason": str(error)})
         side, count = self.settings.size, self.settings.num_frames
-        files = [np.frombuffer(_content(item.file), np.uint8) for item, _, _ in rows]
+        files = [np.frombuffer(_content(item.file), np.uint8) for item, _, _ in clips]
         families = len(self.source.families)
         arrays: dict[str, Any] = {
             "files": np.concatenate([np.empty(0, np.uint8), *files]),
             "sizes": np.array([len(file) for file in files], np.int64),
-            "labels": np.array([item.labels for item, _, _ in rows], np.int16).reshape(-1, families),
-            "ceilings": np.array([item.ceilings for item, _, _ in rows], np.float32),
-            "camera": np.array([item.camera for item, _, _ in rows], str),
+            "labels": np.array([item.labels for item, _, _ in clips], np.int16).reshape(-1, families),
+            "ceilings": np.array([item.ceilings for item, _, _ in clips], np.float32),
+            "camera": np.array([item.camera for item, _, _ in clips], str),
             "rejected": np.array(json.dumps(rejected)),
         }
-        grid = side // self.settings.cell
+        grid = side // self.settings.block
         for step in STEPS:
-            energies = [difference_energy(luma[::step], self.settings.cell) for _, _, luma in rows]
+            energies = [difference_energy(luma[::step], self.settings.block) for _, _, luma in clips]
             arrays[f"difference-{step}"] = np.array(energies, np.float32).reshape(
-                len(rows), -(-count // step), grid, grid
+                len(clips), -(-count // step), grid, grid
             )
         names = self.path(split, "pixels", chunk), self.path(split, "clips", chunk)
         with atomic_files(*names) as (pixels, rest):
             with open(pixels, "wb") as file:
-                np.save(file, np.array([p for _, p, _ in rows], np.uint8).reshape(-1, count, 3, side, side))
+                np.save(file, np.array([p for _, p, _ in clips], np.uint8).reshape(-1, count, 3, side, side))
             with open(rest, "wb") as file:
                 np.savez(file, **arrays)
 
-    def measure_chunk(self, preset: str, split: str, chunk: int) -> None:
-        """The energies that a codec preset gives the clips of a chunk."""
+    def measure_chunk(self, config: PatchifyConfig, split: str, chunk: int) -> None:
+        """The energies of the clips of a chunk under one config.
+
+        Args:
+            config: what the codec counts as energy.
+            split: "train" or "test".
+            chunk: its number.
+        """
         with np.load(self.path(split, "clips", chunk)) as arrays:
             files = np.split(arrays["files"], np.cumsum(arrays["sizes"])[:-1])
-        energies = [codec_energy(file.tobytes(), preset, self.settings) for file in files if len(file)]
-        grid = self.settings.size // self.settings.cell
-        with atomic_files(self.path(split, preset, chunk)) as (path,), open(path, "wb") as file:
-            np.save(file, np.array(energies, np.float32).reshape(-1, self.settings.num_frames, grid, grid))
+        measured = [codec_energy(file.tobytes(), config) for file in files if len(file)]
+        count, grid = self.settings.num_frames, self.settings.size // config.layout.patch_size
+        energies = np.array([energy for energy, _ in measured], np.float32).reshape(-1, count, grid, grid)
+        types = np.array([own for _, own in measured], "U1").reshape(-1, count)
+        with atomic_files(self.path(split, energy_name(config), chunk)) as (path,), open(path, "wb") as file:
+            np.savez(file, energies=energies, types=types)
 
     def read(self, split: str, name: str) -> np.ndarray:
         """An array of all clips of a split: `labels`, `ceilings`, `camera`, `difference-4`."""
@@ -122,8 +151,11 @@ class Pool:
                 parts.append(arrays[name])
         return np.concatenate([part for part in parts if len(part)])
 
-    def energies(self, split: str, preset: str) -> np.ndarray:
-        return np.concatenate([np.load(self.path(split, preset, chunk)) for chunk in self.chunks(split)])
+    def energies(self, split: str, config: PatchifyConfig) -> tuple[np.ndarray, np.ndarray]:
+        """Energies (n, T, gh, gw) and picture types (n, T) of all clips of a split under one config."""
+        parts = [np.load(self.path(split, energy_name(config), chunk)) for chunk in self.chunks(split)]
+        energies, types = (np.concatenate([part[name] for part in parts]) for name in ("energies", "types"))
+        return energies, types
 
     def pixels(self, split: str) -> list[np.ndarray]:
         """A chunk after the other, mapped and not read."""
@@ -168,10 +200,11 @@ def _one(work: Callable[[str, int], None], chunk: tuple[str, int]) -> None:
     work(*chunk)
 
 
-def _geometry(reader: VideoReader, settings: ClipSettings) -> FrameGeometry:
-    """Frames are stretched to a square, as the processor does with a height and a width."""
-    size, cell = settings.size, settings.cell
-    return FrameGeometry(reader.height, reader.width, size, size, 0, 0, cell, size // cell, size // cell)
+def energy_name(config: PatchifyConfig) -> str:
+    """What the energies under a config are filed by; they do not depend on its budget."""
+    budget = {entry.name for entry in fields(config.budget)}
+    values = {name: value for name, value in config.to_dict().items() if name not in budget}
+    return digest_of(values)[:12]
 
 
 def read_pixels(file: bytes | Path, settings: ClipSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -186,28 +219,29 @@ def read_pixels(file: bytes | Path, settings: ClipSettings) -> tuple[np.ndarray,
             raise VideoReadError(reader.name, f"it has {len(reader)} frames, the suite needs {count}")
         pixels = np.zeros((count, 3, size, size), np.uint8)
         luma = np.zeros((count, size, size), np.uint8)
-        for t, frame in enumerate(reader.frames(sample_frame_ids(len(reader), count))):
+        for t, frame in enumerate(reader.frames(sample_frames(reader, settings.patchify().sampling))):
             pixels[t] = frame.rgb_planes(size, size)
             is_whole = frame.luma.shape == luma.shape[1:]
             luma[t] = frame.luma if is_whole else (pixels[t] * _LUMA).sum(0).astype(np.uint8)
     return pixels, luma
 
 
-def codec_energy(file: bytes, preset: str, settings: ClipSettings) -> np.ndarray:
-    """(T, size / cell, size / cell) float32: what a codec preset makes of a clip."""
+def codec_energy(file: bytes, config: PatchifyConfig) -> tuple[np.ndarray, Sequence[str]]:
+    """What the codec gives of a clip: energies (T, gh, gw) float32, and the sampled frames' picture types."""
     with VideoReader(file) as reader:
-        frame_ids = sample_frame_ids(len(reader), settings.num_frames)
-        signals = SignalSettings(preset=PRESETS[preset])
-        return frame_energies(reader, frame_ids, _geometry(reader, settings), signals)[0]
+        # Every input shows the same pixels: preset `published` does not pad them here.
+        geometry = config.layout.geometry(reader.height, reader.width)
+        frame_ids = sample_frames(reader, config.sampling)
+        return frame_energies(reader, frame_ids, geometry, config.signals)[:2]
 
 
-def difference_energy(luma: np.ndarray, cell: int) -> np.ndarray:
-    """How much each cell differs from the frame before, over the dead zone that the codec's residual has
-    too: (T, H, W) uint8 -> (T, H / cell, W / cell) float32, zero in the first."""
+def difference_energy(luma: np.ndarray, block: int) -> np.ndarray:
+    """How much each block differs from the frame before, over the dead zone that the codec's residual has
+    too: (T, H, W) uint8 -> (T, H / block, W / block) float32, zero in the first."""
     change = np.zeros(luma.shape, np.float32)
     change[1:] = np.maximum(absolute_difference(luma[1:], luma[:-1]), DEAD_ZONE) - DEAD_ZONE
     count, height, width = luma.shape
-    return change.reshape(count, height // cell, cell, width // cell, cell).mean((2, 4))
+    return change.reshape(count, height // block, block, width // block, block).mean((2, 4))
 
 
 def _content(file: bytes | Path) -> bytes:

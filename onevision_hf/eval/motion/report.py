@@ -1,6 +1,5 @@
 """The results as a page: a table a budget, the goals, the interventions, the frozen encoder."""
 
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,39 +8,33 @@ from typing import Any
 import numpy as np
 
 from ...jobs.run_folder import write_atomically
+from ..charts import save_figure
+from ..markdown import table
 from .figure import draw
-from .settings import PRESETS, VIEWS, SuiteSettings
+from .settings import CODEC_INPUTS, INPUTS, SUBSETS, SuiteSettings
 from .summary import Results
 
 BEGIN, END = "<!-- results of `onevision eval motion` -->", "<!-- end of results -->"
-HEADINGS = {
-    "codec": "codec",
-    "codec_published": "codec, published",
-    "codec_bits": "codec, bits",
-    "uniform": "uniform frames",
-    "random": "random",
-    "difference_few": "difference, few",
-    "difference_all": "difference, all",
-    "positions": "positions only",
-    "dense": "dense",
-}
-ORDER = ("positions", "random", "uniform", "difference_few", "difference_all", *PRESETS, "dense")
+ORDER = ("positions", "random", "uniform", "difference_few", "difference_all", *CODEC_INPUTS, "dense")
 
 
 def write(
     document: dict[str, Any], settings: SuiteSettings, out: Path, json_path: Path | None = None
 ) -> list[Path]:
-    """Write the results into the page `out`, the figure into images/ beside it, and the document as JSON.
+    """Write the results into a page, the figure into images/ next to it, and the document as JSON.
 
-    What the page says outside of its two marks stays. Returns the files.
+    What the page holds outside of its two marks stays. Returns the files.
+
+    Args:
+        document: see `summary.summarise`.
+        settings: of the run.
+        out: the page.
+        json_path: where the document goes; None writes none.
     """
     families = {name: tuple(answers) for name, answers in document["families"].items()}
-    results = Results(families, document["cells"], document["ceilings"])
+    results = Results(families, document["trials"], document["ceilings"])
     figure = out.parent / "images" / f"{out.stem}.png"
-    figure.parent.mkdir(parents=True, exist_ok=True)
-    file = io.BytesIO()
-    draw(results, settings.budgets).save(file, "png")
-    write_atomically(figure, file.getvalue())
+    save_figure(draw(results, settings.budgets), figure)
     text = out.read_text(encoding="utf-8") if out.exists() else ""
     write_atomically(out, into_page(text, page(document, settings, f"images/{figure.name}")))
     if json_path is None:
@@ -51,9 +44,15 @@ def write(
 
 
 def page(document: dict[str, Any], settings: SuiteSettings, figure: str | None) -> str:
-    """The results as Markdown."""
+    """The results as Markdown.
+
+    Args:
+        document: see `summary.summarise`.
+        settings: of the run.
+        figure: its path from the page; None leaves it out.
+    """
     families = {name: tuple(answers) for name, answers in document["families"].items()}
-    results = Results(families, document["cells"], document["ceilings"])
+    results = Results(families, document["trials"], document["ceilings"])
     parts = [_heading(document, settings)]
     if document["goals"]:
         parts.append(_goals(document["goals"]))
@@ -80,12 +79,12 @@ def into_page(text: str, results: str) -> str:
 
 
 def _heading(document: dict[str, Any], settings: SuiteSettings) -> str:
-    clips, cells = document["clips"], document["cells"]
-    spent = sum(cell["cpu_seconds"] for cell in cells)
-    devices = " and ".join(sorted({cell["device"] for cell in cells}))
+    clips, trials = document["clips"], document["trials"]
+    spent = sum(trial["cpu_seconds"] for trial in trials)
+    devices = " and ".join(sorted({trial["device"] for trial in trials}))
     text = (
-        f"{clips['train']} clips to train on, {clips['test']} to test with; {len(cells)} cells, "
-        f"{spent / 60:.0f} minutes of one core in all (device: {devices}); readers trained for "
+        f"{clips['train']} clips to train on, {clips['test']} to test with; {len(trials)} trials, "
+        f"{spent / 60:.0f} minutes of one core in all (device: {devices}); classifiers trained for "
         f"{settings.mixing.steps} + {settings.training.steps} steps; "
         f"seeds {', '.join(map(str, settings.seeds))}."
     )
@@ -108,7 +107,7 @@ def _goals(goals: Sequence[dict[str, Any]]) -> str:
         wanted = f"{goal['wanted']:.0f}" if whole else _signed(goal["wanted"])
         met = {None: "", True: "yes", False: "**no**"}[goal["met"]]
         rows.append([goal["goal"], wanted, value, met])
-    return _table(["goal, at 6.25 %", "wanted", "found", "met"], rows)
+    return table(["goal, at 6.25 %", "wanted", "found", "met"], rows)
 
 
 def _signed(value: float) -> str:
@@ -119,16 +118,16 @@ def _budget_table(results: Results, settings: SuiteSettings, budget: float) -> s
     names = [name for name in ORDER if results.seeds(name, budget, tuple(results.families)[:1])]
     k = settings.patches(budget)
     lines = [f"### {100 * budget:.3g} %: {k} patches, {settings.frames(budget)} whole frames"]
-    header = ["family", "chance", "ceiling of uniform", *(HEADINGS[name] for name in names)]
+    header = ["family", "chance", "ceiling of uniform", *(INPUTS[name] for name in names)]
     rows = []
     for group, families in results.groups().items():
         for family in families:
             rows.append(_row(results, family, budget, (family,), "all", names))
-        for view in VIEWS if group == "motion" else ("all",):
-            what = {"all": "", "still": ", still camera", "moving": ", moving camera"}.get(view, f", {view}")
-            title = f"**mean, {group}{what}**"
-            rows.append(_row(results, title, budget, families, view, names))
-    return "\n\n".join([*lines, _table(header, rows)])
+        for subset in SUBSETS if group == "motion" else ("all",):
+            named = {"all": "", "still": ", still camera", "moving": ", moving camera"}
+            title = f"**mean, {group}{named.get(subset, f', {subset}')}**"
+            rows.append(_row(results, title, budget, families, subset, names))
+    return "\n\n".join([*lines, table(header, rows)])
 
 
 def _row(
@@ -136,14 +135,14 @@ def _row(
     title: str,
     budget: float,
     families: Iterable[str],
-    view: str,
+    subset: str,
     names: Sequence[str],
-    reading: str = "scratch",
+    mode: str = "scratch",
 ) -> list[str]:
     families = tuple(families)
-    ceiling = results.ceiling(budget, families, view)
-    cells = [_spread(results.seeds(name, budget, families, view, reading)) for name in names]
-    return [title, f"{results.chance(families):.3f}", "" if ceiling is None else f"{ceiling:.3f}", *cells]
+    ceiling = results.ceiling(budget, families, subset)
+    trials = [_spread(results.seeds(name, budget, families, subset, mode)) for name in names]
+    return [title, f"{results.chance(families):.3f}", "" if ceiling is None else f"{ceiling:.3f}", *trials]
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -160,14 +159,14 @@ def _interventions(results: Results, interventions: dict[str, list[dict]], budge
     for group, families in results.groups().items():
         shown = [(f, (f,)) for f in families] if group != "other" else []
         for title, some in [*shown, (f"**mean, {group}**", families)]:
-            cells = []
+            trials = []
             for name in names:
                 values = [[accuracy[f]["all"] for f in some] for accuracy in interventions[name]]
-                cells.append(_spread([float(np.mean(v)) for v in values if None not in v]))
-            rows.append([*_row(results, title, budget, some, "all", ("positions",)), *cells])
-    header = ["family", "chance", "ceiling of uniform", HEADINGS["positions"]]
+                trials.append(_spread([float(np.mean(v)) for v in values if None not in v]))
+            rows.append([*_row(results, title, budget, some, "all", ("positions",)), *trials])
+    header = ["family", "chance", "ceiling of uniform", INPUTS["positions"]]
     header += [name.replace("_", " ") for name in names]
-    return f"### Interventions on the codec's input, {100 * budget:.3g} %\n\n" + _table(header, rows)
+    return f"### Interventions on the codec's input, {100 * budget:.3g} %\n\n" + table(header, rows)
 
 
 def _frozen(results: Results, budget: float, model: str | None) -> str | None:
@@ -179,10 +178,5 @@ def _frozen(results: Results, budget: float, model: str | None) -> str | None:
     for group, families in results.groups().items():
         for title, some in [*((f, (f,)) for f in families), (f"**mean, {group}**", families)]:
             rows.append(_row(results, title, budget, some, "all", names, "frozen"))
-    header = ["family", "chance", "ceiling of uniform", *(HEADINGS[n] for n in names)]
-    return f"### A probe on the tokens of `{model}`, frozen, {100 * budget:.3g} %\n\n" + _table(header, rows)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    header = ["family", "chance", "ceiling of uniform", *(INPUTS[n] for n in names)]
+    return f"### A probe on the tokens of `{model}`, frozen, {100 * budget:.3g} %\n\n" + table(header, rows)

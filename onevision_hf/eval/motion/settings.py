@@ -1,8 +1,10 @@
-"""What a run of the motion suite is made of: the clips, the inputs, the readers, the cells of a profile."""
+"""What a run of the motion suite is made of: clips, inputs, classifiers, the trials of a profile."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ...modeling.patchify_config import PatchifyConfig
 from ...synthetic.families import CAMERA_MOTIONS, CLIP_FAMILIES
 
 # The clips take turns through this list; each is drawn for the family named, and answers others too.
@@ -16,8 +18,8 @@ SCHEDULE = (
 BACKGROUNDS = ("static", "pan", "static", "zoom", "static", "shake")
 # Clips are counted all together, by a camera at rest or not, and by what it does.
 STILL = "still"
-VIEWS = ("all", STILL, "moving", *CAMERA_MOTIONS)
-# What is asked, in the order of the tables.
+SUBSETS = ("all", STILL, "moving", *CAMERA_MOTIONS)
+# The labels that are predicted, in the order of the tables.
 FAMILIES = (
     "brief_direction", "brief_colour", "brief_speed", "nudge_direction", "nudge_who", "first",
     "count", "binding",
@@ -29,22 +31,27 @@ SUSTAINED = tuple(name for name in FAMILIES if CLIP_FAMILIES[name].kind == "sust
 # Of the motion families, those whose answer is in the pixels: where something moved should not give it.
 NEED_PIXELS = ("brief_colour", "nudge_who", "first", "binding")
 
+# Name -> how reports call it; what each is stands in docs/motion-suite.md.
 INPUTS = {
-    "codec": "codec patchification, preset `auto`",
-    "codec_published": "codec patchification, preset `published`",
-    "codec_bits": "codec patchification, preset `bits`",
-    "uniform": "whole frames, evenly spread",
-    "random": "the first frame, then patches of chance",
-    "difference_few": "the first frame, then the largest differences among four times as many frames as "
-    "`uniform` decodes",
-    "difference_all": "the first frame, then the largest differences among all frames",
-    "positions": "the positions of `codec`, every patch blank",
-    "dense": "every pixel of every frame, in tubes of four frames",
+    "codec": "codec",
+    "codec_published": "codec, published",
+    "codec_bits": "codec, bits",
+    "uniform": "uniform frames",
+    "random": "random",
+    "difference_few": "difference, few",
+    "difference_all": "difference, all",
+    "positions": "positions only",
+    "dense": "dense",
 }
-# What a reader sees in turns before it is trained on one input alone. Whole frames by themselves teach it to
-# find what moves so slowly that it would stay at chance, whatever they hold.
+# What a classifier sees in turns before it is trained on one input alone. Whole frames by themselves teach it
+# to find what moves so slowly that it would stay at chance, whatever they hold.
 MIXTURE = ("codec", "uniform", "difference_all", "positions")
-PRESETS = {"codec": "auto", "codec_published": "published", "codec_bits": "bits"}
+# The inputs that the codec chooses: what each changes of the processor's settings.
+CODEC_INPUTS: dict[str, dict[str, Any]] = {
+    "codec": {},
+    "codec_published": {"preset": "published"},
+    "codec_bits": {"preset": "bits"},
+}
 # `difference_few` looks at every so manieth frame; energies are kept for all of these.
 STEPS = (1, 2, 4, 8, 16)
 DECODED_MORE = 4
@@ -58,24 +65,37 @@ class ClipSettings:
     """How clips are drawn and read.
 
     Attributes:
-        size: pixels a side. num_frames: of a clip. cell: pixels a side of the blocks that have an energy.
+        size: pixels a side.
+        num_frames: of a clip.
+        block: pixels a side of the blocks whose differences are kept.
         sweeps: of a camera that pans or zooms, see `synthetic.ClipSettings`. With one, a pan moves by a
             quarter of a pixel a frame, which the difference of frames hardly sees: that is a camera at rest.
         seed: of the world of the train clips; that of the test clips is the next.
         schedule: the families that clips are drawn for, in turns.
+        processor: settings of `OneVisionVideoProcessor` that are other than its own, by name (camera, ...).
     """
 
     size: int = 64
     num_frames: int = 64
-    cell: int = 8
+    block: int = 8
     sweeps: int = 4
     seed: int = 0
     schedule: tuple[str, ...] = SCHEDULE
+    processor: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def patchify(self, **overrides: Any) -> PatchifyConfig:
+        """How clips are cut: stretched to a square, pixels as they are, t as the sampled frame's number.
+
+        Args:
+            overrides: settings of the processor by name, on top of `processor`.
+        """
+        own = {"size": {"height": self.size, "width": self.size}, "num_frames": self.num_frames}
+        return PatchifyConfig.from_dict(own, **{**self.processor, **overrides}).as_stored()
 
 
 @dataclass(frozen=True)
-class ReaderSettings:
-    """Sizes of the reader; `patch_size` in pixels, `expansion` of its MLPs."""
+class ClassifierSettings:
+    """Sizes of the classifier; `patch_size` in pixels, `expansion` of its MLPs."""
 
     patch_size: int = 16
     width: int = 128
@@ -96,14 +116,14 @@ class TrainSettings:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One reader trained on one input.
+class Trial:
+    """One classifier trained on one input.
 
-    `reading` is `scratch`, a reader of its own, or `frozen`, a probe on the tokens of an encoder. `dense` has
-    budget 1.
+    `mode` is `scratch`, a classifier of patches, or `frozen`, a probe on the tokens of an encoder. `dense`
+    has budget 1.
     """
 
-    reading: str
+    mode: str
     input: str
     budget: float
     seed: int
@@ -115,15 +135,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class SuiteSettings:
-    """A run of the suite: how many clips, which cells, how they are trained.
+    """A run of the suite: how many clips, which trials, how they are trained.
 
     Attributes:
         train, test: clips drawn (a folder brings its own).
-        budgets: shares of all patches. inputs: names of `INPUTS`. Those named frozen_ are for reading a
-            frozen encoder.
-        mixing: of the reader of each budget and seed, on `MIXTURE`. training: of its copies, each on its
-            input. probing: of the probes on a frozen encoder.
-        seeds: of readers; the clips stay the same.
+        budgets: fractions of all patches.
+        inputs: names of `INPUTS`. Those named frozen_ are for probes on a frozen encoder.
+        mixing: of the classifier of each budget and seed, on `MIXTURE`.
+        training: of its copies, each on its input.
+        probing: of the probes on a frozen encoder.
+        seeds: of classifiers; the clips stay the same.
     """
 
     train: int = 4320
@@ -134,17 +155,17 @@ class SuiteSettings:
     frozen_budgets: tuple[float, ...] = (1 / 16,)
     frozen_inputs: tuple[str, ...] = ("codec", "uniform", "positions")
     clips: ClipSettings = field(default_factory=ClipSettings)
-    reader: ReaderSettings = field(default_factory=ReaderSettings)
+    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     mixing: TrainSettings = field(default_factory=lambda: TrainSettings(steps=1600))
     training: TrainSettings = field(default_factory=lambda: TrainSettings(steps=600))
     probing: TrainSettings = field(default_factory=lambda: TrainSettings(steps=1000))
 
     def __post_init__(self) -> None:
-        p, size = self.reader.patch_size, self.clips.size
-        if size % p or p % self.clips.cell:
+        p, size = self.classifier.patch_size, self.clips.size
+        if size % p or p % self.clips.block:
             raise ValueError(
                 f"patches of {p} pixels must fill frames of {size} and be a multiple of the "
-                f"{self.clips.cell} pixels for which energies are kept"
+                f"{self.clips.block} pixels for which energies are kept"
             )
         for budget in self.budgets:
             self.patches(budget)
@@ -152,7 +173,7 @@ class SuiteSettings:
     @property
     def side(self) -> int:
         """Patches a side of a frame."""
-        return self.clips.size // self.reader.patch_size
+        return self.clips.size // self.classifier.patch_size
 
     def patches(self, budget: float) -> int:
         """How many patches a budget is.
@@ -178,32 +199,32 @@ class SuiteSettings:
         """How many whole frames a budget pays for."""
         return self.patches(budget) // self.side**2
 
-    def cells(self, with_model: bool) -> list[Cell]:
-        """The cells in the order in which they are worked on: the smaller budget of the goals first, all its
+    def trials(self, with_model: bool) -> list[Trial]:
+        """The trials in the order in which they are worked on: the smaller budget of the goals first, all its
         seeds, then what takes longest, then the others: a run that is stopped early has the most telling
         ones, and none waits long for its last."""
-        found: list[Cell] = []
+        found: list[Trial] = []
         order = sorted(self.budgets, key=lambda b: (b != 1 / 16, b != 1 / 8, b))
         for budget in order:
             for seed in self.seeds:
-                found += [Cell("scratch", n, budget, seed) for n in self.inputs if n != "dense"]
+                found += [Trial("scratch", n, budget, seed) for n in self.inputs if n != "dense"]
             if with_model and budget in self.frozen_budgets:
-                found += [Cell("frozen", n, budget, s) for s in self.seeds for n in self.frozen_inputs]
+                found += [Trial("frozen", n, budget, s) for s in self.seeds for n in self.frozen_inputs]
             if budget == order[0] and "dense" in self.inputs:
-                found += [Cell("scratch", "dense", 1.0, seed) for seed in self.seeds]
+                found += [Trial("scratch", "dense", 1.0, seed) for seed in self.seeds]
         return found
 
-    def key(self, cell: Cell, **more: Any) -> dict[str, Any]:
-        """Everything that a cell's result depends on."""
-        if cell.reading == "scratch":
-            how = {"training": asdict(self.training), "mixture": self.mixture_key(cell.budget, cell.seed)}
+    def key(self, trial: Trial, **more: Any) -> dict[str, Any]:
+        """Everything that a trial's result depends on."""
+        if trial.mode == "scratch":
+            how = {"training": asdict(self.training), "mixture": self.mixture_key(trial.budget, trial.seed)}
         else:
             how = {"training": asdict(self.probing), **self._clips_key()}
-        return {"cell": asdict(cell), "test": self.test, **how, **more}
+        return {"trial": asdict(trial), "test": self.test, **how, **more}
 
     def mixture_key(self, budget: float, seed: int) -> dict[str, Any]:
-        """Everything that the reader depends on with which cells of a budget and a seed begin; that of the
-        smallest budget for `dense`."""
+        """Everything that the classifier depends on with which trials of a budget and a seed begin; that of
+        the smallest budget for `dense`."""
         return {
             "inputs": MIXTURE,
             "budget": min(self.budgets) if budget == 1 else budget,
@@ -213,7 +234,7 @@ class SuiteSettings:
         }
 
     def _clips_key(self) -> dict[str, Any]:
-        return {"train": self.train, "clips": asdict(self.clips), "reader": asdict(self.reader)}
+        return {"train": self.train, "clips": asdict(self.clips), "classifier": asdict(self.classifier)}
 
 
 PROFILES = {

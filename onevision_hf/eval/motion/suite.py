@@ -1,15 +1,15 @@
-"""The whole suite: pool the clips, run the cells that are missing, put the results together.
+"""The whole suite: pool the clips, run the trials that are missing, put the results together.
 
     from onevision_hf.eval.motion import PROFILES, run_suite
     document = run_suite(PROFILES["small"], "runs/motion")
 
-The folder holds clips/ (pooled), mixed/ (readers to begin with) and cells/ (a JSON a cell). It can be gone on
-with after a kill; small and full profiles share it.
+The folder holds clips/ (pooled), mixed/ (classifiers to begin with) and trials/ (a JSON each). It can be gone
+on with after a kill, and serves the small and the full profile.
 """
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ import numpy as np
 
 from ...jobs.devices import pick_device
 from ...jobs.run_folder import RunFolder
-from .cells import Job, run_cells
-from .clips import Drawn, in_view
+from ...modeling.patchify_config import PatchifyConfig
+from .clips import Drawn, in_subset
 from .folder import Labelled
 from .frozen import Encoder
-from .pool import Pool
-from .settings import CEILING_FRAMES, MIXTURE, PRESETS, VIEWS, SuiteSettings
+from .inputs import codec_config
+from .pool import Pool, energy_name
+from .settings import CEILING_FRAMES, CODEC_INPUTS, MIXTURE, SUBSETS, SuiteSettings, Trial
 from .summary import summarise
+from .trials import Job, run_trials
 
 
 def run_suite(
@@ -43,11 +45,11 @@ def run_suite(
     Args:
         settings: how many clips, which inputs, budgets, seeds.
         work: the folder of pooled clips and results.
-        model: a folder or Hub name of a OneVision encoder for the second way of reading; None leaves it out.
+        model: a folder or Hub name of a OneVision encoder, whose tokens are probed; None leaves it out.
         clips: a folder of labelled folders instead of drawn clips; its clips are all used.
         workers: processes, each with one thread; None is one a core.
-        device: where readers are trained: "cpu", "cuda"; None is a GPU where there is one.
-        redo: empty a folder that holds other clips, instead of refusing it; finished cells stay.
+        device: where classifiers are trained: "cpu", "cuda"; None is a GPU where there is one.
+        redo: empty a folder that holds other clips, instead of refusing it; finished trials stay.
         say: called with a line of progress.
 
     Raises:
@@ -72,30 +74,37 @@ def run_suite(
     with RunFolder(work / "clips", stage="motion clips", settings=plan, sources="", redo=redo) as run:
         pool = Pool(run.path, settings.clips, source, counts)
         job = Job(work, pool, settings, encoder, place)
-        cells = settings.cells(encoder is not None)
-        missing = [cell for cell in cells if job.stored(cell) is None]
-        wanted = {cell.input for cell in missing} | set(MIXTURE if missing else ())
-        pool.fill([name for name in PRESETS if name in wanted], workers, say)
+        trials = settings.trials(encoder is not None)
+        missing = [trial for trial in trials if job.stored(trial) is None]
+        pool.fill(_codec_configs(job, missing), workers, say)
         pool.check_labels()
-        run_cells(job, missing, workers, say)
+        run_trials(job, missing, workers, say)
         ceilings = ceiling_table(pool, settings)
-        return summarise(settings, source.families, job.results(cells), ceilings) | {
+        return summarise(settings, source.families, job.results(trials), ceilings) | {
             "clips": pool.counts | {"rejected": pool.rejected()},
             "model": None if encoder is None else encoder.title,
             "seconds": round(time.perf_counter() - began, 1),
         }
 
 
+def _codec_configs(job: Job, missing: Sequence[Trial]) -> list[PatchifyConfig]:
+    """Under which settings energies are needed for the trials that have not run."""
+    wanted = [(trial.input, job.trial_settings(trial)) for trial in missing]
+    wanted += [(name, job.settings) for name in MIXTURE if any(t.mode == "scratch" for t in missing)]
+    configs = [codec_config(own, name) for name, own in wanted if name in (*CODEC_INPUTS, "positions")]
+    return list({energy_name(config): config for config in configs}.values())
+
+
 def ceiling_table(pool: Pool, settings: SuiteSettings) -> dict[str, dict[str, dict[str, float | None]]]:
-    """By budget and family: what an observer of the uniform frames could score, in each of `VIEWS`."""
+    """By budget and family: what an observer of the uniform frames could score, in each of `SUBSETS`."""
     known, camera = pool.read("test", "ceilings"), pool.read("test", "camera")
     table: dict[str, dict[str, dict[str, float | None]]] = {}
     for budget in settings.budgets:
         frames = settings.frames(budget)
         place = CEILING_FRAMES.index(frames) if frames in CEILING_FRAMES else 0
         table[f"{budget:g}"] = {
-            name: {view: _mean(known[in_view(camera, view), row, place]) for view in VIEWS}
-            for row, name in enumerate(pool.source.families)
+            name: {subset: _mean(known[in_subset(camera, subset), number, place]) for subset in SUBSETS}
+            for number, name in enumerate(pool.source.families)
         }
     return table
 

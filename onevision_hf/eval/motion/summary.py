@@ -1,4 +1,4 @@
-"""From the results of cells to one document: accuracy over seeds, means over kinds of families, the goals."""
+"""From the results of trials to one document: accuracy over seeds, means over families, the goals."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .settings import FAMILIES, INPUTS, MOTION, NEED_PIXELS, SUSTAINED, VIEWS, SuiteSettings
+from .settings import FAMILIES, INPUTS, MOTION, NEED_PIXELS, SUBSETS, SUSTAINED, SuiteSettings
 
 GROUPS = {
     "motion": MOTION,
@@ -20,14 +20,16 @@ Table = dict[str, dict[str, dict[str, float | None]]]
 
 
 class Results:
-    """What the cells of a run found.
+    """What the trials of a run found.
 
-    Attributes:
-        families: names with their labels. cells: results as stored. ceilings: by budget, family and view.
+    Args:
+        families: names with their labels.
+        trials: results as stored.
+        ceilings: by budget, family and subset.
     """
 
-    def __init__(self, families: dict[str, tuple[str, ...]], cells: Sequence[dict], ceilings: Table):
-        self.families, self.cells, self.ceilings = families, cells, ceilings
+    def __init__(self, families: dict[str, tuple[str, ...]], trials: Sequence[dict], ceilings: Table):
+        self.families, self.trials, self.ceilings = families, trials, ceilings
 
     def groups(self) -> dict[str, tuple[str, ...]]:
         found = {name: tuple(f for f in some if f in self.families) for name, some in GROUPS.items()}
@@ -36,36 +38,59 @@ class Results:
     def chance(self, families: Iterable[str]) -> float:
         return float(np.mean([1 / len(self.families[name]) for name in families]))
 
-    def ceiling(self, budget: float, families: Iterable[str], view: str = "all") -> float | None:
-        known = [self.ceilings[f"{budget:g}"][name][view] for name in families]
+    def ceiling(self, budget: float, families: Iterable[str], subset: str = "all") -> float | None:
+        """What an observer of as many whole frames could score; None where that is not known.
+
+        Args:
+            budget: fraction of all patches.
+            families: whose mean it is.
+            subset: of the clips, one of `SUBSETS`.
+        """
+        known = [self.ceilings[f"{budget:g}"][name][subset] for name in families]
         values = [value for value in known if value is not None]
         return float(np.mean(values)) if len(values) == len(known) else None
 
     def seeds(
-        self, name: str, budget: float, families: Iterable[str], view: str = "all", reading: str = "scratch"
+        self, name: str, budget: float, families: Iterable[str], subset: str = "all", mode: str = "scratch"
     ) -> list[float]:
-        """The mean accuracy over families of each seed; an empty list where no such cell ran."""
+        """The mean accuracy over families of each seed; an empty list where no such trial ran.
+
+        Args:
+            name: of the input.
+            budget: fraction of all patches.
+            families: whose mean it is.
+            subset: of the clips, one of `SUBSETS`.
+            mode: "scratch" or "frozen".
+        """
         found = []
-        for result in self.cells:
-            cell = result["settings"]["cell"]
-            if (cell["reading"], cell["input"]) != (reading, name):
+        for result in self.trials:
+            trial = result["settings"]["trial"]
+            if (trial["mode"], trial["input"]) != (mode, name):
                 continue
-            if name != "dense" and cell["budget"] != budget:
+            if name != "dense" and trial["budget"] != budget:
                 continue
-            values = [result["accuracy"][family][view] for family in families]
+            values = [result["accuracy"][family][subset] for family in families]
             if all(value is not None for value in values):
                 found.append(float(np.mean(values)))
         return found
 
-    def mean(self, name: str, budget: float, families: Iterable[str], view: str = "all") -> float | None:
-        found = self.seeds(name, budget, tuple(families), view)
+    def mean(self, name: str, budget: float, families: Iterable[str], subset: str = "all") -> float | None:
+        """The mean of `seeds`, None where no such trial ran.
+
+        Args:
+            name: of the input.
+            budget: fraction of all patches.
+            families: whose mean it is.
+            subset: of the clips, one of `SUBSETS`.
+        """
+        found = self.seeds(name, budget, tuple(families), subset)
         return float(np.mean(found)) if found else None
 
     def interventions(self, budget: float) -> dict[str, list[dict]]:
-        """Accuracies of codec cells, as they are and under each intervention, a list entry a seed."""
+        """Accuracies of codec trials, as they are and under each intervention, a list entry a seed."""
         found: dict[str, list[dict]] = {}
-        for result in self.cells:
-            if "interventions" in result and result["settings"]["cell"]["budget"] == budget:
+        for result in self.trials:
+            if "interventions" in result and result["settings"]["trial"]["budget"] == budget:
                 found.setdefault("as it is", []).append(result["accuracy"])
                 for name, accuracy in result["interventions"].items():
                     found.setdefault(name, []).append(accuracy)
@@ -82,8 +107,8 @@ def goals(results: Results) -> list[dict[str, Any]]:
             {"goal": goal, "value": None if value is None else round(value, 4), "wanted": wanted, "met": met}
         )
 
-    def gap(name: str, other: float | None, families: Iterable[str], view: str = "all") -> float | None:
-        mine = results.mean(name, GOAL_BUDGET, families, view)
+    def gap(name: str, other: float | None, families: Iterable[str], subset: str = "all") -> float | None:
+        mine = results.mean(name, GOAL_BUDGET, families, subset)
         return None if mine is None or other is None else mine - other
 
     if f"{GOAL_BUDGET:g}" not in results.ceilings or not set(MOTION) <= set(results.families):
@@ -112,10 +137,17 @@ def goals(results: Results) -> list[dict[str, Any]]:
 
 
 def summarise(
-    settings: SuiteSettings, families: dict[str, tuple[str, ...]], cells: Sequence[dict], ceilings: Table
+    settings: SuiteSettings, families: dict[str, tuple[str, ...]], trials: Sequence[dict], ceilings: Table
 ) -> dict[str, Any]:
-    """The document of a run: settings, families with their chance, ceilings, means, goals, and every cell."""
-    results = Results(families, cells, ceilings)
+    """The document of a run: settings, families with their chance, ceilings, means, goals, and every trial.
+
+    Args:
+        settings: of the run.
+        families: name -> its answers.
+        trials: their results.
+        ceilings: by budget, family and subset.
+    """
+    results = Results(families, trials, ceilings)
     means = []
     for group, names in results.groups().items():
         for budget in settings.budgets:
@@ -125,11 +157,11 @@ def summarise(
                 "chance": round(results.chance(names), 4),
                 "ceiling": results.ceiling(budget, names),
             }
-            for reading in ("scratch", "frozen"):
-                row[reading] = {
-                    name: {view: results.seeds(name, budget, names, view, reading) for view in VIEWS}
+            for mode in ("scratch", "frozen"):
+                row[mode] = {
+                    name: {subset: results.seeds(name, budget, names, subset, mode) for subset in SUBSETS}
                     for name in INPUTS
-                    if results.seeds(name, budget, names, "all", reading)
+                    if results.seeds(name, budget, names, "all", mode)
                 }
             means.append(row)
     return {
@@ -139,5 +171,5 @@ def summarise(
         "ceilings": ceilings,
         "means": means,
         "goals": goals(results),
-        "cells": list(cells),
+        "trials": list(trials),
     }

@@ -57,7 +57,15 @@ def label_tables(families: dict[str, tuple[str, ...]], labels: int) -> Tensor:
 def apply(
     symmetry: int, patches: Tensor, positions: Tensor, side: int, patch_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Patches (..., C*p*p), or tubes (..., C*n*p*p), and positions (..., 3) on a grid of side x side."""
+    """Patches and positions under a symmetry of the square.
+
+    Args:
+        symmetry: its number, 0 to 7.
+        patches: (..., C*p*p), or tubes (..., C*n*p*p).
+        positions: (..., 3) [t, h, w].
+        side: patches along a side of the grid.
+        patch_size: p, pixels.
+    """
     images = patches.unflatten(-1, (-1, patch_size, patch_size))
     t, h, w = positions.unbind(-1)
     if symmetry & 1:

@@ -1,4 +1,4 @@
-"""Trains a reader on one input: Muon for its matrices, AdamW for the rest, symmetries of the square.
+"""Trains a classifier on one input: Muon for its matrices, AdamW for the rest, symmetries of the square.
 
 The loss is the mean cross-entropy over all labels of a batch.
 """
@@ -15,7 +15,7 @@ from ...objectives.muon import MuonAdamW
 from . import symmetry
 from .settings import TrainSettings
 
-GREY = 128
+MIDDLE = 128
 
 
 @dataclass
@@ -43,38 +43,38 @@ class InputData:
         patches = self.patches.to(device) if isinstance(self.patches, Tensor) else self.patches
         return replace(self, patches=patches, positions=self.positions.to(device))
 
-    def raw(self, rows: Tensor) -> Tensor:
-        """(rows, K, values), as they are stored; grey where patches are blank."""
+    def raw(self, numbers: Tensor) -> Tensor:
+        """(clips, K, values), as they are stored; of middle brightness where patches are blank."""
         if self.patches is None:
-            shape = len(rows), self.positions.shape[1], 3 * self.patch_size**2
-            return torch.full(shape, GREY, dtype=torch.uint8, device=self.positions.device)
+            shape = len(numbers), self.positions.shape[1], 3 * self.patch_size**2
+            return torch.full(shape, MIDDLE, dtype=torch.uint8, device=self.positions.device)
         if isinstance(self.patches, Tensor):
-            return self.patches[rows.to(self.patches.device)]
-        return self.patches[rows].to(self.positions.device)
+            return self.patches[numbers.to(self.patches.device)]
+        return self.patches[numbers].to(self.positions.device)
 
-    def batch(self, rows: Tensor, turn: int = 0) -> tuple[Tensor, Tensor]:
-        """Values (rows, K, ...) float32 and positions (rows, K, 3), seen under a symmetry of the square."""
-        values, positions = self.raw(rows), self.positions[rows.to(self.positions.device)]
+    def batch(self, numbers: Tensor, turn: int = 0) -> tuple[Tensor, Tensor]:
+        """Values (clips, K, ...) float32 and positions (clips, K, 3), seen under a symmetry of the square."""
+        values, positions = self.raw(numbers), self.positions[numbers.to(self.positions.device)]
         if self.is_tokens:
             return values.float(), positions
         values, positions = symmetry.apply(turn, values, positions, self.side, self.patch_size)
-        return values.float().sub_(GREY).div_(64), positions
+        return values.float().sub_(MIDDLE).div_(64), positions
 
 
 class Step:
-    """One update of a reader from a batch, the optimizer's step included.
+    """One update of a classifier from a batch, the optimizer's step included.
 
-    On a GPU it is recorded once and played back: such a small reader waits longer for its kernels to be
+    On a GPU it is recorded once and played back: such a small classifier waits longer for its kernels to be
     started than for them to run. The first three run as they are, since libraries set themselves up then.
     """
 
     UNRECORDED = 3
 
-    def __init__(self, reader: nn.Module, settings: TrainSettings):
-        matrices = [p for n, p in reader.named_parameters() if p.ndim == 2 and is_inner(n)]
+    def __init__(self, classifier: nn.Module, settings: TrainSettings):
+        matrices = [p for n, p in classifier.named_parameters() if p.ndim == 2 and is_inner(n)]
         chosen = {id(p) for p in matrices}
-        self.reader, self.settings = reader, settings
-        self.others = [p for p in reader.parameters() if id(p) not in chosen]
+        self.classifier, self.settings = classifier, settings
+        self.others = [p for p in classifier.parameters() if id(p) not in chosen]
         device = self.others[0].device
         self.on_gpu = device.type == "cuda"
         # Tensors, so that a recorded update reads the rates of the step in which it is played back.
@@ -113,8 +113,15 @@ class Step:
         return loss
 
     def update(self, patches: Tensor, positions: Tensor, target: Tensor) -> Tensor:
-        self.reader.zero_grad(set_to_none=True)
-        loss = family_loss(self.reader(patches, positions), target)
+        """Learn from a batch; the loss before.
+
+        Args:
+            patches: (B, K, ...).
+            positions: (B, K, 3).
+            target: (B, F), -1 for none.
+        """
+        self.classifier.zero_grad(set_to_none=True)
+        loss = family_loss(self.classifier(patches, positions), target)
         loss.backward()
         nn.utils.clip_grad_norm_(self.others, 1.0)
         self.optimizer.step()
@@ -122,44 +129,41 @@ class Step:
 
 
 def train(
-    reader: nn.Module,
+    classifier: nn.Module,
     inputs: Sequence[InputData],
     families: dict[str, tuple[str, ...]],
     settings: TrainSettings,
     seed: int,
     report: Callable[[int, Tensor], None] = lambda step, loss: None,
 ) -> None:
-    """Train `reader`, which takes (patches, positions), in place, where it and `inputs` are.
-
-    Several inputs of the same clips, with as many patches, take turns. `report` is called after each step
-    with its number and its loss, a tensor on that device.
+    """Train `classifier`, which takes (patches, positions), in place, where it and `inputs` are.
 
     Args:
-        reader: takes (patches, positions) and gives logits (B, F, L).
-        inputs: of the same clips; with several, they take turns.
+        classifier: takes (patches, positions) and gives logits (B, F, L).
+        inputs: of the same clips; with several, which have as many patches, they take turns.
         families: name -> its answers.
         settings: steps, batch and rates.
         seed: of what is drawn by chance.
         report: called after each step with its number and its loss, a tensor on that device.
     """
     known, device = inputs[0].labels, inputs[0].positions.device
-    update = Step(reader, settings)
+    update = Step(classifier, settings)
     labels = most_labels(families)
     tables = symmetry.label_tables(families, labels)
     chance = torch.Generator().manual_seed(seed)
-    order = _rows(len(known), chance)
+    order = _clips(len(known), chance)
     for step in range(settings.steps):
         data = inputs[step % len(inputs)]
-        share = step / settings.steps
-        rows = torch.tensor([next(order) for _ in range(settings.batch)])
+        done = step / settings.steps
+        numbers = torch.tensor([next(order) for _ in range(settings.batch)])
         turn = (
             0
             if data.is_tokens or not data.symmetric
             else int(torch.randint(symmetry.COUNT, (), generator=chance))
         )
-        patches, positions = data.batch(rows, turn)
-        target = tables[turn].gather(1, known[rows].long().T % (labels + 1)).T
-        factor = min(1.0, (step + 1) / 20, 2 * (1 - share) * 0.9 + 0.1)
+        patches, positions = data.batch(numbers, turn)
+        target = tables[turn].gather(1, known[numbers].long().T % (labels + 1)).T
+        factor = min(1.0, (step + 1) / 20, 2 * (1 - done) * 0.9 + 0.1)
         report(step, update(factor, patches, positions, target.to(device)))
 
 
@@ -177,19 +181,19 @@ def family_loss(logits: Tensor, target: Tensor) -> Tensor:
     return cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-1)
 
 
-def _rows(count: int, chance: torch.Generator) -> Iterator[int]:
+def _clips(count: int, chance: torch.Generator) -> Iterator[int]:
     while True:
         yield from torch.randperm(count, generator=chance).tolist()
 
 
 @torch.no_grad()
-def predict(reader: nn.Module, data: InputData, size: int = 64) -> Tensor:
+def predict(classifier: nn.Module, data: InputData, size: int = 64) -> Tensor:
     """(n, F, L) logits, on the CPU.
 
     Args:
-        reader: takes (patches, positions).
+        classifier: takes (patches, positions).
         data: n clips.
         size: clips at once.
     """
-    rows = torch.arange(len(data.labels))
-    return torch.cat([reader(*data.batch(some)).cpu() for some in rows.split(size)])
+    numbers = torch.arange(len(data.labels))
+    return torch.cat([classifier(*data.batch(some)).cpu() for some in numbers.split(size)])

@@ -1,6 +1,6 @@
 """Which clips a probe learns from and which it is tested on: `path,label` lists or folders of folders.
 
-Everything that can be wrong with a list is said before a clip is decoded: labels out of range, a class
+Everything that can be wrong with a list is found before a clip is decoded: labels out of range, a class
 without a training clip, clips that are not there, clips in both lists.
 """
 
@@ -33,8 +33,14 @@ class Entry(NamedTuple):
     place: str
 
 
-class ClipRows:
-    """Labelled clips by number (see `training.sources.Rows`)."""
+class ClipDataset:
+    """Labelled clips by number (see `data.labelled.Rows`).
+
+    Args:
+        entries: a clip each.
+        labels: (N,) numbers of the classes.
+        classes: how many there are.
+    """
 
     def __init__(self, entries: Sequence[Entry], labels: Sequence[int], classes: int):
         self.keys = [entry.key for entry in entries]
@@ -61,8 +67,8 @@ class ClipRows:
 class ProbeClips:
     """`names` of the classes; `missing`: a record of each listed clip that is not there."""
 
-    train: ClipRows
-    test: ClipRows
+    train: ClipDataset
+    test: ClipDataset
     names: list[str]
     missing: list[dict[str, str]]
 
@@ -102,14 +108,17 @@ def open_clips(config: ClipsConfig) -> ProbeClips:
             if not found
         ]
         kept_entries = [entry for entry, found in zip(entries, there, strict=True) if found]
-        rows.append(ClipRows(kept_entries, labels[np.asarray(there, bool)], len(names)))
+        rows.append(ClipDataset(kept_entries, labels[np.asarray(there, bool)], len(names)))
     return ProbeClips(rows[0], rows[1], names, missing)
 
 
 def check_clips(clips: ProbeClips, config: ClipsConfig, where: Path) -> None:
-    """Stop before anything is trained where too much is missing; `where` lists all that is.
+    """Stop before anything is trained where too much is missing.
 
-    Raises ConfigError.
+    Args:
+        clips: of both lists.
+        config: what may be missing.
+        where: the file that lists all that is.
     """
     total = len(clips.train) + len(clips.test) + len(clips.missing)
     if len(clips.missing) > config.max_missing * total:

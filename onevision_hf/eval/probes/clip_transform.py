@@ -6,7 +6,7 @@ frames  as many whole frames as the processor's budget makes: the middle of equa
 dense   every patch of the frames that the processor samples
 
 How many frames and patches, how large, what counts as energy, which colours: all of that the processor says,
-with what was asked for otherwise on top (`training.transforms.with_overrides`).
+with what is set otherwise on top (`training.transforms.with_overrides`).
 
 Shapes: K patches, p patch side.
 """
@@ -27,7 +27,7 @@ from ...training.mixture import Sample
 from ...training.schema import ConfigError
 from .color_jitter import jitter
 
-# Arxiv 2602.08683, Table 6; half of the patches outside of frame 0 is the share there.
+# Arxiv 2602.08683, Table 6; half of the patches outside of frame 0 are changed there.
 INTERVENTIONS = ("replace", "foreign", "shuffle")
 _PARTNERS = 16  # clips that are tried as a source of foreign patches
 
@@ -46,7 +46,7 @@ def shown_size(config: PatchifyConfig) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class ViewSettings:
+class InputSettings:
     """Everything that the tensors of a clip depend on: the input, and how clips are cut."""
 
     kind: str
@@ -114,21 +114,22 @@ class ViewSettings:
             raise ConfigError(f"num_patches is {count}, less than the {frame} of one whole frame")
 
 
-class ClipView:
-    """`view(row, rng, position)` -> `pixel_values_videos` (K, 3*p*p) float32, `patch_positions` (K, 3) int64,
-    `labels` (1,).
+class ClipTransform:
+    """`transform(row, rng, position)` -> `pixel_values_videos` (K, 3*p*p) float32, `patch_positions` (K, 3)
+    int64, `labels` (1,).
 
     Args:
+        settings: the input, and how clips are cut.
         augment: with a generator, draw frames and colours anew.
         intervene: one of `INTERVENTIONS`, on codec input.
         rows: where `foreign` takes other clips from; `position` is then the row's number there.
 
-    A clip with fewer frames than asked gives all it has.
+    A clip with fewer frames than are wanted gives all it has.
     """
 
     def __init__(
         self,
-        settings: ViewSettings,
+        settings: InputSettings,
         augment: bool = False,
         intervene: str | None = None,
         rows: Rows | None = None,

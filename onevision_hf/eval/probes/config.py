@@ -1,4 +1,4 @@
-"""What a probe is asked to do: one YAML file of `eval/configs`, any field of which `key=value` overrides.
+"""What a probe does: one YAML file of `eval/configs`, any field of which `key=value` overrides.
 
     config = load_probe_config("ssv2", ["model=FOLDER", "data.train=train.csv", "data.test=val.csv"])
 
@@ -32,7 +32,7 @@ class ClipsConfig:
     classes: int = 0  # 0: as many as there are
     names: str = ""  # a text file with the name of a class in each line
     absent: int = 0  # so many classes may lack a training clip
-    max_missing: float = 0.01  # share of listed clips that are not there, above which nothing starts
+    max_missing: float = 0.01  # fraction of listed clips that are not there, above which nothing starts
 
 
 @dataclass
@@ -81,7 +81,7 @@ class ProbeConfig:
     intervene: list[str] = field(default_factory=list)  # after training: replace, foreign, shuffle
     cache: str = ""  # folder of features, encoded once in float16; empty: encode in every epoch
     dataloader_num_workers: int = was("workers", 2)  # decoding processes of each process
-    max_broken: float = 0.01  # share of clips that cannot be read, above which the run stops
+    max_broken: float = 0.01  # fraction of clips that cannot be read, above which the run stops
     logging_steps: int = was("log_every", 10)  # steps between lines of log.jsonl
     save_steps: int = was("save_every", 1000)  # steps between checkpoints; also after every epoch
     device: Literal["auto", "cpu"] = "auto"
@@ -130,8 +130,8 @@ def _check(config: ProbeConfig) -> None:
         require(given is None or given >= 1, f"input.{name}", given, "at least 1")
     for name in ("size", "max_size"):
         require(getattr(config.input, name) >= 0, f"input.{name}", getattr(config.input, name), "at least 0")
-    for name, share in (("max_broken", config.max_broken), ("data.max_missing", config.data.max_missing)):
-        require(0 <= share <= 1, name, share, "a share from 0 to 1")
+    for name, value in (("max_broken", config.max_broken), ("data.max_missing", config.data.max_missing)):
+        require(0 <= value <= 1, name, value, "a fraction from 0 to 1")
     require(bool(config.seeds) and len(set(config.seeds)) == len(config.seeds), "seeds", config.seeds,
             "a list of different numbers")  # fmt: skip
     position = config.head.position

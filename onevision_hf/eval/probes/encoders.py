@@ -1,6 +1,6 @@
 """Frozen encoders of any kind behind one door: patches in, tokens with positions out.
 
-    encoder = load_encoder("facebook/dinov3-vitl16-pretrain-lvd1689m")
+    encoder = load_frozen("facebook/dinov3-vitl16-pretrain-lvd1689m")
     tokens = encoder(patches, positions, mask)         # states (B, L, D), positions (B, L, 3), mask (B, L)
     encoder.features(patches, positions, mask)         # pooler (B, D), tokens (B, D), grid (B, 16 * D)
 
@@ -31,7 +31,7 @@ from ...modeling.patchify_config import BUDGETS, PatchifyConfig
 from ...modeling.video_processing_onevision import OneVisionVideoProcessor
 from ...training.schema import ConfigError
 from ...training.transforms import with_overrides
-from .clip_transform import ViewSettings, middle_square
+from .clip_transform import InputSettings, middle_square
 
 _TIME_GRID = 64  # of encoders that have none, for a probe with a position
 _WHOLE_FRAMES = 8  # of a clip, for encoders that have no budget of their own
@@ -57,6 +57,14 @@ class FrozenEncoder(nn.Module):
     rope_theta = 10000.0  # for a probe with a position
 
     def __init__(self, name: str, model: Any, hidden_size: int, patchify: PatchifyConfig):
+        """Freeze a model.
+
+        Args:
+            name: as it was given.
+            model: of transformers.
+            hidden_size: D.
+            patchify: how clips are cut for it.
+        """
         super().__init__()
         self.name, self.identity = name, identity_of(name, model)
         self.model = model.eval().requires_grad_(False)
@@ -67,7 +75,13 @@ class FrozenEncoder(nn.Module):
         return self
 
     def forward(self, patches: Tensor, positions: Tensor, mask: Tensor | None) -> Tokens:
-        """(B, K, 3*p*p), (B, K, 3), (B, K) or None -> tokens, without gradients."""
+        """Tokens, without gradients.
+
+        Args:
+            patches: (B, K, 3*p*p).
+            positions: (B, K, 3) [t, h, w].
+            mask: (B, K), True for a real patch; None where all are.
+        """
         raise NotImplementedError
 
     def square(self, side: int) -> dict[str, Any]:
@@ -75,27 +89,54 @@ class FrozenEncoder(nn.Module):
         return middle_square(side)
 
     def features(self, patches: Tensor, positions: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """A feature a clip by each pooling (`clustering.readout.POOLINGS`): `pooler` (B, D'), where the model
-        has an output of that kind, `tokens` (B, D), `grid` (B, 16 * D)."""
+        """A feature a clip by each pooling: `pooler` (B, D') where the model has such an output, `tokens`
+        (B, D), `grid` (B, 16 * D).
+
+        Args:
+            patches: (B, K, 3*p*p).
+            positions: (B, K, 3) [t, h, w].
+            mask: (B, K), True for a real patch; None where all are.
+        """
         raise NotImplementedError
 
 
 class OneVisionTokens(FrozenEncoder):
-    """The OneVision encoder itself; `use_head` is not asked for, the tokens are its `last_hidden_state`."""
+    """The OneVision encoder itself; `use_head` is not used, the tokens are its `last_hidden_state`."""
 
     kinds = ("codec", "frames", "dense")
     any_size = True
 
     def __init__(self, name: str, model: OneVisionModel, patchify: PatchifyConfig):
+        """Freeze a model.
+
+        Args:
+            name: as it was given.
+            model: the encoder.
+            patchify: how clips are cut for it.
+        """
         super().__init__(name, model, model.config.hidden_size, patchify)
         self.rope_theta = model.config.rope_theta
 
     @torch.no_grad()
     def forward(self, patches: Tensor, positions: Tensor, mask: Tensor | None) -> Tokens:
+        """See `FrozenEncoder.forward`.
+
+        Args:
+            patches: (B, K, 3*p*p).
+            positions: (B, K, 3) [t, h, w].
+            mask: (B, K), True for a real patch; None where all are.
+        """
         return Tokens(self._outputs(patches, positions, mask).last_hidden_state, positions, mask)
 
     @torch.no_grad()
     def features(self, patches: Tensor, positions: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """See `FrozenEncoder.features`.
+
+        Args:
+            patches: (B, K, 3*p*p).
+            positions: (B, K, 3) [t, h, w].
+            mask: (B, K), True for a real patch; None where all are.
+        """
         outputs, time_size = self._outputs(patches, positions, mask), self.model.config.rope_temporal_size
         pooled = outputs.pooler_output
         means = token_features(outputs.last_hidden_state, positions, mask, time_size=time_size)
@@ -119,6 +160,15 @@ class FrameTokens(FrozenEncoder):
         patchify: PatchifyConfig,
         frames_at_once: int = 1,
     ):
+        """Freeze a model.
+
+        Args:
+            name: as it was given.
+            model: of transformers.
+            hidden_size: D.
+            patchify: how clips are cut for it.
+            frames_at_once: that it sees together.
+        """
         super().__init__(name, model, hidden_size, patchify)
         self.frames_at_once = frames_at_once
 
@@ -127,6 +177,13 @@ class FrameTokens(FrozenEncoder):
 
     @torch.no_grad()
     def forward(self, patches: Tensor, positions: Tensor, mask: Tensor | None) -> Tokens:
+        """See `FrozenEncoder.forward`.
+
+        Args:
+            patches: (B, K, 3*p*p).
+            positions: (B, K, 3) [t, h, w].
+            mask: (B, K), True for a real patch; None where all are.
+        """
         frames, real, rows, per_frame = self._frames(patches, positions, mask)
         encoded, _, real, times = self._encode(frames, real, positions[:, ::per_frame, 0], per_frame)
         states = _spread(encoded, real) + sines(real.shape[1], encoded.shape[-1], encoded.device)[:, None]
@@ -138,8 +195,16 @@ class FrameTokens(FrozenEncoder):
 
     @torch.no_grad()
     def features(self, patches: Tensor, positions: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """Of `pooler` the mean over frames, each of length one; the others of patch tokens alone, without
-        the frames' numbers."""
+        """See `FrozenEncoder.features`.
+
+        `pooler` is the mean over frames, each of length one; the others are of patch tokens alone, without
+        the frames' numbers.
+
+        Args:
+            patches: (B, K, 3*p*p).
+            positions: (B, K, 3) [t, h, w].
+            mask: (B, K), True for a real patch; None where all are.
+        """
         frames, real, rows, per_frame = self._frames(patches, positions, mask)
         encoded, pooled, real, times = self._encode(frames, real, positions[:, ::per_frame, 0], per_frame)
         states = _spread(encoded[:, -per_frame:], real).flatten(1, 2)
@@ -192,7 +257,7 @@ class FrameTokens(FrozenEncoder):
         return torch.cat(parts)
 
 
-def load_encoder(name: str, device: str | torch.device = "cpu") -> FrozenEncoder:
+def load_frozen(name: str, device: str | torch.device = "cpu") -> FrozenEncoder:
     """Any vision encoder of transformers, in float32: a folder, a repository of the Hub, or `tiny`.
 
     Raises:
@@ -225,15 +290,16 @@ def load_encoder(name: str, device: str | torch.device = "cpu") -> FrozenEncoder
     return FrameTokens(name, tower, vision.hidden_size, patchify, frames_at_once).to(device)
 
 
-def view_settings(
+def input_settings(
     encoder: FrozenEncoder,
     kind: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     size: int | None = None,
-) -> ViewSettings:
-    """How clips are shown to an encoder: as its own processor does it, but for what is asked for.
+) -> InputSettings:
+    """How clips are shown to an encoder: as its own processor does it, but for what is given.
 
     Args:
+        encoder: that is shown clips.
         kind: `codec`, `frames` or `dense`; default: the first that the encoder takes.
         overrides: arguments of the processor by name.
         size: pixels, side of the middle square of a frame, instead of the processor's own sizes.
@@ -251,7 +317,7 @@ def view_settings(
     square = encoder.square(size) if size else {}
     if any(overrides.get(name) is not None for name in BUDGETS):
         square.pop("num_patches", None)
-    settings = ViewSettings(kind, with_overrides(encoder.patchify, square | overrides))
+    settings = InputSettings(kind, with_overrides(encoder.patchify, square | overrides))
     settings.check()
     return settings
 
@@ -262,7 +328,13 @@ def _few_squares(side: int, patch_size: int) -> dict[str, Any]:
 
 
 def sines(count: int, size: int, device: torch.device) -> Tensor:
-    """(count, size): the published embedding of a frame's number, sines and cosines in turn, base 10000."""
+    """(count, size): the published embedding of a frame's number, sines and cosines in turn, base 10000.
+
+    Args:
+        count: frames.
+        size: channels.
+        device: of the result.
+    """
     rates = torch.exp(torch.arange(0, size, 2, device=device) * (-math.log(10000.0) / size))
     angles = torch.arange(count, device=device)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :size]

@@ -1,11 +1,11 @@
 """Tokens of clips, encoded once: float16, a file a clip, named by what the clip is.
 
     with FeatureCache(folder, settings, processes) as cache:
-        rows, broken = cache.fill(rows, view, encoder)
+        rows, broken = cache.fill(rows, transform, encoder)
 
 The folder knows its settings (the encoder's weights, and everything that cuts a clip): with others it is
-refused. A clip that has changed has another name. Files are written aside and renamed, so a job that was
-killed goes on.
+refused. A clip that has changed has another name. A file is there when all of it is written, so a job that
+was killed goes on.
 """
 
 from collections.abc import Mapping
@@ -17,17 +17,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from ...data.decoding import decoded_batches
 from ...data.labelled import Row
-from ...data.media import BROKEN, reason_of
-from ...jobs.prefetch import ahead
 from ...jobs.processes import Processes
 from ...jobs.progress import progress
 from ...jobs.run_folder import OtherPlanError, RunFolder, atomic_files, digest_of
 from ...training.loader import collate
 from ...training.mixture import Sample
 from ...training.schema import ConfigError
-from .clip_lists import ClipRows
-from .clip_transform import ClipView
+from .clip_lists import ClipDataset
+from .clip_transform import ClipTransform
 from .encoders import FrozenEncoder
 
 STAGE = "probe-features"
@@ -38,6 +37,11 @@ class FeatureCache:
     """One folder of features, open for this job.
 
     Raises ConfigError when it holds features of other settings, ValueError when another job writes to it.
+
+    Args:
+        folder: of the files.
+        settings: all that features depend on but the clip.
+        processes: of this job.
     """
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any], processes: Processes):
@@ -60,43 +64,36 @@ class FeatureCache:
         self._run.close()
 
     def fill(
-        self, rows: ClipRows, view: ClipView, encoder: FrozenEncoder, title: str = "features"
-    ) -> tuple["CachedRows", list[dict[str, str]]]:
-        """Encode what is missing, each process a share; the rows that can be read, and records of those that
-        cannot."""
+        self, rows: ClipDataset, transform: ClipTransform, encoder: FrozenEncoder, title: str = "features"
+    ) -> tuple["CachedDataset", list[dict[str, str]]]:
+        """Encode what is missing, each process its part.
+
+        Args:
+            rows: the clips.
+            transform: how they are shown.
+            encoder: that encodes them.
+            title: of the progress bar.
+        """
         files = [self.folder / f"{digest_of(rows.stamp(i))[:32]}.safetensors" for i in range(len(rows))]
         missing = [i for i in range(len(rows)) if not files[i].exists()]
         mine = self.processes.own(missing)
-        broken: dict[int, str] = {}
+        broken: list[dict[str, str]] = []
 
-        def decode(index: int) -> tuple[int, Sample | None, str]:
-            try:
-                return index, view(rows[index], None, index), ""
-            except BROKEN as error:
-                return index, None, reason_of(error)
+        def decode(index: int) -> Sample:
+            return transform(rows[index], None, index)
 
-        batch: list[tuple[int, Sample]] = []
         with progress(title, len(mine), not self.processes.main) as step:
-            for index, sample, reason in ahead(decode, mine, _THREADS, depth=2 * _AT_ONCE):
-                step(1)
-                if sample is None:
-                    broken[index] = reason
-                    continue
-                batch.append((index, sample))
-                if len(batch) == _AT_ONCE:
-                    _encode(batch, files, encoder)
-            _encode(batch, files, encoder)
+            for batch in decoded_batches(decode, mine, _AT_ONCE, _THREADS, step, broken, key=str):
+                _encode(batch, files, encoder)
         everyone = self.processes.gather(broken)
-        reasons = {index: reason for part in everyone for index, reason in part.items()}
+        reasons = {int(record["key"]): record["reason"] for part in everyone for record in part}
         whole = [i for i in range(len(rows)) if i not in reasons]
         records = [{"key": rows.keys[i], "reason": reasons[i]} for i in sorted(reasons)]
-        return CachedRows(rows, whole, files), records
+        return CachedDataset(rows, whole, files), records
 
 
 def _encode(batch: list[tuple[int, Sample]], files: list[Path], encoder: FrozenEncoder) -> None:
-    """Write the tokens of some clips, and empty the batch."""
-    if not batch:
-        return
+    """Write the tokens of some clips."""
     device = next(encoder.parameters()).device
     inputs = {name: tensor.to(device) for name, tensor in collate([sample for _, sample in batch]).items()}
     tokens = encoder(
@@ -110,13 +107,18 @@ def _encode(batch: list[tuple[int, Sample]], files: list[Path], encoder: FrozenE
         }
         with atomic_files(files[index]) as (path,):
             save_file(content, path)
-    batch.clear()
 
 
-class CachedRows:
-    """Rows whose media are files of tokens (see `training.sources.Rows`)."""
+class CachedDataset:
+    """Clips whose media are files of tokens (see `data.labelled.Rows`).
 
-    def __init__(self, rows: ClipRows, numbers: list[int], files: list[Path]):
+    Args:
+        rows: the clips.
+        numbers: of those that have tokens.
+        files: of all.
+    """
+
+    def __init__(self, rows: ClipDataset, numbers: list[int], files: list[Path]):
         self.keys = [rows.keys[i] for i in numbers]
         self.labels = rows.labels[numbers]
         self.classes = rows.classes
@@ -129,7 +131,7 @@ class CachedRows:
         return Row(self.keys[index], "tokens", self._files[index], self.labels[index : index + 1])
 
 
-class CachedView:
+class CachedTransform:
     """`tokens` (L, D) float16, `patch_positions` (L, 3) int64, `labels` (1,): the same at any time."""
 
     def __call__(self, row: Row, rng: np.random.Generator | None, position: int) -> Sample:

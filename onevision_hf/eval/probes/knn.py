@@ -3,11 +3,11 @@
     readout("drawn/direction", "FOLDER")["accuracy"]
 
 Features are encoded once into run folders (float16, resumable, refused with other settings). Every item is
-asked once: those of a class, sorted by the SHA-256 of their keys, are dealt to four folds, and an item's
+a query once: those of a class, sorted by the SHA-256 of their keys, are dealt to four folds, and an item's
 neighbours, and the linear map, come from the three folds that it is not in.
 
 What is compared is the encoder's pooled output, the mean of its tokens, or their means in a coarse grid of
-time and space (`clustering.readout`): all three come of one pass, and all three are told.
+time and space (`modeling.grid_pooling`): all three come of one pass, and all three are reported.
 """
 
 import json
@@ -37,8 +37,8 @@ from ...training.loader import collate
 from ...training.neighbours import neighbour_accuracy
 from ...training.schema import ConfigError
 from .clip_lists import labelled_folder
-from .clip_transform import ClipView, ViewSettings
-from .encoders import FrozenEncoder, OneVisionTokens, load_encoder, view_settings
+from .clip_transform import ClipTransform, InputSettings
+from .encoders import FrozenEncoder, OneVisionTokens, input_settings, load_frozen
 from .splits import FOLDS, fold_numbers
 
 NEIGHBOURS = 10
@@ -46,25 +46,25 @@ _DESCRIPTORS = "descriptors"  # the label-free ones of `onevision cluster`: a fl
 _PICTURED, _SHOWN = 12, 5  # queries, and neighbours of each, in the picture
 
 
-class EncoderTeacher:
-    """A frozen encoder as a teacher of `onevision cluster`: the features of every pooling that it has, each
-    of length one, in a row."""
+class EncoderFeatures:
+    """A frozen encoder as a feature extractor of `onevision cluster`: the features of every pooling that it
+    has, each of length one, one after the other."""
 
-    def __init__(self, encoder: FrozenEncoder, settings: ViewSettings):
+    def __init__(self, encoder: FrozenEncoder, settings: InputSettings):
         self.encoder = encoder
         # A picture is a clip of one whole frame.
-        self._views = {
-            "video": ClipView(settings),
-            "image": ClipView(ViewSettings("frames", settings.config)),
+        self._transforms = {
+            "video": ClipTransform(settings),
+            "image": ClipTransform(InputSettings("frames", settings.config)),
         }
         self.identity = {
-            "encoder": encoder.identity, "view": settings.identity(), "feature": list(POOLINGS)
+            "encoder": encoder.identity, "transform": settings.identity(), "feature": list(POOLINGS)
         }  # fmt: skip
 
     def prepare(self, content: str | bytes, kind: Kind) -> dict[str, np.ndarray]:
         media = np.asarray(open_picture(content))[None] if kind == "image" else content
         name = content if isinstance(content, str) else ""
-        sample = self._views[kind](Row(name, kind, media, np.zeros(1, np.int64)), None, 0)
+        sample = self._transforms[kind](Row(name, kind, media, np.zeros(1, np.int64)), None, 0)
         return {name: sample[name] for name in ("pixel_values_videos", "patch_positions")}
 
     @torch.inference_mode()
@@ -88,7 +88,7 @@ class EncoderTeacher:
 
 @dataclass
 class Features:
-    """Of the items that could be read: (N, ...) of a teacher; and a record of each other one."""
+    """Of the items that could be read: (N, ...) of an extractor; and a record of each other one."""
 
     matrix: Tensor
     items: list[Item]
@@ -125,7 +125,7 @@ def readout(
 
     Returns:
         `accuracy`, `linear_accuracy` (of `pooling`), `by_pooling` (both, of each that there is), `pooling`,
-        `chance` (1 / classes), `majority` (share of the largest class), `items`, `rejected` (numbers),
+        `chance` (1 / classes), `majority` (fraction of the largest class), `items`, `rejected` (numbers),
         `rejected_items` (keys and reasons), `classes`, `neighbours`, `split`, `model`. Descriptors have no
         pooling: None, and nothing in `by_pooling`.
 
@@ -134,8 +134,8 @@ def readout(
             others.
     """
     source, rows = labelled_folder(folder)
-    teacher = _teacher(model, kind, pooling, processor or {}, size, device)
-    features = _features(source, teacher, cache or _default_cache(source, teacher))
+    extractor = _extractor(model, kind, pooling, processor or {}, size, device)
+    features = _features(source, extractor, cache or _default_cache(source, extractor))
     number_of = {rows[i].key: int(rows[i].labels[0]) for i in range(len(rows))}
     found = np.array([number_of[item.key] for item in features.items], np.int64)
     counts = np.bincount(found, minlength=len(rows.names))
@@ -146,9 +146,9 @@ def readout(
         raise ConfigError(f"{folder} has one class only ({rows.names[0]}): nothing to tell apart")
     folds = fold_numbers([item.key for item in features.items], found)
     matrix, by_pooling = features.matrix, {}
-    if isinstance(teacher, EncoderTeacher):
-        matrices = teacher.poolings(features.matrix)
-        pooling = pooling or _default_pooling(teacher.encoder, features.items, matrices)
+    if isinstance(extractor, EncoderFeatures):
+        matrices = extractor.poolings(features.matrix)
+        pooling = pooling or _default_pooling(extractor.encoder, features.items, matrices)
         if pooling not in matrices:
             raise ConfigError(f"{model} has no {pooling} output, it has {', '.join(matrices)}")
         matrix = matrices[pooling]
@@ -171,7 +171,7 @@ def readout(
     }
 
 
-def _teacher(
+def _extractor(
     model: str,
     kind: str | None,
     pooling: str | None,
@@ -188,8 +188,8 @@ def _teacher(
         return make_extractor(model, num_frames=processor.get("num_frames"))
     if pooling not in (None, *POOLINGS):
         raise ConfigError(f"unknown pooling {pooling!r}: choose {', '.join(POOLINGS)}")
-    encoder = load_encoder(model, device)
-    return EncoderTeacher(encoder, view_settings(encoder, kind, processor, size))
+    encoder = load_frozen(model, device)
+    return EncoderFeatures(encoder, input_settings(encoder, kind, processor, size))
 
 
 def _default_pooling(encoder: FrozenEncoder, items: Sequence[Item], matrices: Mapping[str, Tensor]) -> str:
@@ -207,19 +207,19 @@ def _accuracies(matrix: Tensor, labels: np.ndarray, folds: np.ndarray) -> dict[s
     }
 
 
-def _default_cache(source: Source, teacher: FeatureExtractor) -> Path:
+def _default_cache(source: Source, extractor: FeatureExtractor) -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "onevision_hf" / "knn" / digest_of([source.digest, teacher.identity])[:24]
+    return home / "onevision_hf" / "knn" / digest_of([source.digest, extractor.identity])[:24]
 
 
-def _features(source: Source, teacher: FeatureExtractor, cache: str | Path) -> Features:
+def _features(source: Source, extractor: FeatureExtractor, cache: str | Path) -> Features:
     """Encode what is not encoded yet, pictures and clips apart, and read all of it."""
     by_key = {item.key: item for item in source.items}
     matrices, items, rejected = [], [], []
     for kind in sorted({item.kind for item in source.items}):
         run = Path(cache) / kind
         try:
-            extract_features(source, run, teacher, kind, batch_size=8, workers=2)
+            extract_features(source, run, extractor, kind, batch_size=8, workers=2)
         except OtherPlanError as error:
             raise ConfigError(
                 f"the cache {run} was made from something else: {error.difference}. Name another --cache, or "
@@ -237,20 +237,20 @@ def _features(source: Source, teacher: FeatureExtractor, cache: str | Path) -> F
 
 
 def _over_folds(matrix: Tensor, labels: np.ndarray, folds: np.ndarray, hits: Callable[..., float]) -> float:
-    """The share of all items that are right, each fold answered by the others."""
+    """The fraction of all items that are right, each fold answered by the others."""
     found = 0.0
     for fold in np.unique(folds):
-        asked = folds == fold
-        found += hits(matrix[~asked], labels[~asked], matrix[asked], labels[asked]) * asked.sum()
+        queries = folds == fold
+        found += hits(matrix[~queries], labels[~queries], matrix[queries], labels[queries]) * queries.sum()
     return float(found / len(labels))
 
 
-def _neighbours(bank: Tensor, bank_labels: np.ndarray, asked: Tensor, labels: np.ndarray) -> float:
+def _neighbours(bank: Tensor, bank_labels: np.ndarray, queries: Tensor, labels: np.ndarray) -> float:
     pair = (bank, torch.from_numpy(bank_labels))
-    return neighbour_accuracy(asked, torch.from_numpy(labels), NEIGHBOURS, bank=pair)
+    return neighbour_accuracy(queries, torch.from_numpy(labels), NEIGHBOURS, bank=pair)
 
 
-def _linear(bank: Tensor, bank_labels: np.ndarray, asked: Tensor, labels: np.ndarray) -> float:
+def _linear(bank: Tensor, bank_labels: np.ndarray, queries: Tensor, labels: np.ndarray) -> float:
     """Logistic regression on standardised features, scikit-learn's own regularisation (C = 1)."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -258,8 +258,8 @@ def _linear(bank: Tensor, bank_labels: np.ndarray, asked: Tensor, labels: np.nda
 
     if len(np.unique(bank_labels)) < 2:
         return float((labels == bank_labels[0]).mean())
-    readout = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    return float(readout.fit(bank.numpy(), bank_labels).score(asked.numpy(), labels))
+    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    return float(linear.fit(bank.numpy(), bank_labels).score(queries.numpy(), labels))
 
 
 def _draw(
@@ -280,7 +280,7 @@ def _draw(
         cosine[torch.from_numpy(folds == folds[query])] = -torch.inf
         near = cosine.topk(min(_SHOWN, int((folds != folds[query]).sum()))).indices.tolist()
         right = sum(labels[i] == label for i in near)
-        groups = [("asked", [tile(source, items[query])])]
+        groups = [("query", [tile(source, items[query])])]
         groups += [(names[labels[i]], [tile(source, items[i])]) for i in near]
         rows.append(SheetRow(names[label], f"{right} of {len(near)} nearest are of its class", groups))
     return sheet(

@@ -27,10 +27,10 @@ from ...training.config import TrainConfig
 from ...training.loop import Trainer, TrainingError
 from ...training.report import VALIDATION, RunReport, read_lines
 from .clip_lists import ProbeClips, check_clips, open_clips
-from .clip_transform import ClipView, ViewSettings, shown_size
+from .clip_transform import ClipTransform, InputSettings, shown_size
 from .config import ProbeConfig
-from .encoders import FrozenEncoder, load_encoder, view_settings
-from .feature_cache import CachedView, FeatureCache
+from .encoders import FrozenEncoder, input_settings, load_frozen
+from .feature_cache import CachedTransform, FeatureCache
 from .report import RESULT, write_report
 from .task import ProbeData, ProbeTask
 from .testing import BEST, ProbeTest, figures, predict
@@ -43,7 +43,14 @@ _OF_THE_TRAINER = (
 
 
 class ProbeRun(Trainer):
-    """The trainer over one seed: tests and saves after each epoch."""
+    """The trainer over one seed: tests and saves after each epoch.
+
+    Args:
+        config: of the probe.
+        seed: of the head and of the order of clips.
+        encoder: that is probed.
+        data: clips, or their tokens.
+    """
 
     task: ProbeTask
 
@@ -84,12 +91,12 @@ class ProbeRun(Trainer):
                 "interventions": changed, "processes": self.size, "broken_test": self.test.broken,
                 "trained_clips": self.samples, "broken_train": self.broken,
             }  # fmt: skip
-            aside, target = self.out / ".model.partial", self.out / "model"
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir()
-            self.task.export(aside, {})
+            partial, target = self.out / ".model.partial", self.out / "model"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            self.task.export(partial, {})
             shutil.rmtree(target, ignore_errors=True)
-            os.replace(aside, target)
+            os.replace(partial, target)
             write_atomically(self.out / RESULT, canonical_json(result))
         if self.size > 1:
             dist.barrier()
@@ -97,17 +104,17 @@ class ProbeRun(Trainer):
     def _intervened(self, name: str) -> dict[str, dict[str, float]]:
         """Figures of both heads on changed test clips."""
         data, head = self.task.data, self.task.model.head
-        view = ClipView(data.settings, intervene=name, rows=data.test_clips)
+        transform = ClipTransform(data.settings, intervene=name, rows=data.test_clips)
         last = {key: value.clone() for key, value in head.state_dict().items()}
-        found = {"last": self._figures(view)}
+        found = {"last": self._figures(transform)}
         self.task.load_head(self.out / BEST)
-        found["best"] = self._figures(view)
+        found["best"] = self._figures(transform)
         head.load_state_dict(last)
         return found
 
-    def _figures(self, view: ClipView) -> dict[str, float]:
+    def _figures(self, transform: ClipTransform) -> dict[str, float]:
         rows = self.task.data.test_clips
-        numbers, logits, _ = predict(self.task, rows, view, self.probe, self.device)
+        numbers, logits, _ = predict(self.task, rows, transform, self.probe, self.device)
         keys = [rows.keys[i] for i in numbers]
         return figures(logits, rows.labels[numbers], keys, self.probe.mean_average_precision)
 
@@ -128,9 +135,9 @@ def run_probe(config: ProbeConfig) -> tuple[int, dict[str, Any]]:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(missing_file, json_lines(clips.missing))
     check_clips(clips, config.data, missing_file)
-    encoder = load_encoder(config.model, state.device)
+    encoder = load_frozen(config.model, state.device)
     settings = clip_settings(config, encoder)
-    plan = {"encoder": encoder.identity, "view": settings.identity(), **config.plan()}
+    plan = {"encoder": encoder.identity, "transform": settings.identity(), **config.plan()}
     sources = digest_of([clips.train.digest(), clips.test.digest(), *clips.names])
     with processes.main_first():
         folder = RunFolder(out, stage=STAGE, settings=plan, sources=sources, rank=processes.rank)
@@ -152,30 +159,32 @@ def seed_folder(config: ProbeConfig, seed: int) -> Path:
     return Path(config.out) / f"seed-{seed}"
 
 
-def clip_settings(config: ProbeConfig, encoder: FrozenEncoder) -> ViewSettings:
+def clip_settings(config: ProbeConfig, encoder: FrozenEncoder) -> InputSettings:
     """How clips are shown to this encoder. Raises ConfigError for what it does not take."""
-    asked = config.input
-    size = asked.size or None
-    if asked.max_size and encoder.any_size and not (size or "size" in asked.processor):
-        size = min(asked.max_size, shown_size(encoder.patchify))
-    return view_settings(encoder, asked.kind, asked.overrides(), size)
+    wanted = config.input
+    size = wanted.size or None
+    if wanted.max_size and encoder.any_size and not (size or "size" in wanted.processor):
+        size = min(wanted.max_size, shown_size(encoder.patchify))
+    return input_settings(encoder, wanted.kind, wanted.overrides(), size)
 
 
 def _data(
     config: ProbeConfig,
-    settings: ViewSettings,
+    settings: InputSettings,
     clips: ProbeClips,
     encoder: FrozenEncoder,
     processes: Processes,
 ) -> tuple[ProbeData, list[dict[str, str]]]:
     """What is trained and tested on: clips, or their cached tokens and the clips that gave none."""
     if not config.cache:
-        train_view = ClipView(settings, augment=config.augments)
-        return ProbeData(clips, clips.train, clips.test, train_view, ClipView(settings), settings), []
-    view = ClipView(settings)
+        train_transform = ClipTransform(settings, augment=config.augments)
+        return ProbeData(
+            clips, clips.train, clips.test, train_transform, ClipTransform(settings), settings
+        ), []
+    transform = ClipTransform(settings)
     with FeatureCache(config.cache, {"encoder": encoder.identity, **settings.identity()}, processes) as cache:
-        train, broken_train = cache.fill(clips.train, view, encoder, "features (train)")
-        test, broken_test = cache.fill(clips.test, view, encoder, "features (test)")
+        train, broken_train = cache.fill(clips.train, transform, encoder, "features (train)")
+        test, broken_test = cache.fill(clips.test, transform, encoder, "features (test)")
     broken = [*broken_train, *broken_test]
     total = len(clips.train) + len(clips.test)
     if len(broken) > config.max_broken * total or not (len(train) and len(test)):
@@ -184,11 +193,11 @@ def _data(
             f"{len(broken)} of {total} clips cannot be read, more than max_broken = {config.max_broken:g}: "
             f"{named}"
         )
-    return ProbeData(clips, train, test, CachedView(), CachedView(), settings), broken
+    return ProbeData(clips, train, test, CachedTransform(), CachedTransform(), settings), broken
 
 
 def _finished(config: ProbeConfig, seed: int) -> bool:
-    """Whether a seed has all that is asked of it."""
+    """Whether a seed has all that the config wants."""
     path = seed_folder(config, seed) / RESULT
     if not path.exists():
         return False

@@ -20,11 +20,11 @@ from ...objectives.collectives import mean_over_processes
 from ...training.mixture import MixtureComponent, Transform
 from ...training.sampler import Sampler
 from ...training.tasks.task import Inputs, Task
-from .clip_lists import ClipRows, ProbeClips
-from .clip_transform import ViewSettings
+from .clip_lists import ClipDataset, ProbeClips
+from .clip_transform import InputSettings
 from .config import ProbeConfig
 from .encoders import FrozenEncoder, OneVisionTokens, Tokens
-from .feature_cache import CachedRows
+from .feature_cache import CachedDataset
 
 COMPONENT = "probe"
 
@@ -57,27 +57,36 @@ class ProbeData:
 
     clips: ProbeClips
     train: Rows
-    test: ClipRows | CachedRows
-    train_view: Transform
-    test_view: Transform
-    settings: ViewSettings
+    test: ClipDataset | CachedDataset
+    train_transform: Transform
+    test_transform: Transform
+    settings: InputSettings
 
     @property
     def names(self) -> list[str]:
         return self.clips.names
 
     @property
-    def test_clips(self) -> ClipRows:
+    def test_clips(self) -> ClipDataset:
         return self.clips.test
 
 
 class ProbeTask(Task):
-    """See `training.tasks.Task`: given to the trainer as it is, so no config names it and none plans it."""
+    """See `training.tasks.Task`: given to the trainer as it is, so no config names it and none plans it.
+
+    Args:
+        config: of the probe.
+        seed: of the head.
+        encoder: that is probed.
+        data: clips, or their tokens.
+    """
 
     def __init__(self, config: ProbeConfig, seed: int, encoder: FrozenEncoder, data: ProbeData):
         self.config, self.encoder, self.data, self.seed = config, encoder, data, seed
         sampler = Sampler(len(data.train), seed, component=0)
-        self.mixture = [MixtureComponent(COMPONENT, data.train, data.train_view, config.batch_size, sampler)]
+        self.mixture = [
+            MixtureComponent(COMPONENT, data.train, data.train_transform, config.batch_size, sampler)
+        ]
         self.weights = {COMPONENT: 1.0}
 
     def build(self) -> None:
@@ -120,12 +129,20 @@ def save_classifier(
     config: ProbeConfig,
     head: OneVisionAttentiveHead,
     folder: Path,
-    settings: ViewSettings,
+    settings: InputSettings,
 ) -> None:
-    """The encoder and the head as one `OneVisionForVideoClassification`, with the processor beside it.
+    """The encoder and the head as one `OneVisionForVideoClassification`, with the processor.
 
     The processor gives what the head was trained on; whole frames that stand alone (`frames`) no processor
     gives.
+
+    Args:
+        encoder: that was probed.
+        names: of the classes.
+        config: of the probe.
+        head: that was trained.
+        folder: to write into.
+        settings: how clips were shown.
     """
     values = encoder.model.config.to_dict() | {
         "id2label": dict(enumerate(names)),

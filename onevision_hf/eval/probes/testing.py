@@ -1,4 +1,4 @@
-"""The test set of a probe, after every epoch: each process a share of blocks, the figures the same on all.
+"""The test set of a probe, after every epoch: each process some of the blocks, the figures the same on all.
 
     predictions-last.npz, predictions-best.npz    rows, labels, predicted (the classes)
     best.safetensors                              the head of the best epoch so far
@@ -37,14 +37,21 @@ class TestBlocks:
 
     __test__ = False  # no test of pytest's
 
-    def __init__(self, rows: Any, view: Transform):
-        self.rows, self.view = rows, view
+    def __init__(self, rows: Any, transform: Transform):
+        self.rows, self.transform = rows, transform
 
     def __len__(self) -> int:
         return -(-len(self.rows) // _BLOCK)
 
     def part(self, own: range, worker: int, workers: int, notes: Notes) -> Iterator[Any]:
-        """Those of a worker among the blocks `own`."""
+        """Those of a worker among the blocks `own`.
+
+        Args:
+            own: numbers of this process's blocks.
+            worker: which of its workers this is.
+            workers: how many it has.
+            notes: what is being read, for messages.
+        """
         return (self.make(block, notes) for block in own[worker::workers])
 
     def make(self, block: int, notes: Notes) -> tuple[list[int], Any, list[dict[str, str]]]:
@@ -52,7 +59,7 @@ class TestBlocks:
         for number in range(block * _BLOCK, min((block + 1) * _BLOCK, len(self.rows))):
             notes.sample("test clips", self.rows.keys[number])
             try:
-                samples.append(self.view(self.rows[number], None, number))
+                samples.append(self.transform(self.rows[number], None, number))
                 numbers.append(number)
             except BROKEN as error:
                 broken.append({"key": self.rows.keys[number], "reason": reason_of(error)})
@@ -61,15 +68,22 @@ class TestBlocks:
 
 @torch.no_grad()
 def predict(
-    task: ProbeTask, rows: Any, view: Transform, config: ProbeConfig, device: torch.device
+    task: ProbeTask, rows: Any, transform: Transform, config: ProbeConfig, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray, list[dict[str, str]]]:
-    """Numbers (N,) of the rows that could be read, in order, their logits (N, C) float32, and records of the
+    """Numbers (N,) of the clips that could be read, in order, their logits (N, C) float32, and records of the
     others; the same on every process.
 
     Raises TrainingError when more than `max_broken` cannot be read, DataError for a worker that fails.
+
+    Args:
+        task: with its model.
+        rows: the clips, or their tokens.
+        transform: how they are shown.
+        config: of the probe.
+        device: of the model.
     """
     processes = Processes.current()
-    blocks = TestBlocks(rows, view)
+    blocks = TestBlocks(rows, transform)
     own = range(processes.rank, len(blocks), processes.world)
     loader = Ahead(partial(blocks.part, own), len(own), config.dataloader_num_workers)
     model = task.model.eval()
@@ -98,8 +112,15 @@ def predict(
 
 
 def figures(logits: np.ndarray, labels: np.ndarray, keys: list[str], precision: bool) -> dict[str, float]:
-    """Shares: `accuracy` (top-1), `top5`, `class_accuracy` (mean over the classes that occur), and with
-    `precision` the `mean_average_precision`."""
+    """Fractions: `accuracy` (top-1), `top5`, `class_accuracy` (mean over the classes that occur), perhaps the
+    `mean_average_precision`.
+
+    Args:
+        logits: (N, C).
+        labels: (N,) numbers of the classes.
+        keys: of the clips.
+        precision: give the mean average precision too.
+    """
     order = np.argsort(-logits, axis=1, kind="stable")
     hits = order[:, 0] == labels
     present = np.unique(labels)
@@ -117,6 +138,11 @@ def mean_average_precision(logits: np.ndarray, labels: np.ndarray, keys: list[st
     """Mean over the classes that occur of the average precision of the clips' scores for it.
 
     Rows of one key are one clip that has all of their labels: a list with one label a line loses nothing.
+
+    Args:
+        logits: (N, C).
+        labels: (N,) numbers of the classes.
+        keys: of the clips.
     """
     from sklearn.metrics import average_precision_score
 
@@ -131,7 +157,15 @@ def mean_average_precision(logits: np.ndarray, labels: np.ndarray, keys: list[st
 
 
 class ProbeTest:
-    """The trainer's validation: due after each epoch."""
+    """The trainer's validation: due after each epoch.
+
+    Args:
+        config: of the probe.
+        task: with its model.
+        ends: the last step of each epoch.
+        out: the folder of the seed.
+        device: of the model.
+    """
 
     def __init__(
         self, config: ProbeConfig, task: ProbeTask, ends: list[int], out: Path, device: torch.device
@@ -145,7 +179,7 @@ class ProbeTest:
     def report(self, report: RunReport, step: int) -> None:
         data = self.task.data
         rows = data.test
-        numbers, logits, self.broken = predict(self.task, rows, data.test_view, self.config, self.device)
+        numbers, logits, self.broken = predict(self.task, rows, data.test_transform, self.config, self.device)
         labels = rows.labels[numbers]
         keys = [rows.keys[i] for i in numbers]
         values = figures(logits, labels, keys, self.config.mean_average_precision)
@@ -167,7 +201,15 @@ class ProbeTest:
 
 
 def write_predictions(path: Path, rows: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> None:
-    with atomic_files(path) as (aside,), open(aside, "wb") as file:
+    """Keep what was predicted, as an .npz.
+
+    Args:
+        path: of the file.
+        rows: (N,) numbers of the clips.
+        labels: (N,) their classes.
+        predicted: (N,) the classes they were taken for.
+    """
+    with atomic_files(path) as (partial,), open(partial, "wb") as file:
         np.savez(file, rows=rows, labels=labels, predicted=predicted)
         file.flush()
         os.fsync(file.fileno())

@@ -3,5 +3,5 @@ tokens, written out for those who train generators on them.
 
 `reconstruction`, `generation`, `zeroshot` and `retrieval` are evaluations of `onevision eval`, `tokens` is
 `onevision export-tokens`. `models` opens what they measure, `pictures` what they measure it on, `backbones`
-the networks that metrics look through, `beside` the published figures.
+the networks that metrics look through, `reference_tables` the published figures.
 """

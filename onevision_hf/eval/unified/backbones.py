@@ -33,7 +33,17 @@ def needs(package: str, metric: str) -> Any:
 
 
 def weights_file(given: str | Path | None, name: str, url: str, metric: str, option: str) -> Path:
-    """`given`, or `name` in torch.hub's folder. Raises MissingBackboneError when there is none."""
+    """A file of weights that is there: `given`, or `name` in torch.hub's folder.
+
+    Raises MissingBackboneError when there is none.
+
+    Args:
+        given: its path, None for torch.hub's.
+        name: of the file in torch.hub's folder.
+        url: where it is to be had.
+        metric: that needs it.
+        option: of the command that names it.
+    """
     hub = Path(torch.hub.get_dir()) / "checkpoints"
     path = Path(given) if given is not None else hub / name
     if not path.is_file():

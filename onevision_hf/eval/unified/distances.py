@@ -76,10 +76,15 @@ def inception_score(logits: Tensor, splits: int = SPLITS) -> tuple[float, float]
 def precision_recall(
     samples: Tensor, reference: Tensor, neighbours: int = NEIGHBOURS, device: torch.device | str = "cpu"
 ) -> tuple[float, float]:
-    """(share of the samples inside the reference's neighbourhoods, the other way about), arXiv 1904.06991;
-    distances are computed on `device`.
+    """(fraction of the samples inside the reference's neighbourhoods, the other way about), arXiv 1904.06991.
 
     Raises ValueError when a set has no more pictures than neighbours.
+
+    Args:
+        samples: (N, F) features.
+        reference: (M, F) features.
+        neighbours: whose distance is the radius of a neighbourhood.
+        device: where distances are computed.
     """
     from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 

@@ -33,7 +33,7 @@ from .distances import (
     look,
     precision_recall,
 )
-from .pictures import Pictures, as_bytes, grouped, middle, none_left
+from .pictures import Pictures, as_bytes, middle, none_left
 from .reconstruction import check_metrics
 
 METRICS = ("gfid", "is", "precision", "recall")
@@ -55,9 +55,17 @@ def measure_generation(
     """The figures, and how many pictures they are of.
 
     Args:
+        samples: what was generated.
+        reference: what it is compared with.
         inception: pictures uint8 -> features, logits.
+        metrics: some of `METRICS`.
         size: bring the central square of every picture of both sets to so many pixels first; without it all
             must have one size.
+        neighbours: of precision and recall.
+        splits: of the Inception score.
+        batch_size: pictures at once.
+        workers: threads that decode.
+        step: called with the number of pictures that are done.
 
     Raises:
         ValueError: an unknown metric, pictures of several sizes, too few of them, statistics of another
@@ -107,7 +115,7 @@ def _looked(
 ) -> Looked:
     parts: list[Looked] = []
     first: tuple[str, tuple[int, int]] | None = None
-    for batch in grouped(pictures.decoded(workers, depth=2 * batch_size), batch_size):
+    for batch in pictures.batches(batch_size, workers, step):
         shown = [picture if size is None else middle(picture, size) for _, picture in batch]
         for (number, _), picture in zip(batch, shown, strict=True):
             first = first or (pictures.keys[number], picture.size)
@@ -118,7 +126,6 @@ def _looked(
                     "resize all"
                 )
         parts.append(look(inception, as_bytes(shown)))
-        step(len(batch))
     if not parts:
         raise none_left(pictures)
     return joined(parts)

@@ -58,10 +58,22 @@ class OpenedModel:
         return CaptionTokenizer(tokenizer, config.text_config.max_positions)
 
     @torch.no_grad()
+    def image_features(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """(B, E) in float32 of length 1, on the CPU."""
+        found = self.model.get_image_features(self.pixels(pictures))
+        return torch.nn.functional.normalize(found.float().cpu(), dim=-1)
+
+    @torch.no_grad()
     def text_features(
         self, texts: Sequence[str], tokenizer: CaptionTokenizer, batch_size: int = 256
     ) -> Tensor:
-        """(texts, E) in float32 of length 1, on the CPU."""
+        """(texts, E) in float32 of length 1, on the CPU.
+
+        Args:
+            texts: to encode.
+            tokenizer: of the model.
+            batch_size: texts at once.
+        """
         rows = []
         for start in range(0, len(texts), batch_size):
             given = tokenizer(list(texts[start : start + batch_size]))
@@ -78,6 +90,8 @@ def open_model(
     """Load `name`, a folder or Hub id.
 
     Args:
+        name: a folder or Hub id.
+        device: None is a GPU where there is one.
         vae: a diffusers AutoencoderKL instead of the one that the config names, loaded when first needed.
         size: side in pixels instead of the saved processor's.
 

@@ -1,25 +1,23 @@
 """What is measured: pictures of a folder (or any source), or of an .npz of samples, in order, a batch at a
 time.
 
-    for keys, pictures in batches(open_pictures("samples.npz"), 64, read): ...
+    for batch in open_pictures("samples.npz").batches(64, workers=4, step=step): ...
 """
 
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ...data.media import BROKEN, open_picture, reason_of
+from ...data.decoding import decoded_batches
+from ...data.media import open_picture
 from ...data.sources import open_source
-from ...jobs.prefetch import ahead
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -37,20 +35,18 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def decoded(self, workers: int = 4, depth: int = 64) -> Iterator[tuple[int, Image.Image]]:
-        """(number, RGB picture) of every one that can be decoded; the others are added to `rejected`."""
+    def batches(
+        self, batch_size: int, workers: int, step: Callable[[int], None]
+    ) -> Iterator[list[tuple[int, Image.Image]]]:
+        """(number, RGB picture) of every one that can be decoded, in batches; the others go to `rejected`.
 
-        def one(number: int) -> tuple[int, Image.Image | None, str]:
-            try:
-                return number, self.read(number), ""
-            except BROKEN as error:
-                return number, None, reason_of(error)
-
-        for number, picture, reason in ahead(one, range(len(self)), workers, depth):
-            if picture is None:
-                self.rejected.append({"key": self.keys[number], "reason": reason})
-            else:
-                yield number, picture
+        Args:
+            batch_size: pictures of a batch.
+            workers: threads that decode.
+            step: called with 1 for every picture.
+        """
+        numbers, key = range(len(self)), self.keys.__getitem__
+        return decoded_batches(self.read, numbers, batch_size, workers, step, self.rejected, key)
 
 
 def open_pictures(spec: str, limit: int | None = None) -> Pictures:
@@ -115,18 +111,6 @@ def middle(picture: Image.Image, size: int) -> Image.Image:
     picture = picture.resize((wide, high), Image.Resampling.BICUBIC)
     left, top = (wide - size) // 2, (high - size) // 2
     return picture.crop((left, top, left + size, top + size))
-
-
-def grouped(things: Iterator[T], count: int) -> Iterator[list[T]]:
-    """Lists of at most `count`."""
-    batch: list[T] = []
-    for thing in things:
-        batch.append(thing)
-        if len(batch) == count:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def none_left(pictures: Pictures) -> ValueError:

@@ -1,4 +1,4 @@
-"""How well a unified model rebuilds pictures, beside its own VAE, which it cannot exceed by much.
+"""How well a unified model rebuilds pictures, compared with its own VAE, which it cannot exceed by much.
 
     measure_reconstruction(open_pictures("val/"), open_model("M"), metrics=("psnr", "ssim"))
 
@@ -9,7 +9,7 @@ original. The reconstruction is rounded to bytes too, as a file of it would be.
 |---|---|
 | `psnr` | dB, of each picture, then the mean (torchmetrics; not the PSNR of the pooled error) |
 | `ssim` | windows of 11 Gaussian pixels, deviation 1.5 (torchmetrics), of each picture, then the mean |
-| `lpips` | version 0.1 over AlexNet, or VGG if asked (lpips), of each picture, then the mean |
+| `lpips` | version 0.1 over AlexNet, or VGG if given (lpips), of each picture, then the mean |
 | `rfid` | Fréchet distance between **these originals** and their reconstructions (torch-fidelity) |
 
 rFID depends on its reference set. Here it is the pictures themselves, cropped alike; against the ImageNet
@@ -30,7 +30,7 @@ from ...pretraining.perceptual import perceptual_distance
 from .backbones import needs
 from .distances import Looked, frechet_distance, gaussian, joined, look
 from .models import OpenedModel
-from .pictures import Pictures, grouped, none_left
+from .pictures import Pictures, none_left
 
 METRICS = ("psnr", "ssim", "lpips", "rfid")
 SHOWN = 12  # pictures of the grid
@@ -82,9 +82,15 @@ def measure_reconstruction(
     """Rebuild every picture and compare.
 
     Args:
+        pictures: to rebuild.
+        opened: the model.
+        metrics: some of `METRICS`.
         lpips: images in [-1, 1], twice -> (B, 1, 1, 1); needed for the metric `lpips`.
         inception: pictures uint8 -> features, logits; needed for `rfid`.
         beside_vae: measure the VAE alone too, on the same latents.
+        batch_size: pictures at once.
+        workers: threads that decode.
+        step: called with the number of pictures that are done.
 
     Raises:
         ValueError: an unknown metric, one without its network, nothing that can be read, one picture for
@@ -103,7 +109,7 @@ def measure_reconstruction(
     keys: list[str] = []
     # Spread over the list, which may go class by class.
     wanted = {place * len(pictures) // SHOWN for place in range(SHOWN)}
-    for batch in grouped(pictures.decoded(workers, depth=2 * batch_size), batch_size):
+    for batch in pictures.batches(batch_size, workers, step):
         pixels = opened.pixels([picture for _, picture in batch])
         original = to_bytes(pixels)
         shown = [place for place, (number, _) in enumerate(batch) if number in wanted]
@@ -119,7 +125,6 @@ def measure_reconstruction(
             if inception is not None and "rfid" in metrics:
                 own.looked.append(look(inception, found))
         keys += [pictures.keys[number] for number, _ in batch]
-        step(len(batch))
     if not keys:
         raise none_left(pictures)
     figures: dict[str, dict[str, float]] = {}
@@ -162,9 +167,15 @@ def to_bytes(pixels: Tensor) -> Tensor:
 def compare(
     found: Tensor, original: Tensor, metrics: Sequence[str], lpips: nn.Module | None
 ) -> dict[str, Tensor]:
-    """Pictures (B, 3, H, W) uint8, twice -> of each of the metrics that are of one picture, (B,) on the CPU.
+    """Of each of the metrics that are of one picture, (B,) on the CPU. PSNR of equal pictures is infinite.
 
-    PSNR of equal pictures is infinite. Raises ValueError for sides below 11 pixels with SSIM.
+    Raises ValueError for sides below 11 pixels with SSIM.
+
+    Args:
+        found: (B, 3, H, W) uint8.
+        original: (B, 3, H, W) uint8.
+        metrics: some of `METRICS`.
+        lpips: see `measure_reconstruction`.
     """
     from torchmetrics.functional.image import (
         peak_signal_noise_ratio,

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ...data.media import open_picture
 from .models import OpenedModel
-from .pictures import Pictures, grouped, none_left
+from .pictures import Pictures, none_left
 
 AT = (1, 5, 10)
 
@@ -34,12 +33,17 @@ def measure_retrieval(
     workers: int = 4,
     step: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
-    """Recall both ways, beside what drawing blindly would give.
+    """Recall both ways, with what drawing blindly would give.
 
     Args:
         pairs: rows with `key`, `media`, `captions` (`training.pairs.open_pairs`).
+        opened: the model.
+        name: of the pairs, for messages.
         caption: take this one of each row's, counted from 0; all of them if left out.
         limit: take the first so many rows.
+        batch_size: pictures at once.
+        workers: threads that decode.
+        step: called with the number of pictures that are done.
 
     Raises:
         ValueError: fewer than two pictures with a caption, or a row without caption number `caption`.
@@ -51,29 +55,26 @@ def measure_retrieval(
     def read(number: int) -> Image.Image:
         row = pairs[number]
         keys[number] = row.key
-        said = list(dict.fromkeys(text for text in row.captions if text.strip()))
+        texts = list(dict.fromkeys(text for text in row.captions if text.strip()))
         if caption is not None:
             if caption >= len(row.captions) or not row.captions[caption].strip():
                 raise ValueError(
                     f"{row.key} has {len(row.captions)} captions, none with the number {caption}"
                 )
-            said = [row.captions[caption]]
-        captions[number] = said
+            texts = [row.captions[caption]]
+        captions[number] = texts
         return open_picture(row.media) if isinstance(row.media, str | bytes) else row.media.convert("RGB")
 
     pictures = Pictures(name, keys, read)
     images: list[Tensor] = []
     taken: list[int] = []
-    silent: list[dict[str, str]] = []
-    for batch in grouped(pictures.decoded(workers, depth=2 * batch_size), batch_size):
-        told = [(number, picture) for number, picture in batch if captions[number]]
-        silent += [{"key": keys[n], "reason": "it has no caption"} for n, _ in batch if not captions[n]]
-        step(len(batch))
-        if told:
-            with torch.no_grad():
-                found = opened.model.get_image_features(opened.pixels([p for _, p in told])).float().cpu()
-            images.append(normalize(found, dim=-1))
-            taken += [number for number, _ in told]
+    uncaptioned: list[dict[str, str]] = []
+    for batch in pictures.batches(batch_size, workers, step):
+        captioned = [(number, picture) for number, picture in batch if captions[number]]
+        uncaptioned += [{"key": keys[n], "reason": "it has no caption"} for n, _ in batch if not captions[n]]
+        if captioned:
+            images.append(opened.image_features([picture for _, picture in captioned]))
+            taken += [number for number, _ in captioned]
     if not taken:
         raise none_left(pictures) if pictures.rejected else ValueError(f"no picture of {name} has a caption")
     if len(taken) < 2:
@@ -98,7 +99,7 @@ def measure_retrieval(
         "pictures": len(taken),
         "texts": len(texts),
         "texts_cut": tokenizer.cut,
-        "rejected": [*pictures.rejected, *silent],
+        "rejected": [*pictures.rejected, *uncaptioned],
     }
 
 
@@ -106,7 +107,10 @@ def ranks(queries: Tensor, targets: Tensor, right: Sequence[Sequence[int]], batc
     """How many wrong targets are at least as near as the nearest right one, of each query.
 
     Args:
-        queries (Q, E), targets (T, E): of length 1. right: the targets of each query.
+        queries: (Q, E), of length 1.
+        targets: (T, E), of length 1.
+        right: the targets of each query.
+        batch: queries at once.
     """
     found = []
     for start in range(0, len(queries), batch):

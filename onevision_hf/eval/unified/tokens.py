@@ -61,6 +61,17 @@ def export_tokens(
     0, and `classes` of the summary is 0. Mean and variance are those of what is stored, mirrored rows
     included.
 
+    Args:
+        source: of the pictures.
+        out: the folder.
+        opened: the model.
+        mirror: encode mirrored pictures too.
+        dtype: of the tokens.
+        batch_size: pictures at once.
+        workers: threads that decode.
+        shard_items: pictures of a shard.
+        redo: empty a folder that was made from something else.
+
     Returns:
         The summary: `items`, `rejected`, `shards`, `rows` (of each shard), `shape` (D, gh, gw), `classes`.
 
@@ -128,12 +139,13 @@ def export_tokens(
         with progress("tokens", sum(len(parts[i]) for i in missing)) as step:
             for index in missing:
                 keys, tensors, rejected = encode(parts[index], step)
-                beside = (f"keys-{index:05d}.json", f"rejected-{index:05d}.jsonl", f"moments-{index:05d}.npz")
-                with run.shard(names[index], *beside) as (path, keys_path, rejected_path, moments_path):
+                others = (f"keys-{index:05d}.json", f"rejected-{index:05d}.jsonl", f"moments-{index:05d}.npz")
+                with run.shard(names[index], *others) as (path, keys_path, rejected_path, moments_path):
                     save_file(tensors, path, metadata={"plan": run.digest})
                     keys_path.write_text(json.dumps(keys, ensure_ascii=False))
                     rejected_path.write_text(json_lines(rejected))
-                    moments_path.write_bytes(_npz(**_moments(tensors)))
+                    with open(moments_path, "wb") as file:
+                        np.savez(file, **_moments(tensors))  # type: ignore[arg-type]
         count = run.gather_rejected(len(parts), len(items), "pictures")
         total, mean, var = _merged([run.path / f"moments-{i:05d}.npz" for i in range(len(parts))])
         run.write(STAT, _saved({"mean": mean.float(), "var": var.float()}))
@@ -223,12 +235,6 @@ def _merged(paths: Sequence[Path]) -> tuple[int, Tensor, Tensor]:
         total = both
     assert mean is not None and squares is not None
     return total, mean, squares / total
-
-
-def _npz(**arrays: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
 
 
 def _saved(tensors: dict[str, Tensor]) -> bytes:

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 from ...data.media import open_picture
 from ...data.sources import open_source
 from .models import OpenedModel
-from .pictures import Pictures, grouped, none_left
+from .pictures import Pictures, none_left
 from .tokens import classes_of
 
 # Sets of prompts. `simple`: the seven that CLIP's authors found to do most of the work of eighty.
@@ -48,15 +48,15 @@ def class_names(classes: Sequence[str], file: str | Path | None = None) -> dict[
     if file is None:
         return {name: [name.replace("-", " ").replace("_", " ")] for name in classes}
     try:
-        told = json.loads(Path(file).read_text(encoding="utf-8"))
+        given = json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"the names of the classes could not be read from {file}: {error}") from error
-    if not isinstance(told, dict):
+    if not isinstance(given, dict):
         raise ValueError(f"{file} is no JSON object of folder -> name or list of names")
-    lacking = [name for name in classes if not told.get(name)]
+    lacking = [name for name in classes if not given.get(name)]
     if lacking:
         raise ValueError(f"{file} names no class for {len(lacking)} folders: {', '.join(lacking[:5])}")
-    return {name: [told[name]] if isinstance(told[name], str) else list(told[name]) for name in classes}
+    return {name: [given[name]] if isinstance(given[name], str) else list(given[name]) for name in classes}
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
@@ -70,7 +70,13 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
 def class_features(
     opened: OpenedModel, names: Mapping[str, Sequence[str]], templates: Sequence[str]
 ) -> Tensor:
-    """(classes, E) of length 1, in the order of `names`."""
+    """(classes, E) of length 1, in the order of `names`.
+
+    Args:
+        opened: the model.
+        names: folder -> how its class is called.
+        templates: with `{}` where the name goes.
+    """
     tokenizer = opened.tokenizer()
     # `replace`, not `format`: a name may hold braces.
     prompts = [[t.replace("{}", name) for name in called for t in templates] for called in names.values()]
@@ -120,10 +126,16 @@ def measure_zeroshot(
     workers: int = 4,
     step: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
-    """Top-1 and top-5 over the pictures, and by class, beside chance and the share of the largest class.
+    """Top-1 and top-5 over the pictures, and by class, with chance and the fraction of the largest class.
 
     Args:
+        labelled: pictures with their classes.
+        opened: the model.
+        templates: with `{}` where the name goes.
         names: a JSON file for `class_names`.
+        batch_size: pictures at once.
+        workers: threads that decode.
+        step: called with the number of pictures that are done.
 
     Raises:
         ValueError: a wrong template or file of names, nothing that can be read.
@@ -135,12 +147,10 @@ def measure_zeroshot(
     labels: list[int] = []
     best: list[Tensor] = []
     top = min(TOP, len(classes))
-    for batch in grouped(pictures.decoded(workers, depth=2 * batch_size), batch_size):
-        with torch.no_grad():
-            features = opened.model.get_image_features(opened.pixels([p for _, p in batch])).float().cpu()
-        best.append((normalize(features, dim=-1) @ texts.T).topk(top, dim=1).indices)
+    for batch in pictures.batches(batch_size, workers, step):
+        features = opened.image_features([picture for _, picture in batch])
+        best.append((features @ texts.T).topk(top, dim=1).indices)
         labels += [labelled.labels[number] for number, _ in batch]
-        step(len(batch))
     if not labels:
         raise none_left(pictures)
     truth = torch.tensor(labels)

@@ -36,7 +36,6 @@ class DummyExamples:
         classes: of the labels.
         patch_size: pixels to a side of one token.
         count: examples.
-        labels: of an example; default: `head.max_labels`.
         own: what the encoder's own processor is set to; a fresh one's if left out.
     """
 
@@ -46,13 +45,11 @@ class DummyExamples:
         classes: int,
         patch_size: int,
         count: int = 4096,
-        labels: int | None = None,
         own: PatchifyConfig | None = None,
     ):
         self.own = own or PatchifyConfig.from_dict({}, patch_size=patch_size)
         self.head, self.patch_size, self._count = head, patch_size, count
         self.classes = classes
-        self.labels = head.max_labels if labels is None else labels
 
     def transformed(self) -> Transformed:
         """With the transform that takes the examples as they are."""
@@ -63,7 +60,7 @@ class DummyExamples:
 
     def __getitem__(self, index: int) -> DummyExample:
         rng = np.random.default_rng(index)
-        labels = rng.choice(self.classes, min(self.labels, self.classes), replace=False)
+        labels = rng.choice(self.classes, min(self.head.max_labels, self.classes), replace=False)
         return DummyExample(f"random/{index}", pad_labels(labels, self.head.max_labels), rng, self)
 
     def labels_by_key(self) -> Iterator[tuple[str, np.ndarray]]:

@@ -55,6 +55,11 @@ class ClusterConfig:
     form: Literal["softmax", "sigmoid"] = "softmax"
     sparse_grad: bool = False  # centers: gradients and AdamW of the sampled classes only
 
+    @property
+    def objective(self) -> dict[str, Any]:
+        """The arguments of the loss that all heads share."""
+        return {name: value for name, value in vars(self).items() if name != "heads"}
+
 
 @dataclass
 class ClusterTrainConfig(TrainConfig):

@@ -110,15 +110,9 @@ class ClusterHeads:
             loss = ClusterDiscriminationLoss(
                 self.classes(name),
                 self.embedding_size(head),
-                scale=cluster.scale,
-                margin=cluster.margin,
-                filter_threshold=cluster.filter_threshold,
-                sample_rate=cluster.sample_rate,
                 labels_per_sample=head.labels_per_sample,
-                sampling=cluster.sampling,
-                form=cluster.form,
-                sparse_grad=cluster.sparse_grad,
                 seed=derive_key(self.config.seed, number) % 2**63,
+                **cluster.objective,
             )
             if head.centers is not None:
                 loss.load_centers(head.centers)

@@ -17,25 +17,26 @@ from ..dry_run.dummy_data import DummyExamples
 from ..dry_run.planned import CPU_LAYERS, LayerGroup, Planned, SmallRun, find
 from .cluster import ClusterTask, encoder_config, own_patchify
 from .cluster_config import ClusterTrainConfig, HeadConfig
-from .cluster_heads import STREAMED, ClusterHeads
+from .cluster_heads import STREAMED
 
 CPU_CLASSES, UNKNOWN_CLASSES = 4096, 1000
 
 
-class HeadsPlan:
-    """Of `ClusterHeads`: `datasets` by head, dummy ones where there is no data, and `lines` on them.
+class HeadsPlan(Planned):
+    """The part of a plan that `ClusterHeads` have: `datasets` by head, dummy ones where there is no data."""
 
-    Args:
-        config: of the run.
-        own: what the encoder's own processor is set to.
-    """
+    task: Any  # with `heads` and `encoder_config`
 
-    def __init__(self, config: ClusterTrainConfig, own: PatchifyConfig):
-        self.config, self.own = config, own
+    def find_heads(self, own: PatchifyConfig) -> None:
+        """Open the sources of the heads of `config`; `lines` get one on each.
+
+        Args:
+            own: what the encoder's own processor is set to.
+        """
+        self.own = own
         self.datasets: dict[str, Any] = {}
-        self.lines: list[str] = []
         self.dummies: set[str] = set()
-        for name, head in config.cluster.heads.items():
+        for name, head in self.config.cluster.heads.items():
             assumed = "" if head.classes else f", {UNKNOWN_CLASSES} centers assumed"
             instead = f"random tensors instead{assumed}"
             found, line = find(name, partial(_open, head), partial(self._dummy, head), instead)
@@ -52,12 +53,13 @@ class HeadsPlan:
         classes = head.classes or UNKNOWN_CLASSES
         return DummyExamples(head, classes, self.own.layout.patch_size, own=self.own).transformed()
 
-    def remarks(self, heads: ClusterHeads) -> list[str]:
+    def remarks(self) -> list[str]:
+        heads = self.task.heads
         centers = ", ".join(f"{name} {heads.classes(name)}" for name in heads.datasets)
         return [f"centers {centers}"] if centers else []
 
-    def memory(self, heads: ClusterHeads, processes: int) -> dict[str, int]:
-        cluster = self.config.cluster
+    def memory(self, processes: int) -> dict[str, int]:
+        cluster, heads = self.config.cluster, self.task.heads
         parts: dict[str, int] = {}
         for name, head in cluster.heads.items():
             found = cluster_memory(
@@ -73,11 +75,12 @@ class HeadsPlan:
             parts |= {f"{name} {part}": size for part, size in found.items()}
         return parts
 
-    def layer_groups(self, heads: ClusterHeads, encoder: Any) -> list[LayerGroup]:
-        """Of the encoder with this config, for every head that has samples of its own."""
+    def layer_groups(self) -> list[LayerGroup]:
+        """Of the encoder, for every head that has samples of its own."""
+        encoder = self.task.encoder_config
         width, layers = encoder.hidden_size, encoder.num_hidden_layers
         return [
-            LayerGroup(name, head.batch_size, heads.patches(name), width, layers)
+            LayerGroup(name, head.batch_size, self.task.heads.patches(name), width, layers)
             for name, head in self.config.cluster.heads.items()
             if not head.clips_of
         ]
@@ -98,36 +101,25 @@ class HeadsPlan:
                 head.classes = max(head.classes, self.datasets[name].classes or 0)
 
 
-class ClusterPlan(Planned):
+class ClusterPlan(HeadsPlan):
     """See `Planned`."""
 
     def __init__(self, config: ClusterTrainConfig, folder: Path):
         self.config, self.lines = without_absent_start(config)
-        own = own_patchify(self.config.model.init_from, encoder_config(self.config))
-        self.heads = HeadsPlan(self.config, own)
-        self.lines += self.heads.lines
-        self.task: ClusterTask = ClusterTask(self.config, self.heads.datasets)
+        self.find_heads(own_patchify(self.config.model.init_from, encoder_config(self.config)))
+        self.task: ClusterTask = ClusterTask(self.config, self.datasets)
 
     def parameters(self) -> dict[str, int]:
         with torch.device("meta"):
             model = OneVisionModel(self.task.encoder_config)
         return {"encoder": sum(p.numel() for p in model.parameters())}
 
-    def remarks(self) -> list[str]:
-        return self.heads.remarks(self.task.heads)
-
-    def memory(self, processes: int) -> dict[str, int]:
-        return self.heads.memory(self.task.heads, processes)
-
-    def layer_groups(self) -> list[LayerGroup]:
-        return self.heads.layer_groups(self.task.heads, self.task.encoder_config)
-
     def shrink(self, small: SmallRun) -> None:
         layers = self.task.encoder_config.num_hidden_layers
         if small.on_cpu and self.config.model.init_from is None and layers > CPU_LAYERS:
             small.config.model.overrides["num_hidden_layers"] = CPU_LAYERS
             small.notes.append(f"{CPU_LAYERS} of {layers} layers")
-        self.heads.shrink(small)
+        super().shrink(small)
 
 
 def without_absent_start(config: Any) -> tuple[Any, list[str]]:

@@ -1,6 +1,6 @@
 """The config of unified pre-training: the section `unified`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from ..schema import fixed, require, was
@@ -52,21 +52,9 @@ class UnifiedConfig:
     detach_understanding: bool = False  # train the text heads as probes
 
 
-# Fields that are the model's own, under the same names.
-MODEL_FIELDS = (
-    "reconstruction_weight",
-    "pixel_weight",
-    "latent_weight",
-    "lpips_weight",
-    "understanding_weight",
-    "caption_weight",
-    "contrastive_weight",
-    "noise_tau",
-    "contrastive_form",
-    "contrastive_chunk",
-    "detach_reconstruction",
-    "detach_understanding",
-)
+# Fields that are the model's own, under the same names: from the weights of the losses on.
+_NAMES = [entry.name for entry in fields(UnifiedConfig)]
+MODEL_FIELDS = _NAMES[_NAMES.index("reconstruction_weight") :]
 
 
 @dataclass

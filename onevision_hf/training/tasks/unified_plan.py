@@ -12,7 +12,7 @@ from ...modeling.vae_openvision3 import MissingVAEError, load_vae
 from ...pretraining import MissingLPIPSError, UnifiedForPreTraining, load_lpips
 from ...pretraining.tokenizer import load_tokenizer
 from ..dry_run.dummy_data import DummyPairs
-from ..dry_run.planned import LayerGroup, Planned, SmallRun, find
+from ..dry_run.planned import LayerGroup, SmallRun, find
 from .cluster_plan import HeadsPlan, without_absent_start
 from .task import make_task
 from .unified import UnifiedTask
@@ -20,35 +20,29 @@ from .unified_config import PAIRS, UnifiedTrainConfig
 from .unified_model import model_config, unified_patchify
 
 
-class UnifiedPlan(Planned):
+class UnifiedPlan(HeadsPlan):
     """See `Planned`."""
 
     def __init__(self, config: UnifiedTrainConfig, folder: Path):
         config, self.lines = without_absent_start(config)
         self.config, self.folder, pairs = config, folder, config.unified.pairs
         model = model_config(config, load_tokenizer(config.unified.tokenizer))
-        self.heads = HeadsPlan(config, unified_patchify(config, model))
+        self.find_heads(unified_patchify(config, model))
         opening = partial(open_pairs, pairs.source, pairs.image_column, pairs.caption_columns)
         self.pairs, absent = find(PAIRS, opening, partial(DummyPairs, pairs.size), "random images instead")
         found = f"{PAIRS}: {len(self.pairs)} images with captions at {pairs.source}"
-        self.lines += [*self.heads.lines, absent or found]
+        self.lines.append(absent or found)
         if pairs.latents is not None and (absent or not Path(pairs.latents).exists()):
             self.config = copy.deepcopy(config)
             self.config.unified.pairs.latents = None
             self.lines.append(f"latents: none of these images at {pairs.latents}; pixels are encoded instead")
-        self.task: UnifiedTask = make_task(self.config, self.heads.datasets | {PAIRS: self.pairs})
+        self.task: UnifiedTask = make_task(self.config, self.datasets | {PAIRS: self.pairs})
 
     def parameters(self) -> dict[str, int]:
         with torch.device("meta"):
             model = UnifiedForPreTraining(self.task.model_config)
         parts = ("encoder", "decoder", "text_encoder", "caption_decoder")
         return {part: sum(p.numel() for p in getattr(model, part).parameters()) for part in parts}
-
-    def remarks(self) -> list[str]:
-        return self.heads.remarks(self.task.heads)
-
-    def memory(self, processes: int) -> dict[str, int]:
-        return self.heads.memory(self.task.heads, processes)
 
     def layer_groups(self) -> list[LayerGroup]:
         unified, config, weights = self.config.unified, self.task.model_config, set(self.task.weights)
@@ -61,7 +55,7 @@ class UnifiedPlan(Planned):
             ("caption" in weights, config.caption_config, tokens + config.caption_config.max_positions, 1),
             ("contrastive" in weights, config.text_config, config.text_config.max_positions, pairs.texts),
         ]
-        return self.heads.layer_groups(self.task.heads, self.task.encoder_config) + [
+        return super().layer_groups() + [
             LayerGroup(
                 PAIRS, pairs.batch_size * texts, length, tower.hidden_size, tower.num_hidden_layers,
                 unified.contrastive_chunk,
@@ -71,7 +65,7 @@ class UnifiedPlan(Planned):
         ]  # fmt: skip
 
     def shrink(self, small: SmallRun) -> None:
-        self.heads.shrink(small)
+        super().shrink(small)
         pairs = small.config.unified.pairs
         pairs.batch_size = small.batch_size(pairs.batch_size)
         small.notes.append(f"{PAIRS}: {pairs.batch_size} samples")

@@ -1,11 +1,11 @@
-"""The reader, its training and its symmetries."""
+"""The classifier, its training and its symmetries."""
 
 import numpy as np
 import pytest
 import torch
 
-from onevision_hf.eval.motion import ReaderSettings, TrainSettings, symmetry
-from onevision_hf.eval.motion.reader import Reader, rotary_table, rotate
+from onevision_hf.eval.motion import ClassifierSettings, TrainSettings, symmetry
+from onevision_hf.eval.motion.classifier import PatchClassifier, rotary_table, rotate
 from onevision_hf.eval.motion.training import InputData, Step, predict, train
 from onevision_hf.synthetic.backgrounds import fine_lines
 from onevision_hf.synthetic.families import DIRECTIONS, ORIENTATIONS
@@ -33,16 +33,16 @@ def shown_steps(count: int, seed: int) -> InputData:
     )
 
 
-def test_the_reader_learns_a_direction_from_positions_alone_and_reads_time_backwards_as_the_other_way():
+def test_the_classifier_learns_a_direction_from_positions_alone_and_reads_time_backwards_as_the_other_way():
     torch.manual_seed(0)
-    reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2)
-    train(reader, [shown_steps(400, 0)], WAYS, TrainSettings(steps=250, batch=16), seed=0)
+    classifier = PatchClassifier(ClassifierSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2)
+    train(classifier, [shown_steps(400, 0)], WAYS, TrainSettings(steps=250, batch=16), seed=0)
     data = shown_steps(200, 1)
-    right = predict(reader, data)[:, 0].argmax(-1) == data.labels[:, 0]
+    right = predict(classifier, data)[:, 0].argmax(-1) == data.labels[:, 0]
     assert right.float().mean() > 0.9
     moving = data.positions[..., 0] > 0
     data.positions[..., 0] = torch.where(moving, 64 - data.positions[..., 0], 0)
-    right = predict(reader, data)[:, 0].argmax(-1) == data.labels[:, 0]
+    right = predict(classifier, data)[:, 0].argmax(-1) == data.labels[:, 0]
     assert right.float().mean() < 0.3
 
 
@@ -50,52 +50,54 @@ def test_training_is_the_same_for_the_same_seed():
     found = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2)
-        train(reader, [shown_steps(40, 0)], WAYS, TrainSettings(steps=4, batch=8), seed)
-        found.append(predict(reader, shown_steps(8, 1)))
+        classifier = PatchClassifier(ClassifierSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2)
+        train(classifier, [shown_steps(40, 0)], WAYS, TrainSettings(steps=4, batch=8), seed)
+        found.append(predict(classifier, shown_steps(8, 1)))
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
-def test_a_reader_of_tubes_begins_by_reading_the_mean_of_their_frames():
+def test_a_classifier_of_tubes_begins_by_reading_the_mean_of_their_frames():
     torch.manual_seed(0)
-    settings = ReaderSettings(patch_size=8, width=32, layers=1, heads=1)
-    single = Reader(settings, 1, 2)
+    settings = ClassifierSettings(patch_size=8, width=32, layers=1, heads=1)
+    single = PatchClassifier(settings, 1, 2)
     torch.nn.init.normal_(single.probes.head)
-    tubes = Reader(settings, 1, 2, tube=4).begin_with(single.state_dict(), tube=4)
+    tubes = PatchClassifier(settings, 1, 2, tube=4).begin_with(single.state_dict(), tube=4)
     frames, positions = torch.randn(2, 5, 3, 4, 8, 8), torch.randint(8, (2, 5, 3))
     expected = single(frames.mean(3).flatten(2), positions)
     assert torch.allclose(tubes(frames.flatten(2), positions), expected, atol=1e-5)
-    again = Reader(settings, 1, 2).begin_with(single.state_dict())
+    again = PatchClassifier(settings, 1, 2).begin_with(single.state_dict())
     assert torch.equal(again(frames.mean(3).flatten(2), positions), expected)
 
 
 def test_inputs_take_turns():
-    asked = []
+    used = []
 
     class Watched(InputData):
         def batch(self, rows, turn=0):
-            asked.append(self)
+            used.append(self)
             return super().batch(rows, turn)
 
     inputs = []
     for seed in (0, 1):
         data = shown_steps(16, seed)
         inputs.append(Watched(None, data.positions + seed, data.labels, 8, 8, symmetric=False))
-    reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2)
-    before = [parameter.clone() for parameter in reader.parameters()]
+    classifier = PatchClassifier(ClassifierSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2)
+    before = [parameter.clone() for parameter in classifier.parameters()]
     losses = []
-    train(reader, inputs, WAYS, TrainSettings(steps=4, batch=4), 0, lambda step, loss: losses.append(loss))
-    assert [data is inputs[0] for data in asked] == [True, False, True, False] and len(losses) == 4
-    assert any(not torch.equal(a, b) for a, b in zip(before, reader.parameters(), strict=True))
+    train(
+        classifier, inputs, WAYS, TrainSettings(steps=4, batch=4), 0, lambda step, loss: losses.append(loss)
+    )
+    assert [data is inputs[0] for data in used] == [True, False, True, False] and len(losses) == 4
+    assert any(not torch.equal(a, b) for a, b in zip(before, classifier.parameters(), strict=True))
 
 
 def test_clips_without_a_label_do_not_count():
     torch.manual_seed(0)
-    reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 2, 2)
+    classifier = PatchClassifier(ClassifierSettings(patch_size=8, width=32, layers=1, heads=1), 2, 2)
     data = shown_steps(16, 0)
     data.labels = torch.cat([data.labels, torch.full_like(data.labels, -1)], 1)
-    train(reader, [data], WAYS | {"never asked": ("a", "b")}, TrainSettings(steps=3, batch=4), 0)
-    assert reader.probes.head[0].abs().sum() > 0 and reader.probes.head[1].abs().sum() == 0
+    train(classifier, [data], WAYS | {"never labelled": ("a", "b")}, TrainSettings(steps=3, batch=4), 0)
+    assert classifier.probes.head[0].abs().sum() > 0 and classifier.probes.head[1].abs().sum() == 0
 
 
 def test_a_rotation_keeps_lengths_and_turns_back():
@@ -134,12 +136,12 @@ def test_a_turned_clip_moves_the_way_that_its_turned_label_says(turn):
             frames[t, 16 + round(t * 8 * y / 256), 16 + round(t * 8 * x / 256)] = 1
         patches, positions = symmetry.apply(turn, *as_patches(frames, 8), 4, 8)
         before, after = (np.argwhere(f)[0] for f in as_frames(patches, positions, 4, 8))
-        moved, told = (after - before)[::-1], np.array(ways[tables[turn, 0, label]])
-        assert moved @ told / np.linalg.norm(moved) / np.linalg.norm(told) > 0.99
+        moved, expected = (after - before)[::-1], np.array(ways[tables[turn, 0, label]])
+        assert moved @ expected / np.linalg.norm(moved) / np.linalg.norm(expected) > 0.99
     for label, name in enumerate(ORIENTATIONS):
         lines = fine_lines(name, 32, 32, 6)[None, ..., 0].astype(float)
         found = as_frames(*symmetry.apply(turn, *as_patches(lines, 8), 4, 8), 4, 8)[0]
-        told = ORIENTATIONS[tables[turn, 1, label]]
+        expected = ORIENTATIONS[tables[turn, 1, label]]
         fits = {
             n: max(
                 np.abs(np.sum(found * np.roll(fine_lines(n, 32, 32, 6)[..., 0], s, axis)))
@@ -148,7 +150,7 @@ def test_a_turned_clip_moves_the_way_that_its_turned_label_says(turn):
             )
             for n in ORIENTATIONS
         }
-        assert max(fits, key=lambda n: fits[n]) == told
+        assert max(fits, key=lambda n: fits[n]) == expected
 
 
 @pytest.mark.gpu
@@ -157,9 +159,11 @@ def test_updates_that_a_gpu_plays_back_are_those_that_it_would_do(monkeypatch):
     for unrecorded in (3, 30):
         monkeypatch.setattr(Step, "UNRECORDED", unrecorded)
         torch.manual_seed(0)
-        reader = Reader(ReaderSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2).cuda()
+        classifier = PatchClassifier(
+            ClassifierSettings(patch_size=8, width=32, layers=1, heads=1), 1, 2
+        ).cuda()
         data = shown_steps(200, 0).to(torch.device("cuda"))
-        train(reader, [data], WAYS, TrainSettings(steps=30, batch=16), seed=0)
-        found.append(predict(reader, shown_steps(20, 1).to(torch.device("cuda"))))
+        train(classifier, [data], WAYS, TrainSettings(steps=30, batch=16), seed=0)
+        found.append(predict(classifier, shown_steps(20, 1).to(torch.device("cuda"))))
     assert found[0].abs().max() > 0.1
     assert torch.allclose(*found, rtol=1e-3, atol=1e-3)

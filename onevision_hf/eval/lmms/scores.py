@@ -1,27 +1,103 @@
-"""What each document scored, by lmms-eval's samples, so that two runs can be compared by question.
+"""What was measured: the rows of the suite out of lmms-eval's results, and what each document scored.
 
-    scores = read_scores(row, {"videomme": samples})
-    scores.figure()                    # the row's figure again, 0 to 100
-    difference(ours, theirs)           # (mean, low, high): paired, resampled by video
+    rows = read_rows(results, benchmarks)                   # figures, 0 to 100
+    scores = read_scores(row, {"videomme": samples})        # by question, so that two runs can be compared
+    difference(ours, theirs)                                # (mean, low, high): paired, resampled by video
 
 lmms-eval hands on whatever each task's aggregation reads: numbers, or a dictionary with a score in it, or
 with an answer and the right one. A figure is a mean over groups (question types, MVBench's tasks) of means
 over units.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .suite import Benchmark
+from .suite import Benchmark, row_of
 
 RESAMPLES = 2000
 # Where an item lies whose questions are no independent draws: several about one video.
 CLUSTERS = ("videoID", "video", "video_name", "video_path", "video_id")
 # MMBench repeats a question with its options turned, a million apart.
 TURN = 1_000_000
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured of a benchmark.
+
+    Attributes:
+        figure: 0 to 100; None where no document was scored.
+        documents: how many were used.
+        raw: what lmms-eval reported, on its own scale.
+    """
+
+    benchmark: Benchmark
+    figure: float | None
+    documents: int
+    raw: float | None
+
+    @property
+    def name(self) -> str:
+        return self.benchmark.name
+
+
+def read_rows(
+    results: Mapping[str, Any], benchmarks: Iterable[Benchmark], skipped: Iterable[tuple[str, int]] = ()
+) -> list[Result]:
+    """The rows of `benchmarks` out of what `simple_evaluate` returned.
+
+    The mean over a group's tasks is taken here, since lmms-eval leaves the row of MVBench's group blank.
+
+    Args:
+        results: of `simple_evaluate`.
+        benchmarks: rows of the suite.
+        skipped: (task, document) of each question that was left out.
+
+    Raises:
+        ValueError: a task ran but its results have no such metric: another version of lmms-eval.
+    """
+    rows, missing = [], Counter(task for task, _ in skipped)
+    for benchmark in benchmarks:
+        parts = subtasks(results, benchmark.task)
+        values, documents = [], 0
+        for task in parts:
+            documents += int(results["n-samples"][task]["effective"]) - missing[task]
+            value = metric_of(results["results"].get(task, {}), benchmark.metric, task)
+            if value is not None:
+                values.append(value)
+        raw = sum(values) / len(values) if values else None
+        figure = None if raw is None else benchmark.figure(raw, documents)
+        rows.append(Result(benchmark, figure, documents, raw))
+    return rows
+
+
+def subtasks(results: Mapping[str, Any], task: str) -> list[str]:
+    """The tasks of a group that ran, or the task itself."""
+    return [name for name in results["n-samples"] if name == task or row_of(name) is row_of(task)] or [task]
+
+
+def metric_of(result: Mapping[str, Any], metric: str, task: str) -> float | None:
+    """The value of `metric` whatever its filter is called; None where nothing was scored.
+
+    Args:
+        result: a task's results, "metric,filter" -> value.
+        metric: without the filter.
+        task: for the message.
+    """
+    found = [key for key in result if key.split(",")[0] == metric]
+    if found:
+        return float(result[found[0]])
+    if any("," in key for key in result):
+        names = sorted({key.split(",")[0] for key in result if "," in key and "_stderr" not in key})
+        raise ValueError(
+            f"lmms-eval's results of {task} have no metric {metric!r}, only {', '.join(names)}: "
+            "the table is of another version of lmms-eval"
+        )
+    return None
 
 
 @dataclass
@@ -49,6 +125,7 @@ def read_scores(row: Benchmark, samples: Mapping[str, Sequence[Mapping[str, Any]
     """The scores of a row.
 
     Args:
+        row: of the suite.
         samples: by task, as lmms-eval logs them: "doc_id", "doc", and what each metric was given.
 
     Raises:
@@ -79,6 +156,11 @@ def difference(ours: Scores, theirs: Scores, seed: int = 0) -> tuple[float, floa
     """(mean, 2.5 %, 97.5 %) of ours minus theirs on 0 to 100, over the units that both have.
 
     Units are resampled by cluster: questions about one video are one draw.
+
+    Args:
+        ours: of one run.
+        theirs: of the other.
+        seed: of the resamples.
 
     Raises:
         ValueError: they have no unit in common.

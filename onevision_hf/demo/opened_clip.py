@@ -8,20 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from ..commands.report import describe_clip, readable_bytes
-from ..commands.view import read_signals, stream_types
 from ..modeling.patch_selection import BudgetSettings, Selection, select
 from ..modeling.patchify_config import select_patches
 from ..modeling.signal_energy import SignalSettings
 from ..modeling.video_reader import VideoReader
-from ..view import ClipView, Packets
+from ..view import ClipView, Packets, describe_clip, read_packets, read_signals, view_clip
 
 SIDE = 448  # pixels of the longer side of a frame on the page, about
 REMEMBERED = 6  # clips, some 40 MB each
 
 
 @dataclass(frozen=True)
-class Asked:
+class Choices:
     """What has to be read anew when it changes; arguments of `select_patches`."""
 
     num_frames: int = 64
@@ -31,7 +29,7 @@ class Asked:
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class OpenedClip:
     """A clip at its sampled frames.
 
     whole: the selection of all patches. frames: (T, H, W, 3) uint8 as they are shown. seconds: what it took
@@ -42,7 +40,7 @@ class Looked:
     report: dict[str, Any]
     whole: Selection
     frames: np.ndarray
-    asked: Asked
+    choices: Choices
     packets: Packets
     seconds: dict[str, float]
     measured: dict[tuple[int, ...], float] = field(default_factory=dict)
@@ -63,9 +61,9 @@ class Looked:
 
     @cached_property
     def signals(self) -> tuple[dict[str, np.ndarray | str], dict[str, float]]:
-        """Every signal of the clip, or why there is none, and the weights of those that were asked for."""
+        """Every signal of the clip, or why there is none, and the weights of those that were chosen."""
         with VideoReader(self.path) as reader:
-            return read_signals(reader, self.whole, SignalSettings(self.asked.preset, self.asked.signals))
+            return read_signals(reader, self.whole, SignalSettings(self.choices.preset, self.choices.signals))
 
     def seconds_for(self, seen: tuple[int, ...]) -> float:
         """What it takes to decode these of the sampled frames and nothing else, as uniform sampling would."""
@@ -83,33 +81,14 @@ class Looked:
 class Kept:
     """A clip and the patches of it that a budget buys."""
 
-    clip: Looked
+    clip: OpenedClip
     selection: Selection
 
     @cached_property
     def view(self) -> ClipView:
         """For the pictures of `onevision_hf.view`, with figures in the header."""
-        clip, selection = self.clip, self.selection
-        kept, patches = len(selection), selection.energy.size
-        figures = [
-            ("frames sampled", f"{len(clip.frames)} of {clip.report['frames']}"),
-            ("patches kept", f"{kept:,} of {patches:,}"),
-            ("share", f"{100 * kept / patches:.1f} %"),
-            ("file", readable_bytes(clip.report["bytes"])),
-        ]
-        report = clip.report
-        return ClipView(
-            clip.frames,
-            selection.energy,
-            selection.positions,
-            selection.timestamps,
-            selection.picture_types,
-            title=Path(clip.path).name,
-            subtitle=f"{report['width']} x {report['height']} · {report['duration']:.1f} s · "
-            f"{report['codec']}\nsignal: {selection.signal}",
-            figures=figures,
-            packets=clip.packets,
-        )
+        clip = self.clip
+        return view_clip(clip.report, self.selection, clip.frames, clip.packets)
 
     @cached_property
     def sheet_view(self) -> ClipView:
@@ -135,45 +114,40 @@ class Kept:
         return float(energy[mask].sum()) / total if total else 1.0
 
 
-def look(path: str, asked: Asked = Asked()) -> Looked:
+def open_clip(path: str, choices: Choices = Choices()) -> OpenedClip:
     """Read the clip at `path`; what was read last is remembered.
 
     Raises:
         VideoReadError: the file cannot be read as a video. ValueError: signals that do not go together.
     """
-    return _look(path, Path(path).stat().st_mtime_ns if Path(path).is_file() else 0, asked)
+    return _read(path, Path(path).stat().st_mtime_ns if Path(path).is_file() else 0, choices)
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _look(path: str, changed: int, asked: Asked) -> Looked:
+def _read(path: str, changed: int, choices: Choices) -> OpenedClip:
     start = time.perf_counter()
-    # Every frame an anchor: all patches are kept, and no budget has a say yet.
-    whole = select_patches(
-        path,
-        num_frames=asked.num_frames,
-        preset=asked.preset,
-        signals=asked.signals,
-        sampling=asked.sampling,
-        keep_ratio=1.0,
-        anchors=1,
-    )
-    seconds = {"signals": time.perf_counter() - start}
     with VideoReader(path) as reader:
+        # Every frame an anchor: all patches are kept, and no budget counts yet.
+        whole = select_patches(
+            reader,
+            num_frames=choices.num_frames,
+            preset=choices.preset,
+            signals=choices.signals,
+            sampling=choices.sampling,
+            keep_ratio=1.0,
+            anchors=1,
+        )
+        seconds = {"signals": time.perf_counter() - start}
         report = describe_clip(Path(path).name, Path(path), reader)
-        seconds["frames"] = 0.0
-        frames = []
         geometry = whole.geometry
         side = max(geometry.canvas_height, geometry.canvas_width) // geometry.patch_size
-        patch = max(4, 2 * round(SIDE / side / 2))
-        shown = _scaled(geometry, patch)
+        shown = _scaled(geometry, max(4, 2 * round(SIDE / side / 2)))
         start = time.perf_counter()
-        for frame in reader.frames(whole.frame_ids):
-            frames.append(shown.place(frame.rgb(shown.resized_width, shown.resized_height)))
+        size = (shown.resized_width, shown.resized_height)
+        frames = np.stack([shown.place(frame.rgb(*size)) for frame in reader.frames(whole.frame_ids)])
         seconds["frames"] = time.perf_counter() - start
-    with VideoReader(path) as reader:
-        types = stream_types(reader.index, whole)
-        packets = Packets(reader.timestamps, reader.index.size, types, whole.frame_ids)
-    return Looked(path, report, whole, np.stack(frames), asked, packets, seconds)
+        packets = read_packets(reader, whole)
+    return OpenedClip(path, report, whole, frames, choices, packets, seconds)
 
 
 def _scaled(geometry: Any, patch_size: int) -> Any:
@@ -184,5 +158,5 @@ def _scaled(geometry: Any, patch_size: int) -> Any:
 
 
 def spread(seconds: np.ndarray) -> float:
-    """The longest stretch between moments in a row."""
+    """The longest time between moments in a row."""
     return float(np.max(np.diff(seconds))) if len(seconds) > 1 else 0.0

@@ -1,9 +1,9 @@
-"""Questions made ready for the model ahead of it, in threads: media read and cut, prompts as tokens.
+"""Prompts made ahead of the model, in threads: media read and cut, text as tokens.
 
-    for ready in Reader(processor, {"num_patches": 2048}).read(questions):
-        ...                                 # in the order of the questions; a broken one as `Failed`
+    for prompt in PromptLoader(processor, {"num_patches": 2048}).load(questions):
+        ...                                 # in the order of the questions; a broken one as `BrokenPrompt`
 
-A clip that several questions in a row ask about is read once, and its patches are freed after the last of
+A clip that several questions in a row are about is read once, and its patches are freed after the last of
 them.
 """
 
@@ -25,7 +25,7 @@ from ...modeling.video_reader import VideoReadError
 from .questions import BrokenMediaError, Question, conversation_of, media_in
 
 IMAGE, VIDEO = "image", "video"
-# Of media that were read and not asked for yet.
+# Of media that were read and not used yet.
 MOST_BYTES = 1 << 30
 
 
@@ -40,9 +40,9 @@ class Medium:
 
 
 @dataclass(eq=False)
-class Ready:
+class Prompt:
     """A question as the model takes it: `ids` (L,) with a token for every feature, `media` in their order,
-    `continuation` (M,) where a loss is asked for."""
+    `continuation` (M,) where a loss is wanted."""
 
     question: Question
     ids: Tensor
@@ -55,33 +55,33 @@ class Ready:
 
 
 @dataclass
-class Failed:
+class BrokenPrompt:
     """A question whose media are broken."""
 
     question: Question
     error: BrokenMediaError
 
 
-class Reader:
+class PromptLoader:
     """Reads ahead of whoever iterates.
 
     Args:
         processor: an `OneVisionVLProcessor`.
-        of_media: its settings.
+        processor_kwargs: its settings.
         workers: threads that read media; another one writes prompts.
-        ahead: media that may be read or being read before they are asked for.
+        ahead: media that may be read or being read before they are used.
 
     Attributes: `waited`, seconds in which the next question was not ready yet; `read_media`, how many were
     read.
     """
 
-    def __init__(self, processor: Any, of_media: Mapping[str, Any], workers: int = 2, ahead: int = 8):
-        self.processor, self.of_media = processor, dict(of_media)
+    def __init__(self, processor: Any, processor_kwargs: Mapping[str, Any], workers: int = 2, ahead: int = 8):
+        self.processor, self.processor_kwargs = processor, dict(processor_kwargs)
         self.workers, self.ahead = workers, max(ahead, workers)
         self.waited = 0.0
         self.read_media = self._read_bytes = 0
 
-    def read(self, questions: Sequence[Question]) -> Iterator[Ready | Failed]:
+    def load(self, questions: Sequence[Question]) -> Iterator[Prompt | BrokenPrompt]:
         """Raises what is no fault of the media, such as a prompt longer than the context."""
         left = Counter(path for question in questions for path in question.videos)
         clips: dict[str, Future] = {}
@@ -124,7 +124,7 @@ class Reader:
         mean = self._read_bytes / self.read_media if self.read_media else 0
         return underway < self.ahead and underway * mean < MOST_BYTES
 
-    def _prepare(self, question: Question, clips: Mapping[str, Future]) -> Ready | Failed:
+    def _prepare(self, question: Question, clips: Mapping[str, Future]) -> Prompt | BrokenPrompt:
         try:
             messages = conversation_of(question)
             videos = [
@@ -135,37 +135,37 @@ class Reader:
             images = [image for kind, image in media_in(messages) if kind == IMAGE]
             return self._tokens(question, messages, images, videos)
         except BrokenMediaError as error:
-            return Failed(question, error)
+            return BrokenPrompt(question, error)
         except VideoReadError as error:
-            return Failed(question, BrokenMediaError(str(error.path), error.reason))
+            return BrokenPrompt(question, BrokenMediaError(str(error.path), error.reason))
         except OSError as error:
-            return Failed(question, BrokenMediaError(str(error.filename or ""), str(error)))
+            return BrokenPrompt(question, BrokenMediaError(str(error.filename or ""), str(error)))
 
-    def _tokens(self, question: Question, messages: Any, images: list[Any], videos: list[Any]) -> Ready:
+    def _tokens(self, question: Question, messages: Any, images: list[Any], videos: list[Any]) -> Prompt:
         prompt = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         # The prompt needs to know how long a clip is, not its pixels.
-        stand_ins = [_without_pixels(clip) for clip, _ in videos]
+        light = [_without_pixels(clip) for clip, _ in videos]
         found = self.processor(
-            text=[prompt], images=images or None, videos=stand_ins or None, **self.of_media
+            text=[prompt], images=images or None, videos=light or None, **self.processor_kwargs
         )
         media = [medium for _, medium in videos]
         if images:
             self.read_media += len(images)
             bounds = found["image_cu_seqlens"].tolist()
             for number, image in enumerate(images):
-                rows = slice(bounds[number], bounds[number + 1])
-                patches, positions = found["pixel_values"][rows], found["image_patch_positions"][rows]
+                own = slice(bounds[number], bounds[number + 1])
+                patches, positions = found["pixel_values"][own], found["image_patch_positions"][own]
                 self._read_bytes += patches.nbytes
                 media.append(Medium(IMAGE, _image_key(image), patches, positions))
         continuation = None
         if question.continuation is not None:
-            given = self.processor.tokenizer(question.continuation, add_special_tokens=False)
-            continuation = torch.tensor(given["input_ids"])
-        return Ready(question, found["input_ids"][0], media, continuation)
+            tokens = self.processor.tokenizer(question.continuation, add_special_tokens=False)
+            continuation = torch.tensor(tokens["input_ids"])
+        return Prompt(question, found["input_ids"][0], media, continuation)
 
     def _video(self, video: Any) -> tuple[Any, Medium]:
         """A clip as `VideoPatches` and as what the model takes (the same memory)."""
-        clip = self.processor.read_video(video, **self.of_media)
+        clip = self.processor.read_video(video, **self.processor_kwargs)
         patches, positions = torch.from_numpy(clip.patches), torch.from_numpy(clip.positions)
         self.read_media += 1
         self._read_bytes += patches.nbytes

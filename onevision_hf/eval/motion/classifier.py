@@ -1,9 +1,9 @@
 """A small transformer that reads patches with their (t, h, w), one probe and one linear head a family.
 
-It is a reader, built to find out fast what an input holds, and not the published encoder: rotations are in
-true pairs and act on values too, and the probe stands at (0, 0, 0) with the keys and values that it sees
-rotated. A direction is a sign in space times a sign in time; a probe without a place averages displacements
-that cancel.
+It is built to find out fast what an input holds, and is not the published encoder: rotations are in true
+pairs and act on values too, and the probe stands at (0, 0, 0) with the keys and values that it sees rotated.
+A direction is a sign in space times a sign in time; a probe without a place averages displacements that
+cancel.
 
 Shapes: B clips, K patches, D width, N heads, d head size, F families, L most labels of a family.
 """
@@ -13,29 +13,35 @@ from torch import Tensor, nn
 from torch.nn.functional import relu, scaled_dot_product_attention
 
 from ...modeling.configuration_onevision import ROTARY_SPLIT
-from .settings import ReaderSettings
+from .settings import ClassifierSettings
 
 _TIME_BASE, _SPACE_BASE, _SPACE_TOP = 100.0, 10.0, 1.5
 
 
 def rotary_table(head_size: int, space: float) -> Tensor:
-    """(3, d / 2): by how much each pair turns a step of t, h and w; pairs are shared 4:6:6.
+    """(3, d / 2): by how much each pair turns a step of t, h and w; pairs are divided 4:6:6.
 
     `space` is the length of a patch in units of eight pixels: the same way is the same angle.
     """
     unit = head_size // 2 // sum(ROTARY_SPLIT)
     table = torch.zeros(3, head_size // 2)
     start = 0
-    for axis, share in enumerate(ROTARY_SPLIT):
-        steps = torch.arange(share * unit) / (share * unit)
+    for axis, part in enumerate(ROTARY_SPLIT):
+        steps = torch.arange(part * unit) / (part * unit)
         speeds = _TIME_BASE**-steps if axis == 0 else space * _SPACE_TOP * _SPACE_BASE**-steps
-        table[axis, start : start + share * unit] = speeds
-        start += share * unit
+        table[axis, start : start + part * unit] = speeds
+        start += part * unit
     return table
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x (..., d) by the angles (..., d / 2); its first half holds one member of each pair."""
+    """Turn pairs of values; the first half of x holds one member of each pair.
+
+    Args:
+        x: (..., d).
+        cos: (..., d / 2) of the angles.
+        sin: likewise.
+    """
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
@@ -44,7 +50,7 @@ def norm(x: Tensor) -> Tensor:
     return nn.functional.rms_norm(x, x.shape[-1:])
 
 
-class ReaderMLP(nn.Module):
+class ClassifierMLP(nn.Module):
     def __init__(self, width: int, expansion: int):
         super().__init__()
         self.fc1 = nn.Linear(width, expansion * width, bias=False)
@@ -55,18 +61,25 @@ class ReaderMLP(nn.Module):
         return self.fc2(relu(self.fc1(x)).square())
 
 
-class ReaderLayer(nn.Module):
-    def __init__(self, settings: ReaderSettings):
+class ClassifierLayer(nn.Module):
+    def __init__(self, settings: ClassifierSettings):
         super().__init__()
         width = settings.width
         self.heads = settings.heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.mlp = ReaderMLP(width, settings.expansion)
+        self.mlp = ClassifierMLP(width, settings.expansion)
         with torch.no_grad():
             self.qkv.weight[width : 2 * width] = self.qkv.weight[:width]  # a patch first looks at its like
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """(B, K, D) -> (B, K, D).
+
+        Args:
+            x: (B, K, D) tokens.
+            cos: (B, K, 1, d / 2) of the angles of their positions.
+            sin: likewise.
+        """
         heads = rotate(self.qkv(norm(x)).unflatten(-1, (3 * self.heads, -1)), cos, sin)
         query, key, value = (part.transpose(1, 2) for part in heads.chunk(3, dim=2))
         seen = scaled_dot_product_attention(query, key, value).transpose(1, 2)
@@ -79,16 +92,32 @@ class Probes(nn.Module):
     """One probe a family at (0, 0, 0), and its linear head: (B, K, D) -> (B, F, L)."""
 
     def __init__(self, width: int, heads: int, expansion: int, families: int, labels: int):
+        """A probe a family.
+
+        Args:
+            width: of the tokens.
+            heads: of the attention.
+            expansion: of the MLP.
+            families: F.
+            labels: L, the most that a family has.
+        """
         super().__init__()
         self.heads = heads
         self.probe = nn.Parameter(torch.randn(families, width))
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.mlp = ReaderMLP(width, expansion)
+        self.mlp = ClassifierMLP(width, expansion)
         self.head = nn.Parameter(torch.zeros(families, width, labels))
         self.bias = nn.Parameter(torch.zeros(families, labels))
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """(B, K, D) -> logits (B, F, L).
+
+        Args:
+            x: (B, K, D) tokens.
+            cos: (B, K, 1, d / 2) of the angles of their positions.
+            sin: likewise.
+        """
         heads = rotate(self.key_value(norm(x)).unflatten(-1, (2 * self.heads, -1)), cos, sin)
         key, value = (part.transpose(1, 2) for part in heads.chunk(2, dim=2))
         query = norm(self.probe).unflatten(-1, (self.heads, -1)).transpose(0, 1).to(key.dtype)
@@ -98,22 +127,30 @@ class Probes(nn.Module):
         return torch.einsum("bfd,fdl->bfl", pooled.float(), self.head.float()) + self.bias.float()
 
 
-class Reader(nn.Module):
+class PatchClassifier(nn.Module):
     """Patches (B, K, C*p*p), or tubes (B, K, C*tube*p*p), and positions (B, K, 3) [t, h, w] -> logits
     (B, F, L)."""
 
     table: Tensor
 
-    def __init__(self, settings: ReaderSettings, families: int, labels: int, tube: int = 1):
+    def __init__(self, settings: ClassifierSettings, families: int, labels: int, tube: int = 1):
+        """Random weights.
+
+        Args:
+            settings: sizes.
+            families: F.
+            labels: L, the most that a family has.
+            tube: frames of a tube; 1 for patches.
+        """
         super().__init__()
         self.embed = nn.Linear(3 * tube * settings.patch_size**2, settings.width)
-        self.layers = nn.ModuleList(ReaderLayer(settings) for _ in range(settings.layers))
+        self.layers = nn.ModuleList(ClassifierLayer(settings) for _ in range(settings.layers))
         self.probes = Probes(settings.width, settings.heads, settings.expansion, families, labels)
         table = rotary_table(settings.width // settings.heads, settings.patch_size / 8)
         self.register_buffer("table", table, persistent=False)
 
-    def begin_with(self, state: dict[str, Tensor], tube: int = 1) -> "Reader":
-        """The weights of a reader of patches; a tube is then read as the mean of its frames."""
+    def begin_with(self, state: dict[str, Tensor], tube: int = 1) -> "PatchClassifier":
+        """The weights of a classifier of patches; a tube is then read as the mean of its frames."""
         weight = state["embed.weight"].unflatten(1, (3, 1, -1)).expand(-1, -1, tube, -1) / tube
         self.load_state_dict(state | {"embed.weight": weight.flatten(1)})
         return self
@@ -127,13 +164,21 @@ class Reader(nn.Module):
         return self.probes(x, cos, sin)
 
 
-class TokenReader(nn.Module):
-    """Probes on the tokens (B, K, E) of a frozen encoder, which are normalised and brought to the reader's
+class TokenClassifier(nn.Module):
+    """Probes on the tokens (B, K, E) of a frozen encoder, which are normalised and brought to its own
     width."""
 
     table: Tensor
 
-    def __init__(self, settings: ReaderSettings, width: int, families: int, labels: int):
+    def __init__(self, settings: ClassifierSettings, width: int, families: int, labels: int):
+        """Random weights.
+
+        Args:
+            settings: sizes.
+            width: E of the encoder's tokens.
+            families: F.
+            labels: L, the most that a family has.
+        """
         super().__init__()
         self.embed = nn.Linear(width, settings.width)
         self.probes = Probes(settings.width, settings.heads, settings.expansion, families, labels)

@@ -1,0 +1,65 @@
+"""What several commands print: seconds of stages, and the figures of an evaluation."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class Stages(dict[str, float]):
+    """Seconds of each stage, by name, in the order in which they ran."""
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self[name] = self.get(name, 0.0) + time.perf_counter() - start
+
+    def __str__(self) -> str:
+        return "   ".join(f"{name} {seconds:.2f} s" for name, seconds in self.items())
+
+
+def quiet_loading(quiet: bool = False) -> None:
+    """No bars of transformers while weights are loaded, for scripts and logs."""
+    from transformers.utils import logging
+
+    if quiet or not sys.stderr.isatty():
+        logging.disable_progress_bar()
+
+
+def pick_device(name: str | None = None) -> str:
+    """`name`, or the accelerator of this machine, or the CPU.
+
+    Raises:
+        ValueError: a device that is not here.
+    """
+    from onevision_hf.jobs import devices
+
+    return str(devices.pick_device(name))
+
+
+def print_figures(report: dict[str, Any], lines: list[str], out: Path | None, as_json: bool) -> None:
+    """Write figures.json into `out`, and print the report or the lines.
+
+    Args:
+        report: all figures; `rejected` lists what could not be used.
+        lines: the same for a person.
+        out: a folder, made if needed; None writes nothing.
+        as_json: print the report.
+    """
+    from onevision_hf.jobs.run_folder import canonical_json, write_atomically
+
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / "figures.json", canonical_json(report))
+    if as_json:
+        print(json.dumps(report))
+        return
+    rejected = report["rejected"]
+    lines += [f"rejected: {record['key']}: {record['reason']}" for record in rejected[:5]]
+    if len(rejected) > 5:
+        lines.append(f"and {len(rejected) - 5} more could not be used")
+    print("\n".join(lines))

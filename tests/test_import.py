@@ -1,0 +1,141 @@
+"""`import onevision_hf` is light, and transformers knows its classes whichever of the two comes first."""
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import onevision_hf
+from onevision_hf import registration
+
+pytestmark = pytest.mark.timeout(900)  # each process imports everything, which takes long on a busy machine
+LARGE = "{'torch', 'transformers', 'numpy', 'av', 'PIL'}"
+
+
+def run(code: str) -> str:
+    """Standard output of a fresh process."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0 and "is not registered" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def test_the_package_imports_nothing_large_by_itself_and_selection_neither_torch_nor_transformers():
+    run(f"""
+        import sys
+        import onevision_hf
+        assert not {LARGE} & set(sys.modules)
+        assert {{"OneVisionModel", "select_patches", "tiny"}} <= set(dir(onevision_hf))
+        onevision_hf.tiny(), onevision_hf.bundled_clip(), onevision_hf.__version__
+        assert not {LARGE} & set(sys.modules)
+        sys.modules["torch"] = sys.modules["transformers"] = None
+        kept = onevision_hf.select_patches(onevision_hf.bundled_clip(), num_frames=2)
+        assert len(kept.positions)
+        """)
+
+
+def test_users_type_checkers_and_the_import_see_the_same_public_names(monkeypatch):
+    tree = ast.parse(inspect.getsource(onevision_hf))
+    (typed,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imported = {alias.name: node.module for node in typed.body for alias in node.names}
+    assert imported == registration.PUBLIC
+    own = {"__version__", "bundled_clip", "tiny"}
+    assert set(onevision_hf.__all__) == set(registration.PUBLIC) | own
+    for name in onevision_hf.__all__:
+        assert getattr(onevision_hf, name) is getattr(onevision_hf, name)
+    with pytest.raises(AttributeError, match="has no attribute 'OneVisionModell'"):
+        _ = onevision_hf.OneVisionModell
+    assert {name for entry in registration.CLASSES for name in entry[1:]} <= set(onevision_hf.__all__)
+
+
+WAYS = {
+    "before": "import onevision_hf",
+    "after": "import transformers, onevision_hf",
+    "after the Auto classes": "from transformers import AutoModel, AutoProcessor; import onevision_hf",
+    "from a module that needs Auto classes": "import onevision_hf.modeling.modeling_onevision_vl",
+    "from a module that others need": "import onevision_hf.pretraining.towers",
+    "by a module that imports Auto classes": "import onevision_hf, transformers.modeling_utils",
+    "by a public name": "from onevision_hf import OneVisionVLProcessor",
+}
+CHECK = """
+import json
+import onevision_hf
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoVideoProcessor
+folder = onevision_hf.tiny()
+autos = (AutoConfig, AutoModel, AutoVideoProcessor, AutoImageProcessor)
+found = [type(auto.from_pretrained(folder)) for auto in autos]
+assert [cls._auto_class for cls in found] == [auto.__name__ for auto in autos]
+import transformers
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
+mappings = {
+    "AutoProcessor": PROCESSOR_MAPPING,
+    "AutoVideoProcessor": VIDEO_PROCESSOR_MAPPING,
+    "AutoImageProcessor": IMAGE_PROCESSOR_MAPPING,
+}
+from onevision_hf import registration
+for auto, config, name in registration.CLASSES:
+    config = getattr(onevision_hf, config)
+    if auto == "AutoConfig":
+        known = type(AutoConfig.for_model(config.model_type))
+    else:
+        mapping = mappings.get(auto)
+        known = (getattr(transformers, auto)._model_mapping if mapping is None else mapping)[config]
+    known = known["torchvision"] if isinstance(known, dict) else known
+    assert known is getattr(onevision_hf, name), (auto, name, known)
+print(json.dumps([cls.__name__ for cls in found]))
+"""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_auto_classes_know_every_class_in_whatever_order_modules_are_imported(way):
+    found = run(WAYS[way] + CHECK).splitlines()[-1]
+    assert json.loads(found) == [
+        "OneVisionConfig",
+        "OneVisionModel",
+        "OneVisionVideoProcessor",
+        "OneVisionImageProcessor",
+    ]
+
+
+def test_what_cannot_be_imported_is_a_warning_and_transformers_works():
+    run("""
+        import sys, warnings
+        import onevision_hf
+        sys.modules["onevision_hf.modeling.image_processing_onevision"] = None
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            from transformers import AutoImageProcessor, AutoModel
+        messages = [str(w.message) for w in caught if "not registered" in str(w.message)]
+        assert messages[0].startswith("OneVisionImageProcessor is not registered with AutoImageProcessor: ")
+        assert type(AutoModel.from_pretrained(onevision_hf.tiny())).__name__ == "OneVisionModel"
+        """)
+
+
+def test_a_reload_and_threads_leave_one_finder_and_everything_registered():
+    run("""
+        import importlib, sys, threading
+        import onevision_hf
+        def load():
+            from transformers import AutoModel, AutoVideoProcessor
+            from onevision_hf import OneVisionVLForConditionalGeneration
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        importlib.reload(onevision_hf)
+        importlib.reload(onevision_hf.registration).install()
+        names = [type(finder).__name__ for finder in sys.meta_path]
+        assert names.count("AfterImport") == 1
+        from transformers.models.auto import configuration_auto
+        importlib.reload(configuration_auto)
+        assert configuration_auto.CONFIG_MAPPING["onevision_encoder"] is onevision_hf.OneVisionConfig
+        """)
