@@ -19,7 +19,7 @@ import numpy as np
 
 from ..data.items import MediaError
 from ..modeling.codec_signals import vectors
-from ..modeling.decoded_frame import DecodedFrame, turn
+from ..modeling.decoded_frame import DecodedFrame
 from ..modeling.frame_geometry import FrameGeometry
 from ..modeling.frame_sampling import sample_frame_ids
 from ..modeling.patch_selection import top_patches
@@ -239,7 +239,9 @@ def _displacement(frame: DecodedFrame) -> np.ndarray | None:
     if (records["source"] > 0).any():
         future = vectors(records, height, width, reference="future", whole_pixels=True)
         moved = np.where(np.isnan(moved), future, moved)
-    moved = turn(np.nan_to_num(moved, nan=0.0), frame.rotation)
+    moved = frame.turned(np.nan_to_num(moved, nan=0.0))
+    if frame.mirrored:
+        moved = moved * np.array([-1, 1], np.float32)
     for _ in range(frame.rotation // 90 % 4):  # a quarter turn counter-clockwise: right becomes up
         moved = np.stack([moved[..., 1], -moved[..., 0]], -1)
     return moved

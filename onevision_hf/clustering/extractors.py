@@ -5,7 +5,8 @@ An extractor has `identity` (what the plan of a run records), `prepare(content, 
 and may run in many threads, and `encode(prepared)`, which takes a batch of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,8 +33,9 @@ CLIP_POOLS = POOLINGS  # of the patches of an encoder of this package
 class FeatureExtractor(Protocol):
     identity: dict[str, Any]
 
-    def prepare(self, content: str | bytes, kind: Kind) -> Any:
-        """Decode one item. Raises MediaError, VideoReadError or OSError when it is broken."""
+    def prepare(self, content: Any, kind: Kind) -> Any:
+        """Decode one item: a path, bytes, or a video that is open. Raises MediaError, VideoReadError or
+        OSError when it is broken."""
 
     def encode(self, prepared: Sequence[Any]) -> torch.Tensor:
         """(n, D) float32 features of length one; all items of one kind."""
@@ -88,14 +90,24 @@ def make_extractor(
     return FrameExtractor(name, num_frames or 8, pool or "concat", keep_dims, device, dtype)
 
 
+@contextmanager
+def _opened(content: str | bytes | VideoReader) -> Iterator[VideoReader]:
+    """A reader of a video; one that is open already is left open."""
+    if isinstance(content, VideoReader):
+        yield content
+        return
+    with VideoReader(content) as reader:
+        yield reader
+
+
 class DescriptorExtractor:
     def __init__(self, parts: tuple[str, ...], num_frames: int):
         self.parts, self.num_frames = tuple(p for p in PARTS if p in parts), num_frames
         self.identity = {"teacher": "descriptors:" + "+".join(self.parts), "num_frames": num_frames}
 
-    def prepare(self, content: str | bytes, kind: Kind) -> np.ndarray:
+    def prepare(self, content: Any, kind: Kind) -> np.ndarray:
         if kind == "video":
-            with VideoReader(content) as reader:
+            with _opened(content) as reader:
                 return describe_video(reader, self.parts, self.num_frames)
         if "object" not in self.parts:
             raise MediaError("a picture has no motion: use --teacher descriptors:object")
@@ -140,12 +152,12 @@ class FrameExtractor:
             "dtype": dtype,
         }
 
-    def prepare(self, content: str | bytes, kind: Kind) -> torch.Tensor:
+    def prepare(self, content: Any, kind: Kind) -> torch.Tensor:
         """(frames, 3, H, W); one frame for a picture."""
         if kind == "image":
             pictures: list[Any] = [open_picture(content)]
         else:
-            with VideoReader(content) as reader:
+            with _opened(content) as reader:
                 frame_ids = segment_centers(len(reader), self.num_frames)
                 pictures = [Image.fromarray(f) for f in read_frames(reader, frame_ids, self.shorter_side)]
         try:
@@ -215,9 +227,9 @@ class ClipExtractor:
             "dtype": dtype,
         }
 
-    def prepare(self, content: str | bytes, kind: Kind) -> tuple[torch.Tensor, torch.Tensor]:
+    def prepare(self, content: Any, kind: Kind) -> tuple[torch.Tensor, torch.Tensor]:
         """Patches (K, C*p*p) and positions (K, 3) of one clip."""
-        if kind == "video" and self.cache is not None:
+        if kind == "video" and self.cache is not None and not isinstance(content, VideoReader):
             cut: Any = self.cache(content)
             return torch.from_numpy(cut["pixel_values_videos"]), torch.from_numpy(cut["patch_positions"])
         clip = np.asarray(open_picture(content))[None] if kind == "image" else content

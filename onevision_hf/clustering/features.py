@@ -23,11 +23,13 @@ import torch
 
 from ..data.decoding import decoded_batches
 from ..data.items import Item, Kind, Source
+from ..data.media import check_batch_errors
 from ..data.sources import open_reader
 from ..jobs.engines import run_tasks
 from ..jobs.processes import Processes
 from ..jobs.progress import progress
 from ..jobs.run_folder import PLAN, FinishedRun, RunFolder, atomic_files, digest_of, json_lines
+from ..modeling.video_reader import VideoReader, VideoReadError
 from .extractors import FeatureExtractor
 from .matrix import RowFile
 
@@ -50,6 +52,7 @@ def extract_features(
     actors: int = 1,
     address: str | None = None,
     make_extractor: Callable[[], FeatureExtractor] | None = None,
+    errors: str = "skip",
 ) -> dict[str, Any]:
     """Encode every item of `kind` into shards under `out`; a run that was stopped goes on.
 
@@ -67,19 +70,25 @@ def extract_features(
         actors: of Ray, each with an extractor of its own.
         address: of the Ray cluster.
         make_extractor: makes an extractor in an actor.
+        errors: "skip" leaves out what cannot be read, into rejected.jsonl; "partial" also uses what is there
+            of truncated videos, and lists them in partial.jsonl.
 
     Returns:
-        The summary: `items`, `rejected`, `shards`, `dim`.
+        The summary: `items`, `rejected`, `shards`, `dim`, and with "partial" how many items are, in
+        `partial`.
 
     Raises:
         ValueError: there is nothing of `kind`, nothing could be decoded, or `out` was made from something
         else.
     """
+    check_batch_errors(errors)
     processes = Processes.current()
     items = [item for item in source.items if item.kind == kind]
     if not items:
         raise ValueError(f"the source has {len(source.items)} items, but no {kind}s")
     settings = {**extractor.identity, "kind": kind, "shard_items": shard_items, "tags": source.tags_digest}
+    if errors == "partial":
+        settings["errors"] = errors
     with processes.main_first():
         run = RunFolder(
             out, stage=STAGE, settings=settings, sources=source.digest, redo=redo, rank=processes.rank
@@ -93,7 +102,7 @@ def extract_features(
         mine = processes.own(missing)
         with progress(f"features ({kind})", sum(len(parts[i]) for i in mine), not processes.main) as step:
             if engine == "local":
-                make = ShardMaker(run.path, source, extractor, batch_size, workers)
+                make = ShardMaker(run.path, source, extractor, batch_size, workers, errors)
                 for index in mine:
                     make((index, parts[index]), step)
             else:
@@ -104,7 +113,7 @@ def extract_features(
                     )
                 folder = str(run.path.resolve())
                 make_worker = functools.partial(
-                    open_worker, folder, source.reader, make_extractor, batch_size, workers
+                    open_worker, folder, source.reader, make_extractor, batch_size, workers, errors
                 )
                 # Whole paths: actors may run in another folder.
                 tasks = [
@@ -126,35 +135,57 @@ class ShardMaker:
         extractor: of their features.
         batch_size: items that it takes at once.
         workers: threads that decode ahead of it.
+        errors: see `extract_features`.
     """
 
     def __init__(
-        self, folder: Path, source: Source, extractor: FeatureExtractor, batch_size: int, workers: int
+        self,
+        folder: Path,
+        source: Source,
+        extractor: FeatureExtractor,
+        batch_size: int,
+        workers: int,
+        errors: str = "skip",
     ):
         self.folder, self.source, self.extractor = folder, source, extractor
-        self.batch_size, self.workers = batch_size, workers
+        self.batch_size, self.workers, self.partial = batch_size, workers, errors == "partial"
 
     def __call__(
         self, task: tuple[int, Sequence[Item]], step: Callable[[int], None] = lambda count: None
     ) -> int:
         index, items = task
-        rows, rejected = self._encode(items, step)
+        rows, rejected, partial = self._encode(items, step)
         plan = digest_of(json.loads((self.folder / PLAN).read_text()))
-        files = [self.folder / f"rejected-{index:05d}.jsonl", self.folder / f"features-{index:05d}.parquet"]
-        with atomic_files(*files, owner=f"{socket.gethostname()}-{os.getpid()}") as (rejected_path, path):
+        notes = [self.folder / f"{name}-{index:05d}.jsonl" for name in ("rejected", "partial")]
+        files = [*notes, self.folder / f"features-{index:05d}.parquet"]
+        owner = f"{socket.gethostname()}-{os.getpid()}"
+        with atomic_files(*files, owner=owner) as (rejected_path, partial_path, path):
             table = _table(rows, plan)
             pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)
             rejected_path.write_text(json_lines(rejected))
+            if self.partial:
+                partial_path.write_text(json_lines(partial))
         return index
 
     def _encode(
         self, items: Sequence[Item], step: Callable[[int], None]
-    ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-        """Rows of one shard, and what was rejected. Batches are those of the shard, so a rerun makes the same
-        ones."""
+    ) -> tuple[list[dict[str, Any]], list[dict[str, str]], list[dict[str, str]]]:
+        """Rows of one shard, what was rejected, and what is there in part. Batches are those of the shard, so
+        a rerun makes the same ones."""
+
+        missing: dict[str, str] = {}
 
         def prepare(item: Item) -> Any:
-            return self.extractor.prepare(self.source.open(item), item.kind)
+            content = self.source.open(item)
+            try:
+                return self.extractor.prepare(content, item.kind)
+            except VideoReadError:
+                if not self.partial:
+                    raise
+            with VideoReader(content, errors="partial") as reader:
+                prepared = self.extractor.prepare(reader, item.kind)
+                missing[item.key] = reader.missing
+                return prepared
 
         rows: list[dict[str, Any]] = []
         rejected: list[dict[str, str]] = []
@@ -165,7 +196,12 @@ class ShardMaker:
                     rejected.append({"key": item.key, "reason": "its feature is not finite, or zero"})
                 else:
                     rows.append({"item": item, "feature": feature.half().numpy()})
-        return rows, rejected
+        partial = [
+            {"key": row["item"].key, "reason": missing[row["item"].key]}
+            for row in rows
+            if row["item"].key in missing
+        ]
+        return rows, rejected, partial
 
 
 def open_worker(
@@ -174,6 +210,7 @@ def open_worker(
     make_extractor: Callable[[], FeatureExtractor],
     batch_size: int,
     workers: int,
+    errors: str = "skip",
 ) -> ShardMaker:
     """A `ShardMaker` in another process, with a feature extractor of its own.
 
@@ -183,8 +220,10 @@ def open_worker(
         make_extractor: makes the feature extractor.
         batch_size: items that it takes at once.
         workers: threads that decode ahead of it.
+        errors: see `extract_features`.
     """
-    return ShardMaker(Path(folder), Source([], open_reader(reader)), make_extractor(), batch_size, workers)
+    source = Source([], open_reader(reader))
+    return ShardMaker(Path(folder), source, make_extractor(), batch_size, workers, errors)
 
 
 def _table(rows: list[dict[str, Any]], plan: str) -> pa.Table:
@@ -214,7 +253,10 @@ def _finish(run: RunFolder, names: list[str], items: int) -> None:
         rows.append(pq.read_metadata(run.path / name).num_rows)
         if rows[-1]:
             dim = schema.field("feature").type.list_size
-    run.finish({"items": sum(rows), "rejected": count, "shards": len(names), "rows": rows, "dim": dim})
+    summary = {"items": sum(rows), "rejected": count, "shards": len(names), "rows": rows, "dim": dim}
+    if "errors" in run.plan["settings"]:
+        summary["partial"] = run.gather("partial", len(names))
+    run.finish(summary)
 
 
 class FeatureShards:

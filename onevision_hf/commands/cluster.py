@@ -17,7 +17,7 @@ from typer import Option as Opt
 
 from . import cluster_options as own
 from . import groups
-from .options import Device, Json, RayAddress, Redo, Seed, Source, Workers, numbers
+from .options import BatchErrors, Device, Json, RayAddress, Redo, Seed, Source, Workers, numbers
 from .printing import pick_device
 
 app = groups.stages()
@@ -104,6 +104,7 @@ def features(
     engine: Annotated[Literal["local", "ray"], Opt(help="this process, or Ray")] = "local",
     ray_address: RayAddress = None,
     actors: Annotated[int, Opt(metavar="N", help="Ray's, an encoder in each")] = 1,
+    errors: BatchErrors = "skip",
     redo: Redo = False,
     as_json: Json = False,
 ) -> Summary:
@@ -114,7 +115,13 @@ def features(
     if kind is None and len(kinds) > 1:
         raise ValueError(f"{source} holds images and videos: name one with --kind, or use `cluster run`")
     make = extractor.make(device)
-    where = {"engine": engine, "actors": actors, "address": ray_address, "make_extractor": make}
+    where: dict[str, Any] = {
+        "engine": engine,
+        "actors": actors,
+        "address": ray_address,
+        "make_extractor": make,
+        "errors": errors,
+    }
     settings: dict[str, Any] = shards.settings(workers) | where
     return extract_features(media, out, make(), kind or kinds[0], redo=redo, **settings)
 

@@ -10,7 +10,7 @@ A clip that cannot be read is reported in one line; the others are encoded all t
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from typer import Argument as Arg
 from typer import Option as Opt
@@ -31,6 +31,9 @@ def run(
     out: Annotated[Path | None, Opt(metavar="F.safetensors", help="where the outputs are written")] = None,
     num_frames: NumFrames = None,
     num_patches: NumPatches = None,
+    errors: Annotated[
+        Literal["raise", "partial"], Opt(help="of a truncated clip: an error, or what is there")
+    ] = "raise",
     as_json: Json = False,
 ) -> int:
     if out and out.suffix != ".safetensors":
@@ -56,7 +59,7 @@ def run(
         path, read = clip_path(word), Stages()
         try:
             with read.timed("read"):
-                reader = VideoReader(path)
+                reader = VideoReader(path, errors=errors)
                 description = describe_clip(word, path, reader)
             with reader:
                 found = encode_clip(

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from typer import Option as Opt
 
 from .options import (
+    BatchErrors,
     Camera,
     Json,
     KeepRatio,
@@ -47,6 +48,7 @@ def run(
     engine: Annotated[Literal["local", "ray"], Opt(help="processes of this machine, or Ray")] = "local",
     ray_address: RayAddress = None,
     workers: Annotated[int | None, Opt(metavar="N", help="processes or actors (default: one a core)")] = None,
+    errors: BatchErrors = "skip",
     redo: Redo = False,
     as_json: Json = False,
 ) -> None:
@@ -79,6 +81,7 @@ def run(
         workers=(os.cpu_count() or 1) if workers is None else workers,
         address=ray_address,
         redo=redo,
+        errors=errors,
     )
     if as_json:
         print(json.dumps(summary))
@@ -87,5 +90,7 @@ def run(
         f"{out}: {summary['items']} clips in {summary['shards']} shards, "
         f"{summary['patches']:,} patches, {readable_bytes(summary['pixel_bytes'])} of pixels"
     )
+    if summary.get("partial"):
+        print(f"{summary['partial']} clips are truncated, and used in part: {out / 'partial.jsonl'}")
     if summary["rejected"]:
         print(f"{summary['rejected']} clips could not be used: {out / 'rejected.jsonl'}")

@@ -61,6 +61,12 @@ def reason_of(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
+def check_batch_errors(errors: str) -> None:
+    """Raise ValueError for anything but "skip" and "partial"."""
+    if errors not in ("skip", "partial"):
+        raise ValueError(f'errors must be "skip" or "partial", not {errors!r}')
+
+
 def segment_centers(frames: int, segments: int) -> list[int]:
     """The frame in the middle of each of `segments` equal parts; a frame again where there are fewer
     frames."""

@@ -21,7 +21,7 @@ from ..modeling.patchify_config import PatchifyConfig
 from ..modeling.video_reader import VideoReader, VideoReadError
 from .corpus import ITEMS, Corpus, corpus_reader, open_corpus, read_items, write_items
 from .items import Item, MediaError, Source
-from .media import reason_of
+from .media import check_batch_errors, reason_of
 from .patch_shards import STAGE, PatchExample, ShardWriter, config_of
 from .tar_shards import LAYOUT, shard_names
 
@@ -42,6 +42,7 @@ def extract_patches(
     workers: int = 1,
     address: str | None = None,
     redo: bool = False,
+    errors: str = "skip",
 ) -> dict[str, Any]:
     """Cut the patches of every video of a corpus; a run that was stopped goes on with what is missing.
 
@@ -56,9 +57,12 @@ def extract_patches(
         workers: processes or actors.
         address: of a Ray cluster.
         redo: empty a folder that was made otherwise, instead of refusing it.
+        errors: "skip" leaves out what cannot be read, into rejected.jsonl; "partial" also uses what is there
+            of truncated files, and lists them in partial.jsonl.
 
     Returns:
-        The summary: `items`, `rejected`, `shards`, `rows` (of each), `patches`, `pixel_bytes`, `classes`.
+        The summary: `items`, `rejected`, `shards`, `rows` (of each), `patches`, `pixel_bytes`, `classes`, and
+        with "partial" how many items are, in `partial`.
 
     Raises:
         ValueError: an argument is out of range, `out` was made from something else, or no clip can be read.
@@ -68,6 +72,7 @@ def extract_patches(
     if config.layout.do_resize:
         side = min(config.layout.size.values())
         config.geometry(side, side)  # sizes that fit no patch are found here, and not clip by clip
+    check_batch_errors(errors)
     if shard_items < 1:
         raise ValueError(f"shard_items must be at least 1, not {shard_items}")
     corpus = source if isinstance(source, Corpus) else open_corpus(source, media_column)
@@ -77,6 +82,7 @@ def extract_patches(
         "shard_items": shard_items,
         "classes": corpus.classes,
         "reader": corpus.reader,
+        **({"errors": errors} if errors == "partial" else {}),
     }
     with RunFolder(out, stage=STAGE, settings=plan, sources=corpus.source.digest, redo=redo) as run:
         total = len(corpus.source.items)
@@ -115,6 +121,7 @@ class ShardWorker:
         plan = json.loads((self.folder / PLAN).read_text())["settings"]
         self.config = config_of(plan)
         self.shard_items: int = plan["shard_items"]
+        self.partial = plan.get("errors") == "partial"
         self._read: Callable[[Item], str | bytes] = corpus_reader(plan["reader"])
         self._owner = f"{socket.gethostname()}-{os.getpid()}"
 
@@ -125,31 +132,38 @@ class ShardWorker:
         pairs = read_items(self.folder / ITEMS, index)
         source = Source([item for item, _ in pairs], self._read)
         rejected: list[dict[str, str]] = []
-        files = [self.folder / name for name in (f"rejected-{index:05d}.jsonl", *names)]
+        partial: list[dict[str, str]] = []
+        notes_of = [f"rejected-{index:05d}.jsonl", f"partial-{index:05d}.jsonl"]
+        files = [self.folder / name for name in (*notes_of, *names)]
         notes = Deaths(self.folder / f".trying-{index:05d}.json")
-        with atomic_files(*files, owner=self._owner) as (rejected_path, *paths):
+        with atomic_files(*files, owner=self._owner) as (rejected_path, partial_path, *paths):
             writer = ShardWriter(paths, index * self.shard_items)
             for item, labels in pairs:
                 try:
                     notes.begin(item.key)
-                    row = self._row(source, item, labels)
+                    row, missing = self._row(source, item, labels)
                 except (MediaError, VideoReadError) as error:
                     rejected.append({"key": item.key, "reason": reason_of(error)})
                 else:
                     writer.add_example(row)  # what it raises is of the disk, and no clip's fault
+                    if missing:
+                        partial.append({"key": item.key, "reason": missing})
                 notes.end(item.key)
             writer.close()
             rejected_path.write_text(json_lines(rejected), encoding="utf-8")
+            if self.partial:
+                partial_path.write_text(json_lines(partial), encoding="utf-8")
         notes.forget()
         return index
 
-    def _row(self, source: Source, item: Item, labels: list[int]) -> PatchExample:
+    def _row(self, source: Source, item: Item, labels: list[int]) -> tuple[PatchExample, str]:
+        """A clip's row, and what of a truncated one is there."""
         try:
             content = source.open(item)
             digest = _sha256(content)
         except OSError as error:
             raise MediaError(f"cannot be read: {error.strerror or error}") from error
-        with VideoReader(content) as reader:
+        with VideoReader(content, errors="partial" if self.partial else "raise") as reader:
             try:
                 patches, _, selection = self.config.within(reader).patchify(reader)
             except VideoReadError:
@@ -158,7 +172,7 @@ class ShardWorker:
                 raise MediaError(f"no selection of its patches: {reason_of(error)}") from error
             assert isinstance(selection, Selection)
             side = self.config.layout.patch_size
-            return PatchExample(
+            row = PatchExample(
                 key=item.key,
                 source_sha256=digest,
                 labels=np.asarray(labels, np.int32),
@@ -175,6 +189,7 @@ class ShardWorker:
                 positions=selection.positions.astype(np.int16),
                 times=selection.timestamps.astype(np.float64),
             )
+            return row, reader.missing
 
 
 class Deaths:
@@ -238,5 +253,6 @@ def _finish(run: RunFolder, names: list[str], total: int) -> None:
             "patches": patches,
             "pixel_bytes": patches * 3 * side * side,
             "classes": settings["classes"],
+            **({"partial": run.gather("partial", len(names))} if "errors" in settings else {}),
         }
     )

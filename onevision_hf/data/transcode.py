@@ -11,7 +11,7 @@ from fractions import Fraction
 import av
 from av.video.frame import PictureType
 
-from ..modeling.decoded_frame import DecodedFrame, converted, turn
+from ..modeling.decoded_frame import DecodedFrame, converted
 from ..modeling.video_reader import VideoReader
 
 CRF, PRESET = 23, "fast"
@@ -57,10 +57,10 @@ def transcode(content: str | bytes, gop: int) -> bytes:
 
 def _displayed(frame: DecodedFrame, width: int, height: int) -> av.VideoFrame:
     """The picture as displayed, yuv420p; one that is stored upright never goes through RGB."""
-    if frame.rotation == 0:
+    if frame.rotation == 0 and not frame.mirrored:
         return converted(frame.av_frame, width=width, height=height, format="yuv420p")
     if frame.rotation % 180:
         width, height = height, width
     stored = converted(frame.av_frame, width=width, height=height, format="rgb24")
-    upright = av.VideoFrame.from_ndarray(turn(stored.to_ndarray(), frame.rotation), "rgb24")
+    upright = av.VideoFrame.from_ndarray(frame.turned(stored.to_ndarray()), "rgb24")
     return converted(upright, format="yuv420p")

@@ -213,17 +213,21 @@ class RunFolder:
         Raises:
             ValueError: all of the `total` things, called `noun`, were rejected.
         """
-        parts = (self.path / f"rejected-{index:05d}.jsonl" for index in range(shards))
-        rejected = "".join(part.read_text(encoding="utf-8") for part in parts)
-        self.write("rejected.jsonl", rejected)
-        count = rejected.count("\n")
+        count = self.gather("rejected", shards)
         if count == total:
-            first = json.loads(rejected.splitlines()[0])
+            first = json.loads((self.path / "rejected.jsonl").read_text(encoding="utf-8").splitlines()[0])
             raise ValueError(
                 f"none of the {total} {noun} could be used; the first: {first['key']}: {first['reason']} "
                 f"(all are in {self.path / 'rejected.jsonl'})"
             )
         return count
+
+    def gather(self, name: str, shards: int) -> int:
+        """Join the lines of NAME-00000.jsonl, ..., one of each of the `shards`, into NAME.jsonl; how many."""
+        parts = (self.path / f"{name}-{index:05d}.jsonl" for index in range(shards))
+        lines = "".join(part.read_text(encoding="utf-8") for part in parts)
+        self.write(f"{name}.jsonl", lines)
+        return lines.count("\n")
 
     @property
     def finished(self) -> bool:

@@ -11,17 +11,17 @@ own grid, in stored orientation; `read_codec_signals` gives them for a whole vid
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .bit_cost import STEPS, picture_bits, quantiser_step
 from .camera_motion import remove_camera_motion
 from .frame_sampling import sample_frame_ids
+from .picture_difference import BLOCK, DEAD_ZONE, absolute_difference, block_mean
 from .standalone_decoder import StandaloneDecoder, StandalonePicture, UnsupportedStreamError
 from .video_reader import VideoReader, VideoSource
 
-BLOCK = 4  # the grid of motion vectors, in pixels
 # Codecs whose decoders in stock FFmpeg export motion vectors.
 VECTOR_CODECS = (
     "h264",
@@ -35,8 +35,9 @@ VECTOR_CODECS = (
     "wmv1",
     "wmv2",
 )
-# A difference of this many grey levels or less is coding noise.
-DEAD_ZONE = 2
+CAMERA_MODELS = ("none", "median", "similarity", "affine")
+FITTED = 64  # vectors at least, for models of more than a shift
+MOST_FITTED = 2048  # of more vectors so many, evenly taken, tell as much
 READABLE = ("vectors", "residual", "bits")
 
 
@@ -164,19 +165,6 @@ def compensated(
     return block_mean(np.maximum(error - DEAD_ZONE, 0).astype(np.uint8))
 
 
-def difference(luma: np.ndarray, previous: np.ndarray | None) -> np.ndarray:
-    """The picture less an earlier one, for codecs that give nothing else and for frames decoded elsewhere.
-
-    (H, W) uint8 each -> (ceil(H / 4), ceil(W / 4)) float32, mean grey levels over the dead zone of each 4 x 4
-    block; zero without an earlier picture of the same size.
-    """
-    if previous is None or previous.shape != luma.shape:
-        return np.zeros((-(-luma.shape[0] // BLOCK), -(-luma.shape[1] // BLOCK)), np.float32)
-    change = absolute_difference(luma, previous)
-    dead = np.full(luma.shape[1], DEAD_ZONE, np.uint8)
-    return block_mean(np.maximum(change, dead) - dead)
-
-
 def bits(pictures: Sequence[StandalonePicture], packet_sizes: Sequence[int]) -> tuple[list[np.ndarray], str]:
     """Estimate of the bits that each 16 x 16 block cost, for pictures of one stream (see `bit_cost`).
 
@@ -223,36 +211,10 @@ def _both_fields(picture: StandalonePicture) -> tuple[np.ndarray | None, np.ndar
     return past, vectors(picture.vectors, height, width, reference="future")
 
 
-def absolute_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """|first - second| of uint8 arrays. `second` may be a row: numpy is ten times quicker with a row than
-    with a number."""
-    return np.maximum(first, second) - np.minimum(first, second)
-
-
-def block_mean(values: np.ndarray, block: int = BLOCK) -> np.ndarray:
-    """Mean over square blocks of a uint8 plane: (ceil(H / block), ceil(W / block)) float32; blocks over
-    the lower and right edge average what there is of them. `block` is 4, 8 or 16."""
-    height, width = values.shape
-    if height % block or width % block or not values.flags.c_contiguous:
-        padded = np.zeros((-(-height // block) * block, -(-width // block) * block), np.uint8)
-        padded[:height, :width] = values
-    else:
-        padded = values
-    # Four bytes at a time: pairs are added inside 32-bit words, which is several times faster than a
-    # reduction.
-    words = padded.view(np.uint32)
-    pairs = (words & 0x00FF00FF) + (words >> 8 & 0x00FF00FF)
-    quads = (pairs & 0xFFFF) + (pairs >> 16)
-    rows = np.add.reduce([quads[line::block] for line in range(block)])
-    sums = np.add.reduce([rows[:, column :: block // 4] for column in range(block // 4)])
-    counts_y = np.minimum(block, height - np.arange(0, height, block))
-    counts_x = np.minimum(block, width - np.arange(0, width, block))
-    return (sums / (counts_y[:, None] * counts_x)).astype(np.float32)
-
-
 @dataclass(frozen=True, eq=False)
 class CodecSignals:
-    """Signals of T frames on the stream's own grid, in stored orientation; H, W are the stored picture's.
+    """Signals of T frames on the stream's own grid, in stored orientation; H, W are the stored picture's (of
+    the largest, where the stream changes its size: smaller ones lie in the upper left, NaN around them).
 
     Args:
         vectors: (T, ceil(H/4), ceil(W/4), 2) float32 [x, y] pixels from the block to its reference (past
@@ -263,7 +225,8 @@ class CodecSignals:
         frame_ids: (T,) int64, numbers of the frames in display order.
         picture_types: T of "I", "P", "B".
         packet_sizes: (T,) int64 bytes.
-        signal: for each of the three how it was obtained, or why it is None.
+        picture_sizes: (T, 2) int64, height and width of each stored picture.
+        signal: for each of the three how it was obtained, or why it is None. Damaged pictures have NaN.
     """
 
     vectors: np.ndarray | None
@@ -272,6 +235,7 @@ class CodecSignals:
     frame_ids: np.ndarray
     picture_types: tuple[str, ...]
     packet_sizes: np.ndarray
+    picture_sizes: np.ndarray
     signal: dict[str, str]
 
 
@@ -281,6 +245,7 @@ def read_codec_signals(
     num_frames: int = 64,
     frame_ids: Iterable[int] | None = None,
     signals: Sequence[str] = READABLE,
+    errors: str = "raise",
 ) -> CodecSignals:
     """Motion vectors, exact residual and bit cost of sampled frames, with a stock FFmpeg.
 
@@ -289,6 +254,7 @@ def read_codec_signals(
         num_frames: frames sampled uniformly, floor(linspace(0, N - 1, num_frames)).
         frame_ids: which frames instead, numbers in display order.
         signals: which of "vectors", "residual", "bits" to read.
+        errors: "raise", or "partial": of a truncated file, what is there.
 
     Returns:
         `CodecSignals`; what the codec does not give is None, and `signal` says why.
@@ -300,26 +266,26 @@ def read_codec_signals(
     unknown = set(signals) - set(READABLE)
     if unknown or isinstance(signals, str):
         raise ValueError(f"signals must be some of {', '.join(READABLE)}, not {signals!r}")
-    with VideoReader(video) as reader:
+    with VideoReader(video, errors=errors) as reader:
         if frame_ids is None:
             chosen = sample_frame_ids(len(reader), num_frames)
         else:
             chosen = np.array(list(frame_ids), np.int64)
             if not len(chosen) or chosen.min() < 0 or chosen.max() >= len(reader):
                 raise ValueError(f"frame_ids must be some of 0 to {len(reader) - 1}, not {chosen.tolist()}")
-        height, width = reader.coded_height, reader.coded_width
         found: dict[str, Any] = dict.fromkeys(READABLE)
         signal: dict[str, str] = {}
-        types: list[str] | None = None
+        known: list[Any] = []  # of each frame the picture that was read last
         if "vectors" in signals:
             if reader.codec in VECTOR_CODECS:
                 fields = {}
                 for frame in reader.frames(chosen, motion_vectors=True):
-                    field = vectors(frame.motion_vectors, height, width, reference="either")
-                    fields[frame.frame_id] = (field, frame.picture_type)
-                found["vectors"] = np.stack([fields[int(frame_id)][0] for frame_id in chosen])
-                types = [fields[int(frame_id)][1] for frame_id in chosen]
-                signal["vectors"] = f"motion vectors of {reader.codec}"
+                    size = frame.av_frame.height, frame.av_frame.width
+                    field = vectors(frame.motion_vectors, *size, reference="either")
+                    fields[frame.frame_id] = (field, _Told(frame.picture_type, size, frame.is_damaged))
+                found["vectors"] = _stack([fields[int(frame_id)][0] for frame_id in chosen])
+                known = [fields[int(frame_id)][1] for frame_id in chosen]
+                signal["vectors"] = f"motion vectors of {reader.codec}" + _damaged_among(known)
             else:
                 signal["vectors"] = f"none: FFmpeg's decoder exports no motion vectors of {reader.codec}"
         standalone = [name for name in ("residual", "bits") if name in signals]
@@ -329,17 +295,44 @@ def read_codec_signals(
             except UnsupportedStreamError as error:
                 signal |= dict.fromkeys(standalone, f"none: {error}")
             else:
-                types = [picture.picture_type for picture in pictures]
+                known = [_Told(one.picture_type, one.luma.shape, one.is_damaged) for one in pictures]
                 found |= _standalone_signals(pictures, reader.index.size[chosen].tolist(), standalone, signal)
-        if types is None:
-            types = [frame.picture_type for frame in _in_order(reader, chosen)]
+        if not known:
+            told = {
+                frame.frame_id: _Told(frame.picture_type, frame.luma.shape, frame.is_damaged)
+                for frame in reader.frames(chosen)
+            }
+            known = [told[int(frame_id)] for frame_id in chosen]
         return CodecSignals(
             **found,
             frame_ids=chosen,
-            picture_types=tuple(types),
+            picture_types=tuple(one.picture_type for one in known),
             packet_sizes=reader.index.size[chosen],
+            picture_sizes=np.array([one.size for one in known], np.int64),
             signal=signal,
         )
+
+
+class _Told(NamedTuple):
+    """What a picture says of itself."""
+
+    picture_type: str
+    size: tuple[int, ...]  # height, width
+    is_damaged: bool
+
+
+def _damaged_among(pictures: Sequence[Any]) -> str:
+    count = sum(picture.is_damaged for picture in pictures)
+    return f"; {count} of {len(pictures)} pictures are damaged" if count else ""
+
+
+def _stack(maps: Sequence[np.ndarray]) -> np.ndarray:
+    """(T, rows, columns, ...) of maps of each picture, NaN beyond the smaller ones."""
+    rows, columns = (max(values.shape[axis] for values in maps) for axis in (0, 1))
+    stack = np.full((len(maps), rows, columns, *maps[0].shape[2:]), np.nan, np.float32)
+    for place, values in zip(stack, maps, strict=True):
+        place[: values.shape[0], : values.shape[1]] = values
+    return stack
 
 
 def read_standalone_pictures(
@@ -366,11 +359,12 @@ def read_standalone_pictures(
     Raises:
         UnsupportedStreamError: this stream cannot be decoded so.
     """
-    decoder = StandaloneDecoder(reader.codec, reader.extradata, block_qp=block_qp)
+    decoder = StandaloneDecoder(reader.codec, block_qp=block_qp)
     packets = dict(reader.packets(frame_ids))
     ids = list(packets)
     results = decoder.decode(
         list(packets.values()),
+        [reader.parameter_sets(frame_id) for frame_id in ids],
         lambda picture, place: then(picture, ids[place]),
         motion_vectors=None if vectors_of is None else [frame_id in vectors_of for frame_id in ids],
     )
@@ -381,11 +375,10 @@ def read_standalone_pictures(
 def _standalone_signals(
     pictures: list[StandalonePicture], sizes: list[int], names: list[str], signal: dict[str, str]
 ) -> dict[str, np.ndarray]:
-    intra = np.array([picture.picture_type == "I" for picture in pictures])
+    silent = [picture.picture_type == "I" or picture.is_damaged for picture in pictures]
     found = {}
     if "residual" in names:
-        sums = [residual_sums(picture) for picture in pictures]
-        found["residual"] = np.where(intra[:, None, None], np.float32(np.nan), np.stack(sums))
+        found["residual"] = _stack([residual_sums(picture) for picture in pictures])
         shifted = sum(picture.zero_level != 128 for picture in pictures if picture.picture_type != "I")
         signal["residual"] = "exact, packets decoded alone against grey references"
         if shifted:
@@ -394,8 +387,11 @@ def _standalone_signals(
             )
     if "bits" in names:
         estimates, source = bits(pictures, sizes)
-        found["bits"] = np.where(intra[:, None, None], np.float32(np.nan), np.stack(estimates))
+        found["bits"] = _stack(estimates)
         signal["bits"] = f"estimated from the exact residual, {source}, scaled to the packets' sizes"
+    for name, stack in found.items():
+        stack[silent] = np.nan
+        signal[name] += _damaged_among(pictures)
     return found
 
 
@@ -405,8 +401,3 @@ def residual_sums(picture: StandalonePicture) -> np.ndarray:
     counts_y = np.minimum(16, height - np.arange(0, height, 16))
     counts_x = np.minimum(16, width - np.arange(0, width, 16))
     return residual_energy(picture, 16) * (counts_y[:, None] * counts_x).astype(np.float32)
-
-
-def _in_order(reader: VideoReader, frame_ids: np.ndarray) -> list[Any]:
-    frames = {frame.frame_id: frame for frame in reader.frames(frame_ids)}
-    return [frames[int(frame_id)] for frame_id in frame_ids]

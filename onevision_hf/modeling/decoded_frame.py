@@ -1,6 +1,8 @@
 """One decoded picture: its planes as stored, its colours as displayed, its motion vectors and its type."""
 
+import math
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +19,24 @@ PICTURE_TYPES = {1: "I", 2: "P", 3: "B", 4: "P", 5: "I", 6: "P", 7: "B"}
 
 @dataclass(frozen=True)
 class DecodedFrame:
-    """One decoded picture: planes as stored, `rgb` as displayed. `frame_id` counts in display order."""
+    """One decoded picture: planes as stored, `rgb` as displayed. `frame_id` counts in display order;
+    `rotation` and `mirrored` are what `turn` does to it.
+    """
 
     av_frame: av.VideoFrame
     frame_id: int
     rotation: int
+    mirrored: bool = False
 
     @property
     def picture_type(self) -> str:
         """I, P, B, or ? where the decoder does not say."""
         return PICTURE_TYPES.get(int(self.av_frame.pict_type), "?")
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the decoder met errors in it, and made up what it could not read: no signal, then."""
+        return bool(self.av_frame.is_corrupt)
 
     @property
     def luma(self) -> np.ndarray:
@@ -35,29 +45,34 @@ class DecodedFrame:
 
     @property
     def motion_vectors(self) -> np.ndarray | None:
-        """FFmpeg's records (source, w, h, dst_x, dst_y, motion_x, motion_y, motion_scale...), or None.
+        """FFmpeg's records (source, w, h, dst_x, dst_y, motion_x, motion_y, motion_scale...), or None, as of
+        a damaged picture.
 
         Read the fields, never the raw bytes: the records hold uninitialised padding.
         """
-        records = side_data(self.av_frame, "MOTION_VECTORS")
+        records = None if self.is_damaged else side_data(self.av_frame, "MOTION_VECTORS")
         return None if records is None else records.to_ndarray()
 
     def rgb_planes(self, width: int, height: int) -> list[np.ndarray]:
         """Red, green and blue, (height, width) uint8 each, as displayed: resized bicubically by swscale in
-        one step, then turned. Planes are what it writes fastest, and it interpolates the chroma fully for
-        them."""
+        one step, then turned and mirrored. Planes are what it writes fastest, and it interpolates the chroma
+        fully for them."""
         turned = self.rotation % 180 != 0
         size = {"width": height, "height": width} if turned else {"width": width, "height": height}
         if (size["width"], size["height"]) == (self.av_frame.width, self.av_frame.height):
             # swscale's shortcut to planes at the same size leaves columns unwritten (widths of 8 mod 16).
-            picture = turn(converted(self.av_frame, format="rgb24").to_ndarray(), self.rotation)
+            picture = self.turned(converted(self.av_frame, format="rgb24").to_ndarray())
             return [picture[..., channel] for channel in range(3)]
         frame = converted(self.av_frame, format="gbrp", interpolation="BICUBIC", **size)
         planes = [
             np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size) for plane in frame.planes
         ]
-        green, blue, red = (turn(plane[: frame.height, : frame.width], self.rotation) for plane in planes)
+        green, blue, red = (self.turned(plane[: frame.height, : frame.width]) for plane in planes)
         return [red, green, blue]
+
+    def turned(self, array: np.ndarray) -> np.ndarray:
+        """An array on this picture's grid, from stored to displayed."""
+        return turn(array, self.rotation, self.mirrored)
 
     def rgb(self, width: int, height: int) -> np.ndarray:
         """The same as one picture (height, width, 3)."""
@@ -97,6 +112,74 @@ def side_data(frame: av.VideoFrame, kind: str) -> Any:
     return SideDataContainer(frame).get(kind)  # type: ignore[call-arg]
 
 
-def turn(array: np.ndarray, degrees: int) -> np.ndarray:
-    """Turn the first two axes counter-clockwise by a multiple of 90 degrees: from stored to displayed."""
-    return np.ascontiguousarray(np.rot90(array, degrees // 90 % 4)) if degrees % 360 else array
+def orientation_of(frame: av.VideoFrame) -> tuple[int, bool]:
+    """How a picture is shown, by its display matrix: (degrees, mirrored) for `turn`.
+
+    Of the matrix (a b; c d), by which (x, y) is shown at (ax + cy, bx + dy), only turns by a quarter and
+    mirrors are followed, as FFmpeg's players do.
+    """
+    matrix: Any = side_data(frame, "DISPLAYMATRIX")
+    if matrix is None:
+        return 0, False
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).astype(float)
+    mirrored = a * d < b * c
+    if mirrored:
+        a, b = -a, -b
+    if not (a or c) or not (b or d):
+        return 0, False
+    degrees = -math.degrees(math.atan2(b / math.hypot(b, d), a / math.hypot(a, c)))
+    return round(degrees / 90) * 90 % 360, mirrored
+
+
+def turn(array: np.ndarray, degrees: int, mirrored: bool = False) -> np.ndarray:
+    """The first two axes from stored to displayed.
+
+    Args:
+        array: (rows, columns, ...).
+        degrees: counter-clockwise, a multiple of 90.
+        mirrored: left and right change places first.
+    """
+    if mirrored:
+        array = array[:, ::-1]
+    return np.ascontiguousarray(np.rot90(array, degrees // 90 % 4)) if degrees % 360 or mirrored else array
+
+
+def overhang(
+    height: int, width: int, block: int, degrees: int, mirrored: bool = False
+) -> tuple[float, float]:
+    """By how much the first blocks of a map stick out of the picture once `turn` has turned it.
+
+    Args:
+        height: of the picture as stored, in pixels; its last row of blocks may be over its edge.
+        width: likewise.
+        block: pixels of a block's side.
+        degrees: of `turn`.
+        mirrored: of `turn`.
+
+    Returns:
+        Above and to the left of the picture as displayed, in blocks.
+    """
+    below, right = (-side % block / block for side in (height, width))
+    row, column = turn(np.array([[(0, 0), (0, 1)], [(1, 0), (1, 1)]]), degrees, mirrored)[0, 0]
+    return (column * right, row * below) if degrees % 180 else (row * below, column * right)
+
+
+def with_neighbours(
+    frames: Iterator[DecodedFrame],
+) -> Iterator[tuple[DecodedFrame, np.ndarray | None, np.ndarray | None, np.ndarray | None]]:
+    """(frame, luma of the picture before, of the I or P picture before, of the I or P picture after)."""
+    waiting: list[tuple[DecodedFrame, np.ndarray | None, np.ndarray | None]] = []
+    before = past = None
+    for frame in frames:
+        luma = frame.luma
+        if frame.picture_type != "B":
+            for held in waiting:
+                yield *held, luma
+            waiting = []
+            yield frame, before, past, None
+            past = luma
+        else:
+            waiting.append((frame, before, past))
+        before = luma
+    for held in waiting:
+        yield *held, None

@@ -156,7 +156,13 @@ class FrameGeometry:
         canvas[y : y + part.shape[0], x : x + part.shape[1]] = part
         return canvas
 
-    def pool(self, energy: np.ndarray, block_height: float, block_width: float) -> np.ndarray:
+    def pool(
+        self,
+        energy: np.ndarray,
+        block_height: float,
+        block_width: float,
+        offset: tuple[float, float] = (0.0, 0.0),
+    ) -> np.ndarray:
         """Mean of block maps over each patch. What a patch covers of each block is weighed exactly; area
         outside the picture counts as zero.
 
@@ -164,17 +170,20 @@ class FrameGeometry:
             energy: (..., rows, columns), one number a block.
             block_height: of a block, in pixels of the displayed frame.
             block_width: of a block, in pixels of the displayed frame.
+            offset: by how many blocks the map begins above the picture, and to the left of it.
 
         Returns:
             (..., grid_height, grid_width) float32, >= 0.
         """
+        above, before = offset
         scale_y = self.height / self.resized_height / block_height
         scale_x = self.width / self.resized_width / block_width
         edges_y = (np.arange(self.grid_height + 1) * self.patch_size - self.top) * scale_y
         edges_x = (np.arange(self.grid_width + 1) * self.patch_size - self.left) * scale_x
         # A block that sticks out of the picture counts with the part that is in.
-        columns = _integrate(energy.astype(np.float64), np.clip(edges_x, 0, self.width / block_width))
-        both = _integrate(columns.swapaxes(-1, -2), np.clip(edges_y, 0, self.height / block_height))
+        edges_x = np.clip(edges_x, 0, self.width / block_width) + before
+        edges_y = np.clip(edges_y, 0, self.height / block_height) + above
+        both = _integrate(_integrate(energy.astype(np.float64), edges_x).swapaxes(-1, -2), edges_y)
         area = (self.patch_size * scale_y) * (self.patch_size * scale_x)
         return np.maximum(both.swapaxes(-1, -2) / area, 0).astype(np.float32)
 

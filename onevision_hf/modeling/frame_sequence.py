@@ -33,6 +33,8 @@ class FrameSequence:
 
     codec = "frames"
     rotation = 0
+    mirrored = False
+    missing = ""
 
     def __init__(self, frames: Frames):
         self._frames = _as_frames(frames)
@@ -79,15 +81,16 @@ class FrameSequence:
 
 
 @contextmanager
-def open_video(video: Video) -> Iterator[VideoReader | FrameSequence]:
+def open_video(video: Video, errors: str = "raise") -> Iterator[VideoReader | FrameSequence]:
     """A reader of a path, bytes or file object, or of frames that were decoded elsewhere.
 
-    A reader that is open already is taken as it is, and left open: nobody indexes a file twice.
+    A reader that is open already is taken as it is, and left open: nobody indexes a file twice. `errors` is
+    `VideoReader`'s.
     """
     if isinstance(video, VideoReader | FrameSequence):
         yield video
     elif is_encoded(video):
-        with VideoReader(cast("VideoSource", video)) as reader:
+        with VideoReader(cast("VideoSource", video), errors=errors) as reader:
             yield reader
     else:
         yield FrameSequence(cast("Frames", video))

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from .codec_signals import difference, read_standalone_pictures
+from .codec_signals import read_standalone_pictures
+from .picture_difference import difference
 from .video_reader import PacketIndex, VideoReader
 
 

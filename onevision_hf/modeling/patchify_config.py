@@ -279,6 +279,7 @@ def select_patches(
     timestamps: Sequence[float] | None = None,
     start: float | None = None,
     end: float | None = None,
+    errors: str = "raise",
 ) -> Selection:
     """Choose the patches of a video that its codec says matter, without building pixels.
 
@@ -304,13 +305,17 @@ def select_patches(
         timestamps: seconds instead, of which each shows the frame on screen.
         start: seconds from which frames are taken.
         end: seconds up to which they are.
+        errors: "raise", or "partial": of a truncated file, choose from what is there; the selection's
+            `signal` says how much that is.
 
     Raises:
         VideoReadError: the video cannot be read.
         ValueError: an argument is out of range.
     """
-    config = PatchifyConfig.from_dict({name: value for name, value in locals().items() if name != "video"})
-    with open_video(video) as reader:
+    config = PatchifyConfig.from_dict(
+        {name: value for name, value in locals().items() if name not in ("video", "errors")}
+    )
+    with open_video(video, errors) as reader:
         return config.select(reader)
 
 

@@ -24,7 +24,7 @@ from .frame_sequence import Video
 from .patch_inputs import pack_media
 from .prompt_media import is_unreadable, media_of_prompts, media_parts, medium_of, read_picture
 from .setting_names import refuse_unknown
-from .video_processing_onevision import check_errors
+from .video_processing_onevision import check_errors, of_reader
 from .video_processing_onevision_vl import VideoPatches, pack_videos
 from .video_reader import VideoReadError
 
@@ -131,8 +131,10 @@ class OneVisionVLProcessor(ProcessorMixin):
             text: a prompt, or a list of them.
             videos: likewise, each what `OneVisionVLVideoProcessor.read` takes.
             audio: refused; transformers' interface has it.
-            errors: "raise", or "skip": a prompt with a medium that cannot be read is left out of the batch;
-                `skipped` lists (index, reason). Take it out before calling the model.
+            errors: "raise"; "skip": a prompt with a medium that cannot be read is left out of the batch, and
+                `skipped` lists (index, reason); or "partial": of a truncated video what is there is used, and
+                `partial` lists (index of the prompt, what there is). Take the list out before calling the
+                model.
             add_timestamps: write times before the frames of a video; None: the processor's own setting.
             return_tensors: "pt".
             kwargs: settings of the tokenizer (padding, ...) and of the media.
@@ -165,12 +167,16 @@ class OneVisionVLProcessor(ProcessorMixin):
         pictures: list[Any] = []
         clips: list[VideoPatches] = []
         skipped: list[tuple[int, str]] = []
+        partial: list[tuple[int, str]] = []
         for index, prompt in enumerate(prompts):
             try:
                 own_images = [self._read_image(image, of_images) for image in images_of[index]]
-                own_clips = [self.video_processor.read(video, **of_videos) for video in videos_of[index]]
+                own_clips = [
+                    self.video_processor.read(video, errors=of_reader(errors), **of_videos)
+                    for video in videos_of[index]
+                ]
             except (ValueError, OSError) as error:
-                if errors == "raise" or not is_unreadable(error):
+                if errors != "skip" or not is_unreadable(error):
                     raise
                 skipped.append((index, str(error)))
                 continue
@@ -181,6 +187,7 @@ class OneVisionVLProcessor(ProcessorMixin):
             kept.append(self._expand(prompt, texts))
             pictures += own_images
             clips += own_clips
+            partial += [(index, clip.missing) for clip in own_clips if clip.missing]
         if not kept:
             raise VideoReadError(skipped[0][1], f"and none of the {len(prompts)} prompts can be read")
 
@@ -188,6 +195,8 @@ class OneVisionVLProcessor(ProcessorMixin):
         data |= pack_media("image", pictures) | pack_videos(clips)
         if errors == "skip":
             data["skipped"] = skipped
+        elif errors == "partial":
+            data["partial"] = partial
         return BatchFeature(data)
 
     def read_video(self, video: "Video | VideoPatches", **kwargs: Any) -> VideoPatches:

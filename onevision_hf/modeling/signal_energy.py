@@ -8,7 +8,7 @@ Presets:
     bits        an estimate of the bits that each block cost, which the authors' later work uses.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,16 +18,16 @@ from .codec_signals import (
     VECTOR_CODECS,
     bits,
     compensated,
-    difference,
     read_standalone_pictures,
     residual_energy,
     vector_energy,
     vectors,
 )
-from .decoded_frame import DecodedFrame, turn
+from .decoded_frame import overhang, turn, with_neighbours
 from .frame_geometry import FrameGeometry
 from .frame_sequence import FrameSequence
 from .intra_fallback import PictureDifferences, keyframes_before, read_differences
+from .picture_difference import difference
 from .standalone_decoder import STANDALONE_CODECS, StandalonePicture, UnsupportedStreamError
 from .video_reader import PacketIndex, VideoReader
 
@@ -99,13 +99,14 @@ class SignalSettings:
 @dataclass
 class PictureSignals:
     """Raw maps of one picture in stored orientation, by signal; `intra_fallback` stands in where
-    a picture is intra coded."""
+    a picture is intra coded. A damaged one has neither."""
 
     picture_type: str
     height: int
     width: int
     maps: dict[str, np.ndarray] = field(default_factory=dict)
     intra_fallback: np.ndarray | None = None
+    is_damaged: bool = False
 
 
 def frame_energies(
@@ -180,8 +181,12 @@ def signal_maps(
             pictures = _decoded_signals(reader, frame_ids, chosen)
     else:
         pictures = _decoded_signals(reader, frame_ids, chosen)
-    maps = _onto_grid(pictures, chosen, geometry, reader.rotation)
+    maps = _onto_grid(pictures, chosen, geometry, (reader.rotation, reader.mirrored))
     signal = "+".join(name for name, _ in chosen.pairs) + note
+    if reader.missing:
+        signal += f" (the file {reader.missing})"
+    if damaged := sum(picture.is_damaged for picture in pictures):
+        signal += f" ({damaged} of {len(pictures)} pictures are damaged and give none)"
     weights = dict(chosen.pairs) | {"intra_fallback": INTRA_FALLBACK_WEIGHT}
     return maps, weights, [picture.picture_type for picture in pictures], signal
 
@@ -242,7 +247,9 @@ def _standalone_signals(
 
     def measure(picture: StandalonePicture, frame_id: int) -> PictureSignals:
         height, width = picture.luma.shape
-        signals = PictureSignals(picture.picture_type, height, width)
+        signals = PictureSignals(picture.picture_type, height, width, is_damaged=picture.is_damaged)
+        if picture.is_damaged:
+            return signals
         changes.add(frame_id, picture.luma)
         if picture.picture_type == "I":
             return signals
@@ -260,19 +267,23 @@ def _standalone_signals(
         }
         estimates = bits(pictures, reader.index.size[wanted].tolist())[0]
         for frame_id, estimate in zip(wanted, estimates, strict=True):
-            known[frame_id].maps["bits"] = estimate
+            if not known[frame_id].is_damaged:
+                known[frame_id].maps["bits"] = estimate
     else:
         results = read_standalone_pictures(reader, wanted, vectors_of=sources, block_qp=False, then=measure)
         known = dict(zip(wanted, results, strict=True))
         unmarked = [i for i in sampled - earlier.keys() if known[i].picture_type == "I"]
         changes.found |= read_differences(reader, unmarked)
     for frame_id in sampled:
-        motion = known[int(source[frame_id])].maps.get("vectors") if sources else None
-        if known[frame_id].picture_type != "I":
-            if motion is not None:
-                known[frame_id].maps["vectors"] = motion
-        else:
-            known[frame_id].intra_fallback = changes.found.get(frame_id)
+        picture = known[frame_id]
+        if picture.is_damaged:
+            continue
+        if picture.picture_type == "I":
+            picture.intra_fallback = changes.found.get(frame_id)
+        elif sources:
+            other = known[int(source[frame_id])]
+            if "vectors" in other.maps and (other.height, other.width) == (picture.height, picture.width):
+                picture.maps["vectors"] = other.maps["vectors"]
     return [known[int(frame_id)] for frame_id in frame_ids]
 
 
@@ -322,11 +333,15 @@ def _decoded_signals(
     sampled = {int(frame_id) for frame_id in frame_ids}
     found: dict[int, PictureSignals] = {}
     frames = reader.frames(wanted, motion_vectors=with_vectors, references=with_vectors)
-    for frame, before, past, future in _with_neighbours(frames):
+    for frame, before, past, future in with_neighbours(frames):
         if frame.frame_id not in sampled:
             continue
         luma, records = frame.luma, frame.motion_vectors if with_vectors else None
-        signals = PictureSignals(frame.picture_type, *luma.shape)
+        height, width = luma.shape
+        signals = PictureSignals(frame.picture_type, height, width, is_damaged=frame.is_damaged)
+        found[frame.frame_id] = signals
+        if signals.is_damaged:
+            continue
         if "difference" in names:
             signals.maps["difference"] = difference(luma, before)
         if records is None or not len(records):
@@ -337,46 +352,24 @@ def _decoded_signals(
                 field = np.nan_to_num(vectors(records, *luma.shape, whole_pixels=True))
                 signals.maps["vectors"] = vector_energy(field, settings.camera_model)
             elif "vectors" in names:
-                height, width = luma.shape
                 signals.maps["vectors"] = _own_motion(records, height, width, settings.camera_model)
             if "compensated" in names:
                 signals.maps["compensated"] = compensated(luma, records, past, future)
-        found[frame.frame_id] = signals
     return [found[int(frame_id)] for frame_id in frame_ids]
-
-
-def _with_neighbours(
-    frames: Iterator[DecodedFrame],
-) -> Iterator[tuple[DecodedFrame, np.ndarray | None, np.ndarray | None, np.ndarray | None]]:
-    """(frame, luma of the picture before, of the I or P picture before, of the I or P picture after)."""
-    waiting: list[tuple[DecodedFrame, np.ndarray | None, np.ndarray | None]] = []
-    before = past = None
-    for frame in frames:
-        luma = frame.luma
-        if frame.picture_type != "B":
-            for held in waiting:
-                yield *held, luma
-            waiting = []
-            yield frame, before, past, None
-            past = luma
-        else:
-            waiting.append((frame, before, past))
-        before = luma
-    for held in waiting:
-        yield *held, None
 
 
 # -- onto the patch grid --
 
 
 def _onto_grid(
-    pictures: list[PictureSignals], settings: SignalSettings, geometry: FrameGeometry, rotation: int
+    pictures: list[PictureSignals], settings: SignalSettings, geometry: FrameGeometry, shown: tuple[int, bool]
 ) -> dict[str, np.ndarray]:
     """Normalise each signal and carry it over: (T, gh, gw) float32 by name, "intra_fallback" the last."""
     shape = (len(pictures), geometry.grid_height, geometry.grid_width)
     found = {name: np.zeros(shape, np.float32) for name in (*dict(settings.pairs), "intra_fallback")}
     for name, _ in settings.pairs:
         maps = {t: picture.maps[name] for t, picture in enumerate(pictures) if name in picture.maps}
+        maps = _in_one_unit(name, maps, pictures)
         if maps:
             scales = _scales(maps, FLOORS[name], settings.normalize == "clip")
             # Bits are compared as they are: what cost most comes first. The others are cut where they are
@@ -384,14 +377,26 @@ def _onto_grid(
             relative = {t: values / scales[t] for t, values in maps.items()}
             if name != "bits":
                 relative = {t: np.minimum(values, 1) for t, values in relative.items()}
-            _pool_into(found[name], relative, pictures, geometry, rotation)
+            _pool_into(found[name], relative, pictures, geometry, shown)
     changes = {
         t: p.intra_fallback for t, p in enumerate(pictures) if p.intra_fallback is not None and not p.maps
     }
     scales = _scales(changes, FLOORS["difference"], False)
     relative = {t: np.minimum(values / scales[t], 1) for t, values in changes.items()}
-    _pool_into(found["intra_fallback"], relative, pictures, geometry, rotation)
+    _pool_into(found["intra_fallback"], relative, pictures, geometry, shown)
     return found
+
+
+def _in_one_unit(
+    name: str, maps: dict[int, np.ndarray], pictures: list[PictureSignals]
+) -> dict[int, np.ndarray]:
+    """Pixels and bits of a block as they would be in pictures of the first one's size, where a stream changes
+    its size; grey levels are the same in all."""
+    power = {"vectors": -0.5, "bits": 1.0}.get(name)
+    areas = [picture.height * picture.width for picture in pictures]
+    if power is None or len(set(areas)) == 1:
+        return maps
+    return {t: values * np.float32((areas[t] / areas[0]) ** power) for t, values in maps.items()}
 
 
 def _scales(maps: dict[int, np.ndarray], floor: float, over_clip: bool) -> dict[int, np.float32]:
@@ -407,10 +412,10 @@ def _pool_into(
     relative: dict[int, np.ndarray],
     pictures: list[PictureSignals],
     geometry: FrameGeometry,
-    rotation: int,
+    shown: tuple[int, bool],
 ) -> None:
-    """Carry block maps from stored orientation onto the patch grid (turned, pixel shape applied), those of
-    one size together: all of them, unless the stream changes its size."""
+    """Carry block maps from stored orientation onto the patch grid (turned, mirrored, pixel shape applied),
+    those of one size together: all of them, unless the stream changes its size."""
     sizes: dict[tuple[int, ...], list[int]] = {}
     for t, values in relative.items():
         sizes.setdefault((pictures[t].height, pictures[t].width, *values.shape), []).append(t)
@@ -419,13 +424,14 @@ def _pool_into(
         block = next(
             step for step in (4, 8, 16) if (-(-height // step), -(-width // step)) == (rows, columns)
         )
-        if rotation % 180:
+        offset = overhang(height, width, block, *shown)
+        if shown[0] % 180:
             height, width = width, height
         block_height, block_width = block * geometry.height / height, block * geometry.width / width
         for first in range(0, len(times), POOLED_TOGETHER):
             some = times[first : first + POOLED_TOGETHER]
-            maps = np.stack([turn(relative[t], rotation) for t in some])
-            found[some] = geometry.pool(maps, block_height, block_width)
+            maps = np.stack([turn(relative[t], *shown) for t in some])
+            found[some] = geometry.pool(maps, block_height, block_width, offset)
 
 
 def percentile_95(values: np.ndarray) -> float:

@@ -20,7 +20,6 @@ import numpy as np
 from .decoded_frame import PICTURE_TYPES, luma_plane, side_data
 from .h264_bitstream import (
     IDR_SLICE,
-    PPS,
     SLICE,
     SPS,
     START_CODE,
@@ -28,13 +27,13 @@ from .h264_bitstream import (
     SequenceParameters,
     direct_is_spatial,
     grey_picture,
-    parse_extradata,
     parse_picture_parameters,
     parse_sequence_parameters,
     slice_parameters_number,
     split_annex_b,
     split_length_prefixed,
 )
+from .parameter_sets import ParameterSets
 from .video_demuxer import padded_packet
 
 STANDALONE_CODECS = ("h264", "hevc")
@@ -54,6 +53,7 @@ class StandalonePicture:
     direct modes read a co-located picture which is grey here, so some differ.
     qp: (ceil(H / 16), ceil(W / 16)) QP of each macroblock, or None where the decoder does not tell.
     spatial_direct: how a B picture predicts its direct blocks (H.264), else None.
+    is_damaged: the decoder met errors in it and made up what it could not read: it says nothing.
     """
 
     picture_type: str
@@ -61,6 +61,7 @@ class StandalonePicture:
     vectors: np.ndarray | None
     qp: np.ndarray | None
     spatial_direct: bool | None
+    is_damaged: bool = False
 
     @property
     def zero_level(self) -> int:
@@ -73,25 +74,22 @@ class StandaloneDecoder:
 
     Args:
         codec: FFmpeg's decoder name, `h264` or `hevc`.
-        extradata: the stream's, with its parameter sets; or the first packet, where they are in band.
         block_qp: also export the QP of each block (H.264; it takes time).
 
     Raises:
-        UnsupportedStreamError: interlaced, 4:4:4 or high bit depth H.264, or no parameter sets.
+        UnsupportedStreamError: another codec.
     """
 
-    def __init__(self, codec: str, extradata: bytes | None, *, block_qp: bool = True):
+    def __init__(self, codec: str, *, block_qp: bool = True):
         if codec not in STANDALONE_CODECS:
             raise UnsupportedStreamError(f"{codec} packets cannot be decoded alone")
         self.codec = codec
-        self.extradata = extradata or b""
         self.block_qp = block_qp
-        if codec == "h264":
-            self._read_parameters()
 
     def decode(
         self,
         packets: Sequence[bytes],
+        parameters: Sequence[ParameterSets],
         then: Callable[[StandalonePicture, int], Any] = lambda picture, place: picture,
         *,
         motion_vectors: Sequence[bool] | None = None,
@@ -100,6 +98,7 @@ class StandaloneDecoder:
 
         Args:
             packets: one a picture.
+            parameters: the parameter sets in force at each.
             then: called in the decoding threads with each picture and its place in the list.
             motion_vectors: of which packets they are exported, all by default (H.264; it takes time).
 
@@ -107,10 +106,13 @@ class StandaloneDecoder:
             what `then` returned, one a packet.
 
         Raises:
-            UnsupportedStreamError: a packet gives no picture.
+            UnsupportedStreamError: interlaced, 4:4:4 or high bit depth H.264, no parameter sets, or a packet
+                that gives no picture.
         """
         exported = [True] * len(packets) if motion_vectors is None else list(motion_vectors)
         workers = min(4, os.cpu_count() or 1, max(1, len(packets) // 8))
+        # Joined streams have a few, which many packets share.
+        heads = {id(sets): _H264Heads(sets) for sets in parameters} if self.codec == "h264" else {}
 
         def work(first: int) -> dict[int, Any]:
             results = {}
@@ -120,11 +122,15 @@ class StandaloneDecoder:
                 for place in range(first, len(packets), workers):
                     if exported[place] != with_vectors:
                         continue
+                    data, sets = packets[place], parameters[place]
                     # A used context of HEVC remembers which pictures it has seen.
                     if context is None or self.codec == "hevc":
-                        context = self._context(with_vectors)
+                        context = self._context(with_vectors, sets)
                     with _naming_damage():
-                        picture = self._decode_one(context, packets[place])
+                        if self.codec == "hevc":
+                            picture = self._decode_hevc(context, data, sets)
+                        else:
+                            picture = self._decode_h264(context, data, heads[id(sets)])
                     results[place] = then(picture, place)
                     del picture
             return results
@@ -135,15 +141,68 @@ class StandaloneDecoder:
                 done |= results
         return [done[place] for place in range(len(packets))]
 
-    # -- H.264 --
+    def _decode_hevc(self, context: Any, data: bytes, sets: ParameterSets) -> StandalonePicture:
+        data = data if sets.in_header else sets.prefix + data
+        frames = [*context.decode(padded_packet(data)), *context.decode(None)]
+        # Every picture whose references are missing is called corrupt, so that tells nothing here.
+        return self._picture(frames[0] if frames else None, None, is_damaged=False)
 
-    def _read_parameters(self) -> None:
-        units, self._length_size = parse_extradata(self.extradata)
+    def _decode_h264(self, context: Any, data: bytes, heads: "_H264Heads") -> StandalonePicture:
+        units = heads.slices(data)
+        sequence, picture = heads.parameters_of(units)
+        # The target may be output before the grey picture, so both carry a number.
+        head = padded_packet(heads.before[sequence.number])
+        body = padded_packet(b"".join(START_CODE + unit for unit in units))
+        head.pts, body.pts = 0, 1
+        frames = [*context.decode(head), *context.decode(body), *context.decode(None)]
+        context.flush_buffers()
+        found = next((frame for frame in frames if frame.pts == 1), None)
+        is_spatial = direct_is_spatial(units[0], sequence, picture)
+        return self._picture(found, is_spatial, found is not None and found.is_corrupt)
+
+    def _context(self, motion_vectors: bool, sets: ParameterSets) -> Any:
+        context: Any = av.CodecContext.create(self.codec, "r")
+        context.thread_count = 1
+        options = {"flags": "+output_corrupt", "flags2": "+showall", "skip_loop_filter": "all"}
+        if self.codec == "hevc":
+            context.extradata = sets.extradata
+        else:
+            options["flags2"] += "+export_mvs" if motion_vectors else ""
+            options |= {"export_side_data": "venc_params"} if self.block_qp else {}
+        context.options = options
+        return context
+
+    def _picture(
+        self, frame: av.VideoFrame | None, spatial_direct: bool | None, is_damaged: bool
+    ) -> StandalonePicture:
+        if frame is None:
+            raise UnsupportedStreamError("a packet gives no picture when it is decoded alone")
+        components = frame.format.components
+        if components[0].bits != 8 or not frame.format.name.startswith(("yuv", "gray")):
+            raise UnsupportedStreamError(f"{self.codec} pictures of format {frame.format.name}")
+        records = side_data(frame, "MOTION_VECTORS")
+        vectors = None if records is None else records.to_ndarray()
+        qp = _block_qp(frame) if self.block_qp else None
+        picture_type = PICTURE_TYPES.get(int(frame.pict_type), "?")
+        return StandalonePicture(picture_type, luma_plane(frame), vectors, qp, spatial_direct, is_damaged)
+
+
+class _H264Heads:
+    """What comes before a packet: its parameter sets and a grey picture.
+
+    Attributes:
+        before: by the number of the sequence's parameter set, with start codes.
+
+    Raises:
+        UnsupportedStreamError: the sets cannot be read, or are missing.
+    """
+
+    def __init__(self, sets: ParameterSets):
+        self._length_size = sets.length_size
         self._sequences: dict[int, SequenceParameters] = {}
         self._pictures: dict[int, PictureParameters] = {}
-        self._units = [unit for unit in units if unit[0] & 31 in (SPS, PPS)]
         try:
-            for unit in self._units:
+            for unit in sets.units:
                 if unit[0] & 31 == SPS:
                     sequence = parse_sequence_parameters(unit)
                     self._sequences[sequence.number] = sequence
@@ -154,66 +213,37 @@ class StandaloneDecoder:
             raise UnsupportedStreamError(f"its parameter sets cannot be read: {error}") from error
         if not self._sequences or not self._pictures:
             raise UnsupportedStreamError("it has no parameter sets in its header")
-        for sequence in self._sequences.values():
-            if not sequence.frames_only:
-                raise UnsupportedStreamError("interlaced H.264")
-            if sequence.bit_depth > 8:
-                raise UnsupportedStreamError(f"H.264 of {sequence.bit_depth} bits")
-            if sequence.chroma_format == 3:
-                raise UnsupportedStreamError("4:4:4 H.264")
         free = next(number for number in range(255, -1, -1) if number not in self._pictures)
-        self._heads = {
-            number: b"".join(START_CODE + unit for unit in self._units + grey_picture(sequence, free))
-            for number, sequence in self._sequences.items()
-        }
+        self.before: dict[int, bytes] = {}
+        self._refused: dict[int, str] = {}
+        for number, sequence in self._sequences.items():
+            if not sequence.frames_only:
+                self._refused[number] = "interlaced H.264"
+            elif sequence.bit_depth > 8:
+                self._refused[number] = f"H.264 of {sequence.bit_depth} bits"
+            elif sequence.chroma_format == 3:
+                self._refused[number] = "4:4:4 H.264"
+            else:
+                units = [*sets.units, *grey_picture(sequence, free)]
+                self.before[number] = b"".join(START_CODE + unit for unit in units)
 
-    def _decode_one(self, context: Any, data: bytes) -> StandalonePicture:
-        if self.codec == "hevc":
-            frames = [*context.decode(padded_packet(data)), *context.decode(None)]
-            return self._picture(frames[0] if frames else None, None)
-        units = self._slices(data)
-        picture = self._pictures.get(slice_parameters_number(units[0])) if units else None
-        if picture is None or picture.sequence_number not in self._sequences:
-            raise UnsupportedStreamError("a packet refers to parameter sets that are not in the header")
-        sequence = self._sequences[picture.sequence_number]
-        # The target may be output before the grey picture, so both carry a number.
-        head = padded_packet(self._heads[picture.sequence_number])
-        body = padded_packet(b"".join(START_CODE + unit for unit in units))
-        head.pts, body.pts = 0, 1
-        frames = [*context.decode(head), *context.decode(body), *context.decode(None)]
-        context.flush_buffers()
-        found = next((frame for frame in frames if frame.pts == 1), None)
-        return self._picture(found, direct_is_spatial(units[0], sequence, picture))
-
-    def _slices(self, data: bytes) -> list[bytes]:
+    def slices(self, data: bytes) -> list[bytes]:
+        """The slices of a packet."""
         split = split_length_prefixed(data, self._length_size) if self._length_size else split_annex_b(data)
         return [unit for unit in split if unit[0] & 31 in (SLICE, IDR_SLICE)]
 
-    # -- both --
+    def parameters_of(self, slices: list[bytes]) -> tuple[SequenceParameters, PictureParameters]:
+        """The parameter sets that a packet's slices refer to.
 
-    def _context(self, motion_vectors: bool) -> Any:
-        context: Any = av.CodecContext.create(self.codec, "r")
-        context.thread_count = 1
-        options = {"flags": "+output_corrupt", "flags2": "+showall", "skip_loop_filter": "all"}
-        if self.codec == "hevc":
-            context.extradata = self.extradata
-        else:
-            options["flags2"] += "+export_mvs" if motion_vectors else ""
-            options |= {"export_side_data": "venc_params"} if self.block_qp else {}
-        context.options = options
-        return context
-
-    def _picture(self, frame: av.VideoFrame | None, spatial_direct: bool | None) -> StandalonePicture:
-        if frame is None:
-            raise UnsupportedStreamError("a packet gives no picture when it is decoded alone")
-        components = frame.format.components
-        if components[0].bits != 8 or not frame.format.name.startswith(("yuv", "gray")):
-            raise UnsupportedStreamError(f"{self.codec} pictures of format {frame.format.name}")
-        records = side_data(frame, "MOTION_VECTORS")
-        vectors = None if records is None else records.to_ndarray()
-        qp = _block_qp(frame) if self.block_qp else None
-        picture_type = PICTURE_TYPES.get(int(frame.pict_type), "?")
-        return StandalonePicture(picture_type, luma_plane(frame), vectors, qp, spatial_direct)
+        Raises:
+            UnsupportedStreamError: they are not there, or of a kind for which there is no grey picture.
+        """
+        picture = self._pictures.get(slice_parameters_number(slices[0])) if slices else None
+        if picture is None or picture.sequence_number not in self._sequences:
+            raise UnsupportedStreamError("a packet refers to parameter sets that the stream has not given")
+        if picture.sequence_number in self._refused:
+            raise UnsupportedStreamError(self._refused[picture.sequence_number])
+        return self._sequences[picture.sequence_number], picture
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The packets of a video's best stream, numbered in the order of decoding, with jumps that are checked."""
 
 import itertools
+import re
 import struct
 from array import array
 from collections.abc import Iterator
@@ -13,11 +14,14 @@ import numpy as np
 from av.codec.context import Flags2
 from av.stream import Disposition
 
+from .parameter_sets import ParameterTrack
 from .video_source import VideoFile, VideoReadError
 
 NO_TIME = -(1 << 63)
 # A file whose index names more bytes than this many times its size goes in circles.
 MAX_REPEATS = 64
+# Containers that tell where they end; parts of the names that FFmpeg has for them.
+KNOW_THEIR_LENGTH = ("mp4", "matroska", "avi")
 # Packets that are read after a jump in search of one that is known.
 LANDING_PACKETS = 16
 
@@ -74,6 +78,21 @@ class PacketTable:
         return rank if self.size[rank] == packet.size else None
 
 
+@dataclass(frozen=True)
+class PacketIndex:
+    """What the demux pass found, a row a frame in display order.
+
+    pts (N,) int64 in the stream's time base; size (N,) int64, bytes of the packet; keyframe (N,) bool;
+    rank (N,) int64, the packet's place in decode order; start (N,) int64, its first byte in the file or -1.
+    """
+
+    pts: np.ndarray
+    size: np.ndarray
+    keyframe: np.ndarray
+    rank: np.ndarray
+    start: np.ndarray
+
+
 class PacketRow(NamedTuple):
     """Of one packet, what `PacketTable` holds of all."""
 
@@ -109,13 +128,23 @@ def padded_packet(data: bytes) -> av.Packet:
 class Demuxer:
     """An open container that stands before the packet of rank `position`.
 
+    Args:
+        file: what to open.
+        max_pixels: of a picture.
+        motion_vectors: have the decoder export them.
+        partial: of a truncated file, give the packets that are whole instead of an error.
+
     Raises:
         VideoReadError: it holds no video, or frames of more than `max_pixels`.
     """
 
-    def __init__(self, file: VideoFile, max_pixels: int, motion_vectors: bool = False):
+    _partial = False
+    cut_packets = 0  # that were left out
+
+    def __init__(self, file: VideoFile, max_pixels: int, motion_vectors: bool = False, partial: bool = False):
         self.file = file
         self.max_pixels, self.motion_vectors = max_pixels, motion_vectors
+        self._partial = partial
         self.container: Any = file.open_container()
         try:
             self.stream = self._best_stream()
@@ -126,6 +155,8 @@ class Demuxer:
         except BaseException:
             self.close()
             raise
+        # In others the mark stands for damage on the way, behind which the stream goes on.
+        self._partial &= any(name in self.container.format.name for name in KNOW_THEIR_LENGTH)
         # Slices only: under frame threading H.264's motion vectors are read while another thread writes them.
         self.context.thread_type = "SLICE"
         # The bitstream may hold larger pictures than the container admits.
@@ -151,7 +182,13 @@ class Demuxer:
                 packet = next(self._packets)
             except (StopIteration, IndexError):  # PyAV ends so where a stream turned up while it read
                 return
-            if packet.size:
+            except av.FFmpegError:
+                if self._partial:
+                    return
+                raise
+            if self._partial and packet.is_corrupt:
+                self.cut_packets += 1
+            elif packet.size:
                 self.position += 1
                 yield self.position - 1, packet
 
@@ -172,8 +209,8 @@ class Demuxer:
                 self.file.name, f"frames of {width} x {height} pixels are over max_pixels={self.max_pixels}"
             )
 
-    def read_table(self) -> PacketTable:
-        """One pass over all packets; nothing is decoded."""
+    def read_table(self, parameters: ParameterTrack) -> PacketTable:
+        """One pass over all packets; nothing is decoded. `parameters` follows it."""
         movie, vp8 = "mp4" in self.container.format.name, self.context.name == "vp8"
         # A row a packet in one growing buffer: an hour has 100 000 of them.
         rows = array("q")
@@ -187,9 +224,23 @@ class Demuxer:
                     self.file.name,
                     f"its index goes in circles: it names over {limit} bytes, the file has {self.file.size}",
                 )
+            parameters.follow(rank, packet)
             hidden = vp8 and not self._is_shown_vp8(bytes(packet))
             rows.extend(packet_row(packet, hidden))
         return PacketTable.of(rows)
+
+    def promised_packets(self, table: PacketTable) -> int | None:
+        """Packets of the stream by its header, None where that does not tell. `table`: what there is."""
+        if self.stream.frames:
+            return self.stream.frames
+        rate = float(self.stream.average_rate or 0)
+        if "matroska" not in self.container.format.name or not rate or not table.has_distinct_times:
+            return None
+        end = (self.container.duration or 0) / 1e6  # of all streams; that of one is among its tags
+        if told := re.match(r"(\d+):(\d+):([\d.]+)", self.stream.metadata.get("DURATION", "")):
+            end = 3600 * int(told[1]) + 60 * int(told[2]) + float(told[3])
+        begin = float(table.pts.min()) * float(self.stream.time_base)
+        return round((end - begin) * rate) if end else None
 
     def jump(self, rank: int, table: PacketTable) -> bool:
         """Seek to a packet or a little before it; what it lands on is looked up, so it is known to be right.

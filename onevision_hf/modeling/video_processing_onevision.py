@@ -149,8 +149,9 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
             videos: a path, bytes, a binary file object, decoded frames (uint8 array or tensor (T, H, W, 3) or
                 (T, 3, H, W), list of PIL images), or a list of those.
             selection: what to cut (one `Placement`, such as a `Selection`, a video) instead of choosing.
-            errors: "raise", or "skip": videos that cannot be read are left out of the batch; the result has
-                `skipped`, a list of (index in the list, reason). Take it out before calling the model.
+            errors: "raise"; "skip": videos that cannot be read are left out of the batch; or "partial": of
+                truncated ones what is there is used. The result then has `skipped` or `partial`, a list of
+                (index in the list, reason). Take it out before calling the model.
             return_tensors: "pt" or "np".
             **kwargs: settings that replace the processor's own in this call.
 
@@ -170,13 +171,17 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
         pairs = list(zip(clips, _match_selections(selection, len(clips)), strict=True))
 
         def read(pair: tuple[Any, Placement | None]) -> dict[str, Any]:
-            with open_video(pair[0]) as reader:
-                return self.process_reader(reader, config, pair[1])
+            with open_video(pair[0], of_reader(errors)) as reader:
+                return self.process_reader(reader, config, pair[1]) | {"missing": reader.missing}
 
         results, skipped = read_each(pairs, read, errors)
         features = BatchFeature(data=_as_tensors(_pad(results), return_tensors))
         if errors == "skip":
             features["skipped"] = skipped
+        elif errors == "partial":
+            features["partial"] = [
+                (i, found["missing"]) for i, found in enumerate(results) if found["missing"]
+            ]
         if with_metadata:
             features["video_metadata"] = [result["metadata"] for result in results]
             features["selections"] = [result["selection"] for result in results]
@@ -233,9 +238,14 @@ for _name, _value in PatchifyConfig().to_dict().items():
 
 
 def check_errors(errors: str) -> None:
-    """Raise ValueError for anything but "raise" and "skip"."""
-    if errors not in ("raise", "skip"):
-        raise ValueError(f'errors must be "raise" or "skip", not {errors!r}')
+    """Raise ValueError for anything but "raise", "skip" and "partial"."""
+    if errors not in ("raise", "skip", "partial"):
+        raise ValueError(f'errors must be "raise", "skip" or "partial", not {errors!r}')
+
+
+def of_reader(errors: str) -> str:
+    """The `errors` of `VideoReader` that serves these."""
+    return "partial" if errors == "partial" else "raise"
 
 
 def read_each(
@@ -246,7 +256,7 @@ def read_each(
     Args:
         videos: what `read` takes, one after the other.
         read: raises VideoReadError for a video that cannot be read.
-        errors: "raise", or "skip" to leave such a video out.
+        errors: "skip" to leave such a video out; all others raise.
 
     Raises:
         VideoReadError: of a video, or because none can be read. ValueError: another word for `errors`.
@@ -258,7 +268,7 @@ def read_each(
         try:
             results.append(read(video))
         except VideoReadError as error:
-            if errors == "raise":
+            if errors != "skip":
                 raise
             skipped.append((index, str(error)))
     if not results:

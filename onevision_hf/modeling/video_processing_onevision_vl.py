@@ -23,7 +23,12 @@ from .patch_inputs import pack_media
 from .patch_selection import BudgetSettings, Placement, resolve_budget
 from .patchify_config import BUDGETS, PatchifyConfig
 from .setting_names import refuse_unknown
-from .video_processing_onevision import OneVisionVideoProcessor, OneVisionVideoProcessorKwargs, read_each
+from .video_processing_onevision import (
+    OneVisionVideoProcessor,
+    OneVisionVideoProcessorKwargs,
+    of_reader,
+    read_each,
+)
 from .video_reader import VideoReader
 
 # Mode -> frames sampled when nobody says how many: the published 64 of a selection, 8 of whole frames.
@@ -49,6 +54,7 @@ class VideoPatches:
         frames: (N,) int64, the sampled frame of each patch, an index into `timestamps`.
         timestamps: (T,) seconds of the sampled frames, NaN for frames that came without times.
         selection: how they were chosen.
+        missing: what of a truncated file is there, "" of a whole one.
     """
 
     def __init__(
@@ -58,9 +64,10 @@ class VideoPatches:
         frames: np.ndarray,
         timestamps: np.ndarray,
         selection: Placement,
+        missing: str = "",
     ):
         self.patches, self.positions, self.frames = patches, positions, frames
-        self.timestamps, self.selection = timestamps, selection
+        self.timestamps, self.selection, self.missing = timestamps, selection, missing
 
     def __len__(self) -> int:
         return len(self.patches)
@@ -121,8 +128,8 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
 
         Args:
             videos: each anything that `read` takes.
-            errors: "raise", or "skip": videos that cannot be read are left out, and `skipped` lists (index,
-                reason).
+            errors: "raise"; "skip": videos that cannot be read are left out, and `skipped` lists (index,
+                reason); or "partial": of truncated ones what is there is used, and `partial` lists those.
             return_tensors: "pt" or "np".
             **kwargs: settings that replace the processor's own in this call.
 
@@ -135,14 +142,23 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
             ValueError: an argument is out of range.
         """
         listed = videos if isinstance(videos, list) else [videos]
-        clips, skipped = read_each(listed, lambda video: self.read(video, **kwargs), errors)
+        clips, skipped = read_each(
+            listed, lambda video: self.read(video, errors=of_reader(errors), **kwargs), errors
+        )
         features = BatchFeature(pack_videos(clips), tensor_type=return_tensors)
         if errors == "skip":
             features["skipped"] = skipped
+        elif errors == "partial":
+            features["partial"] = [(i, clip.missing) for i, clip in enumerate(clips) if clip.missing]
         return features
 
     def read(
-        self, video: "Video | VideoPatches", *, selection: Placement | None = None, **kwargs: Any
+        self,
+        video: "Video | VideoPatches",
+        *,
+        selection: Placement | None = None,
+        errors: str = "raise",
+        **kwargs: Any,
     ) -> VideoPatches:
         """Read, select and cut one video.
 
@@ -150,16 +166,19 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
             video: a path, bytes, a binary file object, decoded frames (uint8 array or tensor (T, H, W, 3)
                 or (T, 3, H, W), list of PIL images), or a `VideoPatches`, which comes back as it is.
             selection: what to cut, instead of choosing.
+            errors: "raise", or "partial": of a truncated file, what is there; `missing` says how much that
+                is.
             **kwargs: settings that replace the processor's own in this call.
         """
         if isinstance(video, VideoPatches):
             return video
         mode = self._mode(kwargs)
-        with open_video(video) as reader:
+        with open_video(video, errors) as reader:
             placement = self._select(reader, mode) if selection is None else selection
             patches, positions, _ = mode.config.patchify(reader, placement)
             timestamps = reader.timestamps[placement.frame_ids]
-        return VideoPatches(patches, positions, placement.positions[:, 0].copy(), timestamps, placement)
+            frames, missing = placement.positions[:, 0].copy(), reader.missing
+        return VideoPatches(patches, positions, frames, timestamps, placement, missing)
 
     def _select(self, reader: VideoReader | FrameSequence, mode: _Mode) -> Placement:
         config = mode.config

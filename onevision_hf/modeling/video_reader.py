@@ -11,74 +11,63 @@ decoded: whole GOPs are jumped over, pictures that nothing refers to are dropped
             print(frame.picture_type, frame.luma.shape, frame.rgb(224, 224).shape, len(frame.motion_vectors))
 """
 
-import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 
 import av
 import numpy as np
 
-from .decoded_frame import PICTURE_TYPES, DecodedFrame
-from .video_demuxer import NO_TIME, Demuxer
+from .decoded_frame import PICTURE_TYPES, DecodedFrame, orientation_of
+from .parameter_sets import ParameterSets, ParameterTrack
+from .run_decoder import RunDecoder
+from .video_demuxer import NO_TIME, PacketIndex
 from .video_source import VideoFile, VideoReadError, VideoSource, reporting
 
 __all__ = ["MAX_PIXELS", "DecodedFrame", "PacketIndex", "VideoReadError", "VideoReader", "VideoSource"]
 
 # Larger frames are refused: a header of a few bytes can ask for gigabytes. This is HEVC's largest picture.
 MAX_PIXELS = 8192 * 4320
-# A jump over more bytes than this uses the container's seek; over fewer, it reads on and drops the packets.
-SEEK_BYTES = 1 << 22
-# Decoders that take `skip_frame` only when they are opened.
-NEVER_SKIPS = ("libdav1d", "libaom-av1", "av1")
 # Decoders that hold a picture back until the next reference, and give it without vectors at the end of data.
 HOLD_BACK = ("mpeg1video", "mpeg2video", "mpeg4")
 # Packets in which the next reference is looked for.
 HOLD_BACK_PACKETS = 32
 
 
-@dataclass(frozen=True)
-class PacketIndex:
-    """What the demux pass found, a row a frame in display order.
-
-    pts (N,) int64 in the stream's time base; size (N,) int64, bytes of the packet; keyframe (N,) bool;
-    rank (N,) int64, the packet's place in decode order; start (N,) int64, its first byte in the file or -1.
-    """
-
-    pts: np.ndarray
-    size: np.ndarray
-    keyframe: np.ndarray
-    rank: np.ndarray
-    start: np.ndarray
-
-
 class _FalseKeyframe(Exception):
     """Decoding cannot start at a packet that the container calls a keyframe."""
 
 
-class VideoReader:
+class VideoReader(RunDecoder):
     """An index of a video and a decoder of chosen frames.
 
     Args:
         source: a path, an http or https URL (fetched once), the bytes of a file, or a binary file object
             (read from its start; not closed). It opens nothing but itself: playlists are refused.
         max_pixels: frames with more pixels than this are refused, against decompression bombs.
+        errors: "raise", or "partial": of a truncated file, read what is there; `missing` says how much.
 
     Attributes: `index` (`PacketIndex`), `codec` (FFmpeg's name: h264, hevc, av1...), `width`, `height`
-    (pixels as displayed: rotation and pixel shape applied), `coded_width`, `coded_height` (as stored),
-    `rotation` (degrees counter-clockwise from stored to displayed), `timestamps` (N,) float64 seconds from
-    the first frame, `fps` (mean), `duration` (seconds), `extradata` (the codec's header, with its parameter
-    sets; b"" where the packets have them). `len(reader)` is the number of frames. Any number of `frames` may
-    run side by side; between them a reader keeps one container open, until it is closed.
+    (pixels as displayed: rotation and pixel shape applied), `coded_width`, `coded_height` (as stored; all
+    four of the first frame, where the stream changes its size), `rotation` (degrees counter-clockwise from
+    stored to displayed) and `mirrored` (whether left and right change places before that), `timestamps` (N,)
+    float64 seconds from the first frame, `fps` (mean), `duration` (seconds), `extradata` (the codec's header,
+    with its parameter sets; b"" where the packets have them), `missing` (what of a truncated file is there,
+    "" of a whole one), `promised_frames` (that the header names; None where a truncated file does not tell).
+    `len(reader)` is the number of frames. Any number of `frames` may run side by side; between them a reader
+    keeps one container open, until it is closed.
 
     Raises:
-        VideoReadError: the source cannot be opened, holds no video, is damaged, or is too large.
+        VideoReadError: the source cannot be opened, holds no video, is damaged, truncated, or too large.
+        ValueError: another word for `errors`.
     """
 
-    _idle: Demuxer | None = None
+    promised_frames: int | None = None
+    missing = ""
 
-    def __init__(self, source: VideoSource, *, max_pixels: int = MAX_PIXELS):
-        self.max_pixels = max_pixels
+    def __init__(self, source: VideoSource, *, max_pixels: int = MAX_PIXELS, errors: str = "raise"):
+        if errors not in ("raise", "partial"):
+            raise ValueError(f'errors must be "raise" or "partial", not {errors!r}')
+        self.max_pixels, self._partial = max_pixels, errors == "partial"
         self._file = VideoFile(source)
         self.name = self._file.name
         try:
@@ -90,7 +79,12 @@ class VideoReader:
     def _open(self) -> None:
         with reporting(self.name):
             demuxer = self._idle = self._demux()
-            self._file.check_complete(demuxer.container.format.name)
+            lost = self._file.missing_bytes(demuxer.container.format.name)
+            if lost and not self._partial:
+                size = self._file.size or 0
+                raise VideoReadError(
+                    self.name, f"is truncated: its header promises {size + lost} bytes, {size} are there"
+                )
             self.codec: str = demuxer.context.codec.canonical_name
             self.extradata: bytes = demuxer.context.extradata or b""
             stream = demuxer.stream
@@ -98,12 +92,19 @@ class VideoReader:
             self._average_rate = float(stream.average_rate or 0)
             self._pixel_shape = float(stream.sample_aspect_ratio or demuxer.context.sample_aspect_ratio or 1)
             guessed = demuxer.container.format.name == "avi" and self.codec in ("h264", "hevc")
-            self._table = demuxer.read_table()
+            self._parameters = ParameterTrack(self.codec, self.extradata)
+            self._table = demuxer.read_table(self._parameters)
+            lost += demuxer.cut_packets
+            promised = demuxer.promised_packets(self._table) if lost else len(self._table)
         self._build_index(guessed)
+        # Not all packets are frames: some are outside of the edit list.
+        self.promised_frames = None if promised is None else len(self) + max(0, promised - len(self._table))
+        if lost:
+            there = len(self) if promised is None else f"{len(self)} of {self.promised_frames}"
+            self.missing = f"is truncated: {there} frames are there"
 
     def _build_index(self, guessed: bool = False) -> None:
         """Number the frames of the table. `guessed`: the container tells no time of display."""
-        self._lock = threading.Lock()
         shown = np.flatnonzero(self._table.shown)
         # A stream cut out of a broadcast starts with pictures that cannot be decoded.
         keys = np.flatnonzero(self._table.keyframe)
@@ -111,7 +112,9 @@ class VideoReader:
         shown = shown[shown >= self._first_rank]
         if not len(shown):
             raise VideoReadError(self.name, "its video stream has no frames")
-        self._can_seek, self._keyframes_hold = False, True
+        # Where even the form of the packets changes, a decoder has to see all of them.
+        self._can_seek, self._keyframes_hold = False, not self._parameters.changes_form
+        self._joined = not self._parameters.in_header and not self._parameters.changes_form
         # Only a landing that can be looked up by its time can be trusted.
         self._can_return = self._table.has_distinct_times and not guessed
         first = self._first_decoded()
@@ -161,9 +164,17 @@ class VideoReader:
     def coded_height(self) -> int:
         return self._first_frame.height
 
+    @cached_property
+    def _orientation(self) -> tuple[int, bool]:
+        return orientation_of(self._first_frame)
+
     @property
     def rotation(self) -> int:
-        return round(self._first_frame.rotation / 90) * 90 % 360
+        return self._orientation[0]
+
+    @property
+    def mirrored(self) -> bool:
+        return self._orientation[1]
 
     @cached_property
     def _display_size(self) -> tuple[int, int]:
@@ -273,6 +284,10 @@ class VideoReader:
             finally:
                 self._give_back(demuxer)
 
+    def parameter_sets(self, frame_id: int) -> ParameterSets:
+        """Those of H.264 and HEVC that are in force at a frame; joined streams have several."""
+        return self._parameters.at(int(self.index.rank[frame_id]))
+
     def _checked(self, frame_ids: Iterable[int]) -> np.ndarray:
         """Sorted, each once."""
         wanted = np.unique(np.fromiter(frame_ids, np.int64))
@@ -282,14 +297,14 @@ class VideoReader:
         return wanted
 
     def _frames(self, wanted: np.ndarray, motion_vectors: bool, references: bool) -> Iterator[DecodedFrame]:
-        rotation, missing = self.rotation, set(wanted.tolist())
+        rotation, mirrored, missing = self.rotation, self.mirrored, set(wanted.tolist())
         newest = -1
         for frame in self._decode(wanted, motion_vectors):
             frame_id = self._id_of_rank.get(int(frame.pts or 0), -1)
             if frame_id in missing or (references and frame_id > newest):
                 newest = frame_id
                 missing.discard(frame_id)
-                yield DecodedFrame(frame, frame_id, rotation)
+                yield DecodedFrame(frame, frame_id, rotation, mirrored)
         if missing:
             lost = min(missing)
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -391,58 +406,3 @@ class VideoReader:
             yield frame
         if entry is not None and not entered:
             raise _FalseKeyframe
-
-    def _decode_run(
-        self, demuxer: Demuxer, first: int, last: int, wanted: set[int], tail: int
-    ) -> Iterator[av.VideoFrame]:
-        context = demuxer.context
-        skips = context.name not in NEVER_SKIPS
-        for rank, packet in demuxer:
-            if rank < first:
-                continue
-            packet.pts, packet.dts = rank, None
-            if skips:  # what nothing refers to and nobody wants is not decoded
-                context.skip_frame = "DEFAULT" if rank in wanted or rank == first else "NONREF"
-            frames = demuxer.decode(packet)
-            yield from frames
-            if rank >= last + tail or (rank >= last and any(frame.pts == last for frame in frames)):
-                break
-        if skips:
-            context.skip_frame = "DEFAULT"
-        yield from demuxer.decode(None)
-        context.flush_buffers()
-
-    def _demux(self, motion_vectors: bool = False) -> Demuxer:
-        return Demuxer(self._file, self.max_pixels, motion_vectors)
-
-    def _take(self, motion_vectors: bool = False) -> Demuxer:
-        """The container that is open and idle, if its decoder is set so, or another one."""
-        with self._lock:
-            if self._idle is not None and self._idle.motion_vectors == motion_vectors:
-                demuxer, self._idle = self._idle, None
-                demuxer.position = len(self._table) + 1  # wherever it stands, a jump comes first
-                if self._can_return:
-                    return demuxer
-                demuxer.close()
-        return self._demux(motion_vectors)
-
-    def _give_back(self, demuxer: Demuxer) -> None:
-        """Keep one that can return for the next pass: opening costs more than a jump."""
-        with self._lock:
-            if self._idle is None and self._can_return:
-                self._idle = demuxer
-                return
-        demuxer.close()
-
-    def _go_to(self, rank: int, demuxer: Demuxer, motion_vectors: bool = False) -> Demuxer:
-        """Bring the container to `rank` or before it: a seek over long gaps, reading on over short ones."""
-        if rank >= demuxer.position:
-            gap = int(self._table.size[demuxer.position : rank].sum())
-            if not self._can_seek or gap < SEEK_BYTES:
-                return demuxer
-        if demuxer.jump(rank, self._table):
-            return demuxer
-        # The container's own table of times is wrong: read on from its start, now and from here on.
-        self._can_seek = self._can_return = False
-        demuxer.close()
-        return self._demux(motion_vectors)

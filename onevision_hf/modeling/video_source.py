@@ -131,13 +131,13 @@ class VideoFile:
         """Whether two openings read through one file object, which threads must not do."""
         return not isinstance(self._source, str | bytes)
 
-    def check_complete(self, container_format: str) -> None:
-        """Refuse a file that ends before its container says so.
+    def missing_bytes(self, container_format: str) -> int:
+        """By how much a file ends before its container says so.
 
         FFmpeg gives what is there and no error. Only mp4, mov, mkv, webm and avi know their length.
         """
         if self.size is None:
-            return
+            return 0
         with self._open() as file:
             if "mp4" in container_format:
                 declared = _mp4_length(file, self.size)
@@ -145,10 +145,7 @@ class VideoFile:
                 declared = _matroska_length(file)
             else:
                 declared = _avi_length(file) if container_format == "avi" else 0
-        if declared > self.size:
-            raise VideoReadError(
-                self.name, f"is truncated: its header promises {declared} bytes, {self.size} are there"
-            )
+        return max(0, declared - self.size)
 
     def _set_bytes(self, name: str, data: bytes) -> None:
         if not data:

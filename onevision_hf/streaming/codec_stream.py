@@ -31,8 +31,10 @@ import torch
 from transformers.image_processing_utils import BatchFeature
 
 from ..modeling.frame_sampling import SamplingSettings
+from ..modeling.parameter_sets import ParameterSets, ParameterTrack
 from ..modeling.patch_selection import Selection
 from ..modeling.patchify_config import PatchifyConfig
+from ..modeling.standalone_decoder import STANDALONE_CODECS
 from ..modeling.video_demuxer import NO_TIME
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..modeling.video_reader import MAX_PIXELS, VideoReadError
@@ -157,7 +159,9 @@ class CodecStream:
         self._head: StreamHead | None = None
         self._segment: _Segment | None = None
         self._segments = 0
-        self._format: bytes | str | None = None
+        self._parameters: ParameterTrack | None = None
+        self._renewed = False  # parameter sets came that differ from those before
+        self._format: str | None = None
         self._last_dts: int | None = None
         self._in_damage = False
 
@@ -210,6 +214,7 @@ class CodecStream:
                 if self._segment is not None:
                     yield from self._restart("changed", f"packets of another stream, {message.codec}")
                 self._head, self._format = message, None
+                self._parameters = ParameterTrack(message.codec, message.extradata)
                 continue
             yield from self._take(message)
 
@@ -217,7 +222,10 @@ class CodecStream:
 
     def _take(self, packet: av.Packet) -> Iterator[StreamWindow | StreamEvent]:
         """One more packet, and what it brings."""
-        assert self._head is not None
+        assert self._head is not None and self._parameters is not None
+        if self._parameters.follow(0, packet):
+            self._parameters.forget()
+            self._renewed = True
         if packet.is_corrupt and not self._in_damage:
             yield self._event("damaged", f"a packet at {_seconds(packet)} is incomplete")
         self._in_damage = bool(packet.is_corrupt)
@@ -237,7 +245,7 @@ class CodecStream:
             if not packet.is_keyframe or packet.size > self.max_bytes:
                 return
             yield from self._look_at(packet)
-        self._segment.add(packet)
+        self._segment.add(packet, self._parameters.latest)
         while (due := self._segment.due(self.window, self.stride)) is not None:
             yield from self._give(due)
 
@@ -256,22 +264,28 @@ class CodecStream:
                 raise VideoReadError(self._head.name, reason)
             yield self._event("damaged", reason)
             return
-        found = picture_format(self._head, keyframe, self.max_pixels)
-        if found is not None and self._format not in (None, found):
-            if isinstance(found, bytes):
-                self._head = dataclasses.replace(self._head, extradata=found)
-                reason = "other parameter sets"
-            else:
-                reason = f"pictures of {found} instead of {self._format!s}"
-            reason += f" from {_seconds(keyframe)} on"
-            if self._segment is not None:
-                yield from self._restart("changed", reason)
-            else:
-                yield self._event("changed", reason)
-        if found is not None:
-            self._format = found
+        reason = self._change_at(keyframe)
+        if reason and self._segment is not None:
+            yield from self._restart("changed", reason)
+        elif reason and self._segments:
+            yield self._event("changed", reason)
         if self._segment is None:
             self._segment = _Segment(self._head, keyframe.pts)
+
+    def _change_at(self, keyframe: av.Packet) -> str:
+        """What is new in the format of the pictures from a keyframe on, or nothing."""
+        assert self._head is not None and self._parameters is not None
+        reason = ""
+        if self._head.codec not in STANDALONE_CODECS:
+            found = picture_format(self._head, keyframe, self.max_pixels)
+            if self._format is not None and found not in (None, self._format):
+                reason = f"pictures of {found} instead of {self._format}"
+            self._format = found or self._format
+        elif self._renewed:
+            self._renewed = False
+            self._head = dataclasses.replace(self._head, extradata=self._parameters.latest.extradata)
+            reason = "other parameter sets"
+        return f"{reason} from {_seconds(keyframe)} on" if reason else ""
 
     def _restart(self, kind: str, reason: str) -> Iterator[StreamWindow | StreamEvent]:
         """Give what is there, tell why, and begin a new segment at the next keyframe."""
@@ -360,10 +374,10 @@ class _Segment:
         self.begin = 0.0  # of the window that is waited for, in seconds from the origin
         self._recent: deque[int] = deque(maxlen=MAX_REORDER + 1)
 
-    def add(self, packet: av.Packet) -> None:
+    def add(self, packet: av.Packet, parameters: ParameterSets) -> None:
         if packet.pts is None and packet.dts is None:
             return
-        held = BufferedPacket(packet, self.head.codec)
+        held = BufferedPacket(packet, self.head.codec, parameters)
         self.packets.append(held)
         self.bytes += held.row.size
         self._recent.append(held.row.pts)

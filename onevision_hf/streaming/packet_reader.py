@@ -14,6 +14,7 @@ import av
 import numpy as np
 from av.codec.context import Flags2
 
+from ..modeling.parameter_sets import ParameterSets, ParameterTrack
 from ..modeling.video_demuxer import Demuxer, PacketTable, packet_row, padded_packet
 from ..modeling.video_reader import VideoReader
 from ..modeling.video_source import reporting
@@ -26,7 +27,7 @@ class StreamHead:
     name: for messages. codec: FFmpeg's name (h264, hevc...). decoder: the decoder's. extradata: the codec's
     header. time_base: seconds of a unit of time. rate: mean frames a second, 0 where nobody knows.
     pixel_shape: width of a pixel over its height. rotation: degrees counter-clockwise from stored to
-    displayed.
+    displayed. mirrored: whether left and right change places before that.
     """
 
     name: str
@@ -37,12 +38,15 @@ class StreamHead:
     rate: float = 0.0
     pixel_shape: float = 1.0
     rotation: int = 0
+    mirrored: bool = False
 
 
 class BufferedPacket:
-    """A copy of a packet, and the row that `packet_row` made of it (decoding writes over its times)."""
+    """A copy of a packet, the row that `packet_row` made of it (decoding writes over its times), and the
+    parameter sets in force at it."""
 
-    def __init__(self, packet: av.Packet, codec: str):
+    def __init__(self, packet: av.Packet, codec: str, parameters: ParameterSets):
+        self.parameters = parameters
         content = bytes(packet)
         self.row = packet_row(packet, codec == "vp8" and not content[0] >> 4 & 1)
         self.packet = padded_packet(content)
@@ -122,6 +126,7 @@ class PacketReader(VideoReader):
         self._head, self._held = head, list(packets)
         self._file: Any = _Held(head.name)
         self.name, self.codec, self.extradata = head.name, head.codec, head.extradata
+        self._parameters = ParameterTrack.of(head.codec, [held.parameters for held in self._held])
         self._time_base, self._average_rate = head.time_base, head.rate
         self._pixel_shape = head.pixel_shape
         rows = array("q")
@@ -133,8 +138,8 @@ class PacketReader(VideoReader):
         self.origin = int(self.index.pts[0]) if origin is None else origin
 
     @property
-    def rotation(self) -> int:
-        return self._head.rotation
+    def _orientation(self) -> tuple[int, bool]:  # type: ignore[override]
+        return self._head.rotation, self._head.mirrored
 
     @cached_property
     def timestamps(self) -> np.ndarray:

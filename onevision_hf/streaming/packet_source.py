@@ -17,7 +17,7 @@ from typing import Any
 
 import av
 
-from ..modeling.h264_bitstream import PPS, SPS, START_CODE, split_annex_b
+from ..modeling.decoded_frame import orientation_of
 from ..modeling.remote_file import is_url, open_url, shown
 from ..modeling.video_demuxer import padded_packet
 from ..modeling.video_formats import HEAD_BYTES, explain_refusal, options_for
@@ -47,7 +47,6 @@ HTTP_OPTIONS = {
     "cookies",
     "http_proxy",
 }
-HEVC_SETS = (32, 33, 34)  # VPS, SPS, PPS (ITU-T H.265, table 7-1)
 
 
 @dataclass(frozen=True)
@@ -226,6 +225,9 @@ class PacketSource:
         context = stream.codec_context
         codec = context.codec.canonical_name
         own = {"av1": "libdav1d"}.get(codec, codec)  # packets that come from an encoder
+        # Only the container's own decoder knows. Packets that somebody else demuxes are left alone.
+        unknown = self.name == "<packets>"
+        rotation, mirrored = (0, False) if unknown else _orientation(context, keyframe)
         return StreamHead(
             name=self.name,
             codec=codec,
@@ -234,8 +236,8 @@ class PacketSource:
             time_base=float(keyframe.time_base or stream.time_base or 1),
             rate=float(stream.average_rate or 0),
             pixel_shape=float(stream.sample_aspect_ratio or context.sample_aspect_ratio or 1),
-            # Only the container's own decoder knows. Packets that somebody else demuxes are left alone.
-            rotation=0 if self.name == "<packets>" else _rotation(context, keyframe),
+            rotation=rotation,
+            mirrored=mirrored,
         )
 
 
@@ -266,18 +268,18 @@ def _demuxed(container: Any, stream: Any) -> Iterator[av.Packet]:
         yield packet
 
 
-def _rotation(context: Any, keyframe: av.Packet) -> int:
-    """Degrees from stored to displayed, which FFmpeg tells with a frame."""
+def _orientation(context: Any, keyframe: av.Packet) -> tuple[int, bool]:
+    """How pictures are shown, which FFmpeg tells with a frame."""
     try:
         frames = [*context.decode(keyframe), *context.decode(None)]
     except av.FFmpegError:
         frames = []
     context.flush_buffers()
-    return round(frames[0].rotation / 90) * 90 % 360 if frames else 0
+    return orientation_of(frames[0]) if frames else (0, False)
 
 
-def picture_format(head: StreamHead, keyframe: av.Packet, max_pixels: int) -> bytes | str | None:
-    """What tells pictures of one format from another's.
+def picture_format(head: StreamHead, keyframe: av.Packet, max_pixels: int) -> str | None:
+    """What tells pictures of one format from another's where a codec has no parameter sets.
 
     Args:
         head: of the stream.
@@ -285,30 +287,11 @@ def picture_format(head: StreamHead, keyframe: av.Packet, max_pixels: int) -> by
         max_pixels: larger pictures are refused.
 
     Returns:
-        the parameter sets in the packet (H.264, HEVC), else size and pixel format of its picture; None
-        where this packet does not tell.
+        size and pixel format of its picture; None where this packet does not tell.
     """
-    if head.codec in ("h264", "hevc"):
-        renewed: Any = keyframe
-        # PyAV has a packet's side data from 16 on; before, sets that change outside of packets are not seen.
-        if hasattr(keyframe, "has_sidedata") and keyframe.has_sidedata("new_extradata"):
-            return bytes(renewed.get_sidedata("new_extradata"))
-        return parameter_sets(head.codec, bytes(keyframe)) or None
     try:
         context = new_decoder(head, max_pixels)
         frames = [*context.decode(padded_packet(bytes(keyframe))), *context.decode(None)]
     except av.FFmpegError:
         return None
     return f"{frames[0].width} x {frames[0].height} {frames[0].format.name}" if frames else None
-
-
-def parameter_sets(codec: str, data: bytes) -> bytes:
-    """The parameter sets in a packet with start codes, as they would stand in the codec's header."""
-    if not data.startswith((b"\x00\x00\x01", START_CODE)):
-        return b""
-    units = split_annex_b(data)
-    if codec == "h264":
-        kept = [unit for unit in units if unit[0] & 31 in (SPS, PPS)]
-    else:
-        kept = [unit for unit in units if unit[0] >> 1 & 63 in HEVC_SETS]
-    return b"".join(START_CODE + unit for unit in kept)

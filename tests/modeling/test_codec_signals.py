@@ -144,12 +144,10 @@ def test_packets_that_are_decoded_alone_have_zeros_behind_them(codec, tmp_path, 
             return self.context.decode(packet)
 
     made = StandaloneDecoder._context
-    monkeypatch.setattr(
-        StandaloneDecoder, "_context", lambda decoder, vectors: Watched(made(decoder, vectors))
-    )
+    monkeypatch.setattr(StandaloneDecoder, "_context", lambda decoder, *args: Watched(made(decoder, *args)))
     with VideoReader(path) as reader:
         packets = [bytes(packet) for packet in av.open(str(path)).demux(video=0) if packet.size]
-        StandaloneDecoder(reader.codec, reader.extradata).decode(packets)
+        StandaloneDecoder(reader.codec).decode(packets, [reader.parameter_sets(0)] * len(packets))
     assert len(behind) >= 6 and set(behind) == {bytes(64)}
 
 
@@ -248,7 +246,7 @@ def test_streams_without_an_exact_residual_are_named(tmp_path, pix_fmt, options,
     frames = moving_scene(8, 64, 64)
     path = write_clip(tmp_path / "clip.mkv", frames, pix_fmt=pix_fmt, options=options)
     with VideoReader(path) as reader, pytest.raises(UnsupportedStreamError, match=reason):
-        StandaloneDecoder(reader.codec, reader.extradata)
+        cs.read_standalone_pictures(reader, [0, 1])
     signals = read_codec_signals(path)
     assert signals.residual is None and reason in signals.signal["residual"]
 

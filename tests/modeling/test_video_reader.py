@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onevision_hf import VideoReader
-from onevision_hf.modeling import video_demuxer, video_reader
+from onevision_hf.modeling import run_decoder, video_demuxer
 from onevision_hf.modeling.codec_signals import VECTOR_CODECS
 from onevision_hf.modeling.decoded_frame import converted
 
@@ -75,7 +75,7 @@ def same_vectors(a: np.ndarray | None, b: np.ndarray | None) -> bool:
 @given(data=st.data())
 def test_frames_fetched_alone_are_those_of_a_plain_decode(name, zoo, plain, monkeypatch, data):
     expected = plain(name)
-    monkeypatch.setattr(video_reader, "SEEK_BYTES", data.draw(st.sampled_from([0, 2000, 1 << 22])))
+    monkeypatch.setattr(run_decoder, "SEEK_BYTES", data.draw(st.sampled_from([0, 2000, 1 << 22])))
     reader = VideoReader(zoo[name])
     assert len(reader) == len(expected)
     ids = data.draw(st.lists(st.integers(0, len(reader) - 1), min_size=1, max_size=6))
@@ -144,7 +144,7 @@ def test_a_far_frame_costs_its_own_gop_and_no_more(zoo, monkeypatch):
     handed_out = count_packets(monkeypatch)
     reader = VideoReader(zoo["h264-bframes.mkv"])
     assert reader.width  # reads the first frame
-    monkeypatch.setattr(video_reader, "SEEK_BYTES", 0)
+    monkeypatch.setattr(run_decoder, "SEEK_BYTES", 0)
     handed_out.clear()
     list(reader.frames([30]))
     assert min(handed_out) == 24 and len(handed_out) <= 12
@@ -158,7 +158,7 @@ def test_pictures_that_nobody_needs_are_not_decoded(zoo):
 
 @pytest.mark.parametrize("name", ["h264-bframes.mp4", "hevc-bframes.mp4", "mpeg2.ts"])
 def test_packets_are_those_of_the_container_in_the_order_of_decoding(name, zoo, monkeypatch):
-    monkeypatch.setattr(video_reader, "SEEK_BYTES", 0)
+    monkeypatch.setattr(run_decoder, "SEEK_BYTES", 0)
     with av.open(str(zoo[name])) as container:
         stored = [bytes(packet) for packet in container.demux(video=0) if packet.size]
     reader = VideoReader(zoo[name])
@@ -183,7 +183,7 @@ def count_packets(monkeypatch) -> list[int]:
 
 
 def test_a_container_whose_seeks_go_wrong_is_read_from_its_start(zoo, plain, monkeypatch):
-    monkeypatch.setattr(video_reader, "SEEK_BYTES", 0)
+    monkeypatch.setattr(run_decoder, "SEEK_BYTES", 0)
     monkeypatch.setattr(video_demuxer.Demuxer, "jump", lambda self, rank, table: False)
     frames = list(VideoReader(zoo["h264-bframes.mp4"]).frames([2, 20, 35]))
     assert all(
