@@ -97,7 +97,6 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
     do_sample_frames: bool
     keep_ratio: float | None
     rope_temporal_size: int | None
-    do_sample_frames: bool
     default_to_square = False
     return_metadata = False
 
