@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from unified_tiny import read_json, save_model, save_pictures
 
 from onevision_hf.cli import main
-from onevision_hf.data.captions import PairRow
+from onevision_hf.data.captions import CaptionedImage
 from onevision_hf.eval.unified.models import open_model
 from onevision_hf.eval.unified.retrieval import _chance, measure_retrieval, ranks
 from onevision_hf.eval.unified.zeroshot import class_features, class_names, measure_zeroshot, open_classes
@@ -87,7 +87,7 @@ def test_names_come_from_folders_or_a_file_that_names_all(tmp_path):
 
 def rows(*pairs):
     return [
-        PairRow(f"{i}", Image.new("RGB", (4, 4), COLOURS[c]), captions)
+        CaptionedImage(f"{i}", Image.new("RGB", (4, 4), COLOURS[c]), captions)
         for i, (c, captions) in enumerate(pairs)
     ]
 
@@ -109,7 +109,7 @@ def test_texts_find_their_pictures_and_equal_texts_are_one():
 def test_pictures_without_a_caption_or_broken_are_left_out_and_listed():
     pairs = [
         *rows(("red", ("red",)), ("green", (" ",)), ("blue", ("blue",))),
-        PairRow("3", b"broken", ("x",)),
+        CaptionedImage("3", b"broken", ("x",)),
     ]
     found = measure_retrieval(pairs, Colours())
     assert found["pictures"] == 2 and {r["key"] for r in found["rejected"]} == {"1", "3"}
