@@ -30,7 +30,7 @@ from onevision_hf.clustering.features import extract_features
 from onevision_hf.clustering.kmeans import CenterFile, find_centers
 from onevision_hf.clustering.spherical import State, lloyd, nearest, random_start
 from onevision_hf.data.items import Item, Source
-from onevision_hf.data.media_shards import STAGE, PackedRow, PackedShards, write_shard
+from onevision_hf.data.media_shards import STAGE, PackedExample, PackedShards, write_shard
 from onevision_hf.data.tar_shards import LAYOUT, shard_names
 from onevision_hf.jobs.run_folder import RunFolder
 
@@ -165,7 +165,7 @@ def reading(root: Path, count: int = 2048, size: int = 60_000) -> None:
     media = [rng.bytes(size) for _ in range(64)]
     labels, scores = np.arange(10, dtype=np.int32), np.ones(10, np.float32)
     rows = [
-        PackedRow(f"{n:06d}", "image", "image", "jpg", media[n % 64], labels, scores, 224, 224, 1, 0.0)
+        PackedExample(f"{n:06d}", "image", "image", "jpg", media[n % 64], labels, scores, 224, 224, 1, 0.0)
         for n in range(count)
     ]
     for row in rows[:64]:

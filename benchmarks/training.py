@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from onevision_hf import bundled_clip
-from onevision_hf.data.labelled import Row
+from onevision_hf.data.labelled import Example
 from onevision_hf.modeling.patchify_config import PatchifyConfig
 from onevision_hf.objectives import draw_together
 from onevision_hf.training import checkpoint
@@ -156,10 +156,10 @@ class Clip:
     def __len__(self) -> int:
         return 64
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> Example:
         import numpy as np
 
-        return Row(str(index), "video", str(bundled_clip()), np.array([0]))
+        return Example(str(index), "video", str(bundled_clip()), np.array([0]))
 
 
 def decoding() -> dict[str, Spread]:

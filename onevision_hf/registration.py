@@ -134,6 +134,14 @@ class AfterImport:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        """The module's own spec, whose loader acts after it has run; None for modules that are of no
+        concern here.
+
+        Args:
+            fullname: the module's name.
+            path: of its package.
+            target: a module that is loaded again.
+        """
         if not fullname.startswith((_OURS, "transformers.")):
             return None
         for finder in sys.meta_path:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ..data.items import Item, MediaError, Source, format_of
 from ..data.media import BROKEN, picture_size, reason_of
-from ..data.media_shards import STAGE, PackedRow, write_shard
+from ..data.media_shards import STAGE, PackedExample, write_shard
 from ..data.tar_shards import LAYOUT, shard_names
 from ..data.transcode import CRF, PRESET, transcode
 from ..jobs.prefetch import ahead
@@ -93,7 +93,7 @@ def pack(
         mine = set(processes.own(missing))
         items = {item.key: item for item in source.items}
 
-        def one(row: Mapping[str, Any]) -> PackedRow | dict[str, str]:
+        def one(row: Mapping[str, Any]) -> PackedExample | dict[str, str]:
             try:
                 return _row(source, items[row["key"]], row, head, gop, selection)
             except BROKEN as error:
@@ -104,11 +104,11 @@ def pack(
             for index, rows in enumerate(_batched(_rows(labelled), shard_items)):
                 if index not in mine:
                     continue
-                packed: list[PackedRow] = []
+                packed: list[PackedExample] = []
                 rejected: list[dict[str, str]] = []
                 for result in ahead(one, rows, workers, depth=2 * workers):
                     step(1)
-                    if isinstance(result, PackedRow):
+                    if isinstance(result, PackedExample):
                         packed.append(result)
                     else:
                         rejected.append(result)
@@ -145,7 +145,7 @@ def _row(
     head: str,
     gop: int | None,
     selection: Mapping[str, Any] | None,
-) -> PackedRow:
+) -> PackedExample:
     content = source.read(item)
     chosen: dict[str, np.ndarray] | None = None
     frames, duration = 1, 0.0
@@ -173,7 +173,7 @@ def _row(
         extension = "webm"
     if not content:
         raise MediaError("the file is empty")
-    return PackedRow(
+    return PackedExample(
         key=item.key,
         head=head,
         kind=item.kind,

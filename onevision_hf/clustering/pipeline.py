@@ -79,7 +79,9 @@ def run_pipeline(
             processes.barrier()
         centers = find_centers(of_features, of_centers, clusters, dedup=duplicates, redo=redo, **kmeans or {})
         assign_labels(of_features, of_labels, of_centers, dedup=duplicates, redo=redo, **labels or {})
-        packed = {kind: pack_shards(source, of_labels, shards / kind, kind, redo=redo, **pack or {})}
+        packed: dict[str, Any] = {
+            kind: pack_shards(source, of_labels, shards / kind, kind, redo=redo, **pack or {})
+        }
         if kind == "image" and FeatureShards(of_features).has_tags():
             assign_tags(of_features, root / "tags", dedup=duplicates, redo=redo, **tags or {})
             packed["ocr"] = pack_shards(source, root / "tags", shards / "ocr", "ocr", redo=redo, **pack or {})

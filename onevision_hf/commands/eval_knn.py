@@ -1,7 +1,7 @@
 """`onevision eval knn DIR`: nearest neighbours and a linear classifier, minutes, no training.
 
 onevision eval knn drawn/direction --model FOLDER --picture neighbours.png
-onevision eval knn pictures --model google/siglip2-base-patch16-224 --json readout.json
+onevision eval knn pictures --model google/siglip2-base-patch16-224 --json knn.json
 onevision eval knn drawn/direction --model descriptors:motion
 """
 
@@ -50,10 +50,10 @@ def run(
     num_frames: Annotated[int | None, Opt(metavar="N", help=f"sampled of a clip {_OWN}")] = None,
     size: Annotated[int | None, Opt(metavar="N", help=f"side in pixels of the middle square {_OWN}")] = None,
 ) -> None:
-    from onevision_hf.eval.probes.knn import readout
+    from onevision_hf.eval.probes.knn import evaluate_knn
     from onevision_hf.jobs.run_folder import canonical_json, write_atomically
 
-    found = readout(
+    found = evaluate_knn(
         folder,
         model,
         cache=cache,

@@ -36,18 +36,18 @@ def run(
         str,
         Opt(
             metavar="M",
-            help="an encoder for the second way of reading: a folder, a name on the Hub, `tiny` for the "
+            help="an encoder whose frozen tokens are probed: a folder, a name on the Hub, `tiny` for the "
             "package's own, `none` to leave it out",
         ),
     ] = "tiny",
     seeds: Annotated[
-        int | None, Opt(metavar="N", help="readers of each kind (default: the profile's)")
+        int | None, Opt(metavar="N", help="classifiers of each kind (default: the profile's)")
     ] = None,
     steps: Annotated[
         tuple[int, int] | None,
         Opt(
             metavar="MIXED OWN",
-            help="updates of a reader, on a mixture of inputs and then on its own (default: the profile's)",
+            help="updates of a classifier, on a mixture of inputs, then on its own (default: the profile's)",
         ),
     ] = None,
     inputs: Annotated[
@@ -75,7 +75,7 @@ def run(
         raise ValueError(f"--workers is at least 1, found {workers}")
     began = time.perf_counter()
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         print(f"[{time.perf_counter() - began:7.0f} s] {line}", file=sys.stderr, flush=True)
 
     settings = _settings(PROFILES[profile], seeds, steps, inputs)
@@ -87,7 +87,7 @@ def run(
         workers=workers,
         device=device,
         redo=redo,
-        say=say,
+        report=report,
     )
     document["profile"] = profile
     printed = as_json == Path("-")

@@ -54,7 +54,7 @@ def run(
             metrics=chosen,
             lpips=lpips,
             inception=network,
-            beside_vae=not no_vae,
+            with_vae=not no_vae,
             batch_size=batch_size,
             workers=how.workers,
             step=step,

@@ -29,7 +29,7 @@ CAPTION_COLUMNS = ("captions", "caption", "text", "txt")
 
 
 @dataclass(frozen=True)
-class PairRow:
+class CaptionedImage:
     """An image and its captions, which may be nothing; `latents` (C, h, w) where they are cached."""
 
     key: str
@@ -137,7 +137,7 @@ class ArrowPairs:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> PairRow:
+    def __getitem__(self, index: int) -> CaptionedImage:
         record = self._dataset[int(index)]
         content = record[self._image]
         if isinstance(content, dict):
@@ -145,7 +145,7 @@ class ArrowPairs:
         if content is None:
             raise MediaError("the row holds no bytes and no path")
         captions = tuple(c for name in self._captions for c in as_captions(record[name]))
-        return PairRow(self._keys[index] if self._keys else f"{index:07d}", content, captions)
+        return CaptionedImage(self._keys[index] if self._keys else f"{index:07d}", content, captions)
 
 
 def _holds_images(feature: Any) -> bool:
@@ -188,7 +188,7 @@ class TarPairs:
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, index: int) -> PairRow:
+    def __getitem__(self, index: int) -> CaptionedImage:
         key, file, members, image = self._samples[index]
         with open(file, "rb") as opened:
 
@@ -200,7 +200,7 @@ class TarPairs:
                     raise MediaError(f"{file} ends inside this sample: {len(content)} of {length} bytes")
                 return content
 
-            return PairRow(key, read(image), self._captions_of(members, read))
+            return CaptionedImage(key, read(image), self._captions_of(members, read))
 
     def _captions_of(self, members: dict[str, tuple[int, int]], read: Any) -> tuple[str, ...]:
         fields: dict[str, Any] = {}
@@ -236,13 +236,13 @@ class DrawnPairs:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, index: int) -> PairRow:
+    def __getitem__(self, index: int) -> CaptionedImage:
         name = self._paths[index]
-        return PairRow(os.path.normpath(name), str(self._folder / name), tuple(self._captions[index]))
+        return CaptionedImage(os.path.normpath(name), str(self._folder / name), tuple(self._captions[index]))
 
 
 class WithLatents:
-    """Rows with the latents that `onevision latents` made of the same source."""
+    """Pairs with the latents that `onevision latents` made of the same source."""
 
     classes = None
 
@@ -253,7 +253,7 @@ class WithLatents:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> PairRow:
+    def __getitem__(self, index: int) -> CaptionedImage:
         row = self._rows[index]
         number = self._numbers.get(row.key)
         if number is None:

@@ -29,7 +29,7 @@ RowT = TypeVar("RowT", covariant=True)
 
 
 @dataclass(frozen=True)
-class Row:
+class Example:
     """A labelled picture or video. `width`, `height`, `frames` are 0 where nobody has looked yet."""
 
     key: str
@@ -39,10 +39,10 @@ class Row:
     width: int = 0
     height: int = 0
     frames: int = 0
-    selection: dict[str, np.ndarray] | None = None  # as `PackedRow.selection`
+    selection: dict[str, np.ndarray] | None = None  # as `PackedExample.selection`
 
 
-class Rows(Protocol[RowT]):
+class Examples(Protocol[RowT]):
     """`classes` (None if unknown) and rows by number. A row that cannot be read raises a named error."""
 
     @property
@@ -53,7 +53,7 @@ class Rows(Protocol[RowT]):
     def __getitem__(self, index: int, /) -> RowT: ...
 
 
-def open_rows(spec: str) -> Rows:
+def open_examples(spec: str) -> Examples:
     """Open a source with random access.
 
     Raises:
@@ -62,7 +62,7 @@ def open_rows(spec: str) -> Rows:
     if not spec:
         raise FileNotFoundError("no source is named")
     if spec.startswith("hf:"):
-        return ArrowRows(open_dataset(spec[3:]))
+        return ArrowExamples(open_dataset(spec[3:]))
     path = Path(spec.removeprefix("folder:"))
     if not path.exists():
         raise FileNotFoundError(f"{spec} does not exist")
@@ -71,10 +71,10 @@ def open_rows(spec: str) -> Rows:
         if json.loads((path / PLAN).read_text()).get("stage") == PATCHES:
             return PatchShards(path)
         return PackedShards(path)
-    return FolderRows(open_source(f"folder:{path}"), spec)
+    return FolderExamples(open_source(f"folder:{path}"), spec)
 
 
-class FolderRows:
+class FolderExamples:
     """A folder with a sub-folder for each class."""
 
     def __init__(self, source: Source, spec: str):
@@ -94,12 +94,12 @@ class FolderRows:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> Example:
         item = self._items[index]
-        return Row(item.key, item.kind, item.path, np.array([self._labels[index]]))
+        return Example(item.key, item.kind, item.path, np.array([self._labels[index]]))
 
 
-class ArrowRows:
+class ArrowExamples:
     """A `datasets.Dataset` with one column of images or videos."""
 
     def __init__(self, dataset: Any):
@@ -110,11 +110,11 @@ class ArrowRows:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> Row:
-        return as_row(self._dataset[int(index)], self._columns, f"{index:07d}")
+    def __getitem__(self, index: int) -> Example:
+        return as_example(self._dataset[int(index)], self._columns, f"{index:07d}")
 
 
-class StreamRows:
+class StreamedExamples:
     """A Hub dataset that is only streamed: shuffled in a buffer, and after a resume from another place."""
 
     def __init__(self, spec: str, seed: int, rank: int, size: int, buffer: int = 1000):
@@ -123,7 +123,7 @@ class StreamRows:
         dataset, self._columns = _undecoded(open_dataset(spec, streaming=True))
         self._dataset = split_dataset_by_node(dataset.shuffle(seed=seed, buffer_size=buffer), rank, size)
 
-    def __iter__(self) -> Iterator[tuple[str, Callable[[], Row]]]:
+    def __iter__(self) -> Iterator[tuple[str, Callable[[], Example]]]:
         """Keys and what reads their rows, without an end, epoch after epoch."""
         epoch = 0
         while True:
@@ -132,7 +132,7 @@ class StreamRows:
             for number, record in enumerate(self._dataset):
                 key = f"{epoch}/{number:07d}"
                 # Read by the caller: what raises in here would end the iteration.
-                yield key, partial(as_row, record, self._columns, key)
+                yield key, partial(as_example, record, self._columns, key)
             if number < 0:
                 raise ValueError("the stream has no rows for this process: use fewer processes and workers")
             epoch += 1
@@ -166,7 +166,7 @@ def _undecoded(dataset: Any) -> tuple[Any, Columns]:
     return undecoded(dataset, media), Columns(media[0], kind, label)
 
 
-def as_row(record: Mapping[str, Any], columns: Columns, key: str) -> Row:
+def as_example(record: Mapping[str, Any], columns: Columns, key: str) -> Example:
     """A record of a table as a labelled medium.
 
     Args:
@@ -185,4 +185,4 @@ def as_row(record: Mapping[str, Any], columns: Columns, key: str) -> Row:
     column, _, inside = columns.label.partition(".")
     found = record[column][inside] if inside else record[column]
     labels = np.atleast_1d(np.asarray([] if found is None else found, np.int64))
-    return Row(key, kind_of_extension(name) or columns.kind, media, labels)
+    return Example(key, kind_of_extension(name) or columns.kind, media, labels)

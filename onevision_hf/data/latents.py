@@ -25,7 +25,7 @@ from ..modeling.vae_openvision3 import VAE, check_vae, encode_pixels, vae_stride
 from .decoding import decoded_batches
 from .media import open_picture
 from .sources import Item, Source
-from .tar_shards import ShardRows
+from .tar_shards import ShardedExamples
 
 STAGE = "latents"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -149,7 +149,7 @@ def digest_of_weights(module: torch.nn.Module) -> str:
     return digest_of(parts())
 
 
-class LatentShards(ShardRows):
+class LatentShards(ShardedExamples):
     """The latents of a finished folder, by number; no file is kept open, so workers may use one object.
 
     Args:

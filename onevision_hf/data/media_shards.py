@@ -34,7 +34,7 @@ PARTS = ("media", "selection")
 
 
 @dataclass(frozen=True, eq=False)
-class PackedRow:
+class PackedExample:
     """One labelled picture or video; the columns are those of the module's table.
 
     `selection` holds the cached codec selection, or is None: `positions` (K, 3) int16 [t, h, w], `frame_ids`
@@ -56,10 +56,10 @@ class PackedRow:
     selection: dict[str, np.ndarray] | None = None
 
 
-_COLUMNS = columns_of(PackedRow)
+_COLUMNS = columns_of(PackedExample)
 
 
-def write_shard(rows: Sequence[PackedRow], paths: Sequence[Path], first: int = 0) -> None:
+def write_shard(rows: Sequence[PackedExample], paths: Sequence[Path], first: int = 0) -> None:
     """Write one shard.
 
     Args:
@@ -105,7 +105,7 @@ class PackedShards(TarShards):
     def __repr__(self) -> str:
         return f"PackedShards({str(self.path)!r}: {len(self)} rows of {self.head!r}, {self.classes} classes)"
 
-    def __getitem__(self, index: int | tuple[int, int]) -> PackedRow:
+    def __getitem__(self, index: int | tuple[int, int]) -> PackedExample:
         shard, row = index if isinstance(index, tuple) else self.place(index)
         if not (0 <= shard < len(self.shard_rows) and 0 <= row < self.shard_rows[shard]):
             raise IndexError(
@@ -120,7 +120,7 @@ class PackedShards(TarShards):
             raise OSError(f"{self.path / name} is damaged: {error}") from error
         record["labels"] = np.asarray(record["labels"], np.int32)
         record["scores"] = np.asarray(record["scores"], np.float32)
-        return PackedRow(**record, media=parts["media"] or b"", selection=chosen)
+        return PackedExample(**record, media=parts["media"] or b"", selection=chosen)
 
     def table(self, shard: int) -> pa.Table:
         """Every column of a shard but the media and selections: labels and sizes without reading pictures."""

@@ -22,7 +22,7 @@ from ..modeling.video_reader import VideoReader, VideoReadError
 from .corpus import ITEMS, Corpus, corpus_reader, open_corpus, read_items, write_items
 from .items import Item, MediaError, Source
 from .media import check_batch_errors, reason_of
-from .patch_shards import STAGE, PatchRow, ShardWriter, config_of
+from .patch_shards import STAGE, PatchExample, ShardWriter, config_of
 from .tar_shards import LAYOUT, shard_names
 
 # Workers that may die over a clip before it is left out.
@@ -145,7 +145,7 @@ class ShardWorker:
                 except (MediaError, VideoReadError) as error:
                     rejected.append({"key": item.key, "reason": reason_of(error)})
                 else:
-                    writer.add_row(row)  # what it raises is of the disk, and no clip's fault
+                    writer.add_example(row)  # what it raises is of the disk, and no clip's fault
                     if missing:
                         partial.append({"key": item.key, "reason": missing})
                 notes.end(item.key)
@@ -156,7 +156,7 @@ class ShardWorker:
         notes.forget()
         return index
 
-    def _row(self, source: Source, item: Item, labels: list[int]) -> tuple[PatchRow, str]:
+    def _row(self, source: Source, item: Item, labels: list[int]) -> tuple[PatchExample, str]:
         """A clip's row, and what of a truncated one is there."""
         try:
             content = source.open(item)
@@ -172,7 +172,7 @@ class ShardWorker:
                 raise MediaError(f"no selection of its patches: {reason_of(error)}") from error
             assert isinstance(selection, Selection)
             side = self.config.layout.patch_size
-            row = PatchRow(
+            row = PatchExample(
                 key=item.key,
                 source_sha256=digest,
                 labels=np.asarray(labels, np.int32),

@@ -32,7 +32,7 @@ ARRAYS = ("patches", "positions", "times")
 
 
 @dataclass(frozen=True, eq=False)
-class PatchRow:
+class PatchExample:
     """One clip; the columns and arrays are those of the module's table."""
 
     key: Annotated[str, pa.string()]
@@ -52,7 +52,7 @@ class PatchRow:
     times: np.ndarray
 
 
-_COLUMNS = columns_of(PatchRow)
+_COLUMNS = columns_of(PatchExample)
 
 
 class ShardWriter(TarShardWriter):
@@ -61,7 +61,7 @@ class ShardWriter(TarShardWriter):
     def __init__(self, paths: Sequence[Path], first: int):
         super().__init__(paths, _COLUMNS, ARRAYS, first)
 
-    def add_row(self, row: PatchRow) -> None:
+    def add_example(self, row: PatchExample) -> None:
         record = {name: getattr(row, name) for name in _COLUMNS}
         record["labels"] = np.asarray(row.labels).tolist()
         self.add(record, {name: (f"{name}.npy", _npy(getattr(row, name))) for name in ARRAYS})
@@ -114,8 +114,8 @@ class PatchShards(TarShards):
     def __repr__(self) -> str:
         return f"PatchShards({str(self.path)!r}: {len(self)} clips, {self.config})"
 
-    def __getitem__(self, number: int) -> PatchRow:
+    def __getitem__(self, number: int) -> PatchExample:
         record, contents = self.read(*self.place(number))
         record["labels"] = np.asarray(record["labels"], np.int32)
         arrays: dict[str, Any] = {name: _array(content or b"") for name, content in contents.items()}
-        return PatchRow(**record, **arrays)
+        return PatchExample(**record, **arrays)

@@ -84,7 +84,7 @@ class TarShardWriter:
         pq.write_table(table, self._index_path)
 
 
-class ShardRows:
+class ShardedExamples:
     """Numbers of rows that lie in shards one after the other; `shard_rows` says how many each has."""
 
     def __init__(self, path: Path, shard_rows: Sequence[int]):
@@ -103,7 +103,7 @@ class ShardRows:
         return shard, number - self._starts[shard]
 
 
-class TarShards(ShardRows):
+class TarShards(ShardedExamples):
     """The rows of a finished run that wrote tars, by number.
 
     Any number of processes and workers may read, each any rows; no file is kept open, so an object can be

@@ -80,11 +80,16 @@ def atomic_files(*paths: Path, owner: str = "") -> Iterator[tuple[Path, ...]]:
             os.fsync(file.fileno())
     for path, final in written:
         os.replace(path, final)
-    folder = os.open(paths[-1].parent, os.O_RDONLY)
+    sync_folder(paths[-1].parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -108,9 +108,10 @@ class FrameGeometry:
     def _centred(
         cls, height: int, width: int, scale: float, canvas: tuple[int, int], patch_size: int
     ) -> "FrameGeometry":
-        sides = [max(1, round(side * scale)) for side in (height, width)]
-        offsets = [(whole - side) // 2 for whole, side in zip(canvas, sides, strict=True)]
-        return cls(height, width, *sides, *offsets, patch_size, *(whole // patch_size for whole in canvas))
+        resized_height, resized_width = max(1, round(height * scale)), max(1, round(width * scale))
+        top, left = (canvas[0] - resized_height) // 2, (canvas[1] - resized_width) // 2
+        grid = canvas[0] // patch_size, canvas[1] // patch_size
+        return cls(height, width, resized_height, resized_width, top, left, patch_size, *grid)
 
     @property
     def patches_per_frame(self) -> int:

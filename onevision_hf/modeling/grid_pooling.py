@@ -1,4 +1,4 @@
-"""One feature a clip from the patches that an encoder saw: what teachers, purity and tables read.
+"""One feature a clip from the patches that an encoder saw: what feature extractors, purity and tables read.
 
     grid = grid_means(last_hidden_state, patch_positions, mask, time_size=64)    # (B, 16 * D)
 

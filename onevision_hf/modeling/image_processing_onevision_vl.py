@@ -13,14 +13,23 @@ import torch
 from torch import Tensor
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import SizeDict
+from transformers.processing_utils import ImagesKwargs, TextKwargs, VideosKwargs
 
 from .frame_geometry import whole_grid
 from .image_processing_onevision import OneVisionImageProcessor, OneVisionImageProcessorKwargs
-from .known_names import OF_ALL_PARTS
 from .patch_inputs import cut_patches, pack_media
+from .patchify_config import SETTINGS
 
 # `image_grid_pinpoints` of the published scripts/sft_ov_encoder.sh: (height, width) in pixels.
 PUBLISHED_SIZES = ((574, 1120), (1120, 574), (1120, 1120), (1694, 574), (574, 1694))
+# A multimodal processor hands what `from_pretrained` is given to all of its parts.
+OF_ALL_PARTS = frozenset(
+    {
+        *(TextKwargs.__annotations__ | ImagesKwargs.__annotations__ | VideosKwargs.__annotations__),
+        *("image_token", "video_token", "add_timestamps", "chat_template", "merge_size", "candidate_sizes"),
+        *(*SETTINGS, "packed"),
+    }
+)
 
 
 class OneVisionVLImageProcessorKwargs(OneVisionImageProcessorKwargs, total=False):

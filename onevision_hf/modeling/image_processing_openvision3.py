@@ -111,12 +111,7 @@ def rounded_size(image: torch.Tensor, shortest_edge: int) -> SizeDict:
     return SizeDict(height=height, width=width)
 
 
-def check_multiples(
-    do_resize: bool | None,
-    size: Any,
-    do_center_crop: bool | None,
-    crop_size: Any,
-) -> None:
+def check_multiples(do_resize: bool | None, size: Any, do_center_crop: bool | None, crop_size: Any) -> None:
     """Check that the last of resize and crop that is on leaves multiples of 16.
 
     Args:

@@ -2,10 +2,7 @@
 
 from typing import Any
 
-from transformers.processing_utils import ImagesKwargs, TextKwargs, VideosKwargs
-
-from .patchify_config import BOOKKEEPING, SETTINGS, refuse_unknown
-from .pretrained_settings import HUB_ARGUMENTS
+from .setting_names import BOOKKEEPING, HUB_ARGUMENTS, refuse_unknown
 
 # What transformers hands to `from_pretrained` besides settings; its pipelines hand over the model's too.
 _LOADING = {
@@ -14,14 +11,6 @@ _LOADING = {
     *("quantization_config", "offload_folder", "offload_buffers", "use_safetensors", "adapter_kwargs"),
 }
 _TYPES = ("video_processor_type", "image_processor_type", "feature_extractor_type")
-# A multimodal processor hands what `from_pretrained` is given to all of its parts.
-OF_ALL_PARTS = frozenset(
-    {
-        *(TextKwargs.__annotations__ | ImagesKwargs.__annotations__ | VideosKwargs.__annotations__),
-        *("image_token", "video_token", "add_timestamps", "chat_template", "merge_size", "candidate_sizes"),
-        *(*SETTINGS, "packed"),
-    }
-)
 
 
 class KnownNames:

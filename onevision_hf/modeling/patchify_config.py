@@ -12,9 +12,8 @@ It needs numpy and PyAV, and neither torch nor transformers. Two configs that ar
 """
 
 import dataclasses
-import difflib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -27,6 +26,7 @@ from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence, Video, open_video
 from .patch_cutting import STORED, PixelSettings, check_placement, cut_patches
 from .patch_selection import BudgetSettings, Placement, Selection, check_budget, read_selection
+from .setting_names import BOOKKEEPING, refuse_unknown
 from .signal_energy import SignalSettings
 from .video_reader import VideoReader
 
@@ -45,16 +45,6 @@ _GROUPS: dict[str, type] = {
 SETTINGS = (
     *(entry.name for group in _GROUPS.values() for entry in dataclasses.fields(group)),
     "rope_temporal_size",
-)
-# In the files of processors too, but nothing that a patch depends on: what transformers writes for itself,
-# and the modes of the multimodal processor.
-BOOKKEEPING = frozenset(
-    {
-        *("video_processor_type", "image_processor_type", "feature_extractor_type", "processor_class"),
-        *("auto_map", "backend", "use_fast", "return_metadata", "return_tensors", "default_to_square"),
-        *("data_format", "input_data_format", "do_convert_rgb", "do_pad", "pad_size", "device", "resample"),
-        *("video_metadata", "disable_grouping", "video_mode", "whole_frames", "takes_codec_input"),
-    }
 )
 _OF_THE_MODEL = ("patch_size", "rope_temporal_size")
 
@@ -266,21 +256,6 @@ def virtual_times_in_clip(frame_ids: np.ndarray, total: int, temporal_size: int 
     if temporal_size is None:
         return np.arange(len(frame_ids))
     return np.rint(frame_ids / max(1, total - 1) * (temporal_size - 1)).astype(np.int64)
-
-
-def refuse_unknown(owner: str, names: Collection[str], known: Sequence[str]) -> None:
-    """Raise TypeError for names that are not known, with the nearest one that is.
-
-    Args:
-        owner: who was given the names, for the message.
-        names: what was given.
-        known: what may be given.
-    """
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f": did you mean {near[0]}?" if near else ""
-        raise TypeError(f"{owner} got unknown arguments {unknown}{hint}; it takes {', '.join(known)}")
 
 
 def select_patches(

@@ -10,17 +10,7 @@ from typing import Any
 from transformers.configuration_utils import PreTrainedConfig
 
 from .configuration_onevision import OneVisionConfig
-
-# The arguments of `from_pretrained` that say where and how to fetch files, rather than set something.
-HUB_ARGUMENTS = (
-    "cache_dir",
-    "force_download",
-    "proxies",
-    "token",
-    "local_files_only",
-    "revision",
-    "subfolder",
-)
+from .setting_names import HUB_ARGUMENTS
 
 
 def read_with_model_settings(

@@ -22,8 +22,8 @@ from transformers.processing_utils import MultiModalData, ProcessorMixin
 from .chat_template_onevision_vl import IMAGE_TOKEN, VIDEO_TOKEN, chatml_template
 from .frame_sequence import Video
 from .patch_inputs import pack_media
-from .patchify_config import refuse_unknown
 from .prompt_media import is_unreadable, media_of_prompts, media_parts, medium_of, read_picture
+from .setting_names import refuse_unknown
 from .video_processing_onevision import check_errors, of_reader
 from .video_processing_onevision_vl import VideoPatches, pack_videos
 from .video_reader import VideoReadError

@@ -241,7 +241,7 @@ def _standalone_signals(
     sampled = {int(frame_id) for frame_id in frame_ids}
     source = _vector_sources(reader.index)
     sources = {int(source[frame_id]) for frame_id in sampled} if "vectors" in names else set()
-    # Bits need no stand-in for intra pictures: they have their own.
+    # Bits need no replacement in intra pictures: they have their own.
     earlier = {} if "bits" in names else keyframes_before(reader.index, sampled)
     changes = PictureDifferences(earlier)
 

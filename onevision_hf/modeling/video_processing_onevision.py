@@ -19,8 +19,9 @@ from transformers.video_utils import VideoMetadata
 from .frame_sequence import FrameSequence, is_encoded, open_video
 from .known_names import KnownNames
 from .patch_selection import Placement, check_budget
-from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig, refuse_unknown
+from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig
 from .pretrained_settings import read_with_model_settings
+from .setting_names import refuse_unknown
 from .video_reader import VideoReader, VideoReadError
 
 T = TypeVar("T")
@@ -93,6 +94,7 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
 
     # The defaults of the others are those of `PatchifyConfig`, set below.
     num_frames: int | None
+    do_sample_frames: bool
     keep_ratio: float | None
     rope_temporal_size: int | None
     default_to_square = False

@@ -18,10 +18,11 @@ from transformers.image_processing_utils import BatchFeature
 from .frame_geometry import check_positive
 from .frame_sampling import sample_frames
 from .frame_sequence import FrameSequence, Video, open_video
-from .known_names import OF_ALL_PARTS
+from .image_processing_onevision_vl import OF_ALL_PARTS
 from .patch_inputs import pack_media
 from .patch_selection import BudgetSettings, Placement, resolve_budget
-from .patchify_config import BUDGETS, PatchifyConfig, refuse_unknown
+from .patchify_config import BUDGETS, PatchifyConfig
+from .setting_names import refuse_unknown
 from .video_processing_onevision import (
     OneVisionVideoProcessor,
     OneVisionVideoProcessorKwargs,

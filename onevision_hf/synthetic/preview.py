@@ -6,6 +6,7 @@ A clip is a row: up to eight frames around its events with what moves outlined, 
 import itertools
 import math
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -79,7 +80,7 @@ def image_sheet(images: list[DrawnImage]) -> Image.Image:
     for place, image in enumerate(images):
         left, top = GAP + place % columns * (side + GAP), GAP + place // columns * (side + text)
         sheet.paste(Image.fromarray(image.pixels).resize((side, side), Image.Resampling.NEAREST), (left, top))
-        draw.multiline_text((left, top + side + 3), _wrapped(image.captions[0], 42), INK, font, spacing=2)
+        draw.multiline_text((left, top + side + 3), fill(image.captions[0], 42), INK, font, spacing=2)
     return sheet
 
 
@@ -110,7 +111,7 @@ def _describe(draw: ImageDraw.ImageDraw, clip: Clip, questions: list[Question], 
             f"{letter} {choice}" for letter, choice in zip("ABCD", question.choices, strict=False)
         )
         lines = [] if question is questions[0] else lines
-        lines += [_wrapped(question.text, 46), f"  {letters}  ->  {question.answer}"]
+        lines += [fill(question.text, 46), f"  {letters}  ->  {question.answer}"]
     draw.multiline_text((GAP, top + 22), "\n".join(lines), FAINT, ImageFont.load_default(12), spacing=3)
 
 
@@ -144,12 +145,3 @@ def _way(draw: ImageDraw.ImageDraw, clip: Clip, sprite: int, times: range, left:
     if middles:
         (end_x, end_y) = middles[-1]
         draw.ellipse((end_x - 4, end_y - 4, end_x + 4, end_y + 4), ACCENT)
-
-
-def _wrapped(text: str, width: int) -> str:
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) > width:
-            lines.append("")
-        lines[-1] += f"{word} "
-    return "\n".join(lines)

@@ -6,6 +6,7 @@ most ten frames and leave nothing behind, since a lasting displacement can be re
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -211,13 +212,7 @@ def order(stage: Stage) -> None:
     _cast_with_red(stage)
     half = stage.num_frames // 2
     for colour, low, high in ((first, 3, half), (second, half, stage.num_frames - 3)):
-        frames = stage.rng.pick((4, 6, 10))
-        stage.nudge(
-            stage.of_colour(colour),
-            stage.rng.pick(tuple(DIRECTIONS)),
-            stage.start(frames, low, high),
-            frames,
-        )
+        _dart(stage, partial(stage.of_colour, colour), low, high)
 
 
 def count(stage: Stage) -> None:
@@ -337,21 +332,22 @@ def detail(stage: Stage) -> None:
     mark.opacity = np.clip(np.arange(stage.num_frames) * 40 // (last - 6), 0, 40)
     stage.note("fades in", mark, 1, last - 6)
     for low, high in ((3, stage.num_frames // 2), (stage.num_frames // 2, stage.num_frames - 3)):
-        frames = stage.rng.pick((4, 6, 10))
-        stage.nudge(
-            stage.rng.pick(movers),
-            stage.rng.pick(tuple(DIRECTIONS)),
-            stage.start(frames, low, high),
-            frames,
-        )
+        _dart(stage, partial(stage.rng.pick, movers), low, high)
 
 
 def fine(stage: Stage) -> None:
     """Fine lines under strong noise all over the ground (see `clips`), while a sprite darts about."""
     stage.label("fine")
     stage.cast(2)
-    frames = stage.rng.pick((4, 6, 10))
-    stage.nudge(stage.rng.pick(stage.sprites), stage.rng.pick(tuple(DIRECTIONS)), stage.start(frames), frames)
+    _dart(stage, partial(stage.rng.pick, stage.sprites))
+
+
+def _dart(stage: Stage, choose: Callable[[], Sprite], low: int = 3, high: int | None = None) -> None:
+    """A sprite darts out and back in a direction of chance; of chance are drawn, in this order, how long it
+    takes, the sprite, where to and when."""
+    frames, sprite = stage.rng.pick((4, 6, 10)), choose()
+    direction = stage.rng.pick(tuple(DIRECTIONS))
+    stage.nudge(sprite, direction, stage.start(frames, low, high), frames)
 
 
 def _cast_with_red(stage: Stage) -> None:

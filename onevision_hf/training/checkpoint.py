@@ -30,6 +30,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
 from ..jobs.processes import Processes
+from ..jobs.run_folder import sync_folder
 from .optimisation import Average, Optimizers
 from .stored_metadata import NAME as METADATA
 from .stored_metadata import ForeignMetadataError, Reader, read_metadata
@@ -147,18 +148,18 @@ def _complete(aside: Path, digests: dict[str, Any], state: Mapping[str, Any]) ->
     for name in (METADATA, STATE):
         digests[name] = _digest(aside / name)
     _write(aside / MANIFEST, json.dumps(digests, indent=1))
-    _sync_folder(aside)
+    sync_folder(aside)
 
 
 def _publish(folder: Path, aside: Path, target: Path, keep: int) -> None:
     if target.exists():  # whole, but `latest` was never written: that run was killed in between
         shutil.rmtree(target)
     os.replace(aside, target)
-    _sync_folder(folder)
+    sync_folder(folder)
     (folder / f".{LATEST}").unlink(missing_ok=True)  # of a run that was killed, or a link to somewhere
     _write(folder / f".{LATEST}", target.name)
     os.replace(folder / f".{LATEST}", folder / LATEST)
-    _sync_folder(folder)
+    sync_folder(folder)
     for old in all_checkpoints(folder)[:-keep]:
         if old == target:
             continue
@@ -319,11 +320,3 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.labelled import StreamRows
+from ..data.labelled import StreamedExamples
 from ..objectives.cluster_sampling import derive_key
 from .mixture import MixtureComponent, RankSlice, Sample
 from .sampler import STREAMED
@@ -82,7 +82,7 @@ class MicroBatches:
         # Another order after a resume: what was seen before cannot be skipped exactly, so it is not claimed.
         shuffle = derive_key(STREAMED, self.own.seed, start) % 2**32
         streams = {
-            c.name: iter(StreamRows(c.dataset, shuffle, reader, readers))
+            c.name: iter(StreamedExamples(c.dataset, shuffle, reader, readers))
             for c in self.mixture
             if isinstance(c.dataset, str)
         }

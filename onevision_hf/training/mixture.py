@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ..data.labelled import Rows
+from ..data.labelled import Examples
 from ..data.media import BROKEN
 from ..objectives.cluster_sampling import derive_key
 from .sampler import ITEM, STREAMED, Sampler, rank_slice
@@ -58,7 +58,7 @@ class MixtureComponent:
     """
 
     name: str
-    dataset: Rows | str
+    dataset: Examples | str
     transform: Transform
     batch_size: int
     sampler: Sampler | None

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.patch_shards import PatchRow
+from ..data.patch_shards import PatchExample
 from ..modeling.patchify_config import PatchifyConfig, virtual_times
 from .mixture import Sample
 from .schema import ConfigError
@@ -17,7 +17,7 @@ class PatchTransform(VideoTransform):
     videos."""
 
     def __call__(self, example: Any, rng: np.random.Generator | None, position: int) -> Sample:
-        if not isinstance(example, PatchRow):
+        if not isinstance(example, PatchExample):
             return super().__call__(example, rng, position)
         count, channels = example.patches.shape[:2]
         patches = self.config.pixels.scale(example.patches.reshape(count, channels, -1))

@@ -8,11 +8,11 @@ bad-batch-RANK.pt     the batch of a step whose loss was not finite (torch.load)
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 
+from ..jobs.run_folder import write_atomically
 from .config import TrainConfig
 from .loader import Batch
 from .schema import ConfigError, flat
@@ -109,7 +110,7 @@ class RunReport:
         self._show(
             f"step {step}/{self.total}  loss {figures['loss']:.4f}  lr {figures['lr']:.2e}  "
             f"{speed['samples_per_second']:.1f} samples/s  data {speed['data_wait']:.0%}  "
-            f"left {_clock(left)}",
+            f"left {timedelta(seconds=int(left))}",
             final=step == self.total,
         )
         if self._tracking:
@@ -199,18 +200,10 @@ def summary(out: str) -> dict[str, Any]:
 def _truncate(path: Path, step: int) -> None:
     kept = [line for line in read_lines(path) if line["step"] <= step]
     if path.exists():
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(partial, path)
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def _append(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     if text := "".join(json.dumps(line) + "\n" for line in lines):
         with open(path, "a", encoding="utf-8") as file:
             file.write(text)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

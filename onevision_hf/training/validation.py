@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..data.labelled import open_rows
+from ..data.labelled import open_examples
 from ..data.media import BROKEN
 from ..jobs.processes import Processes
 from .config import TrainConfig
@@ -54,7 +54,7 @@ class Validation:
             raise ConfigError(f"validation.head is {settings.head!r}, no component of this task's mixture")
         self.transform = component.transform
         if settings.source:
-            self.dataset: Any = open_rows(settings.source)
+            self.dataset: Any = open_examples(settings.source)
             numbers = Permutation(len(self.dataset), HELD_OUT, config.seed)(np.arange(len(self.dataset)))
         elif component.sampler is not None and len(component.sampler.held_out) > 1:
             self.dataset, numbers = component.dataset, component.sampler.held_out

@@ -60,10 +60,12 @@ UPLOADED = {
     "configuration_openvision3.py",
     "curves/loss.json",
     "image_processing_openvision3.py",
+    "known_names.py",
     "model.safetensors",
     "modeling_openvision3.py",
     "preprocessor_config.json",
     "remote_file.py",
+    "setting_names.py",
     "vae_openvision3.py",
 }
 

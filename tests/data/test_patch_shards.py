@@ -21,7 +21,7 @@ from onevision_hf.cli import main
 from onevision_hf.data.corpus import ITEMS, read_items
 from onevision_hf.data.items import MediaError
 from onevision_hf.data.media_shards import STAGE as PACK
-from onevision_hf.data.media_shards import PackedRow, write_shard
+from onevision_hf.data.media_shards import PackedExample, write_shard
 from onevision_hf.data.patch_extraction import MAX_DEATHS, Deaths, extract_patches
 from onevision_hf.data.patch_shards import STAGE, PatchShards
 from onevision_hf.data.tar_shards import shard_names
@@ -227,7 +227,7 @@ def test_a_finished_folder_is_not_touched_again(corpus, made):
 def test_labels_come_from_a_pack_as_they_are(corpus, tmp_path):
     paths = [corpus / "left" / "0.mp4", corpus / "up" / "1.mp4"]
     rows = [
-        PackedRow(path.stem, "video", "video", "mp4", path.read_bytes(), np.array([7 + n, 2]), np.ones(2),
+        PackedExample(path.stem, "video", "video", "mp4", path.read_bytes(), np.array([7 + n, 2]), np.ones(2),
                   96, 64, 12, 0.5)
         for n, path in enumerate(paths)
     ]  # fmt: skip

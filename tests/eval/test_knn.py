@@ -11,7 +11,7 @@ from PIL import Image
 from probe_clips import SIDE, copy, draw_folder, save_encoder
 
 from onevision_hf.cli import main
-from onevision_hf.eval.probes.knn import readout
+from onevision_hf.eval.probes.knn import evaluate_knn
 from onevision_hf.training.config import ConfigError
 
 
@@ -71,15 +71,17 @@ def test_clips_are_read_off_the_grid_of_tokens_and_every_pooling_is_told(made, c
 
 def test_an_encoder_without_a_pooled_output_is_compared_by_its_tokens(made, tmp_path):
     headless = save_encoder(tmp_path / "headless", use_head=False)
-    found = readout(str(made / "clips"), str(headless), cache=tmp_path / "cache", processor={"num_frames": 8})
+    found = evaluate_knn(
+        str(made / "clips"), str(headless), cache=tmp_path / "cache", processor={"num_frames": 8}
+    )
     assert list(found["by_pooling"]) == ["tokens", "grid"] and found["pooling"] == "grid"
     with pytest.raises(ConfigError, match="has no pooler output, it has tokens, grid"):
-        readout(
+        evaluate_knn(
             str(made / "clips"), str(headless), cache=tmp_path / "cache", processor={"num_frames": 8},
             pooling="pooler",
         )  # fmt: skip
     with pytest.raises(ConfigError, match="unknown pooling 'mean': choose pooler, tokens, grid"):
-        readout(str(made / "clips"), str(headless), pooling="mean")
+        evaluate_knn(str(made / "clips"), str(headless), pooling="mean")
 
 
 def test_features_are_encoded_once_and_other_settings_are_refused(made, monkeypatch, capsys):
@@ -143,7 +145,9 @@ def test_the_default_cache_is_named_by_model_files_and_settings(made, monkeypatc
 
 
 def test_descriptors_have_no_pooling_and_take_no_encoders_settings(made, tmp_path):
-    found = readout(str(made / "clips"), "descriptors:motion", cache=tmp_path, processor={"num_frames": 8})
+    found = evaluate_knn(
+        str(made / "clips"), "descriptors:motion", cache=tmp_path, processor={"num_frames": 8}
+    )
     assert found["pooling"] is None and found["by_pooling"] == {}
     with pytest.raises(ConfigError, match="pooling, num_patches is for an encoder"):
-        readout(str(made / "clips"), "descriptors", pooling="grid", processor={"num_patches": 64})
+        evaluate_knn(str(made / "clips"), "descriptors", pooling="grid", processor={"num_patches": 64})

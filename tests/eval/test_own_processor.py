@@ -16,7 +16,7 @@ from onevision_hf import OneVisionModel, OneVisionVideoProcessor
 from onevision_hf.eval.probes.clip_transform import shown_size
 from onevision_hf.eval.probes.config import InputConfig, ProbeConfig
 from onevision_hf.eval.probes.encoders import load_frozen
-from onevision_hf.eval.probes.knn import readout
+from onevision_hf.eval.probes.knn import evaluate_knn
 from onevision_hf.eval.probes.run import clip_settings, run_probe
 from onevision_hf.training.schema import ConfigError, build
 
@@ -88,7 +88,7 @@ def same_clips(made, seen, processor):
 @pytest.mark.parametrize("name", CASES)
 def test_neighbours_see_what_the_encoders_processor_selects(made, seen, tmp_path, name):
     folder, changes = encoder_of(made, name), CASES[name]
-    readout(str(made / "clips"), folder, cache=tmp_path, processor=changes)
+    evaluate_knn(str(made / "clips"), folder, cache=tmp_path, processor=changes)
     processor = OneVisionVideoProcessor.from_pretrained(folder, **changes)
     assert len(seen) == 4 and same_clips(made, seen, processor) == 4
 

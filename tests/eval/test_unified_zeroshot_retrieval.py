@@ -25,20 +25,12 @@ class Colours:
 
     name, cut = "colours", 0
 
-    @property
-    def model(self):
-        return self
-
     def tokenizer(self):
         return self
 
-    def pixels(self, pictures):
-        return torch.stack(
-            [torch.tensor(picture.resize((1, 1)).getpixel((0, 0))) for picture in pictures]
-        ).float()
-
-    def get_image_features(self, pixels):
-        return pixels
+    def image_features(self, pictures):
+        colours = [torch.tensor(picture.resize((1, 1)).getpixel((0, 0))) for picture in pictures]
+        return normalize(torch.stack(colours).float(), dim=-1)
 
     def text_features(self, texts, tokenizer):
         rows = [[word in text.split() for word in COLOURS] for text in texts]

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from onevision_hf.data.labelled import open_rows
+from onevision_hf.data.labelled import open_examples
 from onevision_hf.data.media import open_picture
 from onevision_hf.objectives.collectives import mean_over_processes
 from onevision_hf.training.config import TrainConfig
@@ -45,7 +45,7 @@ def mean_colour(example, rng, position):
 
 class LinearProbe(Task):
     def __init__(self, config, datasets):
-        dataset = datasets.get("pictures") or open_rows(config.probe.source)
+        dataset = datasets.get("pictures") or open_examples(config.probe.source)
         sampler = Sampler(len(dataset), config.seed, 0, config.validation.held_out)
         self.mixture = [MixtureComponent("pictures", dataset, mean_colour, config.probe.batch_size, sampler)]
         self.config, self.classes, self.weights = config, dataset.classes, {"squares": 1.0}

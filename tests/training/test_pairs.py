@@ -14,7 +14,7 @@ import unified_workers as workers
 from PIL import Image
 from vae import ShuffleVAE
 
-from onevision_hf.data.captions import PairRow, WithLatents, open_pairs
+from onevision_hf.data.captions import CaptionedImage, WithLatents, open_pairs
 from onevision_hf.data.items import MediaError
 from onevision_hf.data.latents import cache_latents
 from onevision_hf.data.sources import open_source
@@ -168,7 +168,8 @@ def text(ids):
 
 def test_a_sample_is_decided_by_seed_and_position_and_so_is_its_noise():
     rows = [
-        PairRow(str(i), Image.new("RGB", (48, 40), (60 * i, 0, 0)), tuple(c)) for i, c in enumerate(CAPTIONS)
+        CaptionedImage(str(i), Image.new("RGB", (48, 40), (60 * i, 0, 0)), tuple(c))
+        for i, c in enumerate(CAPTIONS)
     ]
     how = view(texts=2, min_crop_scale=0.5)
     samples, _ = draw(rows, how, range(9))
@@ -188,7 +189,7 @@ def test_a_sample_is_decided_by_seed_and_position_and_so_is_its_noise():
 
 
 def test_captions_are_the_first_or_drawn_and_texts_take_turns():
-    rows = [PairRow("0", Image.new("RGB", (40, 40)), ("", "one", "two", "three"))]
+    rows = [CaptionedImage("0", Image.new("RGB", (40, 40)), ("", "one", "two", "three"))]
     first = [sample for _, sample in draw(rows, view(texts=2), range(30))[0]]
     assert {text(sample["caption_ids"]) for sample in first} == {"one"}
     assert sample_shape(first[0]) == {"pixel_values": (3, 32, 32), "text_ids": 2}
@@ -196,7 +197,7 @@ def test_captions_are_the_first_or_drawn_and_texts_take_turns():
     assert len(set(pairs)) == 6 and all(a != b for a, b in pairs)
     drawn = {text(sample["caption_ids"]) for _, sample in draw(rows, view(target="drawn"), range(30))[0]}
     assert drawn == {"one", "two", "three"}
-    alone = [PairRow("0", Image.new("RGB", (40, 40)), ("one",))]
+    alone = [CaptionedImage("0", Image.new("RGB", (40, 40)), ("one",))]
     ids = draw(alone, view(texts=3), [0])[0][0][1]["text_ids"]
     assert [text(ids[:, t]) for t in range(3)] == ["one"] * 3  # fewer captions than texts: again
 
@@ -207,7 +208,9 @@ def sample_shape(sample):
 
 def test_captions_over_the_length_are_cut_and_counted():
     rows = [
-        PairRow("0", Image.new("RGB", (40, 40)), ("a striped red disc on a ground of rising waves " * 3,))
+        CaptionedImage(
+            "0", Image.new("RGB", (40, 40)), ("a striped red disc on a ground of rising waves " * 3,)
+        )
     ]
     sample = draw(rows, view(lengths=(5, 6)), [0])[0][0][1]
     assert sample["text_ids"].shape == (5, 1) and sample["caption_ids"].shape == (6,)
@@ -215,11 +218,11 @@ def test_captions_over_the_length_are_cut_and_counted():
 
 
 def test_rows_without_a_caption_or_a_picture_are_listed_and_replaced():
-    good = PairRow("good", Image.new("RGB", (40, 40)), ("a disc",))
+    good = CaptionedImage("good", Image.new("RGB", (40, 40)), ("a disc",))
     wrong = {
-        "it has no caption": PairRow("none", good.media, ()),
-        "its caption is empty": PairRow("empty", good.media, ("", "  ")),
-        "not a readable picture": PairRow("corrupt", IMAGES[0][:60], ("a disc",)),
+        "it has no caption": CaptionedImage("none", good.media, ()),
+        "its caption is empty": CaptionedImage("empty", good.media, ("", "  ")),
+        "not a readable picture": CaptionedImage("corrupt", IMAGES[0][:60], ("a disc",)),
     }
     for reason, row in wrong.items():
         samples, broken = draw([good, row], view(), range(6))
@@ -248,7 +251,7 @@ def test_cached_latents_come_with_the_pixels_that_they_were_made_of(drawn, cache
             torch.from_numpy(sample["latents"]), latents, rtol=2e-3, atol=2e-3
         )  # float16
     with pytest.raises(MediaError, match="no cached latents in"):
-        WithLatents([PairRow("other.png", None, ())], LatentShards(cached))[0]
+        WithLatents([CaptionedImage("other.png", None, ())], LatentShards(cached))[0]
 
 
 def test_a_run_on_cached_latents_needs_no_vae_where_no_loss_is_of_pixels(drawn, cached, tmp_path):

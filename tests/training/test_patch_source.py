@@ -6,7 +6,7 @@ import torch
 from clips import moving_scene, write_clip
 
 from onevision_hf import OneVisionModel, OneVisionVideoProcessor
-from onevision_hf.data.labelled import open_rows
+from onevision_hf.data.labelled import open_examples
 from onevision_hf.data.patch_extraction import extract_patches
 from onevision_hf.data.patch_shards import PatchShards
 from onevision_hf.modeling import video_reader
@@ -60,7 +60,7 @@ def test_the_batches_are_those_of_the_videos_to_the_bit(folders, monkeypatch):
 
 
 def test_a_source_of_patch_shards_is_opened_by_its_plan(folders):
-    rows = open_rows(folders[1])
+    rows = open_examples(folders[1])
     assert isinstance(rows, PatchShards) and len(rows) == 7 and rows.classes == 2
     assert task(folders[1]).heads.classes("v") == 2
 

@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onevision_hf.data.labelled import ArrowRows, FolderRows, Row, StreamRows, as_row, open_rows
-from onevision_hf.data.media_shards import PackedRow
+from onevision_hf.data.labelled import (
+    ArrowExamples,
+    Example,
+    FolderExamples,
+    StreamedExamples,
+    as_example,
+    open_examples,
+)
+from onevision_hf.data.media_shards import PackedExample
 from onevision_hf.modeling.patchify_config import PatchifyConfig, select_patches
 from onevision_hf.modeling.video_processing_onevision import OneVisionVideoProcessor
 from onevision_hf.training.tasks.cluster_config import HeadConfig
@@ -33,8 +40,8 @@ def pictures(tmp_path_factory):
 
 
 def test_a_folder_gives_each_sub_folder_a_label(pictures):
-    rows = open_rows(str(pictures))
-    assert isinstance(rows, FolderRows) and len(rows) == 24 and rows.classes == 8
+    rows = open_examples(str(pictures))
+    assert isinstance(rows, FolderExamples) and len(rows) == 24 and rows.classes == 8
     for index in (0, 7, 23):
         assert rows.names[rows[index].labels[0]] == Path(rows[index].key).parent.name
 
@@ -42,9 +49,9 @@ def test_a_folder_gives_each_sub_folder_a_label(pictures):
 def test_a_picture_in_no_sub_folder_is_an_error_that_names_it(tmp_path):
     drawn.picture("red", "disc", 0).save(tmp_path / "alone.png")
     with pytest.raises(ValueError, match=r"alone.png lies in no sub-folder.*cluster run"):
-        open_rows(str(tmp_path))
+        open_examples(str(tmp_path))
     with pytest.raises(FileNotFoundError):
-        open_rows(str(tmp_path / "absent"))
+        open_examples(str(tmp_path / "absent"))
 
 
 def dataset(pictures):
@@ -59,8 +66,8 @@ def dataset(pictures):
 
 def test_a_saved_dataset_is_read_at_random(pictures, tmp_path):
     dataset(pictures).save_to_disk(str(tmp_path / "saved"))
-    rows = open_rows(f"hf:{tmp_path / 'saved'}")
-    assert isinstance(rows, ArrowRows) and len(rows) == 24 and rows.classes == 8
+    rows = open_examples(f"hf:{tmp_path / 'saved'}")
+    assert isinstance(rows, ArrowExamples) and len(rows) == 24 and rows.classes == 8
     assert rows[11].labels.tolist() == [3]
     shown = ImageTransform(HeadConfig(processor={"size": 28}))(rows[11], None, 0)
     assert shown["pixel_values"].shape == (3, 28, 28)
@@ -71,13 +78,13 @@ def test_a_streamed_dataset_gives_every_row_once_an_epoch_over_all_parts(picture
     monkeypatch.setattr("onevision_hf.data.labelled.open_dataset", lambda spec, streaming: stream)
     found = []
     for part in range(2):
-        rows = iter(StreamRows("any:train", seed=1, rank=part, size=2))
+        rows = iter(StreamedExamples("any:train", seed=1, rank=part, size=2))
         found += [next(rows)[1]().labels[0] for _ in range(12)]
     assert sorted(found) == sorted([i // 3 for i in range(24)])
 
 
 def test_a_row_without_labels_has_none_and_not_class_zero():
-    row = as_row(
+    row = as_example(
         {"m": {"bytes": b"x", "path": "a.png"}, "l": None},
         type("C", (), {"media": "m", "label": "l", "kind": "image"}),
         "k",
@@ -92,7 +99,7 @@ def test_a_row_without_labels_has_none_and_not_class_zero():
 
 def test_a_picture_shows_another_part_for_another_draw_and_its_middle_without_one():
     picture = Image.fromarray(np.arange(60 * 40 * 3, dtype=np.uint32).reshape(40, 60, 3).astype(np.uint8))
-    row = Row("a", "image", picture, np.array([1]))
+    row = Example("a", "image", picture, np.array([1]))
     view = ImageTransform(HeadConfig(processor={"size": 28}, min_crop_scale=0.5, horizontal_flip=True))
     shown = [view(row, generator(seed), 0)["pixel_values"] for seed in (1, 1, 2)]
     assert np.array_equal(shown[0], shown[1]) and not np.array_equal(shown[0], shown[2])
@@ -107,7 +114,7 @@ def test_without_zoom_and_mirror_only_the_position_of_the_crop_is_drawn():
     ramp = np.broadcast_to(np.linspace(0, 255, 80).astype(np.uint8)[None, :, None], (40, 80, 3))
     view = ImageTransform(HeadConfig(processor={"size": 40}))
     for seed in range(8):
-        line = view(Row("a", "image", Image.fromarray(ramp), np.array([0])), generator(seed), 0)[
+        line = view(Example("a", "image", Image.fromarray(ramp), np.array([0])), generator(seed), 0)[
             "pixel_values"
         ][0, 20]
         assert (np.diff(line) >= -1e-4).all()  # never turned
@@ -125,7 +132,7 @@ def video_transform(head=HEAD, time_grid=64):
 
 @pytest.fixture(scope="module")
 def video(clip):
-    return Row("clip", "video", str(clip), np.array([3]))
+    return Example("clip", "video", str(clip), np.array([3]))
 
 
 def test_video_modes_come_in_the_published_shares_in_every_eight_samples():
@@ -206,7 +213,7 @@ def test_a_selection_that_was_packed_is_cut_as_it_is(clip):
         "scores": found.scores,
         "grid": np.array(found.energy.shape[1:]),
     }
-    row = PackedRow(
+    row = PackedExample(
         "clip",
         "video",
         "video",
@@ -234,7 +241,7 @@ def test_a_clip_with_fewer_frames_than_asked_gives_what_it_has(tmp_path):
     path = tmp_path / "short.mp4"
     path.write_bytes(drawn.clip("red", "right", 0, frames=3))
     view = video_transform()
-    row = Row("short", "video", str(path), np.array([0]))
+    row = Example("short", "video", str(path), np.array([0]))
     lengths = {
         mode: len(view(row, generator(), position_of(mode))["patch_positions"])
         for mode in ("codec", "uniform", "collage")
@@ -246,5 +253,5 @@ def test_a_drawn_folder_is_one_of_classes_and_not_a_pack(tmp_path):
     from onevision_hf.synthetic import Job, produce
 
     produce(Job("images", seed=0, family="colour"), tmp_path / "drawn", 8)
-    rows = open_rows(str(tmp_path / "drawn"))
+    rows = open_examples(str(tmp_path / "drawn"))
     assert len(rows) == 8 and rows.classes == 4

@@ -132,8 +132,8 @@ def test_plot_draws_the_curves_and_prints_what_they_begin_and_end_with(run, tmp_
         6,
     )
     picture = Image.open(tmp_path / "curves.png").convert("RGB")
-    assert picture.height == 4 * 300  # loss, accuracy, gradient norm, learning rate
-    assert (31, 95, 168) in {colour for _, colour in picture.getcolors(1 << 20)}
+    assert picture.height == 4 * 260  # loss, accuracy, gradient norm, learning rate
+    assert (31, 119, 180) in {colour for _, colour in picture.getcolors(1 << 20)}
     assert onevision(["plot", str(tmp_path)]) == 1
     assert "log.jsonl" in capsys.readouterr().err
 

@@ -6,7 +6,7 @@ import torch
 import training_workers as workers
 from training_workers import STEPS, STOP, everything, full, resumed, stopped, wrapped
 
-from onevision_hf.data.labelled import Row
+from onevision_hf.data.labelled import Example
 from onevision_hf.training.loader import MicroBatches, open_loader
 from onevision_hf.training.mixture import MixtureComponent, RankSlice
 from onevision_hf.training.sampler import Sampler
@@ -139,7 +139,7 @@ class Numbers:
         return 50
 
     def __getitem__(self, index):
-        return Row(str(index), "number", None, np.array([index]))
+        return Example(str(index), "number", None, np.array([index]))
 
 
 def show(row, rng, position):

@@ -16,7 +16,7 @@ from onevision_hf.clustering.extractors import make_extractor
 from onevision_hf.clustering.features import extract_features
 from onevision_hf.clustering.kmeans import find_centers
 from onevision_hf.clustering.pack import pack
-from onevision_hf.data.labelled import StreamRows, open_rows
+from onevision_hf.data.labelled import StreamedExamples, open_examples
 from onevision_hf.data.sources import open_source
 from onevision_hf.modeling.patchify_config import PatchifyConfig
 from onevision_hf.training.config import from_dict
@@ -88,7 +88,7 @@ def mixture(packs):
     found = []
     for number, (name, head) in enumerate(HEADS.items()):
         rows, view = (
-            open_rows(str(packs / name)),
+            open_examples(str(packs / name)),
             VideoTransform(head, patchify_of(head, 64)) if name == "video" else ImageTransform(head),
         )
         found.append(MixtureComponent(name, rows, view, BATCHES[name], Sampler(len(rows), 5, number)))
@@ -121,12 +121,12 @@ def test_each_head_shows_its_own_rows_once_an_epoch_with_the_packed_labels(packs
                 wanted = packed[key][: len(labels)]
                 assert labels.tolist() == wanted + [-100] * (len(labels) - len(wanted))
         assert len(set(seen)) == len(seen) == steps * component.batch_size
-    words = open_rows(str(packs / "ocr"))
+    words = open_examples(str(packs / "ocr"))
     assert len(words) == 19 and {len(words[i].labels) for i in range(19)} == {1, 2, 3, 4}
 
 
 def test_a_selection_that_is_longer_than_the_budget_keeps_its_strongest_patches(packs):
-    rows = open_rows(str(packs / "video"))
+    rows = open_examples(str(packs / "video"))
     row, view = rows[1], VideoTransform(HEADS["video"], patchify_of(HEADS["video"], None))
     position = next(p for p in range(8) if view.mode(p) == "codec")
     shown = view(row, np.random.default_rng(0), position)["patch_positions"]
@@ -167,7 +167,7 @@ def copied(packs, tmp_path):
 def test_a_missing_shard_is_an_error_before_the_first_step(copied, head, file):
     (copied / head / file).unlink()
     with pytest.raises(ValueError, match=rf"lacks 1 of \d files, {file} the first"):
-        open_rows(str(copied / head))
+        open_examples(str(copied / head))
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def labels_of(spec, batches, workers=0, batch_size=4, start=0, **share):
 
 def test_a_dataset_of_the_hub_is_read_at_random_through_workers(table, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    rows = open_rows(f"hf:{table}:train")
+    rows = open_examples(f"hf:{table}:train")
     view = ImageTransform(HeadConfig(processor={"size": 28}, max_labels=1))
     component = MixtureComponent("image", rows, view, 8, Sampler(len(rows), 5, 0))
     alone, labels = MicroBatches([component], RankSlice(5)), []
@@ -243,9 +243,9 @@ def test_a_stream_begins_elsewhere_after_a_resume(table):
 def test_packed_shards_can_be_streamed_as_a_webdataset(packs, tmp_path):
     for file in (packs / "image").glob("*.tar"):
         shutil.copy(file, tmp_path / file.name)
-    rows = open_rows(str(packs / "image"))
+    rows = open_examples(str(packs / "image"))
     expected = sorted(rows[i].labels.tolist() for i in range(len(rows)))
-    stream = iter(StreamRows(f"{tmp_path}:train", seed=1, rank=0, size=1))
+    stream = iter(StreamedExamples(f"{tmp_path}:train", seed=1, rank=0, size=1))
     assert sorted(next(stream)[1]().labels.tolist() for _ in range(len(rows))) == expected
 
 
@@ -284,6 +284,6 @@ def test_broken_rows_of_a_stream_are_listed_and_left_out_until_there_are_too_man
 def test_a_dataset_without_media_or_labels_is_an_error_that_names_its_columns(tmp_path):
     datasets.Dataset.from_dict({"text": ["a"], "label": [0]}).to_parquet(tmp_path / "train.parquet")
     with pytest.raises(ValueError, match=r"one column of images or videos.*\['text', 'label'\]"):
-        StreamRows(f"{tmp_path}:train", 0, 0, 1)
+        StreamedExamples(f"{tmp_path}:train", 0, 0, 1)
     with pytest.raises(ValueError, match=r"write NAME:SPLIT or NAME:CONFIG:SPLIT"):
-        open_rows("hf:nosuch")
+        open_examples("hf:nosuch")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from processes import wait_for
 
-from onevision_hf.data.labelled import Row
+from onevision_hf.data.labelled import Example
 from onevision_hf.training.loader import MicroBatches, open_loader
 from onevision_hf.training.mixture import MixtureComponent, RankSlice
 from onevision_hf.training.sampler import Sampler
@@ -34,7 +34,7 @@ class Numbers:
     def __getitem__(self, index):
         if index in self.broken:
             raise OSError(f"row {index} is gone")
-        return Row(f"number/{index}", "number", None, np.array([index]))
+        return Example(f"number/{index}", "number", None, np.array([index]))
 
 
 def show(row, rng, position):

@@ -41,13 +41,13 @@ JOINT["model"]["overrides"].pop("projection_dim")
 @functools.cache
 def drawn(count=24):
     """Images with captions."""
-    from onevision_hf.data.captions import PairRow
+    from onevision_hf.data.captions import CaptionedImage
     from onevision_hf.synthetic.images import ImageSettings, draw_image
 
     settings = ImageSettings(height=32, width=32)
     images = [draw_image(0, index, settings=settings) for index in range(count)]
     return [
-        PairRow(f"{number}.png", to_picture(image.pixels), tuple(image.captions))
+        CaptionedImage(f"{number}.png", to_picture(image.pixels), tuple(image.captions))
         for number, image in enumerate(images)
     ]
 

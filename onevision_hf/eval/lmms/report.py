@@ -234,13 +234,14 @@ def _draw_table(axes: Any, report: SuiteReport, table: SuiteTable) -> None:
         axes.plot(values, places, **look, ls="", color=COLOURS[number], label=label)
     measured = [(row.figure, place) for place, row in enumerate(rows) if row.figure is not None]
     if measured:
-        axes.plot(*zip(*measured, strict=True), "o", ms=13, mec="white", color=OURS, label="this model")
+        at = zip(*measured, strict=True)
+        axes.plot(*at, "o", ms=13, mec="white", color=OURS, label="this model", clip_on=False, zorder=3)
     for place, row in enumerate(rows):
         text, colour = ("not run", QUIET) if row.figure is None else (f"{row.figure:.1f}", OURS)
         axes.annotate(text, (101.5, place), color=colour, fontsize=13, va="center", annotation_clip=False)
     axes.set(xlim=(0, 100), ylim=(len(rows) - 0.5, -0.5), xlabel="0 to 100, higher is better")
     axes.set_yticks(places, [row.name for row in rows], fontsize=13, color=INK)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, pad=12)
     axes.grid(color=RULE)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)

@@ -38,7 +38,7 @@ def run_suite(
     workers: int | None = None,
     device: str | None = None,
     redo: bool = False,
-    say: Callable[[str], None] = lambda text: None,
+    report: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Run what is missing of a suite and return its document (see `summarise`).
 
@@ -50,7 +50,7 @@ def run_suite(
         workers: processes, each with one thread; None is one a core.
         device: where classifiers are trained: "cpu", "cuda"; None is a GPU where there is one.
         redo: empty a folder that holds other clips, instead of refusing it; finished trials stay.
-        say: called with a line of progress.
+        report: called with a line of progress.
 
     Raises:
         ValueError: the folder holds other clips; too many clips cannot be read; a label without clips.
@@ -76,9 +76,9 @@ def run_suite(
         job = Job(work, pool, settings, encoder, place)
         trials = settings.trials(encoder is not None)
         missing = [trial for trial in trials if job.stored(trial) is None]
-        pool.fill(_codec_configs(job, missing), workers, say)
+        pool.fill(_codec_configs(job, missing), workers, report)
         pool.check_labels()
-        run_trials(job, missing, workers, say)
+        run_trials(job, missing, workers, report)
         ceilings = ceiling_table(pool, settings)
         return summarise(settings, source.families, job.results(trials), ceilings) | {
             "clips": pool.counts | {"rejected": pool.rejected()},

@@ -1,1 +1,1 @@
-"""What a frozen encoder knows: attentive probes, nearest neighbours, linear readouts."""
+"""What a frozen encoder knows: attentive probes, nearest neighbours, linear classifiers."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...data.items import Source
-from ...data.labelled import FolderRows, Row
+from ...data.labelled import Example, FolderExamples
 from ...data.sources import open_source
 from ...jobs.run_folder import digest_of
 from ...training.schema import ConfigError
@@ -34,7 +34,7 @@ class Entry(NamedTuple):
 
 
 class ClipDataset:
-    """Labelled clips by number (see `data.labelled.Rows`).
+    """Labelled clips by number (see `data.labelled.Examples`).
 
     Args:
         entries: a clip each.
@@ -51,8 +51,8 @@ class ClipDataset:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, index: int) -> Row:
-        return Row(self.keys[index], "video", self._paths[index], self.labels[index : index + 1])
+    def __getitem__(self, index: int) -> Example:
+        return Example(self.keys[index], "video", self._paths[index], self.labels[index : index + 1])
 
     def stamp(self, index: int) -> list[Any]:
         """What tells that a clip is still the same: name, size in bytes, time of change."""
@@ -140,13 +140,13 @@ def check_clips(clips: ProbeClips, config: ClipsConfig, where: Path) -> None:
         )
 
 
-def labelled_folder(spec: str) -> tuple[Source, FolderRows]:
+def labelled_folder(spec: str) -> tuple[Source, FolderExamples]:
     """The pictures and clips of a folder with a sub-folder for each class, and their labels.
 
     Raises ConfigError for a sub-folder without any, ValueError where there are no sub-folders.
     """
     source = open_source(f"folder:{spec}")
-    rows = FolderRows(source, spec)
+    rows = FolderExamples(source, spec)
     empty = sorted(
         entry.name
         for entry in os.scandir(spec)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data.labelled import Rows
+from ...data.labelled import Examples
 from ...data.media import BROKEN
 from ...modeling.frame_geometry import FrameGeometry
 from ...modeling.frame_sampling import sample_frames
@@ -132,7 +132,7 @@ class ClipTransform:
         settings: InputSettings,
         augment: bool = False,
         intervene: str | None = None,
-        rows: Rows | None = None,
+        rows: Examples | None = None,
     ):
         settings.check()
         self.settings, self.augment, self.intervene, self.rows = settings, augment, intervene, rows

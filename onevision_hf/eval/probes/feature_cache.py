@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ...data.decoding import decoded_batches
-from ...data.labelled import Row
+from ...data.labelled import Example
 from ...jobs.processes import Processes
 from ...jobs.progress import progress
 from ...jobs.run_folder import OtherPlanError, RunFolder, atomic_files, digest_of
@@ -110,7 +110,7 @@ def _encode(batch: list[tuple[int, Sample]], files: list[Path], encoder: FrozenE
 
 
 class CachedDataset:
-    """Clips whose media are files of tokens (see `data.labelled.Rows`).
+    """Clips whose media are files of tokens (see `data.labelled.Examples`).
 
     Args:
         rows: the clips.
@@ -127,14 +127,14 @@ class CachedDataset:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, index: int) -> Row:
-        return Row(self.keys[index], "tokens", self._files[index], self.labels[index : index + 1])
+    def __getitem__(self, index: int) -> Example:
+        return Example(self.keys[index], "tokens", self._files[index], self.labels[index : index + 1])
 
 
 class CachedTransform:
     """`tokens` (L, D) float16, `patch_positions` (L, 3) int64, `labels` (1,): the same at any time."""
 
-    def __call__(self, row: Row, rng: np.random.Generator | None, position: int) -> Sample:
+    def __call__(self, row: Example, rng: np.random.Generator | None, position: int) -> Sample:
         with safe_open(row.media, "pt") as file:
             tokens, positions = file.get_tensor("tokens"), file.get_tensor("patch_positions")
         return {

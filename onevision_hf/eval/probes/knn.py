@@ -1,6 +1,6 @@
 """What a person does first with a new encoder: are the nearest neighbours of a picture or clip of its class?
 
-    readout("drawn/direction", "FOLDER")["accuracy"]
+    evaluate_knn("drawn/direction", "FOLDER")["accuracy"]
 
 Features are encoded once into run folders (float16, resumable, refused with other settings). Every item is
 a query once: those of a class, sorted by the SHA-256 of their keys, are dealt to four folds, and an item's
@@ -29,7 +29,7 @@ from ...clustering.features import FeatureShards, extract_features
 from ...clustering.pictures import Row as SheetRow
 from ...clustering.pictures import sheet, tile
 from ...data.items import Item, Kind, Source
-from ...data.labelled import Row
+from ...data.labelled import Example
 from ...data.media import open_picture
 from ...jobs.run_folder import OtherPlanError, digest_of
 from ...modeling.grid_pooling import GRID, POOLINGS
@@ -64,7 +64,7 @@ class EncoderFeatures:
     def prepare(self, content: str | bytes, kind: Kind) -> dict[str, np.ndarray]:
         media = np.asarray(open_picture(content))[None] if kind == "image" else content
         name = content if isinstance(content, str) else ""
-        sample = self._transforms[kind](Row(name, kind, media, np.zeros(1, np.int64)), None, 0)
+        sample = self._transforms[kind](Example(name, kind, media, np.zeros(1, np.int64)), None, 0)
         return {name: sample[name] for name in ("pixel_values_videos", "patch_positions")}
 
     @torch.inference_mode()
@@ -95,7 +95,7 @@ class Features:
     rejected: list[dict[str, str]]
 
 
-def readout(
+def evaluate_knn(
     folder: str,
     model: str,
     *,

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ...data.labelled import Rows
+from ...data.labelled import Examples
 from ...modeling.configuration_onevision import OneVisionConfig
 from ...modeling.modeling_onevision_classification import (
     OneVisionAttentiveHead,
@@ -56,7 +56,7 @@ class ProbeData:
     cut."""
 
     clips: ProbeClips
-    train: Rows
+    train: Examples
     test: ClipDataset | CachedDataset
     train_transform: Transform
     test_transform: Transform

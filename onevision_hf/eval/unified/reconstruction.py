@@ -74,7 +74,7 @@ def measure_reconstruction(
     metrics: Sequence[str] = METRICS,
     lpips: nn.Module | None = None,
     inception: nn.Module | None = None,
-    beside_vae: bool = True,
+    with_vae: bool = True,
     batch_size: int = 32,
     workers: int = 4,
     step: Callable[[int], None] = lambda count: None,
@@ -87,7 +87,7 @@ def measure_reconstruction(
         metrics: some of `METRICS`.
         lpips: images in [-1, 1], twice -> (B, 1, 1, 1); needed for the metric `lpips`.
         inception: pictures uint8 -> features, logits; needed for `rfid`.
-        beside_vae: measure the VAE alone too, on the same latents.
+        with_vae: measure the VAE alone too, on the same latents.
         batch_size: pictures at once.
         workers: threads that decode.
         step: called with the number of pictures that are done.
@@ -104,7 +104,7 @@ def measure_reconstruction(
     needs("torchmetrics", "psnr")
     lpips = None if lpips is None else lpips.to(opened.device)
     inception = None if inception is None else inception.to(opened.device)
-    kept = {name: _Kept() for name in (("model", "vae") if beside_vae else ("model",))}
+    kept = {name: _Kept() for name in (("model", "vae") if with_vae else ("model",))}
     originals = _Kept()
     keys: list[str] = []
     # Spread over the list, which may go class by class.
@@ -116,7 +116,7 @@ def measure_reconstruction(
         originals.shown.append(original[shown].cpu())
         if inception is not None and "rfid" in metrics:
             originals.looked.append(look(inception, original))
-        for name, rebuilt in _rebuilt(opened, pixels, beside_vae):
+        for name, rebuilt in _rebuilt(opened, pixels, with_vae):
             own = kept[name]
             found = to_bytes(rebuilt)
             own.shown.append(found[shown].cpu())
@@ -152,10 +152,10 @@ def measure_reconstruction(
 
 
 @torch.no_grad()
-def _rebuilt(opened: OpenedModel, pixels: Tensor, beside_vae: bool) -> Iterator[tuple[str, Tensor]]:
+def _rebuilt(opened: OpenedModel, pixels: Tensor, with_vae: bool) -> Iterator[tuple[str, Tensor]]:
     model = opened.model
     yield "model", model.reconstruct(pixels)
-    if beside_vae:
+    if with_vae:
         yield "vae", model.decode_latents(model.encode_pixels(pixels))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...data.captions import PairRow
+from ...data.captions import CaptionedImage
 from ...modeling.patchify_config import PatchifyConfig
 from ..mixture import Sample, Transformed
 from ..tasks.cluster_config import HeadConfig
@@ -91,9 +91,9 @@ class DummyPairs:
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> PairRow:
+    def __getitem__(self, index: int) -> CaptionedImage:
         pixels = np.random.default_rng(index).integers(0, 256, (self.size, self.size, 3), np.uint8)
-        return PairRow(f"random/{index}", Image.fromarray(pixels), ("a word " * 200,))
+        return CaptionedImage(f"random/{index}", Image.fromarray(pixels), ("a word " * 200,))
 
 
 def as_drawn(example: Any, rng: np.random.Generator | None, position: int) -> Sample:

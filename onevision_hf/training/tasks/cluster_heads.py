@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...data.labelled import open_rows
+from ...data.labelled import open_examples
 from ...data.patch_shards import PatchShards
 from ...modeling.grid_pooling import GRID
 from ...modeling.patchify_config import PatchifyConfig
@@ -161,7 +161,7 @@ def open_head(name: str, head: HeadConfig) -> Any:
     if head.source.startswith(STREAMED):
         return head.source.removeprefix(STREAMED)
     try:
-        return open_rows(head.source)
+        return open_examples(head.source)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"no data for the head {name}: cluster.heads.{name}.source is {head.source!r}: {error}"

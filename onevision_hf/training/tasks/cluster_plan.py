@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...data.labelled import open_rows
+from ...data.labelled import open_examples
 from ...data.media_shards import PackedShards
 from ...data.patch_shards import PatchShards
 from ...modeling.modeling_onevision import OneVisionModel
@@ -135,4 +135,4 @@ def without_absent_start(config: Any) -> tuple[Any, list[str]]:
 def _open(head: HeadConfig) -> Any:
     if head.source.startswith(STREAMED):
         raise FileNotFoundError("a stream is not opened in a dry run")
-    return open_rows(head.source)
+    return open_examples(head.source)
