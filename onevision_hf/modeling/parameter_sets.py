@@ -22,6 +22,7 @@ from .h264_bitstream import PPS, SPS, START_CODE, BitReader, parse_extradata, sp
 # NAL unit types of HEVC (ITU-T H.265, table 7-1); those below 32 are slices.
 HEVC_VPS, HEVC_SPS, HEVC_PPS = 32, 33, 34
 H264_SLICES = range(1, 6)
+SEQUENCE_CODE = b"\x00\x00\x01\xb3"  # of MPEG-1 and MPEG-2; the size comes next
 HEVC_SLICES = range(32)
 
 
@@ -52,6 +53,10 @@ class ParameterSets:
 class ParameterTrack:
     """Parameter sets along the packets of a stream in the order of decoding. Other codecs have none.
 
+    Attributes:
+        breaks: ranks of the packets before which a decoder must give what it holds, since it would lose that:
+            MPEG-1 and MPEG-2, where their size changes.
+
     Args:
         codec: FFmpeg's name.
         extradata: the container's header, b"" where the packets have the sets.
@@ -60,6 +65,8 @@ class ParameterTrack:
     def __init__(self, codec: str, extradata: bytes):
         self._hevc, self._has_sets = codec == "hevc", codec in ("h264", "hevc")
         self._slices = HEVC_SLICES if self._hevc else H264_SLICES
+        self._has_sequences, self._size = codec in ("mpeg1video", "mpeg2video"), b""
+        self.breaks: set[int] = set()
         self._set_kinds = (HEVC_VPS, HEVC_SPS, HEVC_PPS) if self._hevc else (SPS, PPS)
         self._sets: dict[tuple[int, int], bytes] = {}
         self._latest: list[bytes] = []
@@ -101,6 +108,11 @@ class ParameterTrack:
 
     def follow(self, rank: int, packet: av.Packet) -> bool:
         """Look for new sets in the next packet; whether these differ from those before."""
+        if self._has_sequences and packet.is_keyframe:
+            _, code, sequence = bytes(memoryview(packet)[:64]).partition(SEQUENCE_CODE)
+            if code and self._size not in (b"", sequence[:3]):
+                self.breaks.add(rank)
+            self._size = sequence[:3] if code else self._size
         if not self._has_sets:
             return False
         header = new_header(packet) if packet.is_keyframe else None

@@ -44,6 +44,9 @@ class RunDecoder:
                 continue
             if rank == first and self._joined:  # the decoder may come from anywhere
                 packet = padded_packet(self._parameters.at(rank).prefix + bytes(packet))
+            if rank in self._parameters.breaks:
+                yield from demuxer.decode(None)
+                context.flush_buffers()
             packet.pts, packet.dts = rank, None
             if skips:  # what nothing refers to and nobody wants is not decoded
                 context.skip_frame = "DEFAULT" if rank in wanted or rank == first else "NONREF"

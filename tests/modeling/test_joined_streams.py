@@ -159,6 +159,22 @@ def test_signals_follow_the_size_of_each_picture(codec, first, tmp_path):
         assert np.isnan(half[:, rows:]).all() and np.isnan(half[:, :, columns:]).all()
 
 
+def test_mpeg2_loses_no_picture_where_its_size_changes(tmp_path):
+    """FFmpeg's decoder throws away the picture that it holds back."""
+    sizes = [(96, 128), (192, 256), (96, 128)]
+    parts = [
+        write_clip(tmp_path / f"{n}.ts", moving_scene(12, *size), codec="mpeg2video", bframes=0)
+        for n, size in enumerate(sizes)
+    ]
+    path = join(tmp_path / "joined.ts", parts)
+    with VideoReader(path) as reader:
+        found = [frame.av_frame.to_ndarray() for frame in reader.frames(range(len(reader)))]
+        (alone,) = reader.frames([23])
+    expected = [frame for one in parts for frame in plain(one)]
+    assert len(found) == 36 and all(map(np.array_equal, found, expected))
+    assert np.array_equal(alone.av_frame.to_ndarray(), expected[23])
+
+
 def test_pixels_of_another_size_are_laid_onto_the_same_grid(tmp_path):
     small = moving_scene(12, 96, 128, seed=5)
     parts = [

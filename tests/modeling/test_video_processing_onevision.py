@@ -328,7 +328,7 @@ def test_saved_settings_come_back(stored, clip, tmp_path):
         ({"do_center_crop": True, "crop_size": 30}, "crop_size 30 x 30 is no multiple of the patch size 14"),
         ({"patch_size": 0}, "patch_size must be a positive integer, not 0"),
         ({"preset": "best"}, "unknown preset 'best'"),
-        ({"errors": "ignore"}, 'errors must be "raise" or "skip"'),
+        ({"errors": "ignore"}, 'errors must be "raise", "skip" or "partial"'),
     ],
 )
 def test_arguments_out_of_range_are_refused_with_their_numbers(arguments, message, processor, clip):

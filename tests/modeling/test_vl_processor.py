@@ -309,7 +309,7 @@ def test_an_undecodable_video_raises_or_leaves_its_prompt_out(processor, tmp_pat
     assert all(torch.equal(inputs[name], whole[name]) for name in whole) and len(skipped) == 2
     with pytest.raises(VideoReadError, match="none of the 1 prompts"):
         prompt(processor, batch[:1], errors="skip")
-    with pytest.raises(ValueError, match='errors must be "raise" or "skip"'):
+    with pytest.raises(ValueError, match='errors must be "raise", "skip" or "partial"'):
         prompt(processor, batch, errors="ignore")
 
 
