@@ -159,17 +159,17 @@ class AfterImport:
     def _then_act(self, execute: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
         def exec_module(module: ModuleType) -> None:
             self._thread.entered = getattr(self._thread, "entered", 0) + 1
-            waiting: set[str] = self._thread.__dict__.setdefault("waiting", set())
+            waiting: list[str] = self._thread.__dict__.setdefault("waiting", [])
             try:
                 execute(module)
                 if module.__name__ in _AUTO_MODULES:
-                    waiting.add(module.__name__)
+                    waiting.append(module.__name__)
                 elif module.__name__.startswith(_OURS):
                     carry_code(module)
             finally:
                 self._thread.entered -= 1
                 while waiting and not self._thread.entered:
-                    auto_module = sys.modules.get(waiting.pop())
+                    auto_module = sys.modules.get(waiting.pop(0))
                     if auto_module is not None:
                         register(auto_module)
 
