@@ -31,9 +31,7 @@ def run(
     out: Annotated[Path | None, Opt(metavar="F.safetensors", help="where the outputs are written")] = None,
     num_frames: NumFrames = None,
     num_patches: NumPatches = None,
-    errors: Annotated[
-        Literal["raise", "partial"], Opt(help="of a truncated clip: an error, or what is there")
-    ] = "raise",
+    errors: Annotated[Literal["raise", "partial"], Opt(help="partial: use truncated clips too")] = "raise",
     as_json: Json = False,
 ) -> int:
     if out and out.suffix != ".safetensors":

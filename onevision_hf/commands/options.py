@@ -38,10 +38,7 @@ Overrides = Annotated[
     list[str] | None,
     Arg(metavar="key=value", help="fields of the config, for instance optim.learning_rate=5e-5"),
 ]
-BatchErrors = Annotated[
-    Literal["skip", "partial"],
-    Opt("--errors", help="leave out what cannot be read whole, or use what is there of truncated videos"),
-]
+BatchErrors = Annotated[Literal["skip", "partial"], Opt(help="partial: use truncated videos too")]
 Redo = Annotated[bool, Opt("--redo", help="empty a folder that was made otherwise")]
 Device = Annotated[str | None, Opt(metavar="NAME", help="cpu, cuda, ... (default: cuda if there is one)")]
 Workers = Annotated[int, Opt(metavar="N", help="threads that decode")]

@@ -21,9 +21,7 @@ from .h264_bitstream import PPS, SPS, START_CODE, BitReader, parse_extradata, sp
 
 # NAL unit types of HEVC (ITU-T H.265, table 7-1); those below 32 are slices.
 HEVC_VPS, HEVC_SPS, HEVC_PPS = 32, 33, 34
-H264_SLICES = range(1, 6)
 SEQUENCE_CODE = b"\x00\x00\x01\xb3"  # of MPEG-1 and MPEG-2; the size comes next
-HEVC_SLICES = range(32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +62,7 @@ class ParameterTrack:
 
     def __init__(self, codec: str, extradata: bytes):
         self._hevc, self._has_sets = codec == "hevc", codec in ("h264", "hevc")
-        self._slices = HEVC_SLICES if self._hevc else H264_SLICES
+        self._slices = range(32) if self._hevc else range(1, 6)  # types of NAL units
         self._has_sequences, self._size = codec in ("mpeg1video", "mpeg2video"), b""
         self.breaks: set[int] = set()
         self._set_kinds = (HEVC_VPS, HEVC_SPS, HEVC_PPS) if self._hevc else (SPS, PPS)
@@ -126,13 +124,12 @@ class ParameterTrack:
         self._renew(units)
         if before == (self._sets, self._length_size):
             return False
-        first = not before[0]  # the header had none
-        if first:
+        if not before[0]:  # the header had none
             self._ranks, self._states = [0], [self._state()]
-        else:
-            self._ranks.append(rank)
-            self._states.append(self._state())
-        return not first
+            return False
+        self._ranks.append(rank)
+        self._states.append(self._state())
+        return True
 
     def _state(self) -> ParameterSets:
         units = tuple(self._sets[key] for key in sorted(self._sets))
