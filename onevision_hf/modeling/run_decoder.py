@@ -25,6 +25,7 @@ class RunDecoder:
     _parameters: ParameterTrack
     _partial = False
     _joined: bool  # parameter sets change on the way
+    _packed = False  # two pictures in a packet: a decoder that skips one loses the other
     _idle: Demuxer | None = None
     # Whether the container can jump, and can be used for another pass.
     _can_seek: bool
@@ -38,7 +39,7 @@ class RunDecoder:
         self, demuxer: Demuxer, first: int, last: int, wanted: set[int], tail: int
     ) -> Iterator[av.VideoFrame]:
         context = demuxer.context
-        skips = context.name not in NEVER_SKIPS
+        skips = context.name not in NEVER_SKIPS and not self._packed
         for rank, packet in demuxer:
             if rank < first:
                 continue

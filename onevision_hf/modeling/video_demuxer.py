@@ -24,6 +24,8 @@ MAX_REPEATS = 64
 KNOW_THEIR_LENGTH = ("mp4", "matroska", "avi")
 # Packets that are read after a jump in search of one that is known.
 LANDING_PACKETS = 16
+# What DivX writes into MPEG-4 that keeps two pictures in a packet.
+PACKED_MPEG4 = re.compile(rb"DivX\d+(?:Build|b)\d+p")
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ class Demuxer:
 
     _partial = False
     cut_packets = 0  # that were left out
+    is_packed = False  # MPEG-4 with two pictures in a packet, as `read_table` finds
 
     def __init__(self, file: VideoFile, max_pixels: int, motion_vectors: bool = False, partial: bool = False):
         self.file = file
@@ -225,6 +228,9 @@ class Demuxer:
                     f"its index goes in circles: it names over {limit} bytes, the file has {self.file.size}",
                 )
             parameters.follow(rank, packet)
+            if rank == 0 and self.context.name == "mpeg4":
+                header = (self.context.extradata or b"") + bytes(packet)
+                self.is_packed = PACKED_MPEG4.search(header) is not None
             hidden = vp8 and not self._is_shown_vp8(bytes(packet))
             rows.extend(packet_row(packet, hidden))
         return PacketTable.of(rows)

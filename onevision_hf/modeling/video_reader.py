@@ -91,9 +91,14 @@ class VideoReader(RunDecoder):
             self._time_base = float(stream.time_base or 1)
             self._average_rate = float(stream.average_rate or 0)
             self._pixel_shape = float(stream.sample_aspect_ratio or demuxer.context.sample_aspect_ratio or 1)
-            guessed = demuxer.container.format.name == "avi" and self.codec in ("h264", "hevc")
             self._parameters = ParameterTrack(self.codec, self.extradata)
             self._table = demuxer.read_table(self._parameters)
+            self._packed = demuxer.is_packed
+            # AVI tells no time of display, and some muxers write the order of decoding as that.
+            in_order = demuxer.container.format.name == "avi" or (
+                demuxer.context.has_b_frames and bool((np.diff(self._table.pts) > 0).all())
+            )
+            guessed = self._packed or (self.codec in ("h264", "hevc") and in_order)
             lost += demuxer.cut_packets
             promised = demuxer.promised_packets(self._table) if lost else len(self._table)
         self._build_index(guessed)
