@@ -29,6 +29,8 @@ __all__ = ["MAX_PIXELS", "DecodedFrame", "PacketIndex", "VideoReadError", "Video
 MAX_PIXELS = 8192 * 4320
 # Decoders that hold a picture back until the next reference, and give it without vectors at the end of data.
 HOLD_BACK = ("mpeg1video", "mpeg2video", "mpeg4")
+# Pictures among which B-pictures are looked for where the times may be those of decoding.
+PROBED_PICTURES = 256
 # Packets in which the next reference is looked for.
 HOLD_BACK_PACKETS = 32
 
@@ -94,22 +96,22 @@ class VideoReader(RunDecoder):
             self._parameters = ParameterTrack(self.codec, self.extradata)
             self._table = demuxer.read_table(self._parameters)
             self._packed = demuxer.is_packed
-            # AVI tells no time of display, and some muxers write the order of decoding as that.
-            in_order = demuxer.container.format.name == "avi" or (
-                demuxer.context.has_b_frames and bool((np.diff(self._table.pts) > 0).all())
-            )
-            guessed = self._packed or (self.codec in ("h264", "hevc") and in_order)
+            reorders = self.codec in ("h264", "hevc")
+            guessed = self._packed or (reorders and demuxer.container.format.name == "avi")
+            rising = bool((np.diff(self._table.pts) > 0).all())
+            suspect = reorders and not guessed and rising and demuxer.context.has_b_frames
             lost += demuxer.cut_packets
             promised = demuxer.promised_packets(self._table) if lost else len(self._table)
-        self._build_index(guessed)
+        self._build_index(guessed, suspect)
         # Not all packets are frames: some are outside of the edit list.
         self.promised_frames = None if promised is None else len(self) + max(0, promised - len(self._table))
         if lost:
             there = len(self) if promised is None else f"{len(self)} of {self.promised_frames}"
             self.missing = f"is truncated: {there} frames are there"
 
-    def _build_index(self, guessed: bool = False) -> None:
-        """Number the frames of the table. `guessed`: the container tells no time of display."""
+    def _build_index(self, guessed: bool = False, suspect: bool = False) -> None:
+        """Number the frames of the table. `guessed`: the container tells no time of display. `suspect`: its
+        times may be those of decoding."""
         shown = np.flatnonzero(self._table.shown)
         # A stream cut out of a broadcast starts with pictures that cannot be decoded.
         keys = np.flatnonzero(self._table.keyframe)
@@ -121,15 +123,16 @@ class VideoReader(RunDecoder):
         self._can_seek, self._keyframes_hold = False, not self._parameters.changes_form
         self._joined = not self._parameters.in_header and not self._parameters.changes_form
         # Only a landing that can be looked up by its time can be trusted.
-        self._can_return = self._table.has_distinct_times and not guessed
+        self._can_return = self._table.has_distinct_times and not (guessed or suspect)
         first = self._first_decoded()
+        guessed = guessed or (suspect and self._are_times_of_decoding())
         # Only distinct pts tell the order of display. AVI has none (with B-pictures, FFmpeg's guess is the
         # order of decoding), and interlaced pictures may be two packets each.
         # (PyAV has the stream's `field_order` only from version 17 on.)
         self._fields = self.codec != "mjpeg" and first is not None and bool(first.interlaced_frame)
         self._times_tell = self._table.has_distinct_times and not self._fields and not guessed
         self._can_seek = self._times_tell
-        self._can_return = self._can_return and self._times_tell
+        self._can_return = self._times_tell and (self._can_return or suspect)
         self.index = self._index_by_times(shown) if self._times_tell else self._index_by_decoding(shown)
         if first is not None and first.pts == self.index.rank[0]:
             self.__dict__["_first_frame"] = first
@@ -216,6 +219,21 @@ class VideoReader(RunDecoder):
         """The first picture that comes out of the decoder."""
         everything = [(self._first_rank, len(self._table) - 1)]
         return next(self._decode_runs(everything, set(range(len(self._table)))), None)
+
+    def _are_times_of_decoding(self) -> bool:
+        """Whether rising times are those of decoding, as some muxers write them: with B-pictures the decoder
+        then gives the pictures in another order."""
+        last = min(self._first_rank + PROBED_PICTURES, len(self._table) - 1)
+        latest, reordered = -1, False
+        for frame in self._decode_runs([(self._first_rank, last)], set(range(len(self._table)))):
+            if int(frame.pts or 0) < latest:
+                return True
+            latest = int(frame.pts or 0)
+            is_b = PICTURE_TYPES.get(int(frame.pict_type)) == "B"
+            if reordered and not is_b:  # B-pictures came, and what they lie before came after them
+                return False
+            reordered = reordered or is_b
+        return False
 
     def _index_by_times(self, shown: np.ndarray) -> PacketIndex:
         """Frames in the order of their pts, without those that need pictures before the first keyframe."""

@@ -80,3 +80,32 @@ def test_patches_are_selected_of_them(wrong):
     found = select_patches(path, num_frames=8)
     assert found.frame_ids.tolist() == np.linspace(0, len(plain) - 1, 8).astype(int).tolist()
     assert found.signal.startswith("vectors") and "B" in found.picture_types
+
+
+def test_a_stream_that_could_have_b_pictures_and_has_none_is_not_decoded_to_be_opened(
+    scene, tmp_path, monkeypatch
+):
+    """Its sets of parameters promise another order, its rising times are right."""
+    source = write_clip(tmp_path / "plain.mp4", scene, gop=100, options={"x264-params": "b-pyramid=none"})
+
+    def references(packets):  # every packet begins with a length of four bytes and its only slice, or an SEI
+        kept = [data for data in packets if any(kind & 0x60 and kind & 31 in (1, 5) for kind in units(data))]
+        assert len(kept) < len(packets)
+        return kept
+
+    path = rewrite(source, tmp_path / "references.mp4", references)
+    monkeypatch.setattr(VideoReader, "_index_by_decoding", None)
+    with VideoReader(path) as reader, av.open(str(path)) as container:
+        plain = [frame.to_ndarray() for frame in container.decode(video=0)]
+        got = [frame.av_frame.to_ndarray() for frame in reader.frames(range(len(reader)))]
+        assert container.streams.video[0].codec_context.has_b_frames
+    assert len(plain) == len(got) and all(map(np.array_equal, got, plain))
+
+
+def units(data):
+    """The first byte of each unit of a packet."""
+    found, at = [], 0
+    while at < len(data):
+        found.append(data[at + 4])
+        at += 4 + int.from_bytes(data[at : at + 4], "big")
+    return found
