@@ -91,6 +91,7 @@ def two_events(folder, rng: np.random.Generator, number: int, first: int) -> str
     return str(write_clip(folder / f"{number}.mp4", clip))
 
 
+@pytest.mark.slow
 def test_the_order_of_two_events_is_read_from_positions_of_codec_patches(tmp_path):
     """The language model sees one pooled token of a clip, so that the order of tokens tells it nothing."""
     rng = np.random.default_rng(1)

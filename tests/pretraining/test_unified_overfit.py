@@ -61,6 +61,7 @@ def psnr(found, images):
     return (10 * (4 / (found - images).square().mean((1, 2, 3))).log10()).mean().item()
 
 
+@pytest.mark.slow
 def test_sixteen_images_are_rebuilt_described_and_told_apart(trained_vae):
     torch.manual_seed(0)
     images, ids = smooth_images(), captions()

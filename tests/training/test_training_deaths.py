@@ -140,7 +140,7 @@ BROKEN = (
 )
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_worker_ends_the_training_with_1_and_one_line_and_leaves_no_process(options, tmp_path, size):
     with Training(tmp_path / "run", size, options) as training:
         training.wait_for_steps(2)
