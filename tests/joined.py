@@ -20,7 +20,8 @@ def join(path: Path, parts: list[Path]) -> Path:
         for part in parts:
             with av.open(str(part)) as old:
                 source = old.streams.video[0]
-                stream = stream or new.add_stream_from_template(source)
+                opaque = source.codec_context.name == "libdav1d"  # which cannot encode
+                stream = stream or new.add_stream_from_template(source, opaque=opaque)
                 packets = [packet for packet in old.demux(source) if packet.size]
                 first = min(packet.pts for packet in packets)
                 step, base = 1 / float(source.average_rate), float(source.time_base)

@@ -6,7 +6,7 @@
 
 Rows are in the order of their keys; each shard has the same number of them, so that any number of processes
 can share them out. An item that cannot be read any more, or that is no longer what was labelled, is in
-`rejected.jsonl`.
+`rejected.jsonl`. A truncated video that is wanted all the same is packed as a whole file of what is there.
 """
 
 import itertools
@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from ..data.items import Item, MediaError, Source, format_of
-from ..data.media import BROKEN, picture_size, reason_of
+from ..data.media import BROKEN, check_batch_errors, picture_size, reason_of
 from ..data.media_shards import STAGE, PackedExample, write_shard
 from ..data.tar_shards import LAYOUT, shard_names
-from ..data.transcode import CRF, PRESET, transcode
+from ..data.transcode import CRF, PRESET, complete, transcode
 from ..jobs.prefetch import ahead
 from ..jobs.processes import Processes
 from ..jobs.progress import progress
@@ -42,6 +42,7 @@ def pack(
     gop: int | None = None,
     selection: Mapping[str, Any] | None = None,
     workers: int = 4,
+    errors: str = "skip",
     redo: bool = False,
 ) -> dict[str, Any]:
     """Write every labelled item with its media; a run that was stopped goes on with the next shard.
@@ -56,14 +57,18 @@ def pack(
         selection: keyword arguments of `select_patches`: choose each video's patches now, and keep the
             choice.
         workers: threads that read and transcode.
+        errors: "skip" leaves out what cannot be read, into rejected.jsonl; "partial" packs what is there of
+            truncated videos, as whole files without sound, and lists them in partial.jsonl.
         redo: empty a folder that was made otherwise, instead of refusing it.
 
     Returns:
-        The summary: `items`, `rejected`, `classes`, `rows` (of each shard).
+        The summary: `items`, `rejected`, `classes`, `rows` (of each shard), and with "partial" how many items
+        are, in `partial`.
 
     Raises:
         ValueError: the source has changed since it was labelled, or an argument is out of range.
     """
+    check_batch_errors(errors)
     processes = Processes.current()
     if not re.fullmatch(r"\w+", head):
         raise ValueError(f"a head's name is letters, digits and _, found {head!r}")
@@ -80,6 +85,8 @@ def pack(
         "transcode": {"gop": gop, "crf": CRF, "preset": PRESET} if gop is not None else None,
         "selection": dict(selection) if selection is not None else None,
     }
+    if errors == "partial":
+        settings["errors"] = errors
     sources = digest_of([source.digest, labelled.run.digest])
     with processes.main_first():
         run = RunFolder(out, stage=STAGE, settings=settings, sources=sources, redo=redo, rank=processes.rank)
@@ -87,15 +94,17 @@ def pack(
         total = sum(labelled.rows)
         count = -(-total // shard_items)
         names = [shard_names(head, index) for index in range(count)]
-        missing = run.missing([name[-1] for name in names])
-        if run.finished and not missing:
+        absent = run.missing([name[-1] for name in names])
+        if run.finished and not absent:
             return FinishedRun(out, STAGE).summary
-        mine = set(processes.own(missing))
+        mine = set(processes.own(absent))
         items = {item.key: item for item in source.items}
+
+        missing: dict[str, str] | None = {} if errors == "partial" else None
 
         def one(row: Mapping[str, Any]) -> PackedExample | dict[str, str]:
             try:
-                return _row(source, items[row["key"]], row, head, gop, selection)
+                return _row(source, items[row["key"]], row, head, gop, selection, missing)
             except BROKEN as error:
                 return {"key": row["key"], "reason": reason_of(error)}
 
@@ -113,8 +122,12 @@ def pack(
                     else:
                         rejected.append(result)
                 tar, last = names[index]
-                with run.shard(last, f"rejected-{index:05d}.jsonl", tar) as (path, rejected_path, tar_path):
+                notes = [f"{name}-{index:05d}.jsonl" for name in ("rejected", "partial")]
+                with run.shard(last, *notes, tar) as (path, rejected_path, partial_path, tar_path):
                     rejected_path.write_text(json_lines(rejected))
+                    if missing is not None:
+                        keys = [row.key for row in packed if row.key in missing]
+                        partial_path.write_text(json_lines([{"key": k, "reason": missing[k]} for k in keys]))
                     write_shard(packed, [tar_path, path], index * shard_items)
         processes.finish(lambda: _finish(run, [name[-1] for name in names], total, labelled.classes))
         return FinishedRun(out, STAGE).summary
@@ -125,7 +138,8 @@ def _finish(run: RunFolder, names: list[str], total: int, classes: int) -> None:
         raise ValueError("nothing is labelled")
     count = run.gather_rejected(len(names), total, "items")
     rows = [pq.read_metadata(run.path / name).num_rows for name in names]
-    run.finish({"items": sum(rows), "rejected": count, "classes": classes, "rows": rows})
+    partial = {"partial": run.gather("partial", len(names))} if "errors" in run.plan["settings"] else {}
+    run.finish({"items": sum(rows), "rejected": count, "classes": classes, "rows": rows, **partial})
 
 
 def _batched(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
@@ -145,11 +159,17 @@ def _row(
     head: str,
     gop: int | None,
     selection: Mapping[str, Any] | None,
+    missing: dict[str, str] | None,
 ) -> PackedExample:
+    """`missing` is given where truncated videos are packed too; it is told what of each there is."""
     content = source.read(item)
     chosen: dict[str, np.ndarray] | None = None
     frames, duration = 1, 0.0
     if item.kind == "video":
+        if missing is not None:
+            content, told = complete(content)
+            if told:
+                missing[item.key] = told
         if gop is not None:
             content = transcode(content, gop)
         with VideoReader(content) as reader:

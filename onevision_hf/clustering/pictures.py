@@ -23,12 +23,15 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def tile(source: Source, item: Item) -> Image.Image:
-    """A square of a picture's middle; of a video, three of its frames in a row. A cross for a broken one."""
+    """A square of a picture's middle; of a video, three of its frames in a row. A cross for a broken one.
+
+    A truncated one shows what is there: it has a feature, since it was wanted so.
+    """
     try:
         content = source.open(item)
         if item.kind == "image":
             return _square(open_picture(content))
-        with VideoReader(content) as reader:
+        with VideoReader(content, errors="partial") as reader:
             frames = read_frames(reader, segment_centers(len(reader), VIDEO_FRAMES), TILE)
         strip = Image.new("RGB", (VIDEO_FRAMES * (TILE + 1) - 1, TILE), PAPER)
         for place, frame in enumerate(frames):

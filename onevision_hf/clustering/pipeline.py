@@ -54,8 +54,8 @@ def run_pipeline(
         redo: empty a folder that was made from something else.
 
     Returns:
-        kind -> `items`, `rejected`, `duplicates`, `clusters`, `mean_cosine`, `packed`, `page`; empty on all
-        processes but the main one.
+        kind -> `items`, `rejected`, `duplicates`, `clusters`, `mean_cosine`, `packed`, `page`, and `partial`
+        where features are made of truncated videos too; empty on all processes but the main one.
     """
     processes = Processes.current()
     result: dict[str, Any] = {}
@@ -97,6 +97,7 @@ def run_pipeline(
             result[kind] = {
                 "items": extracted["items"],
                 "rejected": extracted["rejected"],
+                **({"partial": extracted["partial"]} if "partial" in extracted else {}),
                 "duplicates": dropped,
                 "clusters": centers["clusters"],
                 "mean_cosine": round(centers["objective"], 4),

@@ -69,18 +69,19 @@ def run(
     keep_duplicates: Annotated[bool, Opt("--keep-duplicates", help="leave out the dedup stage")] = False,
     workers: Workers = 4,
     device: Device = None,
+    errors: BatchErrors = "skip",
     redo: Redo = False,
     as_json: Json = False,
 ) -> Summary:
     from onevision_hf.clustering.pipeline import run_pipeline
 
-    pack = packing.settings(workers)
+    pack = packing.settings(workers) | {"errors": errors}
     return run_pipeline(
         columns.open(source),
         out,
         extractor.make(device),
         clusters,
-        features=shards.settings(workers),
+        features=shards.settings(workers) | {"errors": errors},
         dedup={"threshold": threshold, "seed": kmeans.seed},
         keep_duplicates=keep_duplicates,
         kmeans={**vars(kmeans), "device": pick_device(device)},
@@ -196,6 +197,7 @@ def pack(
         Opt(metavar="NAME", help="the training head that the labels are for (default: image or video)"),
     ] = None,
     workers: Workers = 4,
+    errors: BatchErrors = "skip",
     redo: Redo = False,
     as_json: Json = False,
 ) -> Summary:
@@ -204,7 +206,7 @@ def pack(
     from onevision_hf.clustering.pack import pack as pack_shards
 
     head = head or LabelShards(labels_folder).kind
-    return pack_shards(columns.open(source), labels_folder, out, head, redo=redo, **settings)
+    return pack_shards(columns.open(source), labels_folder, out, head, errors=errors, redo=redo, **settings)
 
 
 @stage("sizes, closest centers, duplicates and contact sheets, as a page")

@@ -10,12 +10,12 @@ A clip that cannot be read is reported in one line; the others are encoded all t
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from typer import Argument as Arg
 from typer import Option as Opt
 
-from .options import Json, NumFrames, NumPatches
+from .options import ClipErrors, Json, NumFrames, NumPatches
 from .printing import Stages, quiet_loading
 
 
@@ -31,7 +31,7 @@ def run(
     out: Annotated[Path | None, Opt(metavar="F.safetensors", help="where the outputs are written")] = None,
     num_frames: NumFrames = None,
     num_patches: NumPatches = None,
-    errors: Annotated[Literal["raise", "partial"], Opt(help="partial: use truncated clips too")] = "raise",
+    errors: ClipErrors = "raise",
     as_json: Json = False,
 ) -> int:
     if out and out.suffix != ".safetensors":

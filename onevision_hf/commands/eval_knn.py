@@ -13,7 +13,7 @@ from typer import Argument as Arg
 from typer import Option as Opt
 
 from .groups import OpenEndedOptions
-from .options import ClipInput, JsonOrFile, given
+from .options import BatchErrors, ClipInput, JsonOrFile, given
 from .printing import pick_device
 
 _OWN = "(default: the encoder's own processor's)"
@@ -49,6 +49,7 @@ def run(
     num_patches: Annotated[int | None, Opt(metavar="N", help=f"budget of a clip {_OWN}")] = None,
     num_frames: Annotated[int | None, Opt(metavar="N", help=f"sampled of a clip {_OWN}")] = None,
     size: Annotated[int | None, Opt(metavar="N", help=f"side in pixels of the middle square {_OWN}")] = None,
+    errors: BatchErrors = "skip",
 ) -> None:
     from onevision_hf.eval.probes.knn import evaluate_knn
     from onevision_hf.jobs.run_folder import canonical_json, write_atomically
@@ -63,6 +64,7 @@ def run(
         processor=given(num_patches=num_patches, num_frames=num_frames),
         size=size,
         device=pick_device(),
+        errors=errors,
     )
     if as_json is not None and str(as_json) != "-":
         as_json.parent.mkdir(parents=True, exist_ok=True)
@@ -71,10 +73,11 @@ def run(
 
 
 def _describe(found: dict[str, Any]) -> str:
+    partial = f", {found['partial']} truncated and used in part" if "partial" in found else ""
     lines = [
         f"nearest neighbours {found['accuracy']:.1%}, linear {found['linear_accuracy']:.1%}, "
         f"chance {found['chance']:.1%} (largest class {found['majority']:.1%})",
-        f"{found['items']} items of {len(found['classes'])} classes, {found['rejected']} rejected; "
+        f"{found['items']} items of {len(found['classes'])} classes, {found['rejected']} rejected{partial}; "
         f"{found['split']}",
     ]
     if found["by_pooling"]:

@@ -38,6 +38,7 @@ Overrides = Annotated[
     list[str] | None,
     Arg(metavar="key=value", help="fields of the config, for instance optim.learning_rate=5e-5"),
 ]
+ClipErrors = Annotated[Literal["raise", "partial"], Opt(help="partial: use truncated clips too")]
 BatchErrors = Annotated[Literal["skip", "partial"], Opt(help="partial: use truncated videos too")]
 Redo = Annotated[bool, Opt("--redo", help="empty a folder that was made otherwise")]
 Device = Annotated[str | None, Opt(metavar="NAME", help="cpu, cuda, ... (default: cuda if there is one)")]

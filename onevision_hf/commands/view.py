@@ -13,7 +13,7 @@ from typing import Annotated
 from typer import Option as Opt
 
 from .groups import OpenEndedOptions
-from .options import Clip, Json, NumFrames, NumPatches, Preset, Sampling, Signal
+from .options import Clip, ClipErrors, Json, NumFrames, NumPatches, Preset, Sampling, Signal
 from .printing import Stages
 
 
@@ -32,6 +32,7 @@ def run(
     ] = None,
     sampling: Annotated[Sampling, Opt(help="where frames are taken")] = "uniform",
     anchors: Annotated[str, Opt(metavar="first|keyframes|N", help="kept whole")] = "first",
+    errors: ClipErrors = "raise",
     as_json: Json = False,
 ) -> None:
     from huggingface_hub.utils import tqdm
@@ -48,7 +49,7 @@ def run(
         raise ValueError(f"{out} is the clip itself: name another file")
     own = tuple(signal.value for signal in signals) if signals else None
     with stages.timed("select"):
-        reader = VideoReader(path)
+        reader = VideoReader(path, errors=errors)
         selection = select_patches(
             reader,
             num_frames=64 if num_frames is None else num_frames,
@@ -75,7 +76,8 @@ def run(
     report |= view.describe_selection(selection)
     if not as_json:
         kept, patches, share = (report[name] for name in ("patches_kept", "patches", "share"))
-        print(f"{out}: {kept:,} of {patches:,} patches kept ({100 * share:.1f} %)   {stages}")
+        missing = f"   the clip {reader.missing}" if reader.missing else ""
+        print(f"{out}: {kept:,} of {patches:,} patches kept ({100 * share:.1f} %)   {stages}{missing}")
         return
     report |= {
         "frame_ids": selection.frame_ids.tolist(),

@@ -1,5 +1,5 @@
-"""A video again as H.264 with a fixed group of pictures, so that every clip has the codec signals of one
-encoder.
+"""A video again: as H.264 with a fixed group of pictures, so that every clip has the codec signals of one
+encoder; or, of a truncated one, as a whole file of what is there.
 
 The settings are the published preparation's (libx264, preset fast, crf 23, no B-pictures, one reference, no
 scene cuts) but for the length of the group: the paper says 32, its released code uses 16.
@@ -12,7 +12,10 @@ import av
 from av.video.frame import PictureType
 
 from ..modeling.decoded_frame import DecodedFrame, converted
-from ..modeling.video_reader import VideoReader
+from ..modeling.video_demuxer import Demuxer
+from ..modeling.video_reader import MAX_PIXELS, VideoReader
+from ..modeling.video_source import VideoFile
+from .items import MediaError
 
 CRF, PRESET = 23, "fast"
 
@@ -53,6 +56,44 @@ def transcode(content: str | bytes, gop: int) -> bytes:
                 container.mux(stream.encode(picture))
             container.mux(stream.encode(None))
     return out.getvalue()
+
+
+def complete(content: bytes) -> tuple[bytes, str]:
+    """A truncated video as a whole file: its packets that are there, in a container of the same kind, without
+    sound. Nothing is encoded again.
+
+    Returns:
+        The file and what is missing, as `VideoReader.missing` says it; a whole video as it is, and "".
+
+    Raises:
+        VideoReadError: the video cannot be read even in part.
+        MediaError: its packets do not make a file of the same frames.
+    """
+    with VideoReader(content, errors="partial") as reader:
+        if not reader.missing:
+            return content, ""
+        frames, missing = len(reader), reader.missing
+    out = io.BytesIO()
+    try:
+        with Demuxer(VideoFile(content), MAX_PIXELS, partial=True) as old:
+            family = old.container.format.name
+            name = "matroska" if "matroska" in family else "avi" if family == "avi" else "mp4"
+            if content[4:12] == b"ftypqt  ":
+                name = "mov"
+            with av.open(out, "w", format=name, container_options={"fflags": "+bitexact"}) as new:
+                # Opaque: no encoder is looked for. FFmpeg's decoder of AV1 is by a library that has none.
+                # Opaque: no encoder is looked for. FFmpeg's decoder of AV1 is by a library that has none.
+                stream = new.add_stream_from_template(old.stream, opaque=True)
+                for _, packet in old:
+                    packet.stream = stream
+                    new.mux(packet)
+        with VideoReader(out.getvalue()) as reader:
+            found = len(reader)
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError(f"{missing}, which {name} does not take: {error}") from error
+    if found != frames:
+        raise MediaError(f"{missing}, of which {found} came through copying")
+    return out.getvalue(), missing
 
 
 def _displayed(frame: DecodedFrame, width: int, height: int) -> av.VideoFrame:

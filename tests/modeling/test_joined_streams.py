@@ -159,6 +159,60 @@ def test_signals_follow_the_size_of_each_picture(codec, first, tmp_path):
         assert np.isnan(half[:, rows:]).all() and np.isnan(half[:, :, columns:]).all()
 
 
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize(
+    ("codec", "container"), [("libvpx-vp9", "webm"), ("libvpx-vp9", "mp4"), ("libsvtav1", "mkv"),
+                             ("libsvtav1", "mp4"), ("libsvtav1", "obu")],
+)  # fmt: skip
+def test_vp9_and_av1_follow_the_size_of_each_picture(codec, container, first, tmp_path):
+    """As adaptive streams: a key picture of another size. Both halves get their patches on what moves."""
+    small = moving_scene(HALF, 96, 128, seed=5)
+    scenes = [small, small.repeat(2, 1).repeat(2, 2)]
+    parts = [write_clip(tmp_path / f"{n}.mkv", scene, codec=codec) for n, scene in enumerate(scenes)]
+    order = [parts[first], parts[1 - first]]
+    path, expected = join(tmp_path / f"joined.{container}", order), [f for one in order for f in plain(one)]
+    with VideoReader(path) as reader:
+        found = [frame.av_frame.to_ndarray() for frame in reader.frames(range(len(reader)))]
+        assert len(found) == 2 * HALF and all(map(np.array_equal, found, expected))
+        for frame_id in (30, 3, 47, 24, 23):
+            (frame,) = reader.frames([frame_id])
+            assert np.array_equal(frame.av_frame.to_ndarray(), expected[frame_id]), frame_id
+        one, other = (frame.rgb(96, 96).astype(int) for frame in reader.frames([7, 7 + HALF]))
+    assert np.abs(one - other).mean() < 8
+    selection = select_patches(path, num_patches=2000, size=112, patch_size=14)
+    assert selection.signal == "difference"
+    kept = np.bincount(selection.positions[:, 0], minlength=2 * HALF)
+    assert 0.8 < kept[HALF + 2 :].sum() / kept[2:HALF].sum() < 1.25
+    alone = select_patches(order[1], num_patches=1000, size=112, patch_size=14).energy
+    assert np.allclose(selection.energy[HALF + 1 :], alone[1:], atol=1e-6)
+
+
+def test_av1_changes_its_size_between_key_pictures(tmp_path):
+    """As encoders do that are short of bits: half the size from picture 5 to 12, of scaled references."""
+    options = {
+        "svtav1-params": "resize-mode=4:frame-resz-events=5,13:frame-resz-denoms=16,8",
+        "preset": "8",
+    }
+    scene = moving_scene(HALF, 192, 256, seed=5)
+    path = write_clip(tmp_path / "clip.mkv", scene, codec="libsvtav1", gop=HALF, options=options)
+    expected = plain(path)
+    assert [frame.shape[1] for frame in expected] == [256] * 5 + [128] * 8 + [256] * 11
+    with VideoReader(path) as reader:
+        for frame in reader.frames(range(HALF)):
+            assert np.array_equal(frame.av_frame.to_ndarray(), expected[frame.frame_id])
+        (alone,) = reader.frames([10])
+    assert np.array_equal(alone.av_frame.to_ndarray(), expected[10])
+    with av.open(str(path)) as container:
+        decoded = container.decode(video=0)
+        scaled = [f.reformat(width=256, height=192, format="rgb24").to_ndarray() for f in decoded]
+    chosen = {"num_patches": 1000, "size": 112, "patch_size": 14}
+    found, like = select_patches(path, **chosen), select_patches(np.stack(scaled), **chosen)
+    kept, wanted = (np.bincount(s.positions[:, 0], minlength=HALF) for s in (found, like))
+    for begin, end in ((1, 5), (6, 13), (14, HALF)):  # nothing is told of the picture of the change itself
+        assert 0.85 < kept[begin:end].sum() / wanted[begin:end].sum() < 1.2
+        assert np.corrcoef(found.energy[begin:end].ravel(), like.energy[begin:end].ravel())[0, 1] > 0.9
+
+
 def test_mpeg2_loses_no_picture_where_its_size_changes(tmp_path):
     """FFmpeg's decoder throws away the picture that it holds back."""
     sizes = [(96, 128), (192, 256), (96, 128)]

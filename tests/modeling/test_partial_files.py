@@ -17,6 +17,11 @@ from onevision_hf import (
     select_patches,
 )
 from onevision_hf.cli import main
+from onevision_hf.clustering.pictures import tile
+from onevision_hf.data.items import format_of
+from onevision_hf.data.media_shards import PackedShards
+from onevision_hf.data.sources import open_source
+from onevision_hf.data.transcode import complete
 
 FRAMES = 60
 WRITTEN = ("h264.mp4", "h264.mov", "h264.mkv", "mpeg4.avi")
@@ -140,4 +145,76 @@ def test_encode_takes_a_truncated_clip_when_asked(corpus, capsys):
     capsys.readouterr()
     main(["encode", str(corpus / "b.mp4"), "--num-frames", "4", "--errors", "partial", "--json"])
     (report,) = json.loads(capsys.readouterr().out)["clips"]
+    assert report["frames"] == 54 and "54 of 60 frames are there" in report["signal"]
+
+
+def test_clusters_are_made_packed_and_drawn_of_what_is_there_in_part(corpus, tmp_path, capsys):
+    """As whole files: the packed clip is read without a word, and has the frames that were there."""
+    words = ["cluster", "run", str(corpus), str(tmp_path / "out"), "--teacher", "descriptors", "--json"]
+    words += ["--clusters", "1", "--keep-duplicates", "--errors", "partial"]
+    assert main(words) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])["video"]
+    assert (result["items"], result["rejected"], result["partial"]) == (2, 1, 1)
+    assert result["packed"] == {"video": 2}
+    (partial,) = lines(tmp_path / "out/shards/video/partial.jsonl")
+    assert "b.mp4" in partial["key"] and partial["reason"] == "is truncated: 54 of 60 frames are there"
+    whole, cut = PackedShards(tmp_path / "out/shards/video")
+    assert whole.media == (corpus / "a.mp4").read_bytes() and cut.frames == 54
+    with VideoReader(cut.media) as packed, VideoReader(corpus / "b.mp4", errors="partial") as there:
+        assert packed.missing == "" and np.allclose(packed.timestamps, there.timestamps)
+        for one, other in zip(packed.frames(range(54)), there.frames(range(54)), strict=True):
+            assert np.array_equal(one.av_frame.to_ndarray(), other.av_frame.to_ndarray())
+    drawn = tile(open_source(str(corpus)), open_source(str(corpus)).items[1])
+    assert drawn.width > 2 * drawn.height  # three frames, not the cross of a broken clip
+    pack = ["cluster", "pack", str(corpus), str(tmp_path / "out/video/labels")]
+    assert main([*pack, str(tmp_path / "strict"), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["items"], summary["rejected"], summary.get("partial")) == (1, 1, None)
+    chosen = ["--transcode", "gop=16", "--select", "num_patches=64,num_frames=4,size=56"]
+    assert main([*pack, str(tmp_path / "chosen"), *chosen, "--errors", "partial", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["items"], summary["rejected"], summary["partial"]) == (2, 0, 1)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_is_there_is_copied_into_a_whole_file_of_its_kind(name, whole):
+    content = whole[name].read_bytes()
+    assert complete(content) == (content, "")
+    data = cut_before(whole[name], 37)
+    copied, missing = complete(data)
+    assert missing == "is truncated: 37 of 60 frames are there"
+    assert format_of(copied) == format_of(content)
+    with VideoReader(copied) as reader, VideoReader(data, errors="partial") as there:
+        assert np.array_equal(reader.index.size, there.index.size)
+        for one, other in zip(reader.frames(range(37)), there.frames(range(37)), strict=True):
+            assert np.array_equal(one.av_frame.to_ndarray(), other.av_frame.to_ndarray())
+
+
+@pytest.mark.parametrize("model", ["descriptors", "tiny"])
+def test_neighbours_are_found_of_what_is_there_in_part(model, corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    for label in ("one", "two"):
+        (tmp_path / "classes" / label).mkdir(parents=True)
+        for number, name in enumerate("aab"):
+            place = tmp_path / "classes" / label / f"{number}.mp4"
+            place.write_bytes((corpus / f"{name}.mp4").read_bytes())
+    words = ["eval", "knn", str(tmp_path / "classes"), "--model", model]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["items"], found["rejected"], found.get("partial")) == (4, 2, None)
+    assert main([*words, "--errors", "partial", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["items"], found["rejected"], found["partial"]) == (6, 0, 2)
+    assert found["partial_items"][0]["reason"] == "is truncated: 54 of 60 frames are there"
+    assert main([*words, "--errors", "partial"]) == 0
+    assert "0 rejected, 2 truncated and used in part" in capsys.readouterr().out
+
+
+def test_a_view_of_a_truncated_clip_says_how_much_is_missing(corpus, tmp_path, capsys):
+    words = ["view", str(corpus / "b.mp4"), "--out", str(tmp_path / "view.png"), "--num-frames", "4"]
+    assert main(words) == 1 and "is truncated" in capsys.readouterr().err
+    assert main([*words, "--errors", "partial"]) == 0
+    assert "the clip is truncated: 54 of 60 frames are there" in capsys.readouterr().out
+    assert main([*words, "--errors", "partial", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
     assert report["frames"] == 54 and "54 of 60 frames are there" in report["signal"]

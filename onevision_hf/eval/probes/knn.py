@@ -61,7 +61,7 @@ class EncoderFeatures:
             "encoder": encoder.identity, "transform": settings.identity(), "feature": list(POOLINGS)
         }  # fmt: skip
 
-    def prepare(self, content: str | bytes, kind: Kind) -> dict[str, np.ndarray]:
+    def prepare(self, content: Any, kind: Kind) -> dict[str, np.ndarray]:
         media = np.asarray(open_picture(content))[None] if kind == "image" else content
         name = content if isinstance(content, str) else ""
         sample = self._transforms[kind](Example(name, kind, media, np.zeros(1, np.int64)), None, 0)
@@ -88,11 +88,13 @@ class EncoderFeatures:
 
 @dataclass
 class Features:
-    """Of the items that could be read: (N, ...) of an extractor; and a record of each other one."""
+    """Of the items that could be read: (N, ...) of an extractor; and records of those that could not, and of
+    those that are there in part."""
 
     matrix: Tensor
     items: list[Item]
     rejected: list[dict[str, str]]
+    partial: list[dict[str, str]]
 
 
 def evaluate_knn(
@@ -106,6 +108,7 @@ def evaluate_knn(
     processor: Mapping[str, Any] | None = None,
     size: int | None = None,
     device: str = "cpu",
+    errors: str = "skip",
 ) -> dict[str, Any]:
     """Nearest-neighbour and linear accuracy on a folder with a sub-folder for each class.
 
@@ -122,12 +125,14 @@ def evaluate_knn(
         processor: settings of the encoder's own processor to change, by name; descriptors know num_frames.
         size: pixels, side of the middle square; default: what the processor shows.
         device: where the encoder runs.
+        errors: "skip" rejects truncated videos; "partial" uses what is there of them.
 
     Returns:
         `accuracy`, `linear_accuracy` (of `pooling`), `by_pooling` (both, of each that there is), `pooling`,
         `chance` (1 / classes), `majority` (fraction of the largest class), `items`, `rejected` (numbers),
-        `rejected_items` (keys and reasons), `classes`, `neighbours`, `split`, `model`. Descriptors have no
-        pooling: None, and nothing in `by_pooling`.
+        `rejected_items` (keys and reasons), `classes`, `neighbours`, `split`, `model`; with "partial"
+        also `partial` and `partial_items`, those that are truncated. Descriptors have no pooling: None, and
+        nothing in `by_pooling`.
 
     Raises:
         ConfigError: a class without an item that can be read, settings that do not fit, or a cache of
@@ -135,7 +140,7 @@ def evaluate_knn(
     """
     source, rows = labelled_folder(folder)
     extractor = _extractor(model, kind, pooling, processor or {}, size, device)
-    features = _features(source, extractor, cache or _default_cache(source, extractor))
+    features = _features(source, extractor, cache or _default_cache(source, extractor, errors), errors)
     number_of = {rows[i].key: int(rows[i].labels[0]) for i in range(len(rows))}
     found = np.array([number_of[item.key] for item in features.items], np.int64)
     counts = np.bincount(found, minlength=len(rows.names))
@@ -164,6 +169,11 @@ def evaluate_knn(
         "items": len(found),
         "rejected": len(features.rejected),
         "rejected_items": features.rejected,
+        **(
+            {"partial": len(features.partial), "partial_items": features.partial}
+            if errors == "partial"
+            else {}
+        ),
         "classes": dict(zip(rows.names, counts.tolist(), strict=True)),
         "neighbours": NEIGHBOURS,
         "split": f"{FOLDS} folds of each class by the SHA-256 of the key; each item against the other folds",
@@ -207,19 +217,21 @@ def _accuracies(matrix: Tensor, labels: np.ndarray, folds: np.ndarray) -> dict[s
     }
 
 
-def _default_cache(source: Source, extractor: FeatureExtractor) -> Path:
+def _default_cache(source: Source, extractor: FeatureExtractor, errors: str) -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "onevision_hf" / "knn" / digest_of([source.digest, extractor.identity])[:24]
+    parts = [source.digest, extractor.identity, *(["partial"] if errors == "partial" else [])]
+    return home / "onevision_hf" / "knn" / digest_of(parts)[:24]
 
 
-def _features(source: Source, extractor: FeatureExtractor, cache: str | Path) -> Features:
+def _features(source: Source, extractor: FeatureExtractor, cache: str | Path, errors: str) -> Features:
     """Encode what is not encoded yet, pictures and clips apart, and read all of it."""
     by_key = {item.key: item for item in source.items}
-    matrices, items, rejected = [], [], []
+    matrices, items = [], []
+    notes: dict[str, list[dict[str, str]]] = {"rejected": [], "partial": []}
     for kind in sorted({item.kind for item in source.items}):
         run = Path(cache) / kind
         try:
-            extract_features(source, run, extractor, kind, batch_size=8, workers=2)
+            extract_features(source, run, extractor, kind, batch_size=8, workers=2, errors=errors)
         except OtherPlanError as error:
             raise ConfigError(
                 f"the cache {run} was made from something else: {error.difference}. Name another --cache, or "
@@ -229,11 +241,12 @@ def _features(source: Source, extractor: FeatureExtractor, cache: str | Path) ->
         for shard in range(len(shards)):
             items += [by_key[key] for key in shards.table(shard, ["key"])["key"].to_pylist()]
             matrices.append(torch.from_numpy(shards.matrix(shard).astype(np.float32)))
-        lines = (run / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
-        rejected += [json.loads(line) for line in lines]
+        for name in notes if errors == "partial" else ("rejected",):
+            lines = (run / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+            notes[name] += [json.loads(line) for line in lines]
     if len({matrix.shape[1] for matrix in matrices if len(matrix)}) > 1:
         raise ConfigError("pictures and clips have features of different lengths: ask for each apart")
-    return Features(torch.cat([m for m in matrices if len(m)]), items, rejected)
+    return Features(torch.cat([m for m in matrices if len(m)]), items, **notes)
 
 
 def _over_folds(matrix: Tensor, labels: np.ndarray, folds: np.ndarray, hits: Callable[..., float]) -> float:
