@@ -42,7 +42,8 @@ def test_two_workers_of_ray_train_have_the_losses_of_one_process(config, tmp_pat
 
     root, tests = Path(__file__).parents[2], Path(__file__).parent
     monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([str(root), str(tests), os.environ.get("PYTHONPATH", "")])
+        "PYTHONPATH",
+        os.pathsep.join([str(root), str(tests.parent), str(tests), os.environ.get("PYTHONPATH", "")]),
     )
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_worker_niceness", "0")
