@@ -56,7 +56,7 @@ test-oldest: $(OLDEST)/.installed  ## the encoders' tests on the oldest supporte
 		tests/modeling/test_openvision3_*.py tests/modeling/test_vl_model.py tests/modeling/test_vl_towers.py
 
 # The fast tests on another torch, in an environment that shares everything else with .venv: TORCH=2.15.0.
-TORCH ?= 2.7.1
+TORCH ?= 2.8.0
 OTHER_TORCH := .venv-torch-$(TORCH)
 .PHONY: test-torch
 $(OTHER_TORCH)/.installed: pyproject.toml | $(STAMP)

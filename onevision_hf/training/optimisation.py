@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -179,4 +179,8 @@ def distribute(model: nn.Module, optim: OptimConfig, device: torch.device) -> nn
         if isinstance(module, GradientCheckpointingLayer):  # transformers' mark of a repeated block
             fully_shard(module, mp_policy=policy)
     fully_shard(model, mp_policy=policy)
+    if device.type == "cpu":  # gloo of torch 2.8 takes the sum where the mean is asked for
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.set_force_sum_reduction_for_comms(True)
     return model
