@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..data.items import Item, Source
 from ..data.media import BROKEN, open_picture, read_frames, segment_centers
+from ..jobs.charts import new_figure
 from ..modeling.video_reader import VideoReader
 
 TILE = 120
@@ -99,12 +100,11 @@ def sheet(heading: str, explanation: str, rows: Sequence[Row]) -> Image.Image:
 
 def size_histogram(sizes: Sequence[int]) -> Image.Image:
     """How many clusters have how many items: bars over sizes on a logarithmic axis, empty ones apart."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     filled = sorted(size for size in sizes if size)
     smallest, median, largest = filled[0], filled[len(filled) // 2], filled[-1]
-    figure = Figure(figsize=(9, 4.5), dpi=100, layout="constrained")
+    figure = new_figure(900, 450)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas, axes = FigureCanvasAgg(figure), figure.subplots()
     # A bin a size where sizes are few.
     few = largest - smallest < MOST_BINS

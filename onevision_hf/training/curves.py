@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..jobs.charts import new_figure
 from .report import LOG, VALIDATION, read_lines
 
 Curve = Sequence[tuple[float, float]]
@@ -54,12 +55,7 @@ def draw_curves(panels: Sequence[Panel], path: Path) -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("curves are drawn by matplotlib: pip install 'onevision-hf[train]'") from error
-
-    figure = Figure(figsize=(6.4, 2.6 * len(panels)), layout="constrained")
+    figure = new_figure(640, 260 * len(panels))
     for axes, (title, curves) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
         for name, curve in curves.items():
             steps, values = zip(*curve, strict=True) if curve else ((), ())
@@ -69,4 +65,4 @@ def draw_curves(panels: Sequence[Panel], path: Path) -> None:
         if len(curves) > 1:
             axes.legend(fontsize=8)
     axes.set_xlabel("step")
-    figure.savefig(path, dpi=100)
+    figure.savefig(path)

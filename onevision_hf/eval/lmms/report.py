@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...jobs.charts import INK, QUIET, RULE, new_figure, save_figure
 from ...jobs.run_folder import canonical_json, write_atomically
 from .. import markdown
-from ..charts import INK, QUIET, RULE, new_figure, save_figure
 from ..published import PublishedRow, published_table
 from .questions import BrokenQuestion
 from .scores import Result

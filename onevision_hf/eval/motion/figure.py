@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..charts import INK, QUIET, RULE, new_figure
+from ...jobs.charts import INK, QUIET, RULE, new_figure
 from .settings import INPUTS
 from .summary import Results
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ...jobs.charts import save_figure
 from ...jobs.run_folder import write_atomically
-from ..charts import save_figure
 from ..markdown import table
 from .figure import draw
 from .settings import CODEC_INPUTS, INPUTS, SUBSETS, SuiteSettings

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...jobs.charts import INK, QUIET, new_figure, save_figure
 from ...jobs.run_folder import canonical_json, write_atomically
-from ..charts import INK, QUIET, new_figure, save_figure
 from ..markdown import table
 from ..published import published_probes
 from .clip_lists import ProbeClips

@@ -1,4 +1,4 @@
-"""Charts of the reports, drawn by matplotlib: imported when a chart is drawn, never through its global state.
+"""Charts of what jobs found, by matplotlib: imported when a chart is drawn, never through its global state.
 
 figure = new_figure(1200, 600)
 figure.subplots().plot(...)
@@ -8,7 +8,7 @@ save_figure(figure, folder / "report.png")
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..jobs.run_folder import atomic_files
+from .run_folder import atomic_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
