@@ -23,7 +23,7 @@ import torch
 
 from ..data.decoding import decoded_batches
 from ..data.items import Item, Kind, Source
-from ..data.media import check_batch_errors
+from ..data.media import errors_setting
 from ..data.sources import open_reader
 from ..jobs.engines import run_tasks
 from ..jobs.processes import Processes
@@ -81,14 +81,13 @@ def extract_features(
         ValueError: there is nothing of `kind`, nothing could be decoded, or `out` was made from something
         else.
     """
-    check_batch_errors(errors)
+    of_errors = errors_setting(errors)
     processes = Processes.current()
     items = [item for item in source.items if item.kind == kind]
     if not items:
         raise ValueError(f"the source has {len(source.items)} items, but no {kind}s")
     settings = {**extractor.identity, "kind": kind, "shard_items": shard_items, "tags": source.tags_digest}
-    if errors == "partial":
-        settings["errors"] = errors
+    settings |= of_errors
     with processes.main_first():
         run = RunFolder(
             out, stage=STAGE, settings=settings, sources=source.digest, redo=redo, rank=processes.rank
@@ -254,9 +253,7 @@ def _finish(run: RunFolder, names: list[str], items: int) -> None:
         if rows[-1]:
             dim = schema.field("feature").type.list_size
     summary = {"items": sum(rows), "rejected": count, "shards": len(names), "rows": rows, "dim": dim}
-    if "errors" in run.plan["settings"]:
-        summary["partial"] = run.gather("partial", len(names))
-    run.finish(summary)
+    run.finish(summary | run.gather_partial(len(names)))
 
 
 class FeatureShards:

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from ..data.items import Item, MediaError, Source, format_of
-from ..data.media import BROKEN, check_batch_errors, picture_size, reason_of
+from ..data.media import BROKEN, errors_setting, picture_size, reason_of
 from ..data.media_shards import STAGE, PackedExample, write_shard
 from ..data.tar_shards import LAYOUT, shard_names
 from ..data.transcode import CRF, PRESET, complete, transcode
@@ -68,7 +68,7 @@ def pack(
     Raises:
         ValueError: the source has changed since it was labelled, or an argument is out of range.
     """
-    check_batch_errors(errors)
+    of_errors = errors_setting(errors)
     processes = Processes.current()
     if not re.fullmatch(r"\w+", head):
         raise ValueError(f"a head's name is letters, digits and _, found {head!r}")
@@ -84,9 +84,8 @@ def pack(
         "shard_items": shard_items,
         "transcode": {"gop": gop, "crf": CRF, "preset": PRESET} if gop is not None else None,
         "selection": dict(selection) if selection is not None else None,
+        **of_errors,
     }
-    if errors == "partial":
-        settings["errors"] = errors
     sources = digest_of([source.digest, labelled.run.digest])
     with processes.main_first():
         run = RunFolder(out, stage=STAGE, settings=settings, sources=sources, redo=redo, rank=processes.rank)
@@ -138,8 +137,8 @@ def _finish(run: RunFolder, names: list[str], total: int, classes: int) -> None:
         raise ValueError("nothing is labelled")
     count = run.gather_rejected(len(names), total, "items")
     rows = [pq.read_metadata(run.path / name).num_rows for name in names]
-    partial = {"partial": run.gather("partial", len(names))} if "errors" in run.plan["settings"] else {}
-    run.finish({"items": sum(rows), "rejected": count, "classes": classes, "rows": rows, **partial})
+    summary = {"items": sum(rows), "rejected": count, "classes": classes, "rows": rows}
+    run.finish(summary | run.gather_partial(len(names)))
 
 
 def _batched(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
@@ -150,6 +149,21 @@ def _batched(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[st
 def _rows(labelled: LabelShards) -> Iterator[dict[str, Any]]:
     for shard in range(len(labelled)):
         yield from labelled.table(shard).to_pylist()
+
+
+def _chosen(reader: VideoReader, selection: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The columns of a clip's selection."""
+    try:
+        found = select_patches(reader, **selection)
+    except ValueError as error:  # a budget that this clip cannot have
+        raise MediaError(f"no selection of its patches: {reason_of(error)}") from error
+    return {
+        "positions": found.positions.astype(np.int16),
+        "frame_ids": found.frame_ids.astype(np.int64),
+        "timestamps": found.timestamps.astype(np.float64),
+        "scores": found.scores.astype(np.float32),
+        "grid": np.array(found.energy.shape[1:], np.int64),
+    }
 
 
 def _row(
@@ -174,18 +188,8 @@ def _row(
             content = transcode(content, gop)
         with VideoReader(content) as reader:
             width, height, frames, duration = reader.width, reader.height, len(reader), reader.duration
-        if selection is not None:
-            try:
-                found = select_patches(content, **selection)
-            except ValueError as error:  # a budget that this clip cannot have
-                raise MediaError(f"no selection of its patches: {reason_of(error)}") from error
-            chosen = {
-                "positions": found.positions.astype(np.int16),
-                "frame_ids": found.frame_ids.astype(np.int64),
-                "timestamps": found.timestamps.astype(np.float64),
-                "scores": found.scores.astype(np.float32),
-                "grid": np.array(found.energy.shape[1:], np.int64),
-            }
+            if selection is not None:
+                chosen = _chosen(reader, selection)
     else:
         width, height = picture_size(content)
     extension = format_of(content, item.key.rpartition(".")[2].lower())

@@ -61,10 +61,15 @@ def reason_of(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def check_batch_errors(errors: str) -> None:
-    """Raise ValueError for anything but "skip" and "partial"."""
+def errors_setting(errors: str) -> dict[str, str]:
+    """What a plan says of truncated media: nothing with "skip", as plans of before.
+
+    Raises:
+        ValueError: neither "skip" nor "partial".
+    """
     if errors not in ("skip", "partial"):
         raise ValueError(f'errors must be "skip" or "partial", not {errors!r}')
+    return {"errors": errors} if errors == "partial" else {}
 
 
 def segment_centers(frames: int, segments: int) -> list[int]:

@@ -21,7 +21,7 @@ from ..modeling.patchify_config import PatchifyConfig
 from ..modeling.video_reader import VideoReader, VideoReadError
 from .corpus import ITEMS, Corpus, corpus_reader, open_corpus, read_items, write_items
 from .items import Item, MediaError, Source
-from .media import check_batch_errors, reason_of
+from .media import errors_setting, reason_of
 from .patch_shards import STAGE, PatchExample, ShardWriter, config_of
 from .tar_shards import LAYOUT, shard_names
 
@@ -72,7 +72,7 @@ def extract_patches(
     if config.layout.do_resize:
         side = min(config.layout.size.values())
         config.geometry(side, side)  # sizes that fit no patch are found here, and not clip by clip
-    check_batch_errors(errors)
+    of_errors = errors_setting(errors)
     if shard_items < 1:
         raise ValueError(f"shard_items must be at least 1, not {shard_items}")
     corpus = source if isinstance(source, Corpus) else open_corpus(source, media_column)
@@ -82,7 +82,7 @@ def extract_patches(
         "shard_items": shard_items,
         "classes": corpus.classes,
         "reader": corpus.reader,
-        **({"errors": errors} if errors == "partial" else {}),
+        **of_errors,
     }
     with RunFolder(out, stage=STAGE, settings=plan, sources=corpus.source.digest, redo=redo) as run:
         total = len(corpus.source.items)
@@ -253,6 +253,6 @@ def _finish(run: RunFolder, names: list[str], total: int) -> None:
             "patches": patches,
             "pixel_bytes": patches * 3 * side * side,
             "classes": settings["classes"],
-            **({"partial": run.gather("partial", len(names))} if "errors" in settings else {}),
+            **run.gather_partial(len(names)),
         }
     )

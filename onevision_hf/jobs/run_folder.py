@@ -229,6 +229,11 @@ class RunFolder:
         self.write(f"{name}.jsonl", lines)
         return lines.count("\n")
 
+    def gather_partial(self, shards: int) -> dict[str, int]:
+        """`partial`: how many things are there in part, which partial.jsonl lists; nothing where the plan
+        takes none."""
+        return {"partial": self.gather("partial", shards)} if "errors" in self.plan["settings"] else {}
+
     @property
     def finished(self) -> bool:
         return _finished(self.path, self.digest)
