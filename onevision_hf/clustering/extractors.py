@@ -5,8 +5,7 @@ An extractor has `identity` (what the plan of a run records), `prepare(content, 
 and may run in many threads, and `encode(prepared)`, which takes a batch of them.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from ..data.items import Kind, MediaError
 from ..data.media import open_picture, read_frames, segment_centers
 from ..data.patch_cache import PatchCache
 from ..modeling.configuration_onevision import OneVisionConfig
+from ..modeling.frame_sequence import open_video
 from ..modeling.grid_pooling import POOLINGS, token_features
 from ..modeling.modeling_onevision import OneVisionModel
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
@@ -90,16 +90,6 @@ def make_extractor(
     return FrameExtractor(name, num_frames or 8, pool or "concat", keep_dims, device, dtype)
 
 
-@contextmanager
-def _opened(content: str | bytes | VideoReader) -> Iterator[VideoReader]:
-    """A reader of a video; one that is open already is left open."""
-    if isinstance(content, VideoReader):
-        yield content
-        return
-    with VideoReader(content) as reader:
-        yield reader
-
-
 class DescriptorExtractor:
     def __init__(self, parts: tuple[str, ...], num_frames: int):
         self.parts, self.num_frames = tuple(p for p in PARTS if p in parts), num_frames
@@ -107,7 +97,8 @@ class DescriptorExtractor:
 
     def prepare(self, content: Any, kind: Kind) -> np.ndarray:
         if kind == "video":
-            with _opened(content) as reader:
+            with open_video(content) as reader:
+                assert isinstance(reader, VideoReader)  # sources have files
                 return describe_video(reader, self.parts, self.num_frames)
         if "object" not in self.parts:
             raise MediaError("a picture has no motion: use --teacher descriptors:object")
@@ -157,7 +148,8 @@ class FrameExtractor:
         if kind == "image":
             pictures: list[Any] = [open_picture(content)]
         else:
-            with _opened(content) as reader:
+            with open_video(content) as reader:
+                assert isinstance(reader, VideoReader)  # sources have files
                 frame_ids = segment_centers(len(reader), self.num_frames)
                 pictures = [Image.fromarray(f) for f in read_frames(reader, frame_ids, self.shorter_side)]
         try:

@@ -18,6 +18,7 @@ from .options import (
     Workers,
     at_least_one,
 )
+from .printing import print_rejected, stored
 
 
 def run(
@@ -53,9 +54,7 @@ def run(
     if as_json:
         print(json.dumps(summary))
         return
-    shape = " x ".join(map(str, summary["shape"]))
-    print(f"{out}: {summary['items']} pictures, {shape} {dtype}, {summary['shards']} shards")
+    print(stored(out, summary, dtype))
     print(f"{summary['classes']} classes" if summary["classes"] else "no folders of classes: labels are 0")
     print("mean and variance: stat.pt (of each number), latents_stats.pt (of each channel)")
-    if summary["rejected"]:
-        print(f"{summary['rejected']} could not be used: {out}/rejected.jsonl")
+    print_rejected(out, summary)

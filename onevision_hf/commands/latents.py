@@ -19,7 +19,7 @@ from .options import (
     Workers,
     at_least_one,
 )
-from .printing import pick_device
+from .printing import pick_device, print_rejected, stored
 
 
 def run(
@@ -73,7 +73,5 @@ def run(
     if as_json:
         print(json.dumps(summary))
         return
-    shape = " x ".join(map(str, summary["shape"]))
-    print(f"{out}: {summary['items']} pictures, {shape} {dtype}, {summary['shards']} shards")
-    if summary["rejected"]:
-        print(f"{summary['rejected']} could not be used: {out}/rejected.jsonl")
+    print(stored(out, summary, dtype))
+    print_rejected(out, summary)

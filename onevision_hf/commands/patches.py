@@ -24,6 +24,7 @@ from .options import (
     ShardsOut,
     Source,
 )
+from .printing import print_rejected
 
 
 def run(
@@ -92,5 +93,4 @@ def run(
     )
     if summary.get("partial"):
         print(f"{summary['partial']} clips are truncated, and used in part: {out / 'partial.jsonl'}")
-    if summary["rejected"]:
-        print(f"{summary['rejected']} clips could not be used: {out / 'rejected.jsonl'}")
+    print_rejected(out, summary, "clips ")

@@ -63,3 +63,27 @@ def print_figures(report: dict[str, Any], lines: list[str], out: Path | None, as
     if len(rejected) > 5:
         lines.append(f"and {len(rejected) - 5} more could not be used")
     print("\n".join(lines))
+
+
+def stored(out: Path, summary: dict[str, Any], dtype: str) -> str:
+    """A line on shards of arrays, one a picture.
+
+    Args:
+        out: their folder.
+        summary: with `items`, `shape` and `shards`.
+        dtype: of the arrays.
+    """
+    shape = " x ".join(map(str, summary["shape"]))
+    return f"{out}: {summary['items']} pictures, {shape} {dtype}, {summary['shards']} shards"
+
+
+def print_rejected(out: Path, summary: dict[str, Any], noun: str = "") -> None:
+    """Say how many things could not be used and where they are listed, if there are any.
+
+    Args:
+        out: the folder of the run.
+        summary: with `rejected`, how many.
+        noun: what they are called, in the plural and with a space behind it.
+    """
+    if summary["rejected"]:
+        print(f"{summary['rejected']} {noun}could not be used: {out / 'rejected.jsonl'}")

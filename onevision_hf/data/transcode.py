@@ -82,7 +82,6 @@ def complete(content: bytes) -> tuple[bytes, str]:
                 name = "mov"
             with av.open(out, "w", format=name, container_options={"fflags": "+bitexact"}) as new:
                 # Opaque: no encoder is looked for. FFmpeg's decoder of AV1 is by a library that has none.
-                # Opaque: no encoder is looked for. FFmpeg's decoder of AV1 is by a library that has none.
                 stream = new.add_stream_from_template(old.stream, opaque=True)
                 for _, packet in old:
                     packet.stream = stream

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from processes import free_port
 
 from onevision_hf import bundled_clip
 from onevision_hf.synthetic import draw_clip, encode
@@ -32,12 +32,6 @@ DROP = """([name, content]) => {
   transfer.items.add(new File([bytes], name, {type: name.endsWith(".mp4") ? "video/mp4" : "text/plain"}));
   return transfer;
 }"""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 from clips import write_clip
 
 from onevision_hf import VideoReader, select_patches
+from onevision_hf.modeling.h264_bitstream import split_length_prefixed
 
 NOT_CODED = b"\x00\x00\x01\xb6\x50\x60\x7f"  # stands in for a picture that was packed into an earlier packet
 
@@ -88,8 +89,12 @@ def test_a_stream_that_could_have_b_pictures_and_has_none_is_not_decoded_to_be_o
     """Its sets of parameters promise another order, its rising times are right."""
     source = write_clip(tmp_path / "plain.mp4", scene, gop=100, options={"x264-params": "b-pyramid=none"})
 
-    def references(packets):  # every packet begins with a length of four bytes and its only slice, or an SEI
-        kept = [data for data in packets if any(kind & 0x60 and kind & 31 in (1, 5) for kind in units(data))]
+    def references(packets):
+        kept = [
+            data
+            for data in packets
+            if any(unit[0] & 0x60 and unit[0] & 31 in (1, 5) for unit in split_length_prefixed(data, 4))
+        ]
         assert len(kept) < len(packets)
         return kept
 
@@ -100,12 +105,3 @@ def test_a_stream_that_could_have_b_pictures_and_has_none_is_not_decoded_to_be_o
         got = [frame.av_frame.to_ndarray() for frame in reader.frames(range(len(reader)))]
         assert container.streams.video[0].codec_context.has_b_frames
     assert len(plain) == len(got) and all(map(np.array_equal, got, plain))
-
-
-def units(data):
-    """The first byte of each unit of a packet."""
-    found, at = [], 0
-    while at < len(data):
-        found.append(data[at + 4])
-        at += 4 + int.from_bytes(data[at : at + 4], "big")
-    return found
