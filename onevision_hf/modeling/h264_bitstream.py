@@ -5,63 +5,13 @@ all its references (`grey_picture`). For that one has to know the stream's param
 FFmpeg's.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-START_CODE = b"\x00\x00\x00\x01"
+from .bitstream import BitReader, BitWriter, payload_of, split_annex_b
+
 SLICE, IDR_SLICE, SPS, PPS = 1, 5, 7, 8
 # Profiles whose parameter set tells of chroma format and bit depth (section 7.3.2.1.1).
 HIGH_PROFILES = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
-
-
-class BitReader:
-    """Reads bits and Exp-Golomb codes of a NAL unit's payload (emulation prevention removed)."""
-
-    def __init__(self, payload: bytes):
-        data = payload.replace(b"\x00\x00\x03", b"\x00\x00")
-        self._value = int.from_bytes(data, "big")
-        self._left = len(data) * 8
-
-    def bits(self, count: int) -> int:
-        if count > self._left:
-            raise ValueError("the parameter set ends early")
-        self._left -= count
-        return self._value >> self._left & ((1 << count) - 1)
-
-    def unsigned(self) -> int:
-        zeros = 0
-        while not self.bits(1):
-            zeros += 1
-        return (1 << zeros) - 1 + self.bits(zeros)
-
-    def signed(self) -> int:
-        code = self.unsigned()
-        return (code + 1) // 2 if code & 1 else -(code // 2)
-
-
-class BitWriter:
-    def __init__(self) -> None:
-        self._bits: list[str] = []
-
-    def bits(self, value: int, count: int) -> "BitWriter":
-        self._bits.append(format(value, f"0{count}b") if count else "")
-        return self
-
-    def unsigned(self, value: int) -> "BitWriter":
-        code = format(value + 1, "b")
-        self._bits.append("0" * (len(code) - 1) + code)
-        return self
-
-    def raw(self, bits: str) -> "BitWriter":
-        self._bits.append(bits)
-        return self
-
-    def nal_unit(self, header: int) -> bytes:
-        """The bits so far as a NAL unit: stop bit, padding to a byte, emulation prevention."""
-        bits = "".join(self._bits) + "1"
-        bits += "0" * (-len(bits) % 8)
-        payload = int(bits, 2).to_bytes(len(bits) // 8, "big")
-        return bytes([header]) + _prevent_emulation(payload)
 
 
 @dataclass(frozen=True)
@@ -78,24 +28,6 @@ class SequenceParameters:
     width: int
     height: int
     frames_only: bool
-
-
-def split_annex_b(data: bytes) -> list[bytes]:
-    """NAL units of a byte stream with start codes."""
-    units = data.split(b"\x00\x00\x01")[1:]
-    return [unit.rstrip(b"\x00") for unit in units if unit.rstrip(b"\x00")]
-
-
-def split_length_prefixed(data: bytes, length_size: int) -> Iterator[bytes]:
-    """NAL units of a packet of mp4 or mkv."""
-    place = 0
-    while place + length_size <= len(data):
-        length = int.from_bytes(data[place : place + length_size], "big")
-        place += length_size
-        if length == 0 or place + length > len(data):
-            return
-        yield data[place : place + length]
-        place += length
 
 
 def parse_extradata(extradata: bytes) -> tuple[list[bytes], int]:
@@ -116,7 +48,7 @@ def parse_extradata(extradata: bytes) -> tuple[list[bytes], int]:
 
 
 def parse_sequence_parameters(unit: bytes) -> SequenceParameters:
-    reader = BitReader(unit[1:])
+    reader = BitReader(payload_of(unit[1:]))
     profile = reader.bits(8)
     reader.bits(16)
     number = reader.unsigned()
@@ -168,7 +100,7 @@ class PictureParameters:
 
 
 def parse_picture_parameters(unit: bytes) -> PictureParameters:
-    reader = BitReader(unit[1:])
+    reader = BitReader(payload_of(unit[1:]))
     number, sequence_number = reader.unsigned(), reader.unsigned()
     reader.bits(1)
     bottom_field_poc = bool(reader.bits(1))
@@ -181,7 +113,7 @@ def parse_picture_parameters(unit: bytes) -> PictureParameters:
 
 def slice_parameters_number(unit: bytes) -> int:
     """The number of the picture parameter set that a slice uses."""
-    reader = BitReader(unit[1:40])
+    reader = BitReader(payload_of(unit[1:40]))
     reader.unsigned(), reader.unsigned()
     return reader.unsigned()
 
@@ -200,7 +132,7 @@ def direct_is_spatial(unit: bytes, sequence: SequenceParameters, picture: Pictur
     Returns:
         None for slices that are not B.
     """
-    reader = BitReader(unit[1:60])
+    reader = BitReader(payload_of(unit[1:60]))
     reader.unsigned()
     if reader.unsigned() % 5 != 1:
         return None
@@ -242,7 +174,7 @@ def grey_picture(sequence: SequenceParameters, free_number: int) -> list[bytes]:
     # mb_type 3, chroma mode DC (where there is chroma), QP change 0, no coefficients.
     macroblock = "00100" + ("1" if sequence.chroma_format else "") + "1" + "1"
     picture.raw(macroblock * (sequence.width * sequence.height))
-    return [parameters.nal_unit(0x68), picture.nal_unit(0x65)]
+    return [parameters.nal_unit(b"\x68"), picture.nal_unit(b"\x65")]
 
 
 def _skip_scaling_list(reader: BitReader, size: int) -> None:
@@ -251,15 +183,3 @@ def _skip_scaling_list(reader: BitReader, size: int) -> None:
         if following:
             following = (last + reader.signed()) % 256
         last = following or last
-
-
-def _prevent_emulation(payload: bytes) -> bytes:
-    out = bytearray()
-    zeros = 0
-    for byte in payload:
-        if zeros >= 2 and byte <= 3:
-            out.append(3)
-            zeros = 0
-        out.append(byte)
-        zeros = zeros + 1 if byte == 0 else 0
-    return bytes(out)

@@ -17,7 +17,8 @@ from typing import Any
 
 import av
 
-from .h264_bitstream import PPS, SPS, START_CODE, BitReader, parse_extradata, split_annex_b
+from .bitstream import BitReader, join_units, payload_of, split_annex_b
+from .h264_bitstream import PPS, SPS, parse_extradata
 
 # NAL unit types of HEVC (ITU-T H.265, table 7-1); those below 32 are slices.
 HEVC_VPS, HEVC_SPS, HEVC_PPS = 32, 33, 34
@@ -43,9 +44,7 @@ class ParameterSets:
     @property
     def prefix(self) -> bytes:
         """The units in the form of the stream's packets, to be put in front of one."""
-        if not self.length_size:
-            return b"".join(START_CODE + unit for unit in self.units)
-        return b"".join(len(unit).to_bytes(self.length_size, "big") + unit for unit in self.units)
+        return join_units(list(self.units), self.length_size)
 
 
 class ParameterTrack:
@@ -220,7 +219,7 @@ def hevc_set_number(kind: int, unit: bytes) -> int | None:
     units."""
     if kind not in (HEVC_VPS, HEVC_SPS, HEVC_PPS) or len(unit) < 3 or unit[0] & 1 or unit[1] >> 3:
         return None
-    reader = BitReader(unit[2:])
+    reader = BitReader(payload_of(unit[2:]))
     if kind == HEVC_VPS:
         return reader.bits(4)
     if kind == HEVC_SPS:
@@ -236,7 +235,7 @@ def hevc_set_number(kind: int, unit: bytes) -> int | None:
 def _h264_set_number(kind: int, unit: bytes) -> int | None:
     if kind not in (SPS, PPS) or len(unit) < 2:
         return None
-    reader = BitReader(unit[1:])
+    reader = BitReader(payload_of(unit[1:]))
     if kind == SPS:
         reader.bits(24)
     return reader.unsigned()

@@ -17,12 +17,12 @@ from typing import Any
 import av
 import numpy as np
 
+from .bitstream import START_CODE, split_annex_b, split_length_prefixed
 from .decoded_frame import PICTURE_TYPES, luma_plane, side_data
 from .h264_bitstream import (
     IDR_SLICE,
     SLICE,
     SPS,
-    START_CODE,
     PictureParameters,
     SequenceParameters,
     direct_is_spatial,
@@ -30,8 +30,6 @@ from .h264_bitstream import (
     parse_picture_parameters,
     parse_sequence_parameters,
     slice_parameters_number,
-    split_annex_b,
-    split_length_prefixed,
 )
 from .parameter_sets import ParameterSets
 from .video_demuxer import padded_packet

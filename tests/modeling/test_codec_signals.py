@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from onevision_hf import read_codec_signals
 from onevision_hf.modeling import codec_signals as cs
+from onevision_hf.modeling.bitstream import START_CODE, BitWriter
 from onevision_hf.modeling.camera_motion import remove_camera_motion
-from onevision_hf.modeling.h264_bitstream import START_CODE, SequenceParameters, grey_picture
+from onevision_hf.modeling.h264_bitstream import SequenceParameters, grey_picture
 from onevision_hf.modeling.standalone_decoder import StandaloneDecoder, UnsupportedStreamError
 from onevision_hf.modeling.video_reader import VideoReader
 
@@ -155,8 +156,6 @@ def test_packets_that_are_decoded_alone_have_zeros_behind_them(codec, tmp_path, 
 @pytest.mark.parametrize("poc", [0, 1, 2])
 def test_the_grey_picture_is_grey(chroma, poc):
     """Its own sequence parameters in front, it must decode to 128 everywhere."""
-    from onevision_hf.modeling.h264_bitstream import BitWriter
-
     writer = BitWriter().bits(122, 8).bits(0, 8).bits(40, 8).unsigned(0)
     writer.unsigned(chroma).unsigned(0).unsigned(0).bits(0, 2)
     writer.unsigned(2).unsigned(poc)
@@ -166,7 +165,7 @@ def test_the_grey_picture_is_grey(chroma, poc):
         writer.bits(0, 1).unsigned(0).unsigned(0).unsigned(0)
     writer.unsigned(1).bits(0, 1).unsigned(4).unsigned(2).bits(0b1100, 4)
     sequence = SequenceParameters(0, chroma, 8, 6, poc, 7 if poc == 0 else 0, False, 5, 3, True)
-    units = [writer.nal_unit(0x67), *grey_picture(sequence, 200)]
+    units = [writer.nal_unit(b"\x67"), *grey_picture(sequence, 200)]
     context = av.CodecContext.create("h264", "r")
     packet = av.Packet(b"".join(START_CODE + unit for unit in units))
     frames = [*context.decode(packet), *context.decode(None)]

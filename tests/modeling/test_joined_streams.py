@@ -276,7 +276,8 @@ def test_a_stream_tells_where_its_parameter_sets_change_and_goes_on_right(made):
 
 def test_a_picture_set_that_changes_between_keyframes_is_followed(tmp_path):
     """As encoders do that set their quantiser anew: the set comes before a picture that is no keyframe."""
-    from onevision_hf.modeling.h264_bitstream import PPS, split_annex_b
+    from onevision_hf.modeling.bitstream import split_annex_b
+    from onevision_hf.modeling.h264_bitstream import PPS
 
     path = write_clip(tmp_path / "clip.ts", moving_scene(HALF, 96, 128), gop=HALF, bframes=0)
     other = write_clip(

@@ -12,7 +12,7 @@ import pytest
 from clips import write_clip
 
 from onevision_hf import VideoReader, select_patches
-from onevision_hf.modeling.h264_bitstream import split_length_prefixed
+from onevision_hf.modeling.bitstream import split_length_prefixed
 
 NOT_CODED = b"\x00\x00\x01\xb6\x50\x60\x7f"  # stands in for a picture that was packed into an earlier packet
 

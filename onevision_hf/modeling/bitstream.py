@@ -1,0 +1,120 @@
+"""Bits of headers, most significant first, and the NAL units of H.264, HEVC and VVC."""
+
+from collections.abc import Iterator
+
+START_CODE = b"\x00\x00\x00\x01"
+
+
+class BitReader:
+    """Reads bits and Exp-Golomb codes; of a NAL unit give it the `payload_of` it.
+
+    Attributes:
+        left: bits that were not read yet.
+
+    Raises:
+        ValueError: more is read than there is.
+    """
+
+    def __init__(self, data: bytes):
+        self._value = int.from_bytes(data, "big")
+        self.left = len(data) * 8
+
+    def bits(self, count: int) -> int:
+        if count > self.left:
+            raise ValueError("a header ends early")
+        self.left -= count
+        return self._value >> self.left & ((1 << count) - 1)
+
+    def flag(self) -> bool:
+        return bool(self.bits(1))
+
+    def unsigned(self) -> int:
+        """An Exp-Golomb code, ue(v)."""
+        zeros = 0
+        while not self.bits(1):
+            zeros += 1
+        return (1 << zeros) - 1 + self.bits(zeros)
+
+    def signed(self) -> int:
+        """An Exp-Golomb code, se(v)."""
+        code = self.unsigned()
+        return (code + 1) // 2 if code & 1 else -(code // 2)
+
+    def rest(self) -> str:
+        """What was not read yet, as zeros and ones."""
+        return format(self._value & ((1 << self.left) - 1), f"0{self.left}b") if self.left else ""
+
+
+class BitWriter:
+    """Writes bits and Exp-Golomb codes; each call gives the writer back."""
+
+    def __init__(self) -> None:
+        self._bits: list[str] = []
+
+    def bits(self, value: int, count: int) -> "BitWriter":
+        self._bits.append(format(value, f"0{count}b") if count else "")
+        return self
+
+    def unsigned(self, value: int) -> "BitWriter":
+        code = format(value + 1, "b")
+        self._bits.append("0" * (len(code) - 1) + code)
+        return self
+
+    def raw(self, bits: str) -> "BitWriter":
+        """Zeros and ones as they are."""
+        self._bits.append(bits)
+        return self
+
+    def to_bytes(self) -> bytes:
+        """The bits so far, zeros up to a byte behind them."""
+        bits = "".join(self._bits)
+        bits += "0" * (-len(bits) % 8)
+        return int(bits or "0", 2).to_bytes(len(bits) // 8, "big")
+
+    def nal_unit(self, header: bytes) -> bytes:
+        """The bits so far as a NAL unit: stop bit, padding to a byte, emulation prevention."""
+        self._bits.append("1")
+        return header + prevent_emulation(self.to_bytes())
+
+
+def payload_of(data: bytes) -> bytes:
+    """A NAL unit's bytes with the emulation prevention taken out."""
+    return data.replace(b"\x00\x00\x03", b"\x00\x00")
+
+
+def prevent_emulation(payload: bytes) -> bytes:
+    """The opposite: bytes in which no start code can be found."""
+    out = bytearray()
+    zeros = 0
+    for byte in payload:
+        if zeros >= 2 and byte <= 3:
+            out.append(3)
+            zeros = 0
+        out.append(byte)
+        zeros = zeros + 1 if byte == 0 else 0
+    return bytes(out)
+
+
+def split_annex_b(data: bytes) -> list[bytes]:
+    """NAL units of a byte stream with start codes."""
+    units = data.split(b"\x00\x00\x01")[1:]
+    return [unit.rstrip(b"\x00") for unit in units if unit.rstrip(b"\x00")]
+
+
+def split_length_prefixed(data: bytes, length_size: int) -> Iterator[bytes]:
+    """NAL units of a packet of mp4 or mkv."""
+    place = 0
+    while place + length_size <= len(data):
+        length = int.from_bytes(data[place : place + length_size], "big")
+        place += length_size
+        if length == 0 or place + length > len(data):
+            return
+        yield data[place : place + length]
+        place += length
+
+
+def join_units(units: list[bytes], length_size: int) -> bytes:
+    """A packet of NAL units: with length prefixes of so many bytes, or with start codes where it is 0."""
+    if not length_size:
+        return b"".join(START_CODE + unit for unit in units)
+    return b"".join(len(unit).to_bytes(length_size, "big") + unit for unit in units)
