@@ -47,7 +47,8 @@ def processor(path: str, **settings) -> None:
 def signal_alone(path: str, preset: str = "auto") -> None:
     from onevision_hf.modeling.frame_geometry import FrameGeometry
     from onevision_hf.modeling.frame_sampling import sample_frame_ids
-    from onevision_hf.modeling.signal_energy import SignalSettings, frame_energies
+    from onevision_hf.modeling.signal_energy import frame_energies
+    from onevision_hf.modeling.signal_settings import SignalSettings
     from onevision_hf.modeling.video_reader import VideoReader
 
     with VideoReader(path) as reader:

@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from onevision_hf import select_patches
-from onevision_hf.modeling.signal_energy import SIGNALS, SignalSettings
+from onevision_hf.modeling.signal_settings import SIGNALS, SignalSettings
 from onevision_hf.modeling.video_reader import VideoReader
 from onevision_hf.view import read_signals
 

@@ -14,7 +14,7 @@ from .registration import install as _install
 from .registration import public as _public
 
 if TYPE_CHECKING:
-    from .modeling.codec_signals import CodecSignals, read_codec_signals
+    from .modeling.codec_signal_reader import CodecSignals, read_codec_signals
     from .modeling.configuration_onevision import OneVisionConfig
     from .modeling.configuration_onevision_vl import OneVisionVLConfig
     from .modeling.configuration_openvision3 import OpenVision3Config

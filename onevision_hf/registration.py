@@ -21,7 +21,7 @@ _OURS = __name__.rpartition(".")[0] + "."
 
 # The package's public names and the modules that they are imported from when they are used.
 PUBLIC = {
-    "CodecSignals": "modeling.codec_signals",
+    "CodecSignals": "modeling.codec_signal_reader",
     "CodecStream": "streaming.codec_stream",
     "MissingVAEError": "modeling.modeling_openvision3",
     "OneVisionConfig": "modeling.configuration_onevision",
@@ -45,7 +45,7 @@ PUBLIC = {
     "VideoPatches": "modeling.video_processing_onevision_vl",
     "VideoReadError": "modeling.video_reader",
     "VideoReader": "modeling.video_reader",
-    "read_codec_signals": "modeling.codec_signals",
+    "read_codec_signals": "modeling.codec_signal_reader",
     "select_patches": "modeling.patchify_config",
 }
 

@@ -23,7 +23,7 @@ import numpy as np
 from clip_zoo import Zoo, find_box
 
 from onevision_hf import OneVisionVideoProcessor, VideoReadError
-from onevision_hf.modeling.codec_signals import read_codec_signals
+from onevision_hf.modeling.codec_signal_reader import read_codec_signals
 
 SEEDS = (
     "h264-bframes.mp4",

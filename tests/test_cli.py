@@ -239,7 +239,7 @@ def test_options_that_take_several_values_or_none():
 
 def test_choices_are_those_of_the_modules_that_act_on_them():
     from onevision_hf.modeling.frame_sampling import SAMPLINGS
-    from onevision_hf.modeling.signal_energy import PRESETS, SIGNALS
+    from onevision_hf.modeling.signal_settings import PRESETS, SIGNALS
     from onevision_hf.synthetic.encoding import CODECS
     from onevision_hf.synthetic.families import BACKGROUNDS, CLIP_FAMILIES, IMAGE_FAMILIES
 

@@ -8,7 +8,7 @@ from clips import moving_scene, write_clip
 
 from onevision_hf import VideoReader, bundled_clip, select_patches
 from onevision_hf.cli import main
-from onevision_hf.modeling.signal_energy import SIGNALS, SignalSettings
+from onevision_hf.modeling.signal_settings import SIGNALS, SignalSettings
 from onevision_hf.view import read_packets, read_signals
 
 

@@ -23,7 +23,8 @@ from ..modeling.decoded_frame import DecodedFrame
 from ..modeling.frame_geometry import FrameGeometry
 from ..modeling.frame_sampling import sample_frame_ids
 from ..modeling.patch_selection import top_patches
-from ..modeling.signal_energy import SignalSettings, frame_energies
+from ..modeling.signal_energy import frame_energies
+from ..modeling.signal_settings import SignalSettings
 from ..modeling.video_reader import VideoReader
 
 PARTS = ("object", "motion")

@@ -40,7 +40,7 @@ def run(
     from onevision_hf import view
     from onevision_hf.assets import clip_path
     from onevision_hf.modeling.patchify_config import select_patches
-    from onevision_hf.modeling.signal_energy import SignalSettings
+    from onevision_hf.modeling.signal_settings import SignalSettings
     from onevision_hf.modeling.video_reader import VideoReader
 
     view.check_suffix(out)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..modeling.patch_selection import BudgetSettings, Selection, select
 from ..modeling.patchify_config import select_patches
-from ..modeling.signal_energy import SignalSettings
+from ..modeling.signal_settings import SignalSettings
 from ..modeling.video_reader import VideoReader
 from ..view import ClipView, Packets, describe_clip, read_packets, read_signals, view_clip
 

@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from ..assets import bundled_clip
 from ..modeling.frame_sampling import SAMPLINGS
-from ..modeling.signal_energy import PRESETS, SIGNALS
+from ..modeling.signal_settings import PRESETS, SIGNALS
 from ..modeling.video_reader import VideoReadError
 from ..view import draw_sheet
 from . import panels

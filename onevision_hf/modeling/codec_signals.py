@@ -2,25 +2,19 @@
 
 A video encoder has already found out where things move (motion vectors) and where a picture cannot be
 predicted from the others (the residual). Each function gives one such signal of one picture on the stream's
-own grid, in stored orientation; `read_codec_signals` gives them for a whole video.
-
-    signals = read_codec_signals("clip.mp4", num_frames=64)
-    signals.vectors     # (T, ceil(H / 4), ceil(W / 4), 2) pixels to the reference, NaN where there is none
-    signals.bits        # (T, ceil(H / 16), ceil(W / 16)) bits that each block cost
+own grid, in stored orientation; `codec_signal_reader` gives them for a whole video.
 """
 
-from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Container, Sequence
+from typing import Any
 
 import numpy as np
 
 from .bit_cost import STEPS, picture_bits, quantiser_step
 from .camera_motion import remove_camera_motion
-from .frame_sampling import sample_frame_ids
 from .picture_difference import BLOCK, DEAD_ZONE, absolute_difference, block_mean
-from .standalone_decoder import StandaloneDecoder, StandalonePicture, UnsupportedStreamError
-from .video_reader import VideoReader, VideoSource
+from .standalone_decoder import StandaloneDecoder, StandalonePicture
+from .video_reader import VideoReader
 
 # Codecs whose decoders in stock FFmpeg export motion vectors.
 VECTOR_CODECS = (
@@ -35,10 +29,6 @@ VECTOR_CODECS = (
     "wmv1",
     "wmv2",
 )
-CAMERA_MODELS = ("none", "median", "similarity", "affine")
-FITTED = 64  # vectors at least, for models of more than a shift
-MOST_FITTED = 2048  # of more vectors so many, evenly taken, tell as much
-READABLE = ("vectors", "residual", "bits")
 
 
 def vectors(
@@ -211,130 +201,6 @@ def _both_fields(picture: StandalonePicture) -> tuple[np.ndarray | None, np.ndar
     return past, vectors(picture.vectors, height, width, reference="future")
 
 
-@dataclass(frozen=True, eq=False)
-class CodecSignals:
-    """Signals of T frames on the stream's own grid, in stored orientation; H, W are the stored picture's (of
-    the largest, where the stream changes its size: smaller ones lie in the upper left, NaN around them).
-
-    Args:
-        vectors: (T, ceil(H/4), ceil(W/4), 2) float32 [x, y] pixels from the block to its reference (past
-            where there is one), sub-pixel precision and camera motion left in; NaN where intra or none.
-        residual: (T, ceil(H/16), ceil(W/16)) float32, sum of the absolute luma residual; NaN for I
-            pictures.
-        bits: (T, ceil(H/16), ceil(W/16)) float32, estimated bits of each block; NaN for I pictures.
-        frame_ids: (T,) int64, numbers of the frames in display order.
-        picture_types: T of "I", "P", "B".
-        packet_sizes: (T,) int64 bytes.
-        picture_sizes: (T, 2) int64, height and width of each stored picture.
-        signal: for each of the three how it was obtained, or why it is None. Damaged pictures have NaN.
-    """
-
-    vectors: np.ndarray | None
-    residual: np.ndarray | None
-    bits: np.ndarray | None
-    frame_ids: np.ndarray
-    picture_types: tuple[str, ...]
-    packet_sizes: np.ndarray
-    picture_sizes: np.ndarray
-    signal: dict[str, str]
-
-
-def read_codec_signals(
-    video: VideoSource,
-    *,
-    num_frames: int = 64,
-    frame_ids: Iterable[int] | None = None,
-    signals: Sequence[str] = READABLE,
-    errors: str = "raise",
-) -> CodecSignals:
-    """Motion vectors, exact residual and bit cost of sampled frames, with a stock FFmpeg.
-
-    Args:
-        video: a path, bytes, or a binary file object.
-        num_frames: frames sampled uniformly, floor(linspace(0, N - 1, num_frames)).
-        frame_ids: which frames instead, numbers in display order.
-        signals: which of "vectors", "residual", "bits" to read.
-        errors: "raise", or "partial": of a truncated file, what is there.
-
-    Returns:
-        `CodecSignals`; what the codec does not give is None, and `signal` says why.
-
-    Raises:
-        VideoReadError: the video cannot be read.
-        ValueError: an argument is out of range.
-    """
-    unknown = set(signals) - set(READABLE)
-    if unknown or isinstance(signals, str):
-        raise ValueError(f"signals must be some of {', '.join(READABLE)}, not {signals!r}")
-    with VideoReader(video, errors=errors) as reader:
-        if frame_ids is None:
-            chosen = sample_frame_ids(len(reader), num_frames)
-        else:
-            chosen = np.array(list(frame_ids), np.int64)
-            if not len(chosen) or chosen.min() < 0 or chosen.max() >= len(reader):
-                raise ValueError(f"frame_ids must be some of 0 to {len(reader) - 1}, not {chosen.tolist()}")
-        found: dict[str, Any] = dict.fromkeys(READABLE)
-        signal: dict[str, str] = {}
-        known: list[Any] = []  # of each frame the picture that was read last
-        if "vectors" in signals:
-            if reader.codec in VECTOR_CODECS:
-                fields = {}
-                for frame in reader.frames(chosen, motion_vectors=True):
-                    size = frame.av_frame.height, frame.av_frame.width
-                    field = vectors(frame.motion_vectors, *size, reference="either")
-                    fields[frame.frame_id] = (field, _Told(frame.picture_type, size, frame.is_damaged))
-                found["vectors"] = _stack([fields[int(frame_id)][0] for frame_id in chosen])
-                known = [fields[int(frame_id)][1] for frame_id in chosen]
-                signal["vectors"] = f"motion vectors of {reader.codec}" + _damaged_among(known)
-            else:
-                signal["vectors"] = f"none: FFmpeg's decoder exports no motion vectors of {reader.codec}"
-        standalone = [name for name in ("residual", "bits") if name in signals]
-        if standalone:
-            try:
-                pictures = read_standalone_pictures(reader, chosen)
-            except UnsupportedStreamError as error:
-                signal |= dict.fromkeys(standalone, f"none: {error}")
-            else:
-                known = [_Told(one.picture_type, one.luma.shape, one.is_damaged) for one in pictures]
-                found |= _standalone_signals(pictures, reader.index.size[chosen].tolist(), standalone, signal)
-        if not known:
-            told = {
-                frame.frame_id: _Told(frame.picture_type, frame.luma.shape, frame.is_damaged)
-                for frame in reader.frames(chosen)
-            }
-            known = [told[int(frame_id)] for frame_id in chosen]
-        return CodecSignals(
-            **found,
-            frame_ids=chosen,
-            picture_types=tuple(one.picture_type for one in known),
-            packet_sizes=reader.index.size[chosen],
-            picture_sizes=np.array([one.size for one in known], np.int64),
-            signal=signal,
-        )
-
-
-class _Told(NamedTuple):
-    """What a picture says of itself."""
-
-    picture_type: str
-    size: tuple[int, ...]  # height, width
-    is_damaged: bool
-
-
-def _damaged_among(pictures: Sequence[Any]) -> str:
-    count = sum(picture.is_damaged for picture in pictures)
-    return f"; {count} of {len(pictures)} pictures are damaged" if count else ""
-
-
-def _stack(maps: Sequence[np.ndarray]) -> np.ndarray:
-    """(T, rows, columns, ...) of maps of each picture, NaN beyond the smaller ones."""
-    rows, columns = (max(values.shape[axis] for values in maps) for axis in (0, 1))
-    stack = np.full((len(maps), rows, columns, *maps[0].shape[2:]), np.nan, np.float32)
-    for place, values in zip(stack, maps, strict=True):
-        place[: values.shape[0], : values.shape[1]] = values
-    return stack
-
-
 def read_standalone_pictures(
     reader: VideoReader,
     frame_ids: Sequence[int] | np.ndarray,
@@ -370,29 +236,6 @@ def read_standalone_pictures(
     )
     by_id = dict(zip(ids, results, strict=True))
     return [by_id[int(frame_id)] for frame_id in frame_ids]
-
-
-def _standalone_signals(
-    pictures: list[StandalonePicture], sizes: list[int], names: list[str], signal: dict[str, str]
-) -> dict[str, np.ndarray]:
-    silent = [picture.picture_type == "I" or picture.is_damaged for picture in pictures]
-    found = {}
-    if "residual" in names:
-        found["residual"] = _stack([residual_sums(picture) for picture in pictures])
-        shifted = sum(picture.zero_level != 128 for picture in pictures if picture.picture_type != "I")
-        signal["residual"] = "exact, packets decoded alone against grey references"
-        if shifted:
-            signal["residual"] += (
-                f"; {shifted} pictures with weighted prediction, their commonest level removed"
-            )
-    if "bits" in names:
-        estimates, source = bits(pictures, sizes)
-        found["bits"] = _stack(estimates)
-        signal["bits"] = f"estimated from the exact residual, {source}, scaled to the packets' sizes"
-    for name, stack in found.items():
-        stack[silent] = np.nan
-        signal[name] += _damaged_among(pictures)
-    return found
 
 
 def residual_sums(picture: StandalonePicture) -> np.ndarray:

@@ -24,7 +24,7 @@ class PictureDifferences:
 
     def __init__(self, earlier: Mapping[int, int | None]):
         self.found: dict[int, np.ndarray] = {}
-        self._earlier = dict(earlier)
+        self.earlier = dict(earlier)
         self._later: dict[int, list[int]] = {}
         for frame_id, before in earlier.items():
             if before is not None:
@@ -35,21 +35,21 @@ class PictureDifferences:
 
     def add(self, frame_id: int, luma: np.ndarray) -> None:
         """A picture (H, W) uint8; one that is compared with nothing is passed over."""
-        if frame_id not in self._earlier and frame_id not in self._later:
+        if frame_id not in self.earlier and frame_id not in self._later:
             return
         ready = []
         with self._lock:
             self._held[frame_id] = luma
             later_frames = self._later.get(frame_id, ())
             for later in (frame_id, *later_frames):
-                before = self._earlier.get(later)
-                if later not in self._earlier or later in self._begun or later not in self._held:
+                before = self.earlier.get(later)
+                if later not in self.earlier or later in self._begun or later not in self._held:
                     continue
                 if before is None or before in self._held:
                     self._begun.add(later)
                     ready.append((later, self._held[later], None if before is None else self._held[before]))
-            for held in (frame_id, self._earlier.get(frame_id), *later_frames):
-                needed = {held, *self._later.get(held, ())} & self._earlier.keys()
+            for held in (frame_id, self.earlier.get(frame_id), *later_frames):
+                needed = {held, *self._later.get(held, ())} & self.earlier.keys()
                 if needed <= self._begun:
                     self._held.pop(held, None)
         for later, picture, earlier in ready:  # while the other threads go on
@@ -58,7 +58,7 @@ class PictureDifferences:
 
 def keyframes_before(index: PacketIndex, frame_ids: Iterable[int]) -> dict[int, int | None]:
     """For each keyframe among `frame_ids` the one before it."""
-    return _before(index, [frame_id for frame_id in frame_ids if index.keyframe[frame_id]])
+    return keyframe_before(index, [frame_id for frame_id in frame_ids if index.keyframe[frame_id]])
 
 
 def read_differences(reader: VideoReader, frame_ids: Iterable[int]) -> dict[int, np.ndarray]:
@@ -67,7 +67,7 @@ def read_differences(reader: VideoReader, frame_ids: Iterable[int]) -> dict[int,
     Returns:
         By frame (ceil(H / 4), ceil(W / 4)) float32, as `difference` gives it.
     """
-    earlier = _before(reader.index, frame_ids)
+    earlier = keyframe_before(reader.index, frame_ids)
     if not earlier:
         return {}
     changes = PictureDifferences(earlier)
@@ -82,7 +82,8 @@ def read_differences(reader: VideoReader, frame_ids: Iterable[int]) -> dict[int,
     return changes.found
 
 
-def _before(index: PacketIndex, frame_ids: Iterable[int]) -> dict[int, int | None]:
+def keyframe_before(index: PacketIndex, frame_ids: Iterable[int]) -> dict[int, int | None]:
+    """For each frame the keyframe before it, None where there is none."""
     keys = np.flatnonzero(index.keyframe)
     places = {int(frame_id): int(np.searchsorted(keys, frame_id)) for frame_id in frame_ids}
     return {frame_id: int(keys[place - 1]) if place else None for frame_id, place in places.items()}

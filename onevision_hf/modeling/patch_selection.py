@@ -9,7 +9,8 @@ import numpy as np
 from .frame_geometry import FrameGeometry, check_positive, whole_grid
 from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence
-from .signal_energy import SignalSettings, frame_energies
+from .signal_energy import frame_energies
+from .signal_settings import SignalSettings
 from .video_reader import VideoReader
 
 DEFAULT_KEEP_RATIO = 0.125

@@ -27,7 +27,7 @@ from .frame_sequence import FrameSequence, Video, open_video
 from .patch_cutting import STORED, PixelSettings, check_placement, cut_patches
 from .patch_selection import BudgetSettings, Placement, Selection, check_budget, read_selection
 from .setting_names import BOOKKEEPING, refuse_unknown
-from .signal_energy import SignalSettings
+from .signal_settings import SignalSettings
 from .video_reader import VideoReader
 
 GroupT = TypeVar("GroupT")

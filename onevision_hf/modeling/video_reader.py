@@ -20,7 +20,7 @@ import numpy as np
 from .decoded_frame import PICTURE_TYPES, DecodedFrame, orientation_of
 from .parameter_sets import ParameterSets, ParameterTrack
 from .run_decoder import RunDecoder
-from .video_demuxer import NO_TIME, PacketIndex
+from .video_demuxer import NO_TIME, Demuxer, PacketIndex
 from .video_source import VideoFile, VideoReadError, VideoSource, reporting
 
 __all__ = ["MAX_PIXELS", "DecodedFrame", "PacketIndex", "VideoReadError", "VideoReader", "VideoSource"]
@@ -213,6 +213,11 @@ class VideoReader(RunDecoder):
     def duration(self) -> float:
         return float(self.timestamps[-1]) + (1 / self.fps if self.fps > 0 else 0.0)
 
+    @property
+    def has_b_pictures(self) -> bool:
+        """Whether pictures are decoded in another order than they are displayed."""
+        return bool((np.diff(self.index.rank) < 0).any())
+
     # -- indexing --
 
     def _first_decoded(self) -> av.VideoFrame | None:
@@ -306,6 +311,50 @@ class VideoReader(RunDecoder):
                             break
             finally:
                 self._give_back(demuxer)
+
+    def packet_runs(self, frame_ids: Iterable[int]) -> Iterator[Iterator[tuple[float, bytes]]]:
+        """What a decoder of one's own needs for `frame_ids`: runs of packets, each from a keyframe on, in the
+        order of decoding, as (frame number, data). Packets outside of the edit list have the number at which
+        they would be shown. Where parameter sets change, those in force come before the data.
+
+        Raises:
+            ValueError: a number is out of range.
+        """
+        wanted = self._checked(frame_ids)
+        if self._keyframes_hold:
+            runs = self._runs(wanted)
+        else:
+            runs = [(self._first_rank, int(self.index.rank[wanted].max()))] if len(wanted) else []
+        with reporting(self.name):
+            demuxer = self._take()
+            try:
+                for first, last in runs:
+                    demuxer = self._go_to(first, demuxer)
+                    yield self._packet_run(demuxer, first, last)
+            finally:
+                self._give_back(demuxer)
+
+    def _packet_run(self, demuxer: Demuxer, first: int, last: int) -> Iterator[tuple[float, bytes]]:
+        sets = None if self._joined else self._parameters.at(first)
+        for rank, packet in demuxer:
+            if rank >= first:
+                data, before = bytes(packet), sets
+                sets = self._parameters.at(rank)
+                yield self._number_of(rank), data if sets is before else sets.prefix + data
+            if rank >= last:
+                break
+
+    def _number_of(self, rank: int) -> float:
+        """When the packet of this rank is shown, in frames."""
+        if rank in self._id_of_rank:
+            return float(self._id_of_rank[rank])
+        if not self._times_tell:
+            return float(np.searchsorted(self.index.rank, rank))
+        time, times = self._table.pts[rank], self.index.pts
+        before = int(np.searchsorted(times, time)) - 1
+        if not 0 <= before < len(times) - 1:
+            return before + 0.5
+        return float(before + (time - times[before]) / (times[before + 1] - times[before]))
 
     def parameter_sets(self, frame_id: int) -> ParameterSets:
         """Those of H.264 and HEVC that are in force at a frame; joined streams have several."""

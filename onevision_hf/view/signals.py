@@ -4,7 +4,8 @@ import numpy as np
 
 from ..modeling.codec_signals import VECTOR_CODECS
 from ..modeling.patch_selection import Selection
-from ..modeling.signal_energy import SIGNALS, SignalSettings, signal_maps
+from ..modeling.signal_energy import signal_maps
+from ..modeling.signal_settings import SIGNALS, SignalSettings
 from ..modeling.standalone_decoder import STANDALONE_CODECS, UnsupportedStreamError
 from ..modeling.video_reader import VideoReader
 from .clip_view import Packets

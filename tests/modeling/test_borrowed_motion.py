@@ -9,7 +9,9 @@ from clips import _texture, write_clip
 
 from onevision_hf import VideoReader, bundled_clip, select_patches
 from onevision_hf.modeling.frame_geometry import FrameGeometry
-from onevision_hf.modeling.signal_energy import SignalSettings, _vector_sources, frame_energies, signal_maps
+from onevision_hf.modeling.signal_energy import frame_energies, signal_maps
+from onevision_hf.modeling.signal_settings import SignalSettings
+from onevision_hf.modeling.standalone_signals import vector_sources
 
 SIDE, STEP = 48, 4
 
@@ -47,14 +49,14 @@ def test_what_is_kept_of_b_pictures_is_what_moves(panned):
 def test_the_lender_is_the_reference_after_and_before_a_keyframe_the_one_before(panned):
     with VideoReader(panned) as reader:
         types = [frame.picture_type for frame in reader.frames(range(len(reader)))]
-        lenders = _vector_sources(reader.index)
+        lenders = vector_sources(reader.index)
     references = [t for t, kind in enumerate(types) if kind != "B"]
     assert lenders.tolist() == [min(r for r in references if r >= t) for t in range(len(types))]
     # The pictures I0 P4 I8 in display order, with B pictures between, decoded as 0 4 1 2 3 8 5 6 7.
     index = type("Index", (), {})()
     index.rank = np.argsort([0, 4, 1, 2, 3, 8, 5, 6, 7])
     index.keyframe = np.isin(np.arange(9), [0, 8])
-    assert _vector_sources(index).tolist() == [0, 4, 4, 4, 4, 4, 4, 4, 4]
+    assert vector_sources(index).tolist() == [0, 4, 4, 4, 4, 4, 4, 4, 4]
 
 
 def test_the_energy_is_its_maps_weighed_and_added_up(panned):

@@ -1,0 +1,162 @@
+"""Motion fields and residuals of chosen frames of a video, by painted references (see `painted_decoder`)."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from .av1_bitstream import RevealedAV1
+from .coded_picture import BitstreamError, CodedPicture, RevealedStream
+from .display_order import TimedPicture, with_times
+from .hevc_bitstream import RevealedHEVC
+from .painted_decoder import NO_B_REFERENCES, PaintedDecoder, PaintedPicture, PaintingError
+from .video_reader import VideoReader
+from .vp8_bitstream import RevealedVP8
+from .vp9_bitstream import RevealedVP9
+
+REVEALED: dict[str, type[RevealedStream]] = {
+    "hevc": RevealedHEVC,
+    "vp8": RevealedVP8,
+    "vp9": RevealedVP9,
+    "av1": RevealedAV1,
+}
+PAINTED_CODECS = (*REVEALED, *NO_B_REFERENCES, "h264")
+# Pictures that nobody refers to can be left out, as they hand nothing on. VP8 and VP9 hand probabilities on.
+INDEPENDENT = ("hevc", "av1")
+PROBED_PICTURES = 32  # among which hidden ones are looked for
+MAX_AHEAD = 16  # pictures after which one that nobody referred to so far is taken for used
+
+
+class PlainStream:
+    """A stream whose decoder hands out pictures at once by itself: MPEG-1/2/4, H.263, H.264 without B pictures.
+
+    Its headers are not read: any picture before may be a reference.
+
+    Args:
+        extradata: the container's header.
+    """
+
+    def __init__(self, extradata: bytes = b""):
+        self.extradata, self._count, self._entered = extradata, 0, True
+
+    def enter(self) -> None:
+        self._entered = True
+
+    def split(self, packet: bytes) -> list[CodedPicture]:
+        picture = CodedPicture(packet, self._count, is_key=self._entered)
+        self._count += 1
+        self._entered = False
+        return [picture]
+
+
+def iter_painted_pictures(
+    reader: VideoReader, frame_ids: Iterable[int], *, passes: int = 1, threads: int = 1
+) -> Iterator[tuple[int, PaintedPicture]]:
+    """What frames of a video say, in the order in which they are displayed first within the order of decoding.
+
+    Args:
+        reader: the open video.
+        frame_ids: numbers in the order of display.
+        passes: 1 or 2, see `PaintedDecoder`.
+        threads: for the slices of a picture; they change nothing in what is found.
+
+    Yields:
+        (frame_id, picture) of each frame that the decoder gives; `picture.field` is None of intra pictures.
+        Frames that cannot be decoded are missing.
+
+    Raises:
+        PaintingError: the references of this stream cannot be painted.
+    """
+    wanted = set(map(int, frame_ids))
+    if reader.codec not in PAINTED_CODECS:
+        raise PaintingError(f"{reader.codec} pictures are not predicted from others, or not in a way known here")
+    if reader.codec == "h264" and reader.has_b_pictures:
+        raise PaintingError("FFmpeg's decoder of h264 hands no B pictures out when references are painted")
+    try:
+        stream = REVEALED.get(reader.codec, PlainStream)(reader.extradata)
+    except BitstreamError as error:
+        raise PaintingError(f"its header cannot be read: {error}") from error
+    decoder = PaintedDecoder(
+        reader.codec, stream.extradata, passes=passes, threads=threads, max_pixels=reader.max_pixels
+    )
+    for packets in reader.packet_runs(sorted(wanted)):
+        stream.enter()
+        decoder.restart()
+        steps = with_times(_steps(stream, packets))
+        for step, is_used in with_use(steps, reader.codec in INDEPENDENT):
+            frame_id = round(step.time)
+            is_wanted = frame_id in wanted
+            if not (is_wanted or is_used) and step.picture.is_coded:
+                continue
+            found = decoder.decode(step.picture, step.time, is_wanted, is_used)
+            if found is not None and is_wanted and step.picture.is_shown:
+                yield frame_id, found
+
+
+def has_painted_vectors(reader: VideoReader) -> bool:
+    """Whether motion vectors of this video are read by painted references: where its decoder exports none, or
+    exports zero for many (direct blocks of MPEG-4)."""
+    return reader.codec in REVEALED or (reader.codec == "mpeg4" and reader.has_b_pictures)
+
+
+def default_passes(reader: VideoReader) -> int:
+    """Two where residuals of the chroma are dense: VP8, and VP9 that was encoded in real time, which has no
+    hidden pictures."""
+    if reader.codec == "vp8":
+        return 2
+    if reader.codec != "vp9":
+        return 1
+    last = min(len(reader), PROBED_PICTURES) - 1
+    for packets in reader.packet_runs([last]):
+        steps = _steps(RevealedVP9(reader.extradata), packets)
+        if any(not picture.is_shown for _, picture in steps):
+            return 1
+    return 2
+
+
+def _steps(
+    stream: RevealedStream, packets: Iterator[tuple[float, bytes]]
+) -> Iterator[tuple[float, CodedPicture]]:
+    for number, packet in packets:
+        try:
+            pictures = stream.split(packet)
+        except BitstreamError:  # damaged: its frame will be missing
+            continue
+        for picture in pictures:
+            yield number, picture
+
+
+def with_use(steps: Iterable[TimedPicture], may_skip: bool) -> Iterator[tuple[TimedPicture, bool]]:
+    """(step, whether a later one may be predicted from it): known once it is referred to, or given up.
+
+    Args:
+        steps: in the order of decoding.
+        may_skip: False where every picture is needed, whether it is referred to or not.
+    """
+    waiting: deque[_Step] = deque()
+    for timed in steps:
+        picture = timed.picture
+        if not picture.is_coded:
+            referred = {picture.number}
+        elif picture.references is None:
+            referred = {step.timed.picture.number for step in waiting}
+        else:
+            referred = {reference.number for reference in picture.references}
+        for step in waiting:
+            step.is_used |= step.timed.picture.number in referred
+        waiting.append(_Step(timed, not may_skip or not picture.is_coded or picture.kept is None))
+        while waiting and (waiting[0].is_decided(picture.kept) or len(waiting) > MAX_AHEAD):
+            given_up = len(waiting) > MAX_AHEAD
+            first = waiting.popleft()
+            yield first.timed, first.is_used or given_up
+    for step in waiting:
+        yield step.timed, step.is_used
+
+
+@dataclass
+class _Step:
+    timed: TimedPicture
+    is_used: bool
+
+    def is_decided(self, kept: frozenset[int] | None) -> bool:
+        """Whether it is used, or the pictures that are still kept do not have it any more."""
+        return self.is_used or (kept is not None and self.timed.picture.number not in kept)
