@@ -25,6 +25,8 @@ REMEMBERED = 8
 SINGLE_REFERENCE = ("vp8", "flv1", "h263", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2")  # never average two
 NO_B_REFERENCES = ("mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2")
 
+P_HAS_ONE = ("h264", "hevc", "vvc", *NO_B_REFERENCES)  # whose P pictures have one reference a block
+
 
 class PaintingError(ValueError):
     """This stream cannot be painted; the message names what stands in the way."""
@@ -169,7 +171,7 @@ class PaintedDecoder:
         else:
             references = [one for one in picture.references if one.number in self._paints]
         found = [Prediction((self._paints[r.number],), (r.weights,), r.offsets) for r in references]
-        if not self._compound or kind == "P":
+        if not self._compound or (kind == "P" and self.codec in P_HAS_ONE):
             return found
         for one, other in itertools.combinations(references, 2):
             if one.number == other.number:
