@@ -18,12 +18,12 @@ from .reference_paint import COLOURS, PERIOD, SLOPE, Paint
 CELL = 8  # luma pixels
 SAMPLES = 4  # of chroma that are looked at across and down a cell
 # Squared distance of a cell's four slopes from those of its nearest explanation, in slopes of a paint.
-FAR = 0.5
+FAR = 0.8
 # What a grey level between a cell's luma and its explanation's counts beside that.
 LEVEL_COST = 0.0004
 SAME_COLOUR_COST = 0.01  # two references of one colour look like one: one, where both fit
 STRAY = 24.0  # grey levels that a median residual may have: areas that were not decoded show old paint
-SPREAD = 6.0  # levels by which a cell's chroma may be off its slope on average
+SPREAD = 8.0  # levels by which a cell's chroma may be off its slope on average
 NEAR = 4.0  # levels: samples further from the others lie where the paint wraps
 FASTEST = 24.0  # pixels a frame that are taken for sure where the period allows them
 WEAKEST = 0.2  # of a paint's slope: means of opposite motion tell nothing

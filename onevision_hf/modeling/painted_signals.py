@@ -10,7 +10,7 @@ from .signal_settings import SignalSettings
 from .video_reader import VideoReader
 
 # Pixels a frame: smaller differences between neighbours are noise of the reading.
-DEAD_ZONE = 0.125
+DEAD_ZONE = 0.25
 NOISY_DEAD_ZONE = 0.5  # where residuals of the chroma are dense
 
 
