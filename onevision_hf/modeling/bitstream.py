@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from .coded_picture import BitstreamError
+
 START_CODE = b"\x00\x00\x00\x01"
 
 
@@ -12,7 +14,7 @@ class BitReader:
         left: bits that were not read yet.
 
     Raises:
-        ValueError: more is read than there is.
+        BitstreamError: more is read than there is, or a number is larger than may be.
     """
 
     def __init__(self, data: bytes):
@@ -21,19 +23,24 @@ class BitReader:
 
     def bits(self, count: int) -> int:
         if count > self.left:
-            raise ValueError("a header ends early")
+            raise BitstreamError("a header ends early")
         self.left -= count
         return self._value >> self.left & ((1 << count) - 1)
 
     def flag(self) -> bool:
         return bool(self.bits(1))
 
-    def unsigned(self) -> int:
-        """An Exp-Golomb code, ue(v)."""
+    def unsigned(self, most: int = (1 << 32) - 2, name: str = "number") -> int:
+        """An Exp-Golomb code, ue(v), of a number that is at most so large."""
         zeros = 0
         while not self.bits(1):
             zeros += 1
-        return (1 << zeros) - 1 + self.bits(zeros)
+            if zeros > 32:
+                raise BitstreamError("a header has an Exp-Golomb code of over 32 bits")
+        value = (1 << zeros) - 1 + self.bits(zeros)
+        if value > most:
+            raise BitstreamError(f"a header has a {name} of {value}; the standard allows {most}")
+        return value
 
     def signed(self) -> int:
         """An Exp-Golomb code, se(v)."""
@@ -117,4 +124,7 @@ def join_units(units: list[bytes], length_size: int) -> bytes:
     """A packet of NAL units: with length prefixes of so many bytes, or with start codes where it is 0."""
     if not length_size:
         return b"".join(START_CODE + unit for unit in units)
+    longest = max(map(len, units), default=0)
+    if longest >> 8 * length_size:
+        raise BitstreamError(f"{longest} bytes of a unit cannot be counted in {length_size} bytes")
     return b"".join(len(unit).to_bytes(length_size, "big") + unit for unit in units)

@@ -39,7 +39,8 @@ class CodedPicture:
         number: of the picture, counted from 0 in the order of decoding.
         reveal: what the decoder is given next so that it hands out a picture that is not shown; b"" where it
             hands it out by itself.
-        is_coded: False where `data` only shows a picture decoded earlier; `number` is then that one's, or -1.
+        is_coded: False where `data` decodes no picture; `number` is that of the earlier one that it shows, -1
+            where that is unknown or it shows none.
         is_shown: whether this step displays its picture.
         is_key: nothing decoded before it is referred to, by it or by any later picture.
         references: what it may be predicted from; a picture more than once if it has several weights. Empty
