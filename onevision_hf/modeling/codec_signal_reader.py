@@ -1,9 +1,9 @@
 """Codec signals of sampled frames of a video as arrays on the stream's own grid.
 
-    signals = read_codec_signals("clip.mp4", num_frames=64)
-    signals.vectors     # (T, ceil(H / 4), ceil(W / 4), 2) pixels, NaN where there is none
-    signals.residual    # (T, ceil(H / 16), ceil(W / 16)) what the prediction left over
-    signals.signal      # for each how it was obtained
+signals = read_codec_signals("clip.mp4", num_frames=64)
+signals.vectors     # (T, ceil(H / 4), ceil(W / 4), 2) pixels, NaN where there is none
+signals.residual    # (T, ceil(H / 16), ceil(W / 16)) what the prediction left over
+signals.signal      # for each how it was obtained
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,6 +21,7 @@ from .standalone_decoder import StandalonePicture, UnsupportedStreamError
 from .video_reader import VideoReader, VideoSource
 
 READABLE = ("vectors", "residual", "bits", "age")
+DEFAULT = ("vectors", "residual", "bits")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +42,8 @@ class CodecSignals:
         packet_sizes: (T,) int64 bytes.
         picture_sizes: (T, 2) int64, height and width of each stored picture.
         signal: for each of the four how it was obtained, or why it is None. Damaged pictures have NaN.
-        vector_unit: "reference": pixels to the reference, as the decoder exports them (past where there is one);
-            "frame": pixels a frame towards the past, whichever reference was used (painted references).
+        vector_unit: "reference": pixels to the reference, as the decoder exports them (past where there is
+            one); "frame": pixels a frame towards the past, whichever reference was used (painted references).
     """
 
     vectors: np.ndarray | None
@@ -62,7 +63,7 @@ def read_codec_signals(
     *,
     num_frames: int = 64,
     frame_ids: Iterable[int] | None = None,
-    signals: Sequence[str] = READABLE,
+    signals: Sequence[str] = DEFAULT,
     passes: int | None = None,
     errors: str = "raise",
 ) -> CodecSignals:
@@ -72,8 +73,9 @@ def read_codec_signals(
         video: a path, bytes, or a binary file object.
         num_frames: frames sampled uniformly, floor(linspace(0, N - 1, num_frames)).
         frame_ids: which frames instead, numbers in display order.
-        signals: which of "vectors", "residual", "bits", "age" to read.
-        passes: of painted references, 1 or 2; by default two where it pays (VP8, VP9 without hidden pictures).
+        signals: which of "vectors", "residual", "bits", "age" to read; the age comes with painted vectors.
+        passes: of painted references, 1 or 2; by default two where it pays (VP8, VP9 without hidden
+            pictures).
         errors: "raise", or "partial": of a truncated file, what is there.
 
     Returns:
@@ -123,9 +125,11 @@ class _ClipSignals:
         self.vector_unit = "reference"
 
     def read(self, names: Sequence[str]) -> CodecSignals:
-        painted = has_painted_vectors(self.reader)
-        if "vectors" in names and not painted:
-            self._export_vectors()
+        if "vectors" in names:
+            if has_painted_vectors(self.reader):
+                names = [*dict.fromkeys((*names, "age"))]
+            else:
+                self._export_vectors()
         standalone = [name for name in ("residual", "bits") if name in names]
         if standalone:
             self._read_packets_alone(standalone)
@@ -185,7 +189,7 @@ class _ClipSignals:
         except PaintingError as error:
             for name in names:
                 before = self.signal.get(name)
-                self.signal[name] = f"{before}; no painted references: {error}" if before else f"none: {error}"
+                self.signal[name] = f"{before}; {error}" if before else f"none: {error}"
             return
         missing = PaintedPicture("?", (self.reader.coded_height, self.reader.coded_width), is_damaged=True)
         ordered = [pictures.get(int(frame_id), missing) for frame_id in self.frame_ids]
@@ -278,5 +282,3 @@ def _standalone_signals(
         stack[silent] = np.nan
         signal[name] += _damaged_among(pictures)
     return found
-
-

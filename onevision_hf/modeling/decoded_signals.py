@@ -1,7 +1,5 @@
 """Signals of sampled frames from decoded pictures: exported vectors, compensated residual, difference."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from .codec_signals import compensated, vector_energy, vectors

@@ -28,21 +28,21 @@ class TimedPicture:
     """
 
     picture: CodedPicture
-    frame: int
+    frame: float
     time: float
 
 
 @dataclass
 class _Waiting:
     picture: CodedPicture
-    frame: int
+    frame: float
     time: float | None  # None: not known yet
 
     def timed(self, otherwise: float) -> TimedPicture:
         return TimedPicture(self.picture, self.frame, otherwise if self.time is None else self.time)
 
 
-def with_times(pictures: Iterable[tuple[int, CodedPicture]]) -> Iterator[TimedPicture]:
+def with_times(pictures: Iterable[tuple[float, CodedPicture]]) -> Iterator[TimedPicture]:
     """The steps of a stream with their times, in the same order.
 
     A hidden picture whose header does not tell its time has that of the frame which shows it or replaces it

@@ -1,22 +1,27 @@
 """From a picture that was predicted from paint to its motion field and its residual.
 
-Everything is found on cells of 8 x 8 luma pixels. A cell's chroma has a slope, which tells the paint's colour, and
-a value, which tells where it comes from; its luma tells the level, and what is left of that is the residual
-(see `reference_paint`). Arithmetic on chroma is done in int16 such that one turn of 16 bits is the paint's period:
-differences then wrap by themselves.
+Everything is found on cells of 8 x 8 luma pixels. A cell's chroma has a slope, which tells the paint's
+colour, and a value, which tells where it comes from; its luma tells the level, and what is left of that is
+the residual (see `reference_paint`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
+from .painted_cells import (
+    CELL,
+    chroma_cells,
+    chroma_slopes,
+    chroma_values,
+    mean_of_twice,
+    mean_residual,
+    median_luma,
+)
 from .reference_paint import COLOURS, PERIOD, SLOPE, Paint
 
-CELL = 8  # luma pixels
-SAMPLES = 4  # of chroma that are looked at across and down a cell
 # Squared distance of a cell's four slopes from those of its nearest explanation, in slopes of a paint.
 FAR = 0.8
 # What a grey level between a cell's luma and its explanation's counts beside that.
@@ -24,7 +29,6 @@ LEVEL_COST = 0.0004
 SAME_COLOUR_COST = 0.01  # two references of one colour look like one: one, where both fit
 STRAY = 24.0  # grey levels that a median residual may have: areas that were not decoded show old paint
 SPREAD = 8.0  # levels by which a cell's chroma may be off its slope on average
-NEAR = 4.0  # levels: samples further from the others lie where the paint wraps
 FASTEST = 24.0  # pixels a frame that are taken for sure where the period allows them
 WEAKEST = 0.2  # of a paint's slope: means of opposite motion tell nothing
 MOST_USUAL = 6  # velocities that are tried where several are possible
@@ -35,8 +39,8 @@ class MotionField:
     """What one picture says, on cells of 8 x 8 luma pixels.
 
     Attributes:
-        velocity: (rows, columns) complex64, x + iy: pixels a frame from a cell to where it was; NaN where it is
-            intra coded or not known.
+        velocity: (rows, columns) complex64, x + iy: pixels a frame from a cell to where it was; NaN where it
+            is intra coded or not known.
         residual: (rows, columns) float32, mean absolute luma residual in grey levels of 8 bits. Where nothing
             is known of a cell: of what is off its median.
         age: (rows, columns) float32, frames to the reference, of two their mean; NaN like `velocity`.
@@ -65,8 +69,8 @@ class Prediction:
 
 
 class DecodedPlanes(NamedTuple):
-    """A decoded picture: Y, U and V as they are, the bits of a sample, chroma's subsampling (across, down), and
-    by what a pixel's place is multiplied to be one of the stream's first picture (across, down)."""
+    """A decoded picture: Y, U and V as they are, the bits of a sample, chroma's subsampling (across, down),
+    and by what a pixel's place is multiplied to be one of the stream's first picture (across, down)."""
 
     planes: list[np.ndarray]
     bits: int
@@ -112,23 +116,23 @@ class FieldReader:
         """
         planes, bits, subsampling, scale = picture
         rows, columns = (-(-side // CELL) for side in planes[0].shape)
-        chroma = _chroma_cells(planes[1:3], rows, columns, bits, subsampling)
+        chroma = chroma_cells(planes[1:3], rows, columns, bits, subsampling)
         gentle = None
         if negative is None:
             luma, exact = planes[0], None
         else:
             # Half the difference is the paint without the residual, half the sum the residual without paint.
             gentle = chroma
-            chroma = chroma - _chroma_cells(negative[1:3], rows, columns, bits, subsampling)
+            chroma = chroma - chroma_cells(negative[1:3], rows, columns, bits, subsampling)
             both = planes[0].astype(np.int32) - negative[0] + (1 << bits)
             luma = (both >> 1).clip(0, (1 << bits) - 1).astype(planes[0].dtype)
             exact = planes[0].astype(np.int32) + negative[0] - (1 << bits)
-        level = _median_luma(luma, rows, columns, bits)
+        level = median_luma(luma, rows, columns, bits)
         table = _PredictionTable(predictions, time, self.slope)
-        chosen = table.choose(_slopes(chroma, picture.step, self.slope), level)
+        chosen = table.choose(chroma_slopes(chroma, scale, self.slope), level)
         known = chosen >= 0
         slopes = table.slopes[chosen] * np.float32(self.slope)  # (rows, columns, 4), levels a luma pixel
-        value, spread = _values(chroma, slopes, picture.step)
+        value, spread = chroma_values(chroma, slopes, scale)
         known &= (spread[0] < SPREAD) & (spread[1] < SPREAD)
         corner = CELL * (np.arange(columns) * scale[0] + 1j * (np.arange(rows) * scale[1])[:, None])
         # value = slope * (e1 d1 + e2 d2) / 2 up to a period, where d = age * velocity
@@ -142,7 +146,7 @@ class FieldReader:
         period = table.periods[which]
         if gentle is not None and self.gentle_slope is not None:
             share = np.float32(self.gentle_slope / self.slope)
-            rough, _ = _values(gentle, slopes * share, picture.step)
+            rough, _ = chroma_values(gentle, slopes * share, scale)
             begin = table.value_at(which, corner[usable], rough.reshape(2, -1)[:, cells], self.gentle_slope)
             near = self._unwrapped(begin, factor * share, period)
             velocity = near + _wrapped(start - factor * near, period) / factor
@@ -157,13 +161,13 @@ class FieldReader:
             field = (field.real / scale[0] + 1j * field.imag / scale[1]).astype(np.complex64)
         table.take_own_fields(field, chosen, known)
         expected = np.where(known, table.levels[chosen], level).astype(np.float32)
-        residual = _residual(luma, expected, bits) if exact is None else _exact_residual(exact, bits)
+        residual = mean_residual(luma, expected, bits) if exact is None else mean_of_twice(exact, bits)
         return MotionField(field, residual, age)
 
     def _unwrapped(self, value: np.ndarray, factor: np.ndarray, period: np.ndarray) -> np.ndarray:
-        """Velocities of N cells. A value is known up to the period, so a velocity is one of a lattice: the one
-        nearest to what most of the picture does. Where the lattice is wide, another usual velocity may explain
-        a cell better.
+        """Velocities of N cells. A value is known up to the period, so a velocity is one of a lattice: the
+        one nearest to what most of the picture does. Where the lattice is wide, another usual velocity may
+        explain a cell better.
         """
         if not len(value):
             return value
@@ -189,9 +193,9 @@ class FieldReader:
 class _PredictionTable:
     """The possible predictions of a picture as arrays, a row each; the row -1 is that of unknown cells.
 
-    slopes (N + 1, 4) float32, of U across and down, of V across and down, in slopes of a paint; levels (N + 1,)
-    float32; ages (N + 1,) float32, mean frames to the references; factors (N + 1,) complex64, what a velocity
-    is multiplied with to be the chroma's value; periods (N + 1,) float32.
+    slopes (N + 1, 4) float32, of U across and down, of V across and down, in slopes of a paint; levels
+    (N + 1,) float32; ages (N + 1,) float32, mean frames to the references; factors (N + 1,) complex64, what a
+    velocity is multiplied with to be the chroma's value; periods (N + 1,) float32.
     """
 
     def __init__(self, predictions: Sequence[Prediction], time: float, slope: float):
@@ -216,13 +220,15 @@ class _PredictionTable:
             total = sum(gains)
             self._gains[row] = [sum(weights[c] for weights in prediction.weights) or 1 for c in (1, 2)]
             self._offsets[row] = prediction.offsets[1:]
-            self.factors[row] = sum(g * c * a for g, c, a in zip(gains, colours, ages, strict=True)) / (total or 1)
+            self.factors[row] = sum(g * c * a for g, c, a in zip(gains, colours, ages, strict=True)) / (
+                total or 1
+            )
             self.periods[row] = PERIOD / len(ages)
             self._costs[row] = SAME_COLOUR_COST * (len(ages) == 2 and colours[0] == colours[1])
 
     def choose(self, slopes: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """(rows, columns) int64: of each cell the row of the prediction that explains it best, -1 where that is
-        flat (intra coded) or nothing does.
+        """(rows, columns) int64: of each cell the row of the prediction that explains it best, -1 where that
+        is flat (intra coded) or nothing does.
 
         Args:
             slopes: (4, rows, columns) float32, in slopes of a paint.
@@ -268,10 +274,11 @@ class _PredictionTable:
         """A reference of the same time is the hidden picture that this one shows: the field is that one's."""
         for row, prediction in enumerate(self.predictions):
             (paint, *more) = prediction.paints
-            if not more and paint.time == self.time and paint.velocity is not None:
-                if paint.velocity.shape == field.shape:
-                    here = (chosen == row) & known
-                    field[here] = paint.velocity[here]
+            if more or paint.time != self.time or paint.velocity is None:
+                continue
+            if paint.velocity.shape == field.shape:
+                here = (chosen == row) & known
+                field[here] = paint.velocity[here]
 
 
 def _wrapped(values: np.ndarray, period: np.ndarray) -> np.ndarray:
@@ -283,7 +290,9 @@ def _wrapped(values: np.ndarray, period: np.ndarray) -> np.ndarray:
 def _usual_velocities(velocities: np.ndarray) -> np.ndarray:
     """The velocities that most cells have, to a pixel, the most usual first: (up to 6,) complex64."""
     side = int(4 * FASTEST)
-    x, y = (np.rint(part).clip(-side, side).astype(np.int32) + side for part in (velocities.real, velocities.imag))
+    x, y = (
+        np.rint(part).clip(-side, side).astype(np.int32) + side for part in (velocities.real, velocities.imag)
+    )
     place = y * (2 * side + 1) + x
     counts = np.bincount(place, minlength=(2 * side + 1) ** 2)
     few = max(3, int(0.003 * len(velocities)))
@@ -293,154 +302,3 @@ def _usual_velocities(velocities: np.ndarray) -> np.ndarray:
         return np.array([np.median(velocities.real) + 1j * np.median(velocities.imag)], np.complex64)
     found = [velocities[place == one] for one in usual]
     return np.array([np.median(v.real) + 1j * np.median(v.imag) for v in found], np.complex64)
-
-
-def _padded(plane: np.ndarray, height: int, width: int) -> np.ndarray:
-    missing = height - plane.shape[0], width - plane.shape[1]
-    return np.pad(plane, ((0, missing[0]), (0, missing[1])), mode="edge") if any(missing) else plane
-
-
-def _chroma_cells(
-    planes: list[np.ndarray], rows: int, columns: int, bits: int, subsampling: tuple[int, int]
-) -> np.ndarray:
-    """(4, 4, 2, rows, columns) int16: of each cell 4 x 4 samples (down, across) of U and V, 65536 being the
-    paint's period."""
-    width, height = (CELL // sub for sub in subsampling)
-    down, across = height // SAMPLES, width // SAMPLES
-    cells = np.empty((SAMPLES, SAMPLES, 2, rows, columns), np.int16)
-    for channel, plane in enumerate(planes):
-        plane = _padded(plane, rows * height, columns * width)
-        for i in range(SAMPLES):
-            for j in range(SAMPLES):
-                cells[i, j, channel] = plane[i * down :: height, j * across :: width]
-    cells <<= 16 - bits
-    return cells
-
-
-def _slopes(cells: np.ndarray, step: tuple[float, float], slope: float) -> np.ndarray:
-    """(4, rows, columns) float32: slopes of U across and down, of V across and down, in slopes of the paint. Far
-    ends are compared, so a wrap between them does no harm; of four the largest and the smallest are left out."""
-    found = np.empty((2, 2, *cells.shape[3:]), np.float32)  # channel, axis
-    last = SAMPLES - 1
-    # Samples of a cell lie 8 / 4 luma pixels apart, whatever the subsampling.
-    reach = CELL * last / SAMPLES
-    for axis, ends in enumerate((cells[:, last] - cells[:, 0], cells[last] - cells[0])):
-        ends >>= 2
-        total = ends[0] + ends[1] + ends[2] + ends[3]
-        most = np.maximum(np.maximum(ends[0], ends[1]), np.maximum(ends[2], ends[3]))
-        least = np.minimum(np.minimum(ends[0], ends[1]), np.minimum(ends[2], ends[3]))
-        middle = (total - most) - least
-        spacing = reach * _scale_of(step, axis)
-        np.multiply(middle, np.float32(4 * PERIOD / 65536 / 2 / (spacing * slope)), out=found[:, axis])
-    return found.reshape(4, *cells.shape[3:])
-
-
-def _scale_of(step: tuple[float, float], axis: int) -> float:
-    """How long a luma pixel is in pixels of the stream's first picture."""
-    sub = 1 if step[axis] < 1.5 else 2
-    return step[axis] / sub
-
-
-def _values(cells: np.ndarray, slopes: np.ndarray, step: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """The chroma at each cell's first sample, by all its samples less the slope, and how far they are off.
-
-    Args:
-        cells: (4, 4, 2, rows, columns) int16.
-        slopes: (rows, columns, 4) float32, levels a luma pixel of the first picture.
-        step: as in `DecodedPlanes`.
-
-    Returns:
-        (2, rows, columns) float32 each, in levels of 8 bits.
-    """
-    unit = 65536 / PERIOD
-    apart = CELL / SAMPLES
-    scale = _scale_of(step, 0), _scale_of(step, 1)
-    across = np.rint(slopes[..., 0::2] * np.float32(unit * apart * scale[0])).astype(np.int16).transpose(2, 0, 1)
-    down = np.rint(slopes[..., 1::2] * np.float32(unit * apart * scale[1])).astype(np.int16).transpose(2, 0, 1)
-    across, down = np.ascontiguousarray(across), np.ascontiguousarray(down)
-    middle = SAMPLES // 2
-    pivot = cells[middle, middle] - across * np.int16(middle) - down * np.int16(middle)
-    rest = np.empty(cells.shape, np.int16)
-    line = pivot
-    for i in range(SAMPLES):
-        expected = line
-        for j in range(SAMPLES):
-            np.subtract(cells[i, j], expected, out=rest[i, j])
-            expected = expected + across
-        line = line + down
-    rest >>= 4  # sixteen of them still fit into 16 bits
-    rest = rest.reshape(SAMPLES**2, *pivot.shape)
-    fine = unit / 16
-    most = least = rest[0]
-    for sample in rest[1:]:
-        most, least = np.maximum(most, sample), np.minimum(least, sample)
-    centre = ((rest.sum(0, dtype=np.int16) - most) - least) // np.int16(SAMPLES**2 - 2)
-    rest -= centre
-    off = np.abs(rest)
-    near = off <= np.int16(NEAR * fine)
-    rest *= near
-    count = np.maximum(near.sum(0, dtype=np.int8), 1)
-    correction = rest.sum(0, dtype=np.int16) / count.astype(np.float32)
-    spread = off.sum(0, dtype=np.int32) - off.max(0)
-    value = pivot.view(np.uint16) / np.float32(unit) + (centre + correction) / np.float32(fine)
-    return value, spread / np.float32(fine * SAMPLES**2)
-
-
-def _median_luma(luma: np.ndarray, rows: int, columns: int, bits: int) -> np.ndarray:
-    """(rows, columns) uint8: of each cell the median of a quarter of its samples, in levels of 8 bits."""
-    luma = _padded(luma, rows * CELL, columns * CELL)
-    samples = [luma[i::CELL, j::CELL] for i in range(1, CELL, 2) for j in range(1, CELL, 2)]
-    samples = [np.ascontiguousarray(sample >> (bits - 8) if bits > 8 else sample, np.uint8) for sample in samples]
-    for low, high in _median_network():
-        samples[low], samples[high] = np.minimum(samples[low], samples[high]), np.maximum(samples[low], samples[high])
-    return samples[8]
-
-
-@cache
-def _median_network() -> tuple[tuple[int, int], ...]:
-    """Comparisons that bring the ninth of sixteen values to its place: Batcher's odd-even merge sort without
-    those that only sort the others."""
-    pairs = []
-    size, p = 16, 1
-    while p < size:
-        k = p
-        while k:
-            for j in range(k % p, size - k, 2 * k):
-                for i in range(min(k, size - j - k)):
-                    if (i + j) // (2 * p) == (i + j + k) // (2 * p):
-                        pairs.append((i + j, i + j + k))
-            k //= 2
-        p *= 2
-    needed, kept = {8}, []
-    for pair in reversed(pairs):
-        if needed & set(pair):
-            needed |= set(pair)
-            kept.append(pair)
-    return tuple(reversed(kept))
-
-
-def _residual(luma: np.ndarray, level: np.ndarray, bits: int) -> np.ndarray:
-    """(rows, columns) float32: mean absolute difference of each cell's luma to its level."""
-    rows, columns = level.shape
-    luma = np.ascontiguousarray(_padded(luma, rows * CELL, columns * CELL)).reshape(rows, CELL, columns * CELL)
-    # The level, as often as a cell has samples across.
-    whole = np.rint(level * np.float32(2 ** (bits - 8))).clip(0, (1 << bits) - 1).astype(luma.dtype)
-    wide = whole.repeat(CELL, 1)[:, None]
-    off = np.maximum(luma, wide) - np.minimum(luma, wide)
-    if bits == 8:
-        words = off.view(np.uint32)  # four samples at a time
-        pairs = (words & 0x00FF00FF) + (words >> 8 & 0x00FF00FF)
-        lines = pairs.sum(1, dtype=np.uint32)
-        fours = (lines & 0xFFFF) + (lines >> 16)
-        sums = fours[:, 0::2] + fours[:, 1::2]
-    else:
-        lines = off.sum(1, dtype=np.uint32)
-        sums = lines.reshape(rows, columns, CELL).sum(2)
-    return sums * np.float32(1 / (CELL**2 * 2 ** (bits - 8)))
-
-
-def _exact_residual(twice: np.ndarray, bits: int) -> np.ndarray:
-    """The same of the residual itself, times two: (H, W) int32."""
-    rows, columns = (-(-side // CELL) for side in twice.shape)
-    off = np.abs(_padded(twice, rows * CELL, columns * CELL)).reshape(rows, CELL, columns, CELL)
-    return off.sum((1, 3)) * np.float32(1 / (2 * CELL**2 * 2 ** (bits - 8)))

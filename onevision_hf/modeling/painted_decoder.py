@@ -1,9 +1,9 @@
 """A second decoder whose references are painted: what it hands out tells where each block was predicted from.
 
-    decoder = PaintedDecoder("hevc", revealed.extradata)
-    for picture in revealed.split(packet):
-        painted = decoder.decode(picture, time=7, wanted=True)
-        painted.field.velocity
+decoder = PaintedDecoder("hevc", revealed.extradata)
+for picture in revealed.split(packet):
+    painted = decoder.decode(picture, time=7, wanted=True)
+    painted.field.velocity
 """
 
 import itertools
@@ -16,16 +16,29 @@ import numpy as np
 from .coded_picture import CodedPicture, Reference
 from .decoded_frame import PICTURE_TYPES
 from .motion_field import DecodedPlanes, FieldReader, MotionField, Prediction
-from .reference_paint import SLOPE, Paint, PaintBrush, choose_paint
+from .reference_paint import Paint, PaintBrush, choose_paint
 from .video_demuxer import padded_packet
 
 GENTLE_SLOPE, STEEP_SLOPE = 0.5, 1.5  # of two passes
 # References that are taken for live where the headers are not read.
 REMEMBERED = 8
 SINGLE_REFERENCE = ("vp8", "flv1", "h263", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2")  # never average two
-NO_B_REFERENCES = ("mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2")
+NO_B_REFERENCES = (
+    "mpeg1video",
+    "mpeg2video",
+    "mpeg4",
+    "h263",
+    "flv1",
+    "msmpeg4v2",
+    "msmpeg4v3",
+    "wmv1",
+    "wmv2",
+)
 
 P_HAS_ONE = ("h264", "hevc", "vvc", *NO_B_REFERENCES)  # whose P pictures have one reference a block
+
+
+Planewise = tuple[float, float, float]  # one number for each of Y, U and V
 
 
 class PaintingError(ValueError):
@@ -57,8 +70,8 @@ class PaintedDecoder:
     Args:
         codec: FFmpeg's name of the decoder.
         extradata: of the revealed stream.
-        passes: 1, or 2 to decode the stream beside itself over the negative of the paint: the residual, and what
-            lies under it, are then exact; for streams with much of it in the chroma.
+        passes: 1, or 2 to decode the stream beside itself over the negative of the paint: the residual, and
+            what lies under it, are then exact; for streams with much of it in the chroma.
         threads: for the slices of a picture; frames are never decoded side by side.
         max_pixels: of a picture.
 
@@ -67,7 +80,13 @@ class PaintedDecoder:
     """
 
     def __init__(
-        self, codec: str, extradata: bytes = b"", *, passes: int = 1, threads: int = 1, max_pixels: int | None = None
+        self,
+        codec: str,
+        extradata: bytes = b"",
+        *,
+        passes: int = 1,
+        threads: int = 1,
+        max_pixels: int | None = None,
     ):
         self.codec, self.passes = codec, passes
         self._compound = codec not in SINGLE_REFERENCE
@@ -90,7 +109,9 @@ class PaintedDecoder:
         self._painted.clear()
         self._reader.restart()
 
-    def decode(self, picture: CodedPicture, time: float, wanted: bool, is_used: bool = True) -> PaintedPicture | None:
+    def decode(
+        self, picture: CodedPicture, time: float, wanted: bool, is_used: bool = True
+    ) -> PaintedPicture | None:
         """One step of the stream.
 
         Args:
@@ -109,14 +130,14 @@ class PaintedDecoder:
             for context in self._contexts:  # so that it too knows what is shown
                 _decode(context, picture.data, picture.number)
             return self._painted.get(picture.number)
-        frames = []
+        frames: list[av.VideoFrame] = []
         for context in self._contexts:
             given = _decode(context, picture.data, picture.number)
             if picture.reveal:
                 given += _decode(context, picture.reveal, picture.number)
             # What comes late, of an earlier picture, is not this one.
-            frames.append(given[-1] if given and given[-1].pts == picture.number else None)
-        if any(frame is None for frame in frames):
+            frames += [frame for frame in given[-1:] if frame.pts == picture.number]
+        if len(frames) < self.passes:
             self._forget(picture)
             return None
         decoded = [self._planes_of(frame) for frame in frames]
@@ -125,10 +146,10 @@ class PaintedDecoder:
         if picture.is_key:
             self._paints.clear()
         field = None
-        if wanted and not picture.is_key and not is_damaged:
-            if predictions := self._predictions(picture, kind):
-                negative = decoded[1].planes if self.passes == 2 else None
-                field = self._reader.read(decoded[0], time, predictions, negative)
+        predictable = wanted and not picture.is_key and not is_damaged
+        if predictions := self._predictions(picture, kind) if predictable else []:
+            negative = decoded[1].planes if self.passes == 2 else None
+            field = self._reader.read(decoded[0], time, predictions, negative)
         height, width = self._contexts[0].height, self._contexts[0].width  # without what is cut off
         luma = None
         if field is not None:
@@ -177,15 +198,13 @@ class PaintedDecoder:
             if one.number == other.number:
                 continue
             paints = self._paints[one.number], self._paints[other.number]
-            offsets = tuple((a + b) / 2 for a, b in zip(one.offsets, other.offsets, strict=True))
+            offsets = _mean(one.offsets, other.offsets, 0.5)
             shares = [0.5]
             if (share := picture.pair_weights.get((one.number, other.number))) is not None:
                 shares.append(share)
             for share in shares:
-                weights = tuple(
-                    tuple(part * weight for weight in reference.weights)
-                    for part, reference in ((share, one), (1 - share, other))
-                )
+                nothing = (0.0, 0.0, 0.0)
+                weights = _mean(one.weights, nothing, share), _mean(nothing, other.weights, share)
                 found.append(Prediction(paints, weights, offsets))
         return found
 
@@ -213,6 +232,12 @@ class PaintedDecoder:
         self._first_size = self._first_size or (height, width)
         scale = self._first_size[1] / width, self._first_size[0] / height
         return DecodedPlanes(planes, bits, subsampling, scale)
+
+
+def _mean(first: Planewise, second: Planewise, share: float) -> Planewise:
+    """Of Y, U and V, with the weight of the first."""
+    y, u, v = (share * a + (1 - share) * b for a, b in zip(first, second, strict=True))
+    return y, u, v
 
 
 def _open_decoder(codec: str, extradata: bytes, threads: int, max_pixels: int | None) -> Any:

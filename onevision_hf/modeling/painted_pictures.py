@@ -1,7 +1,7 @@
 """Motion fields and residuals of chosen frames of a video, by painted references (see `painted_decoder`)."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from .av1_bitstream import RevealedAV1
@@ -13,7 +13,7 @@ from .video_reader import VideoReader
 from .vp8_bitstream import RevealedVP8
 from .vp9_bitstream import RevealedVP9
 
-REVEALED: dict[str, type[RevealedStream]] = {
+REVEALED: dict[str, Callable[[bytes], RevealedStream]] = {
     "hevc": RevealedHEVC,
     "vp8": RevealedVP8,
     "vp9": RevealedVP9,
@@ -27,7 +27,8 @@ MAX_AHEAD = 16  # pictures after which one that nobody referred to so far is tak
 
 
 class PlainStream:
-    """A stream whose decoder hands out pictures at once by itself: MPEG-1/2/4, H.263, H.264 without B pictures.
+    """A stream whose decoder hands out pictures at once by itself: MPEG-1/2/4, H.263, H.264 without B
+    pictures.
 
     Its headers are not read: any picture before may be a reference.
 
@@ -51,7 +52,7 @@ class PlainStream:
 def iter_painted_pictures(
     reader: VideoReader, frame_ids: Iterable[int], *, passes: int = 1, threads: int = 1
 ) -> Iterator[tuple[int, PaintedPicture]]:
-    """What frames of a video say, in the order in which they are displayed first within the order of decoding.
+    """What frames of a video say, each when the decoder has it.
 
     Args:
         reader: the open video.
@@ -67,10 +68,9 @@ def iter_painted_pictures(
         PaintingError: the references of this stream cannot be painted.
     """
     wanted = set(map(int, frame_ids))
-    if reader.codec not in PAINTED_CODECS:
-        raise PaintingError(f"{reader.codec} pictures are not predicted from others, or not in a way known here")
-    if reader.codec == "h264" and reader.has_b_pictures:
-        raise PaintingError("FFmpeg's decoder of h264 hands no B pictures out when references are painted")
+    if not can_be_painted(reader):
+        why = "its decoder hands no B pictures out over paint" if reader.codec == "h264" else "not known how"
+        raise PaintingError(f"references of {reader.codec} are not painted: {why}")
     try:
         stream = REVEALED.get(reader.codec, PlainStream)(reader.extradata)
     except BitstreamError as error:
@@ -90,6 +90,11 @@ def iter_painted_pictures(
             found = decoder.decode(step.picture, step.time, is_wanted, is_used)
             if found is not None and is_wanted and step.picture.is_shown:
                 yield frame_id, found
+
+
+def can_be_painted(reader: VideoReader) -> bool:
+    """Whether it is known how to paint its references; FFmpeg's decoder of H.264 drops B pictures then."""
+    return reader.codec in PAINTED_CODECS and not (reader.codec == "h264" and reader.has_b_pictures)
 
 
 def has_painted_vectors(reader: VideoReader) -> bool:

@@ -22,8 +22,8 @@ def painted_signals(
     Args:
         reader: the open video.
         frame_ids: (T,) numbers of the sampled frames.
-        settings: which of "vectors" and "residual", also by their names "painted_vectors", "painted_residual";
-            the camera model; how many passes.
+        settings: which of "vectors" and "residual", also by the names "painted_vectors" and
+            "painted_residual"; the camera model; how many passes.
 
     Returns:
         T pictures, and what is to be said of them.

@@ -1,9 +1,9 @@
-"""What a reference picture is painted with, so that what is predicted from it tells from where, and from which.
+"""What a reference is painted with, so that what is predicted from it tells from where, and from which.
 
-Chroma is a plane of complex numbers U + iV = slope * colour * (x + iy), in luma pixels, modulo the whole range
-of a sample. The *colour* is one of three directions, 120 degrees apart. Luma is flat, its *level*. In a picture
-predicted from paint the slope of the chroma tells the colour (of two averaged references: both, and with which
-weights), the level tells which of the references of this colour, and the chroma's value from where.
+Chroma is a plane of complex numbers U + iV = slope * colour * (x + iy), in luma pixels, modulo the whole
+range of a sample. The *colour* is one of three directions, 120 degrees apart. Luma is flat, its *level*. In a
+picture predicted from paint the slope of the chroma tells the colour (of two averaged references: both, and
+with which weights), the level tells which of the references of this colour, and the chroma's value where.
 """
 
 from dataclasses import dataclass, field
@@ -94,8 +94,8 @@ class PaintBrush:
             planes: Y, U and V, which are written to.
             paint: what with.
             bits: of a sample.
-            step: distance of neighbouring chroma samples across and down, in luma pixels of the stream's first
-                picture (others may have another size).
+            step: distance of neighbouring chroma samples across and down, in luma pixels of the stream's
+                first picture (others may have another size).
         """
         level = 256 - paint.level if self.negative else paint.level
         planes[0][...] = round(level * 2 ** (bits - 8))

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import av
+import numpy as np
 
+from .decoded_frame import PICTURE_TYPES
 from .parameter_sets import ParameterTrack
-from .video_demuxer import Demuxer, PacketTable, padded_packet
-from .video_source import VideoFile
+from .video_demuxer import Demuxer, PacketIndex, PacketTable, padded_packet
+from .video_source import VideoFile, reporting
 
 # A jump over more bytes than this uses the container's seek; over fewer, it reads on and drops the packets.
 SEEK_BYTES = 1 << 22
@@ -16,9 +18,15 @@ SEEK_BYTES = 1 << 22
 NEVER_SKIPS = ("libdav1d", "libaom-av1", "av1")
 
 
+class FalseKeyframe(Exception):
+    """Decoding cannot start at a packet that the container calls a keyframe."""
+
+
 class RunDecoder:
     """What `VideoReader` decodes with. Frames come with the rank of their packet as `pts`."""
 
+    name: str
+    index: PacketIndex
     max_pixels: int
     _file: VideoFile
     _table: PacketTable
@@ -27,6 +35,8 @@ class RunDecoder:
     _joined: bool  # parameter sets change on the way
     _packed = False  # two pictures in a packet: a decoder that skips one loses the other
     _idle: Demuxer | None = None
+    _first_rank: int
+    _times_tell: bool
     # Whether the container can jump, and can be used for another pass.
     _can_seek: bool
     _can_return: bool
@@ -59,6 +69,32 @@ class RunDecoder:
             context.skip_frame = "DEFAULT"
         yield from demuxer.decode(None)
         context.flush_buffers()
+
+    def _packet_run(self, demuxer: Demuxer, first: int, last: int) -> Iterator[tuple[float, bytes]]:
+        sets = None if self._joined else self._parameters.at(first)
+        for rank, packet in demuxer:
+            if rank >= first:
+                data, before = bytes(packet), sets
+                sets = self._parameters.at(rank)
+                yield self._number_of(rank), data if sets is before else sets.prefix + data
+            if rank >= last:
+                break
+
+    @cached_property
+    def _id_of_rank(self) -> dict[int, int]:
+        return {int(rank): frame_id for frame_id, rank in enumerate(self.index.rank)}
+
+    def _number_of(self, rank: int) -> float:
+        """When the packet of this rank is shown, in frames."""
+        if rank in self._id_of_rank:
+            return float(self._id_of_rank[rank])
+        if not self._times_tell:
+            return float(np.searchsorted(self.index.rank, rank))
+        time, times = self._table.pts[rank], self.index.pts
+        before = int(np.searchsorted(times, time)) - 1
+        if not 0 <= before < len(times) - 1:
+            return before + 0.5
+        return float(before + (time - times[before]) / (times[before + 1] - times[before]))
 
     def _demux(self, motion_vectors: bool = False) -> Demuxer:
         return Demuxer(self._file, self.max_pixels, motion_vectors, self._partial)
@@ -94,3 +130,34 @@ class RunDecoder:
         self._can_seek = self._can_return = False
         demuxer.close()
         return self._demux(motion_vectors)
+
+    def _decode_runs(
+        self, runs: list[tuple[int, int]], wanted: set[int], motion_vectors: bool = False, tail: int = 0
+    ) -> Iterator[av.VideoFrame]:
+        with reporting(self.name):
+            demuxer = self._take(motion_vectors)
+            try:
+                for first, last in runs:
+                    demuxer = self._go_to(first, demuxer, motion_vectors)
+                    frames = self._decode_run(demuxer, first, last, wanted, tail)
+                    yield from frames if first == self._first_rank else self._from_entry(first, frames)
+            finally:
+                self._give_back(demuxer)
+
+    def _from_entry(self, first: int, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """The frames of a run from its keyframe `first` on, if that is one: in streams with gradual refresh
+        the decoder gives no picture there."""
+        entry, entered = self._id_of_rank.get(first), False
+        for frame in frames:
+            if frame.pts == first:
+                if PICTURE_TYPES.get(int(frame.pict_type)) in ("P", "B"):
+                    raise FalseKeyframe  # the container calls every picture of H.263 a keyframe
+                entered = True
+            elif entry is not None:
+                if self._id_of_rank.get(int(frame.pts or 0), -1) < entry:
+                    continue  # a leading picture, made of references that are not there
+                if not entered:
+                    raise FalseKeyframe
+            yield frame
+        if entry is not None and not entered:
+            raise FalseKeyframe

@@ -1,10 +1,10 @@
 """From a video to one energy map a sampled frame on the patch grid: which signals, how scaled, how added up.
 
 Presets:
-    auto        the best signal that the codec gives: vectors + exact residual (H.264), painted vectors + residual
-                (HEVC, VP8, VP9, AV1, MPEG-4 with B pictures), vectors + compensated residual (MPEG-1/2/4, H.263,
-                and H.264 that cannot be decoded packet by packet), or the difference to the frame before (all
-                others, and frames decoded elsewhere).
+    auto        the best signal that the codec gives: vectors + exact residual (H.264), painted vectors +
+                residual (HEVC, VP8, VP9, AV1, MPEG-4 with B pictures), vectors + compensated residual
+                (MPEG-1/2/4, H.263, and H.264 that cannot be decoded packet by packet), or the difference to
+                the frame before (all others, and frames decoded elsewhere).
     published   what the published weights were trained with: vectors in whole pixels + compensated residual.
     bits        an estimate of the bits that each block cost, which the authors' later work uses.
 """
@@ -20,7 +20,7 @@ from .decoded_signals import decoded_signals
 from .frame_geometry import FrameGeometry
 from .frame_sequence import FrameSequence
 from .painted_decoder import PaintingError
-from .painted_pictures import PAINTED_CODECS, REVEALED, has_painted_vectors
+from .painted_pictures import REVEALED, can_be_painted, has_painted_vectors
 from .painted_signals import painted_signals
 from .picture_signals import PictureSignals
 from .signal_settings import SignalSettings
@@ -100,19 +100,21 @@ def _read_signals(
     reader: VideoReader | FrameSequence, frame_ids: np.ndarray, settings: SignalSettings
 ) -> tuple[list[PictureSignals], SignalSettings, str]:
     """The signals of the pictures, which they are, and what is to be said of them."""
-    codec = reader.codec if isinstance(reader, VideoReader) else ""
     if settings.signals is None:
         choices, note = _preset(settings, reader)
     else:
         choices, note = [settings], ""
         _check_given(settings.signals, reader)
+    chosen = choices[-1]
+    if not isinstance(reader, VideoReader):
+        return decoded_signals(reader, frame_ids, chosen), chosen, note
     for chosen in choices:
         names = [name for name, _ in chosen.pairs]
         try:
-            if is_painted(names, codec):
+            if is_painted(names, reader.codec):
                 pictures, told = painted_signals(reader, frame_ids, chosen)
                 return pictures, chosen, told + note
-            if codec in STANDALONE_CODECS and {"residual", "bits"} & set(names):
+            if reader.codec in STANDALONE_CODECS and {"residual", "bits"} & set(names):
                 pictures = standalone_signals(reader, frame_ids, names, chosen.camera_model)
                 return pictures, chosen, note
         except (UnsupportedStreamError, PaintingError) as error:
@@ -126,8 +128,8 @@ def _read_signals(
 
 
 def is_painted(names: Sequence[str], codec: str) -> bool:
-    """Whether these signals of a codec are read by painted references: those whose name says so, and those that
-    its decoder does not give otherwise."""
+    """Whether these signals of a codec are read by painted references: those whose name says so, and those
+    that its decoder does not give otherwise."""
     if any(name.startswith("painted_") for name in names):
         return True
     if codec not in REVEALED:
@@ -160,17 +162,22 @@ def _preset(
     return choices, ""
 
 
-def _check_given(names: Sequence[str], reader: VideoReader | FrameSequence) -> None:
+def given_signals(reader: VideoReader | FrameSequence) -> list[str]:
+    """The signals that this video's codec gives, some of them not for all streams."""
     codec = reader.codec
     given = ["difference"]
     given += ["vectors", "compensated"] if codec in VECTOR_CODECS else []
     given += ["residual", "bits"] if codec in STANDALONE_CODECS else []
     if isinstance(reader, VideoReader):
         given += ["vectors", "residual"] if codec in REVEALED else []
-        given += ["painted_vectors", "painted_residual"] if codec in PAINTED_CODECS else []
+        given += ["painted_vectors", "painted_residual"] if can_be_painted(reader) else []
+    return list(dict.fromkeys(given))
+
+
+def _check_given(names: Sequence[str], reader: VideoReader | FrameSequence) -> None:
+    codec, given = reader.codec, given_signals(reader)
     missing = [name for name in names if name not in given]
     if missing:
-        given = list(dict.fromkeys(given))
         raise ValueError(f"{codec} gives no {' and no '.join(missing)}: choose of {', '.join(given)}")
     decoded = {"compensated", "difference"} & set(names)
     if is_painted(names, codec):
@@ -179,7 +186,7 @@ def _check_given(names: Sequence[str], reader: VideoReader | FrameSequence) -> N
             other |= {"vectors", "residual"} & set(names)
         if other:
             raise ValueError(
-                f"{', '.join(sorted(other))} cannot be mixed with signals of painted references: choose one kind"
+                f"{', '.join(sorted(other))} cannot be mixed with painted references: choose one kind"
             )
     exact = {"residual", "bits"} & set(names)
     if exact and decoded:

@@ -24,8 +24,8 @@ class SignalSettings:
             say) or over the clip ("clip": pictures in which more happens get more).
         camera: the camera model that is removed from the vectors, one of `CAMERA_MODELS`; by default a
             similarity, and for `published` the median.
-        passes: how often a stream is decoded over painted references: once, or twice for less noise; by default
-            twice where it pays (VP8, VP9 without hidden pictures).
+        passes: how often a stream is decoded over painted references: once, or twice for less noise; by
+            default twice where it pays (VP8, VP9 without hidden pictures).
 
     Raises:
         ValueError: one is out of range.

@@ -19,8 +19,8 @@ import numpy as np
 
 from .decoded_frame import PICTURE_TYPES, DecodedFrame, orientation_of
 from .parameter_sets import ParameterSets, ParameterTrack
-from .run_decoder import RunDecoder
-from .video_demuxer import NO_TIME, Demuxer, PacketIndex
+from .run_decoder import FalseKeyframe, RunDecoder
+from .video_demuxer import NO_TIME, PacketIndex
 from .video_source import VideoFile, VideoReadError, VideoSource, reporting
 
 __all__ = ["MAX_PIXELS", "DecodedFrame", "PacketIndex", "VideoReadError", "VideoReader", "VideoSource"]
@@ -33,10 +33,6 @@ HOLD_BACK = ("mpeg1video", "mpeg2video", "mpeg4")
 PROBED_PICTURES = 256
 # Packets in which the next reference is looked for.
 HOLD_BACK_PACKETS = 32
-
-
-class _FalseKeyframe(Exception):
-    """Decoding cannot start at a packet that the container calls a keyframe."""
 
 
 class VideoReader(RunDecoder):
@@ -334,28 +330,6 @@ class VideoReader(RunDecoder):
             finally:
                 self._give_back(demuxer)
 
-    def _packet_run(self, demuxer: Demuxer, first: int, last: int) -> Iterator[tuple[float, bytes]]:
-        sets = None if self._joined else self._parameters.at(first)
-        for rank, packet in demuxer:
-            if rank >= first:
-                data, before = bytes(packet), sets
-                sets = self._parameters.at(rank)
-                yield self._number_of(rank), data if sets is before else sets.prefix + data
-            if rank >= last:
-                break
-
-    def _number_of(self, rank: int) -> float:
-        """When the packet of this rank is shown, in frames."""
-        if rank in self._id_of_rank:
-            return float(self._id_of_rank[rank])
-        if not self._times_tell:
-            return float(np.searchsorted(self.index.rank, rank))
-        time, times = self._table.pts[rank], self.index.pts
-        before = int(np.searchsorted(times, time)) - 1
-        if not 0 <= before < len(times) - 1:
-            return before + 0.5
-        return float(before + (time - times[before]) / (times[before + 1] - times[before]))
-
     def parameter_sets(self, frame_id: int) -> ParameterSets:
         """Those of H.264 and HEVC that are in force at a frame; joined streams have several."""
         return self._parameters.at(int(self.index.rank[frame_id]))
@@ -402,10 +376,6 @@ class VideoReader(RunDecoder):
         return np.split(wanted, np.unique(starts[nearest]))
 
     @cached_property
-    def _id_of_rank(self) -> dict[int, int]:
-        return {int(rank): frame_id for frame_id, rank in enumerate(self.index.rank)}
-
-    @cached_property
     def _entries(self) -> tuple[np.ndarray, np.ndarray]:
         """(times, ranks) of the packets at which decoding can start. Leading pictures of an open GOP are
         shown before its keyframe and need the GOP before, so it is the time of display that counts."""
@@ -443,38 +413,7 @@ class VideoReader(RunDecoder):
             try:
                 yield from self._decode_runs(self._runs(wanted, tail), ranks, motion_vectors, tail)
                 return
-            except _FalseKeyframe:
+            except FalseKeyframe:
                 self._keyframes_hold = False
         if ranks:
             yield from self._decode_runs([(self._first_rank, max(ranks))], ranks, motion_vectors, tail)
-
-    def _decode_runs(
-        self, runs: list[tuple[int, int]], wanted: set[int], motion_vectors: bool = False, tail: int = 0
-    ) -> Iterator[av.VideoFrame]:
-        with reporting(self.name):
-            demuxer = self._take(motion_vectors)
-            try:
-                for first, last in runs:
-                    demuxer = self._go_to(first, demuxer, motion_vectors)
-                    frames = self._decode_run(demuxer, first, last, wanted, tail)
-                    yield from frames if first == self._first_rank else self._from_entry(first, frames)
-            finally:
-                self._give_back(demuxer)
-
-    def _from_entry(self, first: int, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        """The frames of a run from its keyframe `first` on, if that is one: in streams with gradual refresh
-        the decoder gives no picture there."""
-        entry, entered = self._id_of_rank.get(first), False
-        for frame in frames:
-            if frame.pts == first:
-                if PICTURE_TYPES.get(int(frame.pict_type)) in ("P", "B"):
-                    raise _FalseKeyframe  # the container calls every picture of H.263 a keyframe
-                entered = True
-            elif entry is not None:
-                if self._id_of_rank.get(int(frame.pts or 0), -1) < entry:
-                    continue  # a leading picture, made of references that are not there
-                if not entered:
-                    raise _FalseKeyframe
-            yield frame
-        if entry is not None and not entered:
-            raise _FalseKeyframe

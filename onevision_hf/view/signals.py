@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from ..modeling.codec_signals import VECTOR_CODECS
+from ..modeling.painted_decoder import PaintingError
 from ..modeling.patch_selection import Selection
-from ..modeling.signal_energy import signal_maps
+from ..modeling.signal_energy import given_signals, signal_maps
 from ..modeling.signal_settings import SIGNALS, SignalSettings
-from ..modeling.standalone_decoder import STANDALONE_CODECS, UnsupportedStreamError
+from ..modeling.standalone_decoder import UnsupportedStreamError
 from ..modeling.video_reader import VideoReader
 from .clip_view import Packets
 
@@ -36,21 +36,25 @@ def read_signals(
     del maps["intra_fallback"], weights["intra_fallback"]
     signals: dict[str, np.ndarray | str] = {}
     for name in SIGNALS:
+        if name.startswith("painted_") and name not in maps:
+            continue  # another way to read vectors and residual
         signals[name] = maps[name] if name in maps else _other_signal(reader, selection, name)
     return signals, weights
 
 
 def _other_signal(reader: VideoReader, selection: Selection, name: str) -> np.ndarray | str:
     """A signal that is not in the energy, or why there is none."""
-    if name in ("vectors", "compensated") and reader.codec not in VECTOR_CODECS:
-        return f"none: FFmpeg's decoder exports no motion vectors of {reader.codec}"
-    if name in ("residual", "bits") and reader.codec not in STANDALONE_CODECS:
+    if name not in given_signals(reader):
+        if name in ("vectors", "compensated"):
+            return f"none: FFmpeg's decoder exports no motion vectors of {reader.codec}"
         return f"none: a packet of {reader.codec} cannot be decoded alone"
     # Bits of one picture are compared with those of the others.
     settings = SignalSettings(signals=(name,), normalize="clip" if name == "bits" else None)
     try:
         return signal_maps(reader, selection.frame_ids, selection.geometry, settings)[0][name]
     except ValueError as error:
+        if isinstance(error.__cause__, PaintingError):
+            return f"none: {error.__cause__}"
         if not isinstance(error.__cause__, UnsupportedStreamError):
             raise
         return f"none: packets cannot be decoded alone, {error.__cause__}"
