@@ -23,23 +23,23 @@ class TimedPicture:
 
     Attributes:
         picture: the step.
-        frame: the number of the frame that its packet shows, or -1.
+        rank: in the order of display, of the frame that its packet shows, or -1.
         time: of the picture, in frames of the order of display.
     """
 
     picture: CodedPicture
-    frame: float
+    rank: float
     time: float
 
 
 @dataclass
 class _Waiting:
     picture: CodedPicture
-    frame: float
+    rank: float
     time: float | None  # None: not known yet
 
     def timed(self, otherwise: float) -> TimedPicture:
-        return TimedPicture(self.picture, self.frame, otherwise if self.time is None else self.time)
+        return TimedPicture(self.picture, self.rank, otherwise if self.time is None else self.time)
 
 
 def with_times(pictures: Iterable[tuple[float, CodedPicture]]) -> Iterator[TimedPicture]:
@@ -50,29 +50,29 @@ def with_times(pictures: Iterable[tuple[float, CodedPicture]]) -> Iterator[Timed
     came since, the time of the last frame before. Nothing else waits.
 
     Args:
-        pictures: (number of the frame that the picture's packet shows or -1 where it shows none, picture).
+        pictures: (rank of the frame that the picture's packet shows or -1 where it shows none, picture).
     """
     waiting: deque[_Waiting] = deque()
-    last = key = None  # numbers of the last frame shown, and of the last keyframe
-    for frame, picture in pictures:
-        if last is None or key is None:
-            last = key = max(frame, 0)
-        if picture.is_shown and frame >= 0:
-            last = frame
-            key = frame if picture.is_key else key
+    last = key = -1  # ranks of the last frame shown, and of the last keyframe
+    for rank, picture in pictures:
+        if last < 0:
+            last = key = max(rank, 0)
+        if picture.is_shown and rank >= 0:
+            last = rank
+            key = rank if picture.is_key else key
         time: float | None = None
         if picture.is_shown:
             time = last
         elif picture.order is not None:
             time = key + picture.order
-        waiting.append(_Waiting(picture, frame, time))
+        waiting.append(_Waiting(picture, rank, time))
         for earlier in waiting:
             if earlier.time is None and _has_come(earlier.picture.number, picture):
                 earlier.time = last
         while waiting and (waiting[0].time is not None or len(waiting) > MAX_AHEAD):
             yield waiting.popleft().timed(otherwise=last)
     for left in waiting:
-        yield left.timed(otherwise=last or 0)
+        yield left.timed(otherwise=last)
 
 
 def _has_come(number: int, picture: CodedPicture) -> bool:

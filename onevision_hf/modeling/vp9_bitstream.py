@@ -59,9 +59,8 @@ class RevealedVP9:
 
     def split(self, packet: bytes) -> list[CodedPicture]:
         frames = split_superframe(packet)
-        return [
-            self._step(frame, header) for frame, header in zip(frames, map(read_header, frames), strict=True)
-        ]
+        headers = [read_header(frame) for frame in frames]  # all, before the slots change
+        return [self._step(frame, header) for frame, header in zip(frames, headers, strict=True)]
 
     def _step(self, data: bytes, header: FrameHeader) -> CodedPicture:
         if header.shows_slot is not None:
@@ -121,8 +120,6 @@ def read_header(frame: bytes) -> FrameHeader:
     """
     try:
         return _read_header(BitReader(frame[:HEADER_BYTES]))
-    except BitstreamError:
-        raise
     except ValueError as error:
         raise BitstreamError(f"a VP9 frame of {len(frame)} bytes: {error}") from error
 
@@ -140,10 +137,10 @@ def reveal(header: FrameHeader) -> bytes:
 
 def _read_header(reader: BitReader) -> FrameHeader:
     if reader.bits(2) != 0b10:
-        raise BitstreamError("a VP9 frame does not begin with the marker of one")
+        raise ValueError("it does not begin with the marker of one")
     profile = reader.bits(1) | reader.bits(1) << 1
     if profile == 3 and reader.bits(1):
-        raise BitstreamError("a VP9 frame of a profile above 3; there are 0 to 3")
+        raise ValueError("its profile is above 3")
     if reader.flag():
         return FrameHeader(profile, shows_slot=reader.bits(3))
     is_key, is_shown, is_resilient = not reader.flag(), reader.flag(), reader.flag()
@@ -165,9 +162,7 @@ def _read_header(reader: BitReader) -> FrameHeader:
 def _read_sync_code(reader: BitReader) -> None:
     found = reader.bits(24)
     if found != SYNC_CODE:
-        raise BitstreamError(
-            f"an intra coded VP9 frame has the sync code {found:06x} instead of {SYNC_CODE:06x}"
-        )
+        raise ValueError(f"it is intra coded and its sync code is {found:06x} instead of {SYNC_CODE:06x}")
 
 
 def _skip_colors(reader: BitReader, profile: int) -> None:
@@ -181,4 +176,4 @@ def _skip_colors(reader: BitReader, profile: int) -> None:
     elif profile & 1:
         reader.bits(1)
     else:
-        raise BitstreamError(f"a VP9 frame of profile {profile} is said to be RGB, which has no subsampling")
+        raise ValueError(f"it is RGB, which profile {profile} does not have")
