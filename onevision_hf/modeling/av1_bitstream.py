@@ -46,7 +46,8 @@ def distance_weight(first: int, second: int) -> float:
 
     The nearer one has the larger weight, the second where both are as near.
     """
-    near, far = sorted((min(first, 31), min(second, 31)))
+    first, second = min(first, 31), min(second, 31)
+    near, far = sorted((first, second))
     step = sum(2 * far >= limit * near for limit in (3, 5, 7))
     nearer = (9, 11, 12, 13)[step]
     return (16 - nearer if second <= first else nearer) / 16
