@@ -7,7 +7,7 @@ the residual (see `reference_paint`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,6 +69,11 @@ class Prediction:
     paints: tuple[Paint, ...]
     weights: tuple[tuple[float, float, float], ...] = ((1.0, 1.0, 1.0),)
     offsets: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def is_of_one_colour(self) -> bool:
+        """Whether it is from two paints that only their levels tell apart."""
+        return len(self.paints) == 2 and self.paints[0].colour == self.paints[1].colour
 
 
 class DecodedPlanes(NamedTuple):
@@ -161,8 +166,8 @@ class FieldReader:
         return MotionField(velocity, residual, age)
 
     def _unwrapped(self, value: np.ndarray, lattice: "_Lattice") -> np.ndarray:
-        """(rows, columns) complex64: velocities, each that of its lattice which is nearest to what most of the
-        picture does. Where the lattice is wide, another usual velocity may explain a cell better."""
+        """(rows, columns) complex64: velocities, each that of its lattice which is nearest to what most of
+        the picture does. Where the lattice is wide, another usual velocity may explain a cell better."""
         still = lattice.nearest(value)
         sure = np.flatnonzero(lattice.is_sure)
         if 5 * len(sure) > np.count_nonzero(lattice.is_known):
@@ -237,31 +242,12 @@ class _PredictionTable:
 
     def __init__(self, predictions: Sequence[Prediction], time: float, slope: float):
         self.predictions, self.time, self.slope = list(predictions), time, slope
-        count = len(self.predictions)
-        self.slopes = np.zeros((count + 1, 4), np.float32)
-        self.levels, self.ages = np.zeros(count + 1, np.float32), np.full(count + 1, np.nan, np.float32)
-        self.factors, self.periods = np.zeros(count + 1, np.complex64), np.ones(count + 1, np.float32)
-        self._costs = np.zeros(count, np.float32)
-        self._gains, self._offsets = np.ones((count + 1, 2), np.float32), np.zeros((count + 1, 2), np.float32)
-        for row, prediction in enumerate(self.predictions):
-            ages = [time - paint.time for paint in prediction.paints]
-            colours = [COLOURS[paint.colour] for paint in prediction.paints]
-            self.ages[row] = sum(ages) / len(ages)
-            self.levels[row] = prediction.offsets[0]
-            gains = [(weights[1] + weights[2]) / 2 for weights in prediction.weights]
-            for paint, colour, weights in zip(prediction.paints, colours, prediction.weights, strict=True):
-                self.levels[row] += weights[0] * paint.level
-                _, u, v = weights
-                self.slopes[row] += (u * colour.real, -u * colour.imag, v * colour.imag, v * colour.real)
-            # The weights of U and V are taken off the values, so that the periods are whole again.
-            total = sum(gains)
-            self._gains[row] = [sum(weights[c] for weights in prediction.weights) or 1 for c in (1, 2)]
-            self._offsets[row] = prediction.offsets[1:]
-            self.factors[row] = sum(g * c * a for g, c, a in zip(gains, colours, ages, strict=True)) / (
-                total or 1
-            )
-            self.periods[row] = PERIOD / len(ages)
-            self._costs[row] = SAME_COLOUR_COST * (len(ages) == 2 and colours[0] == colours[1])
+        rows = [_row_of(prediction, time) for prediction in self.predictions]
+        slopes, levels, ages, factors, periods, gains = zip(*rows, _UNKNOWN, strict=True)
+        self.slopes, self.levels = np.array(slopes, np.float32), np.array(levels, np.float32)
+        self.ages, self.factors = np.array(ages, np.float32), np.array(factors, np.complex64)
+        self.periods, self._gains = np.array(periods, np.float32), np.array(gains, np.float32)
+        self._offsets = np.array([p.offsets[1:] for p in self.predictions] + [(0, 0)], np.float32)
         self._is_weighted = bool((self._gains != 1).any() or self._offsets.any())
 
     def choose(self, slopes: np.ndarray, level: np.ndarray) -> np.ndarray:
@@ -273,28 +259,27 @@ class _PredictionTable:
             level: (rows, columns) uint8.
         """
         groups: dict[tuple[float, ...], list[int]] = {}
-        for row, values in enumerate(self.slopes[:-1]):
-            groups.setdefault(tuple(np.round(values, 3).tolist()), []).append(row)
-        best = np.square(slopes).sum(0)  # intra coded
-        np.minimum(best, FAR, out=best)
-        chosen = np.full(level.shape, -1, np.int64)
+        for row, values in enumerate(np.round(self.slopes[:-1], 3).tolist()):
+            groups.setdefault(tuple(values), []).append(row)
+        cells, places = slopes.reshape(4, -1), level.ravel().astype(np.intp)
+        # Squared distances less the square of the cell's own slopes, which is that of a flat one.
+        middles = np.array(list(groups), np.float32)
+        distances = (-2 * middles) @ cells
+        best = np.minimum(0, np.float32(FAR) - np.square(cells).sum(0))
+        chosen = np.full(level.size, -1, np.int64)
         every = np.arange(256, dtype=np.float32)
-        for values, rows in groups.items():
+        for distance, middle, rows in zip(distances, middles, groups.values(), strict=True):
             off = np.abs(every[:, None] - self.levels[rows])
-            costs = np.minimum(off, 2 * STRAY) ** 2 * np.float32(LEVEL_COST) + self._costs[rows]
+            costs = np.minimum(off, 2 * STRAY) ** 2 * np.float32(LEVEL_COST)
+            costs += [SAME_COLOUR_COST * self.predictions[row].is_of_one_colour for row in rows]
             nearest = costs.argmin(1)
-            far = off[np.arange(256), nearest] >= STRAY
-            cost = np.where(far, np.float32(1e9), costs[np.arange(256), nearest]).astype(np.float32)
-            pick = np.array(rows, np.int64)[nearest]
-            distance = cost.take(level)
-            for axis, value in enumerate(values):
-                away = slopes[axis] - np.float32(value)
-                away *= away
-                distance += away
+            cost = costs[np.arange(256), nearest] + np.square(middle).sum()
+            cost[off[np.arange(256), nearest] >= STRAY] = np.inf
+            distance += cost.astype(np.float32).take(places)
             better = distance < best
             np.copyto(best, distance, where=better)
-            np.copyto(chosen, pick.take(level), where=better)
-        return chosen
+            np.copyto(chosen, np.array(rows, np.int64)[nearest].take(places), where=better)
+        return chosen.reshape(level.shape)
 
     def values_of(
         self,
@@ -343,6 +328,24 @@ class _PredictionTable:
             if paint.velocity.shape == field.shape:
                 here = chosen == row
                 field[here] = paint.velocity[here]
+
+
+def _row_of(prediction: Prediction, time: float) -> tuple[Any, ...]:
+    """(slopes, level, age, factor, period, gains) of a prediction, see `_PredictionTable`."""
+    slopes, level, age, factor = [0.0] * 4, prediction.offsets[0], 0.0, 0j
+    gains = [sum(weights[channel] for weights in prediction.weights) for channel in (1, 2)]
+    for paint, (y, u, v) in zip(prediction.paints, prediction.weights, strict=True):
+        colour = complex(COLOURS[paint.colour])
+        parts = (u * colour.real, -u * colour.imag, v * colour.imag, v * colour.real)
+        slopes = [total + part for total, part in zip(slopes, parts, strict=True)]
+        level += y * paint.level
+        age += (time - paint.time) / len(prediction.paints)
+        # The weights of U and V are taken off the values, so that the periods are whole again.
+        factor += (u + v) / (sum(gains) or 1) * colour * (time - paint.time)
+    return slopes, level, age, factor, PERIOD / len(prediction.paints), [gain or 1 for gain in gains]
+
+
+_UNKNOWN = ([0.0] * 4, 0.0, np.nan, 0j, 1.0, [1.0, 1.0])
 
 
 def _usual_velocities(velocities: np.ndarray) -> np.ndarray:
