@@ -6,7 +6,7 @@ the residual (see `reference_paint`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from .reference_paint import COLOURS, PERIOD, SLOPE, Paint
 
 # Squared distance of a cell's four slopes from those of its nearest explanation, in slopes of a paint.
 FAR = 0.8
+FLAT = 0.1  # likewise, of a cell that is intra coded
 # What a grey level between a cell's luma and its explanation's counts beside that.
 LEVEL_COST = 0.0004
 SAME_COLOUR_COST = 0.01  # two references of one colour look like one: one, where both fit
@@ -47,16 +48,26 @@ class MotionField:
         residual: (rows, columns) float32, mean absolute luma residual in grey levels of 8 bits. Where nothing
             is known of a cell: of what is off its median.
         age: (rows, columns) float32, frames to the reference, of two their mean; NaN like `velocity`.
+        is_intra: (rows, columns) bool, cells without any paint.
+        noise: by how many levels the chroma of three quarters of the other cells is off at most.
     """
 
     velocity: np.ndarray
     residual: np.ndarray
     age: np.ndarray
+    is_intra: np.ndarray
+    noise: float
 
     def cut(self, height: int, width: int) -> "MotionField":
         """The same of a picture of `height` x `width` pixels, whose coded size is larger."""
         here = np.s_[: -(-height // CELL), : -(-width // CELL)]
-        return MotionField(self.velocity[here], self.residual[here], self.age[here])
+        return replace(
+            self,
+            velocity=self.velocity[here],
+            residual=self.residual[here],
+            age=self.age[here],
+            is_intra=self.is_intra[here],
+        )
 
 
 @dataclass(frozen=True)
@@ -137,11 +148,15 @@ class FieldReader:
             exact = planes[0].astype(np.int32) + negative[0] - (1 << bits)
         level = median_luma(luma, rows, columns, bits)
         table = _PredictionTable(predictions, time, self.slope)
-        chosen = table.choose(chroma_slopes(chroma, scale, self.slope), level)
+        slopes = chroma_slopes(chroma, scale, self.slope)
+        chosen = table.choose(slopes, level)
+        is_intra = (chosen < 0) & (np.square(slopes).sum(0) < FLAT)
         x = (np.arange(columns) * (CELL * scale[0])).astype(np.float32)
         y = (np.arange(rows) * (CELL * scale[1])).astype(np.float32)[:, None]
         value, spread = table.values_of(chroma, chosen, x, y, scale, 1.0)
-        unclear = (spread[0] >= SPREAD) | (spread[1] >= SPREAD)
+        spread = np.maximum(spread[0], spread[1])
+        noise = float(np.percentile(spread[chosen >= 0], 75)) if (chosen >= 0).any() else 0.0
+        unclear = spread >= SPREAD
         chosen[unclear | table.is_weak.take(chosen)] = -1
         lattice = _Lattice(table, chosen, self.slope)
         if gentle is None or self.gentle_slope is None:
@@ -163,7 +178,7 @@ class FieldReader:
         else:
             expected = np.where(known, table.levels.take(chosen), level)
             residual = mean_residual(luma, expected, bits)
-        return MotionField(velocity, residual, age)
+        return MotionField(velocity, residual, age, is_intra, noise)
 
     def _unwrapped(self, value: np.ndarray, lattice: "_Lattice") -> np.ndarray:
         """(rows, columns) complex64: velocities, each that of its lattice which is nearest to what most of

@@ -133,10 +133,10 @@ class PaintedDecoder:
         frames: list[av.VideoFrame] = []
         for context in self._contexts:
             given = _decode(context, picture.data, picture.number)
-            if picture.reveal:
-                given += _decode(context, picture.reveal, picture.number)
+            if picture.reveal and given is not None:  # else its slot holds an older picture
+                given += _decode(context, picture.reveal, picture.number) or []
             # What comes late, of an earlier picture, is not this one.
-            frames += [frame for frame in given[-1:] if frame.pts == picture.number]
+            frames += [frame for frame in (given or [])[-1:] if frame.pts == picture.number]
         if len(frames) < self.passes:
             self._forget(picture)
             return None
@@ -262,11 +262,11 @@ def _open_decoder(codec: str, extradata: bytes, threads: int, max_pixels: int | 
     return context
 
 
-def _decode(context: Any, data: bytes, number: int) -> list[av.VideoFrame]:
-    """The frames of one step; damage gives none."""
+def _decode(context: Any, data: bytes, number: int) -> list[av.VideoFrame] | None:
+    """The frames of one step; None where it is damaged."""
     packet = padded_packet(data)
     packet.pts = number
     try:
         return context.decode(packet)
     except av.FFmpegError:
-        return []
+        return None
