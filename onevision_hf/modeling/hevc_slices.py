@@ -196,6 +196,21 @@ def read_slice_header(
     return SliceHeader(sequence, is_first, poc_lsb, short_term, long_term, hidden_at, uses)
 
 
+def picture_order_count(lsb: int, bits: int, anchor: int) -> int:
+    """The picture order count (8.3.1): of those with these low bits the one next to the anchor.
+
+    Args:
+        lsb: its low bits.
+        bits: how many these are.
+        anchor: the count of the last picture of sub-layer 0 that others refer to and that does not lead one.
+    """
+    size = 1 << bits
+    poc = anchor - anchor % size + lsb
+    if poc - anchor >= size // 2:
+        return poc - size
+    return poc + size if anchor - poc > size // 2 else poc
+
+
 def _known(sets: dict[int, Parameters], number: int, name: str) -> Parameters:
     if number not in sets:
         raise BitstreamError(f"a slice needs {name} parameter set {number}, which did not come")
