@@ -25,6 +25,7 @@ from .hevc_slices import (
     IRAP,
     PictureParameters,
     SliceHeader,
+    long_term_count,
     picture_order_count,
     read_picture_parameters,
     read_slice_header,
@@ -162,15 +163,10 @@ class RevealedHEVC:
             poc: its picture order count.
             numbers: of the pictures that may be referred to, by their counts.
         """
-        size = 1 << header.sequence.poc_lsb_bits
-        counts = [(poc + difference, is_used) for difference, is_used in header.short_term]
+        bits = header.sequence.poc_lsb_bits
+        counts: list[tuple[int | None, bool]] = [(poc + near, is_used) for near, is_used in header.short_term]
         for far in header.long_term:
-            if far.cycles is None:
-                like = [known for known in numbers if known % size == far.lsb]
-                count = like[0] if like else None
-            else:
-                count = poc - poc % size + far.lsb - far.cycles * size
-            counts.append((count, far.is_used))
+            counts.append((long_term_count(far, poc, bits, numbers), far.is_used))
         kept = {count: numbers[count] for count, _ in counts if count in numbers}
         return [kept.get(count) for count, is_used in counts if is_used], kept
 
