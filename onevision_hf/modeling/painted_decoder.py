@@ -250,7 +250,7 @@ def _open_decoder(codec: str, extradata: bytes, threads: int, max_pixels: int | 
     # Side by side, another thread would read a picture while it is painted.
     context.thread_type, context.thread_count = "SLICE", threads
     options = {"flags": "+output_corrupt", "flags2": "+showall", "apply_cropping": "0"}
-    if codec in NO_B_REFERENCES:
+    if codec in (*NO_B_REFERENCES, "vvc"):
         options["flags"] += "+low_delay"  # hands references out at once
     if codec in ("av1", "libdav1d"):
         options |= {"filmgrain": "0", "max_frame_delay": "1"}

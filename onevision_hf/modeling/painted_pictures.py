@@ -14,9 +14,11 @@ from .painted_decoder import NO_B_REFERENCES, PaintedDecoder, PaintedPicture, Pa
 from .video_reader import VideoReader
 from .vp8_bitstream import RevealedVP8
 from .vp9_bitstream import RevealedVP9
+from .vvc_bitstream import RevealedVVC
 
 REVEALED: dict[str, Callable[[bytes], RevealedStream]] = {
     "hevc": RevealedHEVC,
+    "vvc": RevealedVVC,
     "vp8": RevealedVP8,
     "vp9": RevealedVP9,
     "av1": RevealedAV1,
