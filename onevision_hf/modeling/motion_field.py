@@ -101,6 +101,12 @@ class DecodedPlanes(NamedTuple):
         """Distance of chroma samples in luma pixels of the first picture."""
         return self.subsampling[0] * self.scale[0], self.subsampling[1] * self.scale[1]
 
+    @property
+    def start(self) -> tuple[float, float]:
+        """The first chroma sample's place there: the middles of samples are what is scaled."""
+        across, down = (sub / 2 * (s - 1) for sub, s in zip(self.subsampling, self.scale, strict=True))
+        return across, down
+
 
 class FieldReader:
     """Reads motion fields one picture after the other; it remembers how most of the last one moved.
@@ -151,8 +157,9 @@ class FieldReader:
         slopes = chroma_slopes(chroma, scale, self.slope)
         chosen = table.choose(slopes, level)
         is_intra = (chosen < 0) & (np.square(slopes).sum(0) < FLAT)
-        x = (np.arange(columns) * (CELL * scale[0])).astype(np.float32)
-        y = (np.arange(rows) * (CELL * scale[1])).astype(np.float32)[:, None]
+        start = picture.start
+        x = (np.arange(columns) * (CELL * scale[0]) + start[0]).astype(np.float32)
+        y = (np.arange(rows) * (CELL * scale[1]) + start[1]).astype(np.float32)[:, None]
         value, spread = table.values_of(chroma, chosen, x, y, scale, 1.0)
         spread = np.maximum(spread[0], spread[1])
         noise = float(np.percentile(spread[chosen >= 0], 75)) if (chosen >= 0).any() else 0.0

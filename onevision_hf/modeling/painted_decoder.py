@@ -162,7 +162,7 @@ class PaintedDecoder:
             paint = choose_paint(picture.number, time, self._kept_with(picture), self._compound)
             paint.velocity = None if field is None else field.velocity
             for brush, one in zip(self._brushes, decoded, strict=True):
-                brush.paint(one.planes, paint, one.bits, one.step)
+                brush.paint(one.planes, paint, one.bits, one.step, one.start)
             self._paints[picture.number] = paint
             self._painted[picture.number] = found
         self._forget(picture)

@@ -90,7 +90,14 @@ class PaintBrush:
     negative: bool = False
     _ramps: dict[tuple, list[np.ndarray]] = field(default_factory=dict)
 
-    def paint(self, planes: list[np.ndarray], paint: Paint, bits: int, step: tuple[float, float]) -> None:
+    def paint(
+        self,
+        planes: list[np.ndarray],
+        paint: Paint,
+        bits: int,
+        step: tuple[float, float],
+        start: tuple[float, float],
+    ) -> None:
         """Overwrite a decoded picture, which is the decoder's reference.
 
         Args:
@@ -99,14 +106,15 @@ class PaintBrush:
             bits: of a sample.
             step: distance of neighbouring chroma samples across and down, in luma pixels of the stream's
                 first picture (others may have another size).
+            start: place of the first chroma sample there.
         """
         level = 256 - paint.level if self.negative else paint.level
         planes[0][...] = round(level * 2 ** (bits - 8))
-        key = (paint.colour, planes[1].shape, bits, step)
+        key = (paint.colour, planes[1].shape, bits, step, start)
         if key not in self._ramps:
             if len(self._ramps) > 8:  # sizes of long ago
                 self._ramps.clear()
-            plane = ramp(planes[1].shape, step, paint.colour, self.slope) * 2 ** (bits - 8)
+            plane = ramp(planes[1].shape, step, start, paint.colour, self.slope) * 2 ** (bits - 8)
             limit = PERIOD << (bits - 8)
             self._ramps[key] = [
                 (np.floor(part + 0.5) % limit).astype(planes[1].dtype) for part in (plane.real, plane.imag)
@@ -115,7 +123,24 @@ class PaintBrush:
             plane[...] = values
 
 
-def ramp(shape: tuple[int, ...], step: tuple[float, float], colour: int, slope: float) -> np.ndarray:
-    """The chroma of a paint before it is wrapped: (rows, columns) complex128, levels of 8 bits."""
-    y, x = np.arange(shape[0]) * step[1], np.arange(shape[1]) * step[0]
+def ramp(
+    shape: tuple[int, ...],
+    step: tuple[float, float],
+    start: tuple[float, float],
+    colour: int,
+    slope: float,
+) -> np.ndarray:
+    """The chroma of a paint before it is wrapped.
+
+    Args:
+        shape: of the plane.
+        step: as in `PaintBrush.paint`.
+        start: likewise.
+        colour: of `COLOURS`.
+        slope: in levels a luma pixel.
+
+    Returns:
+        (rows, columns) complex128, levels of 8 bits.
+    """
+    y, x = (np.arange(shape[axis]) * step[1 - axis] + start[1 - axis] for axis in (0, 1))
     return slope * COLOURS[colour] * (x + 1j * y[:, None])
