@@ -121,6 +121,20 @@ def split_length_prefixed(data: bytes, length_size: int) -> Iterator[bytes]:
         place += length
 
 
+def split_packet(packet: bytes, length_size: int) -> list[bytes]:
+    """NAL units of a packet of HEVC or VVC, with length prefixes of so many bytes or, 0, with start codes.
+
+    Raises:
+        BitstreamError: it is cut short, or has none.
+    """
+    units = list(split_length_prefixed(packet, length_size)) if length_size else split_annex_b(packet)
+    # FFmpeg takes up to three bytes behind the last unit for padding.
+    read = sum(map(len, units)) + length_size * len(units)
+    if not units or (length_size and read < len(packet) - 3):
+        raise BitstreamError("a packet is cut short or has no NAL units")
+    return units
+
+
 def join_units(units: list[bytes], length_size: int) -> bytes:
     """A packet of NAL units: with length prefixes of so many bytes, or with start codes where it is 0."""
     if not length_size:

@@ -15,8 +15,7 @@ from .bitstream import (
     join_units,
     payload_of,
     prevent_emulation,
-    split_annex_b,
-    split_length_prefixed,
+    split_packet,
 )
 from .coded_picture import BitstreamError, CodedPicture, Reference
 from .hevc_sequence import SequenceParameters, read_sequence_parameters, without_reordering
@@ -81,7 +80,7 @@ class RevealedHEVC:
         Raises:
             BitstreamError: it cannot be read. The next packet may be tried.
         """
-        units = self._units(packet)
+        units = split_packet(packet, self._length_size)
         revealed = [self._follow_sets(unit) for unit in units]
         headers: list[SliceHeader] = []
         kind = layer = -1
@@ -168,15 +167,9 @@ class RevealedHEVC:
         for far in header.long_term:
             counts.append((long_term_count(far, poc, bits, numbers), far.is_used))
         kept = {count: numbers[count] for count, _ in counts if count in numbers}
-        return [kept.get(count) for count, is_used in counts if is_used], kept
-
-    def _units(self, packet: bytes) -> list[bytes]:
-        size = self._length_size
-        units = list(split_length_prefixed(packet, size)) if size else split_annex_b(packet)
-        # FFmpeg takes up to three bytes behind the last unit for padding.
-        if not units or (size and sum(map(len, units)) + size * len(units) < len(packet) - 3):
-            raise BitstreamError("a packet is cut short or has no HEVC units")
-        return units
+        return [
+            numbers.get(count) if count is not None else None for count, is_used in counts if is_used
+        ], kept
 
     def _reveal_header(self, extradata: bytes) -> bytes:
         if not self._length_size:
@@ -213,4 +206,4 @@ def _set_bit(unit: bytes, place: int) -> bytes:
     """The unit with a bit of its payload set."""
     payload = bytearray(payload_of(unit[2:]))
     payload[place // 8] |= 0x80 >> place % 8
-    return unit[:2] + prevent_emulation(payload)
+    return unit[:2] + prevent_emulation(bytes(payload))

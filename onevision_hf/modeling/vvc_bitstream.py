@@ -17,7 +17,7 @@ from .bitstream import (
     join_units,
     payload_of,
     split_annex_b,
-    split_length_prefixed,
+    split_packet,
 )
 from .coded_picture import BitstreamError, CodedPicture, Reference
 from .hevc_slices import LongTerm, long_term_count, picture_order_count
@@ -37,6 +37,8 @@ RASL, CRA, SLICES = 3, 9, range(12)
 LEADING = range(2, 4)
 SPS, PPS, PICTURE_HEADER, END_OF_SEQUENCE, END_OF_STREAM = 15, 16, 19, 21, 22
 LONE_KINDS = (12, 13)  # of a container's header: operating points, capabilities of decoders
+# Pictures that are remembered where it is not read which stay; far more than a decoder holds.
+MAX_NUMBERS = 256
 HEADER_BYTES = 2048  # more than headers have up to their weights
 
 
@@ -89,7 +91,7 @@ class RevealedVVC:
         Raises:
             BitstreamError: it cannot be read. The next packet may be tried.
         """
-        units = self._units(packet)
+        units = split_packet(packet, self._length_size)
         revealed = [self._follow_sets(unit) for unit in units]
         data = packet if revealed == units else join_units(revealed, self._length_size)
         header: PictureHeader | None = None
@@ -162,6 +164,8 @@ class RevealedVVC:
             ]
             references = tuple(dict.fromkeys(used))
         self._numbers[poc] = number
+        if len(self._numbers) > MAX_NUMBERS:
+            del self._numbers[next(iter(self._numbers))]
         return CodedPicture(
             data,
             number,
@@ -171,14 +175,6 @@ class RevealedVVC:
             kept=None if refers is None and not is_key else frozenset(self._numbers.values()),
             order=None if self._key_poc is None else poc - self._key_poc,
         )
-
-    def _units(self, packet: bytes) -> list[bytes]:
-        size = self._length_size
-        units = list(split_length_prefixed(packet, size)) if size else split_annex_b(packet)
-        # FFmpeg takes up to three bytes behind the last unit for padding.
-        if not units or (size and sum(map(len, units)) + size * len(units) < len(packet) - 3):
-            raise BitstreamError("a packet is cut short or has no VVC units")
-        return units
 
     def _follow_sets(self, unit: bytes) -> bytes:
         """Take note of a parameter set; the unit, changed where that is needed."""

@@ -15,11 +15,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hevc_units import Bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onevision_hf.modeling.bitstream import join_units, split_annex_b, split_length_prefixed
+from onevision_hf.modeling.bitstream import split_annex_b, split_length_prefixed
 from onevision_hf.modeling.coded_picture import BitstreamError, CodedPicture
 from onevision_hf.modeling.vvc_bitstream import CRA, RASL, SPS, RevealedVVC, reveal_sequence
 
@@ -97,7 +96,26 @@ def test_each_picture_comes_out_behind_its_packet_with_the_pixels_of_a_plain_dec
     assert len(keys) == (1 if name == "open_gop.mp4" else 2)
     assert all((key.order, key.references, key.kept) == (0, (), {key.number}) for key in keys)
     assert sum(picture.references == () for picture in pictures) == 2  # intra
-    assert all(picture.references is None for picture in pictures if picture.references != ())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_references_are_among_what_stays_and_pictures_that_nobody_names_can_be_left_out(name):
+    """What is left decodes to the same pixels: no reference was overlooked."""
+    stream = stream_of(name)
+    revealed = RevealedVVC(stream.extradata)
+    pictures = [picture for packet in stream.packets for picture in revealed.split(packet)]
+    alive: frozenset[int] = frozenset()
+    for picture in pictures:
+        assert {reference.number for reference in picture.references} <= alive
+        assert picture.kept - {picture.number} <= (frozenset() if picture.is_key else alive)
+        alive = picture.kept
+    named = {reference.number for picture in pictures for reference in picture.references}
+    every = decode_each(revealed.extradata, pictures)
+    needed = [picture for picture in pictures if picture.number in named or picture.is_key]
+    found = decode_each(revealed.extradata, needed)
+    assert len(needed) == COUNT // 2
+    for picture, frames in zip(needed, found, strict=True):
+        assert np.array_equal(frames, every[picture.number])
 
 
 @cache
@@ -147,132 +165,6 @@ def test_only_the_reordering_of_sequence_parameter_sets_changes(name):
             assert data == packet
     assert changed == 2
     assert RevealedVVC(revealed.extradata).extradata == revealed.extradata != stream.extradata
-
-
-def sequence_unit(
-    *,
-    reorder: list[int],
-    sub_layers: int = 1,
-    constraints: int | None = None,
-    levels: int = 0,
-    profiles: int = 0,
-    size: tuple[int, int] = (96, 64),
-    window: bool = False,
-    subpictures: str = "0",
-    poc_bits: int = 8,
-    cycle_bits: int = 0,
-    extra: str = "00",
-    told: bool = True,
-) -> bytes:
-    """A sequence parameter set of number 2.
-
-    Args:
-        reorder: for each sub-layer, or for all.
-        sub_layers: how many there are.
-        constraints: additional bits of general_constraints_info; None: it is not there.
-        levels: how many sub-layers tell their level.
-        profiles: number of sub-profiles.
-        size: width and height.
-        window: whether it has one of conformance.
-        subpictures: bits, their flag first.
-        poc_bits: low bits of picture order counts.
-        cycle_bits: higher ones that pictures may tell.
-        extra: bits that tell of reserved bits in picture headers.
-        told: whether profile, buffers and reordering are.
-    """
-    writer = Bits()
-    writer.bits(2, 4).bits(0, 4).bits(sub_layers - 1, 3).bits(1, 2).bits(1, 2).bits(told, 1)
-    writer.bits(1, 7).bits(0, 1).bits(51, 8).raw("00").bits(constraints is not None, 1)
-    if constraints is not None:
-        writer.raw("10" * 35 + "1").bits(constraints, 8).raw("1" * constraints)
-    writer.raw("0" * (-len(str(writer)) % 8))
-    writer.raw("1" * levels + "0" * (sub_layers - 1 - levels))
-    writer.raw("0" * (-len(str(writer)) % 8) + "01010101" * levels).bits(profiles, 8)
-    writer.raw("01" * 16 * profiles + "0" + "11").unsigned(size[0]).unsigned(size[1]).bits(window, 1)
-    for edge in (0, 3, 1, 2) if window else ():
-        writer.unsigned(edge)
-    writer.raw(subpictures).unsigned(2).raw("01").bits(poc_bits - 4, 4).bits(cycle_bits > 0, 1)
-    if cycle_bits:
-        writer.unsigned(cycle_bits - 1)
-    writer.raw(extra + "01" + "10000000")
-    if sub_layers > 1:
-        writer.bits(len(reorder) > 1, 1)
-    for pictures in reorder:
-        writer.unsigned(7).unsigned(pictures).unsigned(0)
-    return writer.raw("1011000111").nal_unit(bytes([0, SPS << 3 | 1]))
-
-
-# Two subpictures of two by one blocks of 64, which depend on others, with numbers of three bits.
-SUBPICTURES = "1" + str(Bits().unsigned(1)) + "00" + "0" + "10" + "1" + "11" + str(Bits().unsigned(2))
-SUBPICTURES += "11" + "001" + "010"
-
-
-@settings(deadline=None, max_examples=60)
-@given(data=st.data())
-def test_a_parameter_set_becomes_the_one_that_was_written_without_reordering(data):
-    layers = data.draw(st.integers(1, 7))
-    count = layers if data.draw(st.booleans()) else 1
-    others = {
-        "sub_layers": layers,
-        "constraints": data.draw(st.none() | st.integers(0, 20)),
-        "levels": data.draw(st.integers(0, layers - 1)),
-        "profiles": data.draw(st.integers(0, 2)),
-        "size": (128, 64),
-        "window": data.draw(st.booleans()),
-        "subpictures": data.draw(st.sampled_from(["0", SUBPICTURES])),
-        "poc_bits": data.draw(st.integers(4, 16)),
-        "cycle_bits": data.draw(st.integers(0, 8)),
-        "extra": data.draw(st.sampled_from(["00", "01" + "01100001"])),
-    }
-    reorder = data.draw(st.lists(st.integers(0, 7), min_size=count, max_size=count))
-    sequence, revealed = reveal_sequence(sequence_unit(reorder=reorder, **others))
-    assert revealed == sequence_unit(reorder=[0] * count, **others)
-    assert (sequence.number, sequence.poc_lsb_bits) == (2, others["poc_bits"])
-    assert sequence.cycle_bits == others["cycle_bits"]
-    assert sequence.extra_bits == (3 if len(others["extra"]) > 2 else 0)
-
-
-def test_higher_bits_of_the_order_count_can_be_told():
-    """Behind reserved bits; and headers of pictures may stand alone, as those of several slices do."""
-    sets = [sequence_unit(reorder=[2], cycle_bits=3, extra="01" + "11000000")]
-    sets.append(bytes([0, 16 << 3 | 1, 5 << 2, 2 << 6 | 63]))  # picture parameter set 5 of sequence 2
-
-    def picture(kind: int, flags: str, lsb: int, cycles: str) -> bytes:
-        writer = Bits()
-        writer.raw(("" if kind == 19 else "1") + flags).unsigned(5).bits(lsb, 8).raw("10" + cycles)
-        return writer.nal_unit(bytes([0, kind << 3 | 1]))
-
-    units = [
-        picture(8, "1000", 5, "1" + "010"),
-        picture(0, "0011", 7, "0"),
-        picture(0, "0010", 6, "1" + "011"),
-    ]
-    revealed = RevealedVVC(join_units(sets, 0))
-    found = [revealed.split(join_units([unit], 0))[0] for unit in units]
-    assert [one.order for one in found] == [0, 2, 257]
-    assert [one.references for one in found] == [(), None, None]
-
-
-def test_what_cannot_be_read_is_named():
-    stream = stream_of("start_codes.vvc")
-    picture = stream.units(1)
-    sets = [unit for unit in stream.units(0) if kind_of(unit) in (15, 16)]
-
-    def says(message: str, extradata: bytes, units: list[bytes] | None = None) -> None:
-        with pytest.raises(BitstreamError, match=message):
-            revealed = RevealedVVC(extradata)
-            revealed.split(join_units(units or [], 0))
-
-    says("picture parameter set 0", b"", picture)
-    says("sequence parameter set 0", join_units(sets[1:], 0), picture)
-    says("does not tell", join_units([sequence_unit(reorder=[1], told=False)], 0))
-    says("no VVC units", join_units(sets, 0))
-    says("no units", b"\x00garbage")
-    record = stream_of("open_gop.mp4").extradata
-    for end in range(1, len(record) - 1):
-        says("ends early", record[:end])
-    with pytest.raises(BitstreamError, match="cut short"):
-        RevealedVVC(record).split(stream_of("open_gop.mp4").packets[1][:-5])
 
 
 @settings(deadline=None, max_examples=100)
