@@ -93,8 +93,9 @@ def iter_painted_pictures(
             if not (is_wanted or is_used) and step.picture.is_coded:
                 continue
             found = decoder.decode(step.picture, step.time, is_wanted, is_used)
-            if found is not None and is_wanted and step.picture.is_shown:
-                yield frame_id, found
+            # The rank of packets outside of the edit list is no frame's.
+            if found is not None and step.picture.is_shown and step.rank in wanted:
+                yield int(step.rank), found
 
 
 def can_be_painted(reader: VideoReader) -> bool:
