@@ -172,7 +172,7 @@ def measure_errors(path: Path, scene: Scene) -> tuple[np.ndarray, np.ndarray, fl
 
 def print_scenes(seeds: list[int], speed: float, names: list[str]) -> None:
     print(
-        f"Squares of up to {speed:g} pixels a frame, seeds {' '.join(map(str, seeds))}; one pass for errors.\n"
+        f"Squares of up to {speed:g} pixels a frame, seeds {' '.join(map(str, seeds))}; errors of one pass.\n"
     )
     print("| stream | recall of `auto` | lowest | median error, px | of squares | cells known |")
     print("|---|---|---|---|---|---|")
