@@ -140,11 +140,13 @@ class PaintedDecoder:
         if len(frames) < self.passes:
             self._forget(picture)
             return None
+        if picture.is_key:  # what was before counts no more, so it says the same wherever it stands
+            self._paints.clear()
+            self._reader.restart()
+            self._first_size = None
         decoded = [self._planes_of(frame) for frame in frames]
         kind = PICTURE_TYPES.get(int(frames[0].pict_type), "?")
         is_damaged = any(frame.is_corrupt for frame in frames)
-        if picture.is_key:
-            self._paints.clear()
         field = None
         predictable = wanted and not picture.is_key and not is_damaged
         if predictions := self._predictions(picture, kind) if predictable else []:
@@ -215,7 +217,11 @@ class PaintedDecoder:
             PaintingError: no planes of luma and chroma, or lines from bottom to top.
         """
         name, components = frame.format.name, frame.format.components
-        if not name.startswith("yuv") or len(frame.planes) < 3 or any(p.line_size < 0 for p in frame.planes):
+        if (
+            not name.startswith(("yuv", "gbr"))
+            or len(frame.planes) < 3
+            or any(p.line_size < 0 for p in frame.planes)
+        ):
             raise PaintingError(f"pictures of format {name} have no chroma to paint")
         bits = components[0].bits
         if bits > 8 and not name.endswith("le"):
