@@ -14,7 +14,12 @@ from .registration import install as _install
 from .registration import public as _public
 
 if TYPE_CHECKING:
-    from .modeling.codec_signal_reader import CodecSignals, read_codec_signals
+    from .modeling.codec_signal_reader import (
+        CodecSignals,
+        FrameSignals,
+        iter_codec_signals,
+        read_codec_signals,
+    )
     from .modeling.configuration_onevision import OneVisionConfig
     from .modeling.configuration_onevision_vl import OneVisionVLConfig
     from .modeling.configuration_openvision3 import OpenVision3Config
@@ -39,6 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CodecSignals",
     "CodecStream",
+    "FrameSignals",
     "MissingVAEError",
     "OneVisionConfig",
     "OneVisionForVideoClassification",
@@ -63,6 +69,7 @@ __all__ = [
     "VideoReader",
     "__version__",
     "bundled_clip",
+    "iter_codec_signals",
     "read_codec_signals",
     "select_patches",
     "tiny",

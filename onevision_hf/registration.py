@@ -23,6 +23,7 @@ _OURS = __name__.rpartition(".")[0] + "."
 PUBLIC = {
     "CodecSignals": "modeling.codec_signal_reader",
     "CodecStream": "streaming.codec_stream",
+    "FrameSignals": "modeling.codec_signal_reader",
     "MissingVAEError": "modeling.modeling_openvision3",
     "OneVisionConfig": "modeling.configuration_onevision",
     "OneVisionForVideoClassification": "modeling.modeling_onevision_classification",
@@ -45,6 +46,7 @@ PUBLIC = {
     "VideoPatches": "modeling.video_processing_onevision_vl",
     "VideoReadError": "modeling.video_reader",
     "VideoReader": "modeling.video_reader",
+    "iter_codec_signals": "modeling.codec_signal_reader",
     "read_codec_signals": "modeling.codec_signal_reader",
     "select_patches": "modeling.patchify_config",
 }

@@ -4,24 +4,24 @@ signals = read_codec_signals("clip.mp4", num_frames=64)
 signals.vectors     # (T, ceil(H / 4), ceil(W / 4), 2) pixels, NaN where there is none
 signals.residual    # (T, ceil(H / 16), ceil(W / 16)) what the prediction left over
 signals.signal      # for each how it was obtained
+
+for frame in iter_codec_signals("clip.mp4"):    # every frame, one at a time
+    print(frame.time, frame.picture_type, frame.vectors.shape)
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from .codec_signals import VECTOR_CODECS, bits, read_standalone_pictures, residual_sums, vectors
+from .frame_maps import AT_ONCE, FrameMaps, FrameSignalWays, best_of, told_by
 from .frame_sampling import sample_frame_ids
-from .motion_field import CELL
-from .painted_decoder import PaintedPicture, PaintingError
-from .painted_pictures import default_passes, has_painted_vectors, iter_painted_pictures
-from .standalone_decoder import StandalonePicture, UnsupportedStreamError
 from .video_reader import VideoReader, VideoSource
 
 READABLE = ("vectors", "residual", "bits", "age")
 DEFAULT = ("vectors", "residual", "bits")
+ITERABLE = ("vectors", "residual", "age")  # bits are fitted to all pictures of a clip
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +58,103 @@ class CodecSignals:
     vector_unit: str = "reference"
 
 
+@dataclass(frozen=True, eq=False)
+class FrameSignals:
+    """Signals of one frame on the stream's own grid, in stored orientation; H, W are the stored picture's.
+
+    Args:
+        frame_id: number in display order.
+        time: seconds from the first frame.
+        picture_type: "I", "P", "B", or "?" where nothing was decoded.
+        packet_size: bytes.
+        picture_size: height and width of the stored picture.
+        vectors: (ceil(H/4), ceil(W/4), 2) float32, as in `CodecSignals`; None where the stream has none.
+        residual: (ceil(H/16), ceil(W/16)) float32, likewise.
+        age: (ceil(H/4), ceil(W/4)) float32, likewise.
+        is_damaged: the decoder met errors in it, or gave nothing: what it does not know is NaN.
+        vector_unit: "reference" or "frame", as in `CodecSignals`.
+        signal: for each signal how it was obtained, or why there is none.
+    """
+
+    frame_id: int
+    time: float
+    picture_type: str
+    packet_size: int
+    picture_size: tuple[int, int]
+    vectors: np.ndarray | None
+    residual: np.ndarray | None
+    age: np.ndarray | None
+    is_damaged: bool
+    vector_unit: str
+    signal: dict[str, str]
+
+
+def iter_codec_signals(
+    video: VideoSource,
+    *,
+    signals: Sequence[str] = ITERABLE,
+    passes: int | None = None,
+    errors: str = "raise",
+) -> Iterator[FrameSignals]:
+    """Motion vectors, residual and age of the references of every frame, in display order, with flat memory.
+
+    The values are those of `read_codec_signals`. A frame that cannot be decoded comes as a damaged one.
+
+    Args:
+        video: a path, bytes, or a binary file object (one that cannot seek is read to its end first; of live
+            sources, whose end does not come, `CodecStream` makes windows of patches).
+        signals: which of "vectors", "residual", "age"; the age comes with painted vectors.
+        passes: of painted references, as in `read_codec_signals`.
+        errors: "raise", or "partial": of a truncated file, what is there.
+
+    Yields:
+        `FrameSignals`; what the codec does not give is None, and `signal` says why.
+
+    Raises:
+        VideoReadError: the video cannot be read.
+        ValueError: an argument is out of range.
+    """
+    _check(signals, ITERABLE, passes)
+
+    def frames() -> Iterator[FrameSignals]:
+        with VideoReader(video, errors=errors) as reader:
+            yield from iter_frame_signals(reader, range(len(reader)), signals, passes)
+
+    return frames()
+
+
+def iter_frame_signals(
+    reader: VideoReader, frame_ids: Sequence[int], signals: Sequence[str], passes: int | None = None
+) -> Iterator[FrameSignals]:
+    """`iter_codec_signals` of some frames of an open video.
+
+    Args:
+        reader: the video.
+        frame_ids: sorted numbers of the frames.
+        signals: as in `iter_codec_signals`.
+        passes: as in `iter_codec_signals`.
+    """
+    with closing(FrameSignalWays(reader, frame_ids, signals, passes, AT_ONCE)) as ways:
+        reasons = {name: f"none: {reason}" for name, reason in ways.reasons.items()}
+        unit = "frame" if ways.has_painted_vectors else "reference"
+        times, sizes = reader.timestamps, reader.index.size
+        for frame_id, found in ways:
+            told = told_by(found)
+            height, width = told.size
+            maps = {name: best_of(found, name) for name in ITERABLE if name in ways.given}
+            yield FrameSignals(
+                frame_id=frame_id,
+                time=float(times[frame_id]),
+                picture_type=told.picture_type,
+                packet_size=int(sizes[frame_id]),
+                picture_size=(height, width),
+                **{name: maps[name].map_of(name) if name in maps else None for name in ITERABLE},
+                is_damaged=any(one.is_damaged for one in found),
+                vector_unit=unit,
+                signal=reasons | {name: one.how[name] for name, one in maps.items()},
+            )
+
+
 def read_codec_signals(
     video: VideoSource,
     *,
@@ -85,11 +182,7 @@ def read_codec_signals(
         VideoReadError: the video cannot be read.
         ValueError: an argument is out of range.
     """
-    unknown = set(signals) - set(READABLE)
-    if unknown or isinstance(signals, str):
-        raise ValueError(f"signals must be some of {', '.join(READABLE)}, not {signals!r}")
-    if passes not in (None, 1, 2):
-        raise ValueError(f"passes must be 1 or 2, not {passes!r}")
+    _check(signals, READABLE, passes)
     with VideoReader(video, errors=errors) as reader:
         if frame_ids is None:
             chosen = sample_frame_ids(len(reader), num_frames)
@@ -97,159 +190,41 @@ def read_codec_signals(
             chosen = np.array(list(frame_ids), np.int64)
             if not len(chosen) or chosen.min() < 0 or chosen.max() >= len(reader):
                 raise ValueError(f"frame_ids must be some of 0 to {len(reader) - 1}, not {chosen.tolist()}")
-        return _ClipSignals(reader, chosen, passes).read(signals)
-
-
-class _Told(NamedTuple):
-    """What a picture says of itself."""
-
-    picture_type: str
-    size: tuple[int, ...]  # height, width
-    is_damaged: bool
-
-
-class _ClipSignals:
-    """Reads the signals of frames of an open video, each in the way that its codec allows.
-
-    Args:
-        reader: the video.
-        frame_ids: (T,) numbers of the frames.
-        passes: of painted references.
-    """
-
-    def __init__(self, reader: VideoReader, frame_ids: np.ndarray, passes: int | None):
-        self.reader, self.frame_ids, self.passes = reader, frame_ids, passes
-        self.found: dict[str, Any] = dict.fromkeys(READABLE)
-        self.signal: dict[str, str] = {}
-        self.known: list[_Told] = []  # of each frame the picture that was read last
-        self.vector_unit = "reference"
-
-    def read(self, names: Sequence[str]) -> CodecSignals:
-        if "vectors" in names:
-            if has_painted_vectors(self.reader):
-                names = [*dict.fromkeys((*names, "age"))]
-            else:
-                self._export_vectors()
-        standalone = [name for name in ("residual", "bits") if name in names]
-        if standalone:
-            self._read_packets_alone(standalone)
-        # What is still missing.
-        if left := [name for name in names if name != "bits" and self.found[name] is None]:
-            self._paint(left)
-        if not self.known:
-            told = {
-                frame.frame_id: _Told(frame.picture_type, frame.luma.shape, frame.is_damaged)
-                for frame in self.reader.frames(self.frame_ids)
-            }
-            self.known = [told[int(frame_id)] for frame_id in self.frame_ids]
+        ids = np.unique(chosen).tolist()
+        with closing(FrameSignalWays(reader, ids, signals, passes, at_once=None)) as ways:
+            by_id = dict(ways)
+        found = [by_id[frame_id] for frame_id in chosen.tolist()]
+        told = [told_by(one) for one in found]
+        maps = {name: [best_of(one, name) for one in found] for name in ways.given}
         return CodecSignals(
-            **self.found,
-            frame_ids=self.frame_ids,
-            picture_types=tuple(one.picture_type for one in self.known),
-            packet_sizes=self.reader.index.size[self.frame_ids],
-            picture_sizes=np.array([one.size for one in self.known], np.int64),
-            signal=self.signal,
-            vector_unit=self.vector_unit,
+            **{
+                name: _stack([one.map_of(name) for one in maps[name]]) if name in maps else None
+                for name in READABLE
+            },
+            frame_ids=chosen,
+            picture_types=tuple(one.picture_type for one in told),
+            packet_sizes=reader.index.size[chosen],
+            picture_sizes=np.array([one.size for one in told], np.int64),
+            signal={name: f"none: {reason}" for name, reason in ways.reasons.items()}
+            | {name: _in_words(name, column) for name, column in maps.items()},
+            vector_unit="frame" if ways.has_painted_vectors else "reference",
         )
 
-    def _export_vectors(self) -> None:
-        codec = self.reader.codec
-        if codec not in VECTOR_CODECS:
-            self.signal["vectors"] = f"none: FFmpeg's decoder exports no motion vectors of {codec}"
-            return
-        fields = {}
-        for frame in self.reader.frames(self.frame_ids, motion_vectors=True):
-            size = frame.av_frame.height, frame.av_frame.width
-            field = vectors(frame.motion_vectors, *size, reference="either")
-            fields[frame.frame_id] = (field, _Told(frame.picture_type, size, frame.is_damaged))
-        self.found["vectors"] = _stack([fields[int(frame_id)][0] for frame_id in self.frame_ids])
-        self.known = [fields[int(frame_id)][1] for frame_id in self.frame_ids]
-        self.signal["vectors"] = f"motion vectors of {codec}" + _damaged_among(self.known)
 
-    def _read_packets_alone(self, names: list[str]) -> None:
-        try:
-            pictures = read_standalone_pictures(self.reader, self.frame_ids)
-        except UnsupportedStreamError as error:
-            self.signal |= dict.fromkeys(names, f"none: {error}")
-            return
-        self.known = [_Told(one.picture_type, one.luma.shape, one.is_damaged) for one in pictures]
-        sizes = self.reader.index.size[self.frame_ids].tolist()
-        self.found |= _standalone_signals(pictures, sizes, names, self.signal)
-
-    def _paint(self, names: list[str]) -> None:
-        """Vectors, residual and age, those of them that are asked for."""
-        if "age" in names and "vectors" not in names and self.found["vectors"] is not None:
-            self.signal["age"] = "none: exported motion vectors do not tell which picture they refer to"
-            names = [name for name in names if name != "age"]
-        if not names:
-            return
-        try:
-            passes = self.passes or default_passes(self.reader)
-            pictures = dict(iter_painted_pictures(self.reader, self.frame_ids.tolist(), passes=passes))
-        except PaintingError as error:
-            for name in names:
-                before = self.signal.get(name)
-                self.signal[name] = f"{before}; {error}" if before else f"none: {error}"
-            return
-        missing = PaintedPicture("?", (self.reader.coded_height, self.reader.coded_width), is_damaged=True)
-        ordered = [pictures.get(int(frame_id), missing) for frame_id in self.frame_ids]
-        self.known = [_Told(one.picture_type, one.size, one.is_damaged) for one in ordered]
-        silent = sum(one.field is None and not one.is_damaged for one in ordered)
-        told = "painted references" + (", two passes" if passes == 2 else "")
-        told += f"; {silent} of {len(ordered)} pictures are intra coded and have none" if silent else ""
-        told += _damaged_among(self.known)
-        if "vectors" in names:
-            self.vector_unit = "frame"
-            self.found["vectors"] = _stack([_painted_vectors(one) for one in ordered])
-        if "age" in names:
-            self.found["age"] = _stack([_painted_age(one) for one in ordered])
-        if "residual" in names:
-            self.found["residual"] = _stack([_painted_residual(one) for one in ordered])
-        self.signal |= dict.fromkeys(names, told)
+def _check(signals: Sequence[str], allowed: Sequence[str], passes: int | None) -> None:
+    if isinstance(signals, str) or set(signals) - set(allowed):
+        raise ValueError(f"signals must be some of {', '.join(allowed)}, not {signals!r}")
+    if passes not in (None, 1, 2):
+        raise ValueError(f"passes must be 1 or 2, not {passes!r}")
 
 
-def _painted_vectors(picture: PaintedPicture) -> np.ndarray:
-    """(ceil(H/4), ceil(W/4), 2) float32."""
-    if picture.field is None:
-        return np.full((*_blocks(picture.size, 4), 2), np.nan, np.float32)
-    velocity = picture.field.velocity
-    return _finer(np.stack([velocity.real, velocity.imag], -1), picture.size)
-
-
-def _painted_age(picture: PaintedPicture) -> np.ndarray:
-    """(ceil(H/4), ceil(W/4)) float32."""
-    if picture.field is None:
-        return np.full(_blocks(picture.size, 4), np.nan, np.float32)
-    return _finer(picture.field.age, picture.size)
-
-
-def _painted_residual(picture: PaintedPicture) -> np.ndarray:
-    """(ceil(H/16), ceil(W/16)) float32, sums."""
-    rows, columns = _blocks(picture.size, 16)
-    if picture.field is None:
-        return np.full((rows, columns), np.nan, np.float32)
-    means = picture.field.residual
-    sums = np.zeros((2 * rows, 2 * columns), np.float32)
-    height, width = picture.size
-    counts_y = np.minimum(CELL, height - np.arange(0, height, CELL))
-    counts_x = np.minimum(CELL, width - np.arange(0, width, CELL))
-    sums[: means.shape[0], : means.shape[1]] = means * (counts_y[:, None] * counts_x)
-    return sums.reshape(rows, 2, columns, 2).sum((1, 3))
-
-
-def _blocks(size: tuple[int, int], side: int) -> tuple[int, int]:
-    return -(-size[0] // side), -(-size[1] // side)
-
-
-def _finer(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """From cells of 8 x 8 pixels to blocks of 4 x 4."""
-    rows, columns = _blocks(size, 4)
-    return cells.repeat(2, 0).repeat(2, 1)[:rows, :columns]
-
-
-def _damaged_among(pictures: Sequence[Any]) -> str:
-    count = sum(picture.is_damaged for picture in pictures)
-    return f"; {count} of {len(pictures)} pictures are damaged" if count else ""
+def _in_words(name: str, found: Sequence[FrameMaps]) -> str:
+    """How a signal was obtained, and of how many pictures there is more to say."""
+    words = next((one.how[name] for one in found if name in one.maps), found[0].how[name])
+    notes = [note for one in found for note in one.notes] + ["are damaged"] * sum(o.is_damaged for o in found)
+    for note in dict.fromkeys(notes):
+        words += f"; {notes.count(note)} of {len(found)} pictures {note}"
+    return words
 
 
 def _stack(maps: Sequence[np.ndarray]) -> np.ndarray:
@@ -259,26 +234,3 @@ def _stack(maps: Sequence[np.ndarray]) -> np.ndarray:
     for place, values in zip(stack, maps, strict=True):
         place[: values.shape[0], : values.shape[1]] = values
     return stack
-
-
-def _standalone_signals(
-    pictures: list[StandalonePicture], sizes: list[int], names: list[str], signal: dict[str, str]
-) -> dict[str, np.ndarray]:
-    silent = [picture.picture_type == "I" or picture.is_damaged for picture in pictures]
-    found = {}
-    if "residual" in names:
-        found["residual"] = _stack([residual_sums(picture) for picture in pictures])
-        shifted = sum(picture.zero_level != 128 for picture in pictures if picture.picture_type != "I")
-        signal["residual"] = "exact, packets decoded alone against grey references"
-        if shifted:
-            signal["residual"] += (
-                f"; {shifted} pictures with weighted prediction, their commonest level removed"
-            )
-    if "bits" in names:
-        estimates, source = bits(pictures, sizes)
-        found["bits"] = _stack(estimates)
-        signal["bits"] = f"estimated from the exact residual, {source}, scaled to the packets' sizes"
-    for name, stack in found.items():
-        stack[silent] = np.nan
-        signal[name] += _damaged_among(pictures)
-    return found

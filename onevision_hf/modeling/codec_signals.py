@@ -225,17 +225,43 @@ def read_standalone_pictures(
     Raises:
         UnsupportedStreamError: this stream cannot be decoded so.
     """
+    packets = list(reader.packets(frame_ids))
+    exported = None if vectors_of is None else [frame_id in vectors_of for frame_id, _ in packets]
     decoder = StandaloneDecoder(reader.codec, block_qp=block_qp)
-    packets = dict(reader.packets(frame_ids))
-    ids = list(packets)
-    results = decoder.decode(
-        list(packets.values()),
+    results = decode_packets_alone(decoder, reader, packets, then, exported)
+    by_id = {frame_id: result for (frame_id, _), result in zip(packets, results, strict=True)}
+    return [by_id[int(frame_id)] for frame_id in frame_ids]
+
+
+def decode_packets_alone(
+    decoder: StandaloneDecoder,
+    reader: VideoReader,
+    packets: Sequence[tuple[int, bytes]],
+    then: Callable[[StandalonePicture, int], Any],
+    motion_vectors: Sequence[bool] | None = None,
+) -> list[Any]:
+    """What `then` makes of packets, with the parameter sets that are in force at each.
+
+    Args:
+        decoder: of the stream's codec.
+        reader: the open video.
+        packets: (frame_id, data), as `reader.packets` gives them.
+        then: called with each picture and its frame's number, in the decoding threads.
+        motion_vectors: of which packets they are exported, all by default.
+
+    Returns:
+        a result for each packet.
+
+    Raises:
+        UnsupportedStreamError: one of the packets cannot be decoded so.
+    """
+    ids = [frame_id for frame_id, _ in packets]
+    return decoder.decode(
+        [data for _, data in packets],
         [reader.parameter_sets(frame_id) for frame_id in ids],
         lambda picture, place: then(picture, ids[place]),
-        motion_vectors=None if vectors_of is None else [frame_id in vectors_of for frame_id in ids],
+        motion_vectors=motion_vectors,
     )
-    by_id = dict(zip(ids, results, strict=True))
-    return [by_id[int(frame_id)] for frame_id in frame_ids]
 
 
 def residual_sums(picture: StandalonePicture) -> np.ndarray:

@@ -6,8 +6,8 @@ the residual (see `reference_paint`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from .reference_paint import COLOURS, PERIOD, SLOPE, Paint
 
 # Squared distance of a cell's four slopes from those of its nearest explanation, in slopes of a paint.
 FAR = 0.8
+FLAT = 0.1  # likewise, of a cell that is intra coded
 # What a grey level between a cell's luma and its explanation's counts beside that.
 LEVEL_COST = 0.0004
 SAME_COLOUR_COST = 0.01  # two references of one colour look like one: one, where both fit
@@ -47,16 +48,26 @@ class MotionField:
         residual: (rows, columns) float32, mean absolute luma residual in grey levels of 8 bits. Where nothing
             is known of a cell: of what is off its median.
         age: (rows, columns) float32, frames to the reference, of two their mean; NaN like `velocity`.
+        is_intra: (rows, columns) bool, cells without any paint.
+        noise: by how many levels the chroma of three quarters of the other cells is off at most.
     """
 
     velocity: np.ndarray
     residual: np.ndarray
     age: np.ndarray
+    is_intra: np.ndarray
+    noise: float
 
     def cut(self, height: int, width: int) -> "MotionField":
         """The same of a picture of `height` x `width` pixels, whose coded size is larger."""
         here = np.s_[: -(-height // CELL), : -(-width // CELL)]
-        return MotionField(self.velocity[here], self.residual[here], self.age[here])
+        return replace(
+            self,
+            velocity=self.velocity[here],
+            residual=self.residual[here],
+            age=self.age[here],
+            is_intra=self.is_intra[here],
+        )
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,11 @@ class Prediction:
     paints: tuple[Paint, ...]
     weights: tuple[tuple[float, float, float], ...] = ((1.0, 1.0, 1.0),)
     offsets: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def is_of_one_colour(self) -> bool:
+        """Whether it is from two paints that only their levels tell apart."""
+        return len(self.paints) == 2 and self.paints[0].colour == self.paints[1].colour
 
 
 class DecodedPlanes(NamedTuple):
@@ -84,6 +100,12 @@ class DecodedPlanes(NamedTuple):
     def step(self) -> tuple[float, float]:
         """Distance of chroma samples in luma pixels of the first picture."""
         return self.subsampling[0] * self.scale[0], self.subsampling[1] * self.scale[1]
+
+    @property
+    def start(self) -> tuple[float, float]:
+        """The first chroma sample's place there: the middles of samples are what is scaled."""
+        across, down = (sub / 2 * (s - 1) for sub, s in zip(self.subsampling, self.scale, strict=True))
+        return across, down
 
 
 class FieldReader:
@@ -132,11 +154,16 @@ class FieldReader:
             exact = planes[0].astype(np.int32) + negative[0] - (1 << bits)
         level = median_luma(luma, rows, columns, bits)
         table = _PredictionTable(predictions, time, self.slope)
-        chosen = table.choose(chroma_slopes(chroma, scale, self.slope), level)
-        x = (np.arange(columns) * (CELL * scale[0])).astype(np.float32)
-        y = (np.arange(rows) * (CELL * scale[1])).astype(np.float32)[:, None]
+        slopes = chroma_slopes(chroma, scale, self.slope)
+        chosen = table.choose(slopes, level)
+        is_intra = (chosen < 0) & (np.square(slopes).sum(0) < FLAT)
+        start = picture.start
+        x = (np.arange(columns) * (CELL * scale[0]) + start[0]).astype(np.float32)
+        y = (np.arange(rows) * (CELL * scale[1]) + start[1]).astype(np.float32)[:, None]
         value, spread = table.values_of(chroma, chosen, x, y, scale, 1.0)
-        unclear = (spread[0] >= SPREAD) | (spread[1] >= SPREAD)
+        spread = np.maximum(spread[0], spread[1])
+        noise = float(np.percentile(spread[chosen >= 0], 75)) if (chosen >= 0).any() else 0.0
+        unclear = spread >= SPREAD
         chosen[unclear | table.is_weak.take(chosen)] = -1
         lattice = _Lattice(table, chosen, self.slope)
         if gentle is None or self.gentle_slope is None:
@@ -158,11 +185,11 @@ class FieldReader:
         else:
             expected = np.where(known, table.levels.take(chosen), level)
             residual = mean_residual(luma, expected, bits)
-        return MotionField(velocity, residual, age)
+        return MotionField(velocity, residual, age, is_intra, noise)
 
     def _unwrapped(self, value: np.ndarray, lattice: "_Lattice") -> np.ndarray:
-        """(rows, columns) complex64: velocities, each that of its lattice which is nearest to what most of the
-        picture does. Where the lattice is wide, another usual velocity may explain a cell better."""
+        """(rows, columns) complex64: velocities, each that of its lattice which is nearest to what most of
+        the picture does. Where the lattice is wide, another usual velocity may explain a cell better."""
         still = lattice.nearest(value)
         sure = np.flatnonzero(lattice.is_sure)
         if 5 * len(sure) > np.count_nonzero(lattice.is_known):
@@ -237,31 +264,12 @@ class _PredictionTable:
 
     def __init__(self, predictions: Sequence[Prediction], time: float, slope: float):
         self.predictions, self.time, self.slope = list(predictions), time, slope
-        count = len(self.predictions)
-        self.slopes = np.zeros((count + 1, 4), np.float32)
-        self.levels, self.ages = np.zeros(count + 1, np.float32), np.full(count + 1, np.nan, np.float32)
-        self.factors, self.periods = np.zeros(count + 1, np.complex64), np.ones(count + 1, np.float32)
-        self._costs = np.zeros(count, np.float32)
-        self._gains, self._offsets = np.ones((count + 1, 2), np.float32), np.zeros((count + 1, 2), np.float32)
-        for row, prediction in enumerate(self.predictions):
-            ages = [time - paint.time for paint in prediction.paints]
-            colours = [COLOURS[paint.colour] for paint in prediction.paints]
-            self.ages[row] = sum(ages) / len(ages)
-            self.levels[row] = prediction.offsets[0]
-            gains = [(weights[1] + weights[2]) / 2 for weights in prediction.weights]
-            for paint, colour, weights in zip(prediction.paints, colours, prediction.weights, strict=True):
-                self.levels[row] += weights[0] * paint.level
-                _, u, v = weights
-                self.slopes[row] += (u * colour.real, -u * colour.imag, v * colour.imag, v * colour.real)
-            # The weights of U and V are taken off the values, so that the periods are whole again.
-            total = sum(gains)
-            self._gains[row] = [sum(weights[c] for weights in prediction.weights) or 1 for c in (1, 2)]
-            self._offsets[row] = prediction.offsets[1:]
-            self.factors[row] = sum(g * c * a for g, c, a in zip(gains, colours, ages, strict=True)) / (
-                total or 1
-            )
-            self.periods[row] = PERIOD / len(ages)
-            self._costs[row] = SAME_COLOUR_COST * (len(ages) == 2 and colours[0] == colours[1])
+        rows = [_row_of(prediction, time) for prediction in self.predictions]
+        slopes, levels, ages, factors, periods, gains = zip(*rows, _UNKNOWN, strict=True)
+        self.slopes, self.levels = np.array(slopes, np.float32), np.array(levels, np.float32)
+        self.ages, self.factors = np.array(ages, np.float32), np.array(factors, np.complex64)
+        self.periods, self._gains = np.array(periods, np.float32), np.array(gains, np.float32)
+        self._offsets = np.array([p.offsets[1:] for p in self.predictions] + [(0, 0)], np.float32)
         self._is_weighted = bool((self._gains != 1).any() or self._offsets.any())
 
     def choose(self, slopes: np.ndarray, level: np.ndarray) -> np.ndarray:
@@ -273,28 +281,27 @@ class _PredictionTable:
             level: (rows, columns) uint8.
         """
         groups: dict[tuple[float, ...], list[int]] = {}
-        for row, values in enumerate(self.slopes[:-1]):
-            groups.setdefault(tuple(np.round(values, 3).tolist()), []).append(row)
-        best = np.square(slopes).sum(0)  # intra coded
-        np.minimum(best, FAR, out=best)
-        chosen = np.full(level.shape, -1, np.int64)
+        for row, values in enumerate(np.round(self.slopes[:-1], 3).tolist()):
+            groups.setdefault(tuple(values), []).append(row)
+        cells, places = slopes.reshape(4, -1), level.ravel().astype(np.intp)
+        # Squared distances less the square of the cell's own slopes, which is that of a flat one.
+        middles = np.array(list(groups), np.float32)
+        distances = (-2 * middles) @ cells
+        best = np.minimum(0, np.float32(FAR) - np.square(cells).sum(0))
+        chosen = np.full(level.size, -1, np.int64)
         every = np.arange(256, dtype=np.float32)
-        for values, rows in groups.items():
+        for distance, middle, rows in zip(distances, middles, groups.values(), strict=True):
             off = np.abs(every[:, None] - self.levels[rows])
-            costs = np.minimum(off, 2 * STRAY) ** 2 * np.float32(LEVEL_COST) + self._costs[rows]
+            costs = np.minimum(off, 2 * STRAY) ** 2 * np.float32(LEVEL_COST)
+            costs += [SAME_COLOUR_COST * self.predictions[row].is_of_one_colour for row in rows]
             nearest = costs.argmin(1)
-            far = off[np.arange(256), nearest] >= STRAY
-            cost = np.where(far, np.float32(1e9), costs[np.arange(256), nearest]).astype(np.float32)
-            pick = np.array(rows, np.int64)[nearest]
-            distance = cost.take(level)
-            for axis, value in enumerate(values):
-                away = slopes[axis] - np.float32(value)
-                away *= away
-                distance += away
+            cost = costs[np.arange(256), nearest] + np.square(middle).sum()
+            cost[off[np.arange(256), nearest] >= STRAY] = np.inf
+            distance += cost.astype(np.float32).take(places)
             better = distance < best
             np.copyto(best, distance, where=better)
-            np.copyto(chosen, pick.take(level), where=better)
-        return chosen
+            np.copyto(chosen, np.array(rows, np.int64)[nearest].take(places), where=better)
+        return chosen.reshape(level.shape)
 
     def values_of(
         self,
@@ -343,6 +350,24 @@ class _PredictionTable:
             if paint.velocity.shape == field.shape:
                 here = chosen == row
                 field[here] = paint.velocity[here]
+
+
+def _row_of(prediction: Prediction, time: float) -> tuple[Any, ...]:
+    """(slopes, level, age, factor, period, gains) of a prediction, see `_PredictionTable`."""
+    slopes, level, age, factor = [0.0] * 4, prediction.offsets[0], 0.0, 0j
+    gains = [sum(weights[channel] for weights in prediction.weights) for channel in (1, 2)]
+    for paint, (y, u, v) in zip(prediction.paints, prediction.weights, strict=True):
+        colour = complex(COLOURS[paint.colour])
+        parts = (u * colour.real, -u * colour.imag, v * colour.imag, v * colour.real)
+        slopes = [total + part for total, part in zip(slopes, parts, strict=True)]
+        level += y * paint.level
+        age += (time - paint.time) / len(prediction.paints)
+        # The weights of U and V are taken off the values, so that the periods are whole again.
+        factor += (u + v) / (sum(gains) or 1) * colour * (time - paint.time)
+    return slopes, level, age, factor, PERIOD / len(prediction.paints), [gain or 1 for gain in gains]
+
+
+_UNKNOWN = ([0.0] * 4, 0.0, np.nan, 0j, 1.0, [1.0, 1.0])
 
 
 def _usual_velocities(velocities: np.ndarray) -> np.ndarray:

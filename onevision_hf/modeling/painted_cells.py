@@ -41,7 +41,7 @@ def chroma_cells(
         plane = _padded(plane, rows * height, columns * width)[:: height // SAMPLES, :: width // SAMPLES]
         if plane.strides[1] != plane.itemsize or plane.strides[0] % (SAMPLES * plane.itemsize):
             plane = np.ascontiguousarray(plane)
-        # Four samples across a cell are one word: shifting words is several times faster than picking samples.
+        # Four samples across a cell are one word: shifting it is several times faster than picking samples.
         words = plane.view(np.uint32 if plane.itemsize == 1 else np.uint64).reshape(rows, SAMPLES, columns)
         size = 8 * plane.itemsize
         for j in range(SAMPLES):
