@@ -77,7 +77,8 @@ class SamplingSettings:
 
     def bounded(self, count: int) -> int:
         """A number of frames, within `min_frames` and `max_frames`."""
-        return min(max(count, self.min_frames or 0), self.max_frames or count)
+        count = max(count, self.min_frames or 0)
+        return min(count, self.max_frames or count)
 
     @property
     def needs_times(self) -> bool:

@@ -377,7 +377,7 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
 
     def _fit(self, encoded: Mapping[str, Any] | None) -> bool:
         """Whether features have the width of the language model's embeddings."""
-        width = self.get_input_embeddings().weight.shape[1]
+        width = self.config.text_config.hidden_size
         items = [item for features in (encoded or {}).values() for item in _items(features)]
         return all(item.shape[-1] == width for item in items)
 

@@ -323,6 +323,10 @@ def select_patches(
     timestamps: Sequence[float] | None = None,
     start: float | None = None,
     end: float | None = None,
+    min_frames: int | None = None,
+    max_frames: int | None = None,
+    frames: bool = False,
+    video_metadata: Mapping[str, Any] | None = None,
     errors: str = "raise",
 ) -> Selection:
     """Choose the patches of a video that its codec says matter, without building pixels.
@@ -349,6 +353,10 @@ def select_patches(
         timestamps: seconds instead, of which each shows the frame on screen.
         start: seconds from which frames are taken.
         end: seconds up to which they are.
+        min_frames: at least so many of what `fps` or `num_frames` give.
+        max_frames: at most so many.
+        frames: the files of pictures that are listed, lie in a folder or match a pattern are one clip.
+        video_metadata: of decoded frames, see `FrameSequence`.
         errors: "raise", or "partial": of a truncated file, choose from what is there; the selection's
             `signal` says how much that is.
 
@@ -356,10 +364,8 @@ def select_patches(
         VideoReadError: the video cannot be read.
         ValueError: an argument is out of range.
     """
-    config = PatchifyConfig.from_dict(
-        {name: value for name, value in locals().items() if name not in ("video", "errors")}
-    )
-    with open_video(video, errors) as reader:
+    config = PatchifyConfig.from_dict({name: value for name, value in locals().items() if name in SETTINGS})
+    with open_video(video, errors, frames=frames, metadata=video_metadata) as reader:
         return config.select(reader)
 
 

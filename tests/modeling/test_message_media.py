@@ -15,7 +15,7 @@ from clips import moving_scene, write_clip
 from PIL import Image
 from vl_tiny import prompt, tiny_config, tiny_processor
 
-from onevision_hf import OneVisionVideoProcessor, VideoReader, VideoReadError
+from onevision_hf import OneVisionVideoProcessor, VideoReader, VideoReadError, select_patches
 
 FPS = 25
 MEDIA = ("pixel_values_videos", "video_patch_positions", "video_cu_seqlens")
@@ -230,6 +230,8 @@ def test_the_video_processor_takes_them_too_and_never_by_accident(folder, decode
     for videos in (files, folder, str(folder / "f%d.png")):
         found = processor(videos, frames=True, return_tensors="np")["pixel_values_videos"]
         assert np.array_equal(found, wanted)
+    told = select_patches(files, size=56, frames=True, video_metadata={"fps": 5}, fps=1)
+    assert told.frame_ids.tolist() == [0, 5, 10]
     two = processor([files, files[:8]], frames=True)
     assert len(two["pixel_values_videos"]) == 2
     with pytest.raises(ValueError, match="15 pictures were given as videos: frames=True makes one clip"):
