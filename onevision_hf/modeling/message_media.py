@@ -55,7 +55,7 @@ def kind_of(part: Any) -> str:
     """
     if not isinstance(part, Mapping) or "type" not in part:
         raise ValueError(f'a part of a message is a mapping with a "type", found {_brief(part)}')
-    return KINDS.get(part["type"], part["type"])
+    return str(KINDS.get(part["type"], part["type"]))
 
 
 def content_of(part: Mapping[str, Any]) -> Any:

@@ -193,8 +193,8 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
             placement = self._select(reader, mode) if selection is None else selection
             patches, positions, _ = mode.config.patchify(reader, placement)
             timestamps = reader.timestamps[placement.frame_ids]
-            frames, missing = placement.positions[:, 0].copy(), reader.missing
-        return VideoPatches(patches, positions, frames, timestamps, placement, missing)
+            frame_of, missing = placement.positions[:, 0].copy(), reader.missing
+        return VideoPatches(patches, positions, frame_of, timestamps, placement, missing)
 
     def _select(self, reader: VideoReader | FrameSequence, mode: _Mode) -> Placement:
         config = mode.config
