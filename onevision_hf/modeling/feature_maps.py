@@ -64,5 +64,5 @@ def padded(items: Sequence[Tensor]) -> Tensor:
     shape = [max(sizes) for sizes in zip(*(item.shape for item in items), strict=True)]
     found = items[0].new_full((len(items), *shape), torch.nan)
     for row, item in enumerate(items):
-        found[(row, *(slice(side) for side in item.shape))] = item
+        found[row][tuple(slice(side) for side in item.shape)] = item
     return found
