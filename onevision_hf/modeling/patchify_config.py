@@ -330,6 +330,7 @@ def select_patches(
     weights: Sequence[float] | None = None,
     normalize: str | None = None,
     camera: str | None = None,
+    passes: int | None = None,
     anchors: str | int = "first",
     time_buckets: int = 1,
     merge_size: int = 1,
@@ -360,6 +361,7 @@ def select_patches(
         weights: a number for each of them.
         normalize: "frame" or "clip", see `SignalSettings`.
         camera: the camera model that is taken off the vectors, see `SignalSettings`.
+        passes: of painted references, 1 or 2, see `SignalSettings`.
         anchors: frames kept whole, see `BudgetSettings`.
         time_buckets: spans of time of equal budget.
         merge_size: m x m patches are kept together.
