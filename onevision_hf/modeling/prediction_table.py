@@ -70,8 +70,8 @@ class PredictionTable:
         offsets = np.array([p.offsets for p in self.predictions] + [(0, 0, 0)], np.float32)
         self._offsets = offsets[:, 1:]
         self.is_weighted = any(p.is_weighted for p in self.predictions)
-        gains = [sum(weights[0] for weights in p.weights) for p in self.predictions]
-        self.biases = offsets[:, 0] + np.array([128 * (gain - 1) for gain in gains] + [0], np.float32)
+        luma = [sum(weights[0] for weights in p.weights) for p in self.predictions]
+        self.biases = offsets[:, 0] + np.array([128 * (gain - 1) for gain in luma] + [0], np.float32)
         if is_difference:
             self.levels -= self.biases
         self._uneven = [
