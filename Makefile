@@ -134,8 +134,12 @@ bench-clustering: $(STAMP)  ## clustering: growth of k-means and assignment, aga
 	$(BIN)/python benchmarks/clustering.py
 
 .PHONY: bench-codec bench-codec-agreement
-bench-codec: $(STAMP)  ## codec patchification: time and memory against a plain decode (ONLY=beach,1080p,crop,hour,memory,peer)
+bench-codec: $(STAMP)  ## codec patchification: time and memory against a plain decode (ONLY=beach,1080p,crop,painted,hour,memory,peer)
 	$(BIN)/python benchmarks/codec.py --only "$(ONLY)"
+
+.PHONY: bench-painted
+bench-painted: $(STAMP)  ## painted references: recall and end-point errors on drawn scenes
+	$(BIN)/python benchmarks/painted.py
 
 bench-codec-agreement: $(STAMP)  ## the signals against the published selection, the bits spent, the true residual
 	$(BIN)/python benchmarks/codec_agreement.py

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -213,10 +213,40 @@ def peer(path: str, python: str) -> float:
     return float(done.stdout.splitlines()[-1])
 
 
+def painted_rows(folder: Path, beach: str | None) -> Iterator[tuple[str, str, str]]:
+    """(what, measured, limit) of painted references: the real clip in other codecs, and 1080p."""
+    import painted
+
+    for name, (codec, options, pix_fmt, suffix, limit) in painted.REAL.items():
+        if beach:
+            path = str(folder / f"beach.{suffix}")
+            painted.recode(beach, Path(path), codec, options, pix_fmt)
+            what = f"beach as {name}: one pass over paint with 64 fields, processor time"
+            yield what, f"{painted.one_pass_ratio(path):.2f}", limit
+            value = ratio(partial(processor, path), partial(plain_decode, path), turns=5)
+            yield f"beach as {name}: whole processor", f"{value:.2f}", "<= 2.0"
+        path = str(folder / f"large.{suffix}")
+        scene = painted.draw_scene(3, 12, 1080, 1920, 24)
+        painted.encode(Path(path), scene.frames, codec, options, pix_fmt)
+        value = painted.field_milliseconds(path)
+        yield f"1080p {name}: a field, milliseconds of a core", f"{value:.1f}", "<= 12"
+        peaks = [median(painted.peak_megabytes(path, "paint_all") for _ in range(3))]
+        # PyAV cannot copy a stream whose decoder is dav1d.
+        for seconds in () if codec == "libsvtav1" else (1, 20):
+            path = str(repeated(path, folder / f"{seconds}.{suffix}", seconds))
+            peaks.append(median(painted.peak_megabytes(path, "paint_all") for _ in range(3)))
+        plain = median(painted.peak_megabytes(path, "decode_all") for _ in range(3))
+        yield f"1080p {name}: peak memory above a plain decode", f"{peaks[-1] - plain:+.0f} MB", "<= 40 MB"
+        if len(peaks) > 1:
+            yield f"1080p {name}: the same, 20 seconds against 1", f"{peaks[2] - peaks[1]:+.0f} MB", "flat"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--only", default="", help="comma-separated: beach, peer, crop, 1080p, keyframes, hour, memory"
+        "--only",
+        default="",
+        help="comma-separated: beach, peer, crop, 1080p, keyframes, painted, hour, memory",
     )
     only = set(filter(None, parser.parse_args().only.split(",")))
     clips = os.environ.get("ONEVISION_CLIPS")
@@ -270,6 +300,9 @@ def main() -> int:
                 aligned, between = (partial(sample_keyframes, path, offset, cut) for offset in (0.0, 1.0))
                 value = ratio(aligned, between, turns=3)
                 row(f"the same, {words}: time, of frames in between", f"{value:.2f}", limit)
+        if chosen("painted"):
+            for what, value, limit in painted_rows(folder, beach):
+                row(what, value, limit)
         source = beach
         if source is None:
             from onevision_hf import bundled_clip

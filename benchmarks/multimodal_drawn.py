@@ -237,7 +237,7 @@ def main() -> None:
             args.encoder or onevision_hf.tiny(), args.out / "llm", args.out / "assembled",
             connector="patch_merger", vision_feature_layer=-1, video=SETTINGS,
         )  # fmt: skip
-        print(json.dumps(made.to_dict()))
+        print(json.dumps(vars(made)))
     source = folder if folder.exists() else args.out / "assembled"
     processor = AutoProcessor.from_pretrained(source)
     start = time.perf_counter()

@@ -2,17 +2,22 @@
 
     run(train, folder, size=2)  # -> what each of two processes returned, in the order of their ranks
     (process,) = start(train, folder)  # to be killed or joined by the test
+    done = fresh("import transformers, onevision_hf")  # a process in which neither was imported before
 
 What they run is a function of a module that the tests can import, with arguments that can be pickled. Where
 there are several it finds gloo's default group and the environment that a launcher sets.
 """
 
+import atexit
 import functools
+import json
 import multiprocessing
 import os
 import socket
+import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 
@@ -26,6 +31,85 @@ SLOW_TO_IMPORT = [
     "datasets",
     "diffusers.models.autoencoders.autoencoder_kl",
 ]
+
+
+# What `fresh` forks: a process that has imported what is slow and none of what tests look at, and imports it
+# once for all.
+_SERVER = """
+import contextlib, importlib, json, os, signal, sys, traceback
+for name in ("av", "PIL.Image", "regex", "sklearn.linear_model", "tokenizers", "torchvision.transforms.v2"):
+    with contextlib.suppress(ImportError):  # of an extra
+        importlib.import_module(name)
+for line in sys.stdin:
+    job = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.chdir(job["cwd"])
+            os.environ.clear()
+            os.environ.update(job["env"])
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            for number, name in ((1, "stdout"), (2, "stderr")):
+                os.dup2(os.open(job[name], os.O_WRONLY), number)
+            signal.alarm(job["timeout"])
+            sys.argv[1:] = job["arguments"]
+            exec(compile(job["code"], "<fresh>", "exec"), {"__name__": "__main__"})
+            status = 0
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@functools.cache
+def _server():
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    atexit.register(process.stdin.close)  # which ends it
+    return process
+
+
+def fresh(code, *arguments, cwd=None, env=None, timeout=900):
+    """Run code in a process that has imported neither transformers nor huggingface_hub nor the package.
+
+    torch, torchvision, numpy, PyAV and PIL are there: importing them takes most of the time of a process that
+    tests start to see how the others are imported.
+
+    Args:
+        code: which is dedented.
+        arguments: `sys.argv[1:]`.
+        cwd: the folder that it runs in.
+        env: its environment; this one's where it is not given.
+        timeout: seconds.
+
+    Returns:
+        `subprocess.CompletedProcess` with text.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: Path(folder) / name for name in ("stdout", "stderr")}
+        for file in files.values():
+            file.touch()
+        job = {
+            "code": textwrap.dedent(code),
+            "arguments": list(map(str, arguments)),
+            "cwd": str(cwd or os.getcwd()),
+            "env": dict(os.environ if env is None else env),
+            "timeout": timeout,
+            **{name: str(file) for name, file in files.items()},
+        }
+        server = _server()
+        server.stdin.write(json.dumps(job) + "\n")
+        server.stdin.flush()
+        status = int(server.stdout.readline())
+        return subprocess.CompletedProcess(code, status, *(file.read_text() for file in files.values()))
 
 
 @functools.cache

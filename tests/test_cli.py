@@ -15,6 +15,7 @@ import torch
 from clips import moving_scene, write_audio, write_clip
 from command_line import every_command, parse
 from PIL import Image
+from processes import fresh
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -311,9 +312,7 @@ def test_the_command_needs_no_network_and_runs_as_a_module(tmp_path):
         "from onevision_hf.cli import main\n"
         "sys.exit(main(['encode', 'bundled', '--num-frames', '2', '--json']))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
+    done = fresh(code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["clips"][0]["path"] == str(bundled_clip())
 

@@ -1,6 +1,7 @@
 """The house keeps its rules: who may import whom, how long a file is, and that it names no machine."""
 
 import ast
+import functools
 import re
 import runpy
 import subprocess
@@ -45,6 +46,7 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@functools.cache
 def imported_modules(path: Path, typed: bool = True) -> set[str]:
     """Absolute names of all that a file imports, wherever in the file, relative imports resolved.
 

@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import pytest
+from processes import fresh
 
 import onevision_hf
 from onevision_hf import registration
@@ -16,20 +17,19 @@ pytestmark = pytest.mark.timeout(900)  # each process imports everything, which 
 LARGE = "{'torch', 'transformers', 'numpy', 'av', 'PIL'}"
 
 
-def run(code: str) -> str:
-    """Standard output of a fresh process."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+def run(code: str, start=fresh) -> str:
+    """Standard output of a process in which neither transformers nor the package were imported before."""
+    done = start(code)
     assert done.returncode == 0 and "is not registered" not in done.stderr, done.stderr
     return done.stdout
 
 
 def test_the_package_imports_nothing_large_by_itself_and_selection_neither_torch_nor_transformers():
-    run(f"""
+    def alone(code: str):
+        command = [sys.executable, "-c", textwrap.dedent(code)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=900)
+
+    code = f"""
         import sys
         import onevision_hf
         assert not {LARGE} & set(sys.modules)
@@ -39,7 +39,8 @@ def test_the_package_imports_nothing_large_by_itself_and_selection_neither_torch
         sys.modules["torch"] = sys.modules["transformers"] = None
         kept = onevision_hf.select_patches(onevision_hf.bundled_clip(), num_frames=2)
         assert len(kept.positions)
-        """)
+        """
+    run(code, alone)
 
 
 def test_users_type_checkers_and_the_import_see_the_same_public_names(monkeypatch):

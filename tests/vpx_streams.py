@@ -1,5 +1,6 @@
 """VP8 and VP9 streams made in memory, and what FFmpeg's decoder makes of them, plain and revealed."""
 
+import base64
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,6 +12,26 @@ from onevision_hf.modeling.coded_picture import CodedPicture, RevealedStream
 from onevision_hf.modeling.video_demuxer import padded_packet
 
 Planes = list[np.ndarray]
+
+# VP9 that changes its size without a keyframe, which PyAV's encoder cannot: two pictures each of 96 x 64,
+# 48 x 32 and 96 x 64 pixels. The first of each size is predicted from pictures of the other. What they show,
+# a smooth texture, moves left by 2 and up by 1 pixel of the large size a picture. libvpx's own interface made
+# it.
+RESIZED_VP9 = [
+    base64.b64decode(text)
+    for text in (
+        "gkmDQgAF8AP2EDgkHBigAAAwYAAAHN/mwcI+kCt9fdhS9BKW6nMuLvjIZB+xHBGCIU7C1PsIgLft01060w//UG3DIn7R"
+        "By1yi6rj05T2DPqka+TtsmSDjayETbsNjclOuGFg90/o1///+1yClbdOPqVoGuVgRsN+G0klU9e5SNX1JC3SH+NJ/Cou"
+        "8y1FqAn1pj///8hGJGxZ9ffe+6KIFaPeToCLHWmK9lVARuzs6Qoadcnx44rSboZpiybtVnhExc3YfynWyxMn0xn/uNmD"
+        "nltxr+lalKTtSe26//x5V2VdqJ1Iv5gXKgj34QudEj+8Fu4k7cq7hJeXlk+3+rhBrsoLHXkylbadX/p6+I2os1vr6cII"
+        "HOwwAA==",
+        "hgBAkowgVuAAAyAAAGHuzcAA",
+        "hgBAkAAXgA+jBBYAAADAIAAAVKd8RA==",
+        "hgBAkoxAV+AAA2AAAFUVE7OVVAA=",
+        "hgBAkVYkK9AAAYBgAABpQKn99NAX7RxyuKoZUxl4jI1yAIvNAsAA",
+        "hgBAkqwYVsAAAyAAAGkmmSdXK8AA",
+    )
+]
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from jinja2 import Template
 from PIL import Image
 
 from ..data.items import Source
+from ..jobs.pages import render
 from ..jobs.run_folder import canonical_json, write_atomically
 from .assign import LabelShards
 from .dedup import DROPPED, dropped_rows
@@ -184,9 +184,8 @@ def inspect(
     for name in {"pairs.png", "duplicates.png"} - set(images):
         (out / name).unlink(missing_ok=True)
     write_atomically(out / "report.json", canonical_json(report))
-    write_atomically(
-        out / "index.html", _page(report, list(images), [json.loads(line) for line in rejected[:20]])
-    )
+    shown = [json.loads(line) for line in rejected[:20]]
+    write_atomically(out / "index.html", render(PAGE, report=report, images=list(images), rejected=shown))
     return report
 
 
@@ -223,14 +222,3 @@ def closest_pairs(file: CenterFile, count: int) -> list[tuple[int, int, float]]:
         for (one, two), cosine in zip(found.tolist(), best, strict=True)
         if cosine > -2
     ]
-
-
-def _page(report: dict[str, Any], images: Sequence[str], rejected: Sequence[dict[str, str]]) -> str:
-    alt = {
-        "sizes.png": "Histogram of cluster sizes",
-        "clusters.png": "Items of chosen clusters",
-        "pairs.png": "The most similar pairs of centers",
-        "duplicates.png": "Dropped duplicates beside what was kept",
-    }
-    template = Template(PAGE.read_text(encoding="utf-8"), autoescape=True, keep_trailing_newline=True)
-    return template.render(report=report, images=images, rejected=rejected, alt=alt)

@@ -1,11 +1,11 @@
 """`onevision assemble --encoder ID --llm ID --out DIR`: a multimodal model out of parts."""
 
-import json
 from typing import Annotated, Literal
 
 from typer import Option as Opt
 
 from .options import FloatType, Json, Seed
+from .printing import say
 
 
 def run(
@@ -44,12 +44,13 @@ def run(
         dtype=getattr(torch, dtype) if dtype else None,
         seed=seed,
     )
-    if as_json:
-        print(json.dumps(made.to_dict()))
-        return
-    print(f"encoder    {made.tower_parameters:>14,} parameters   {made.encoder}")
     state = f"from {connector_from}" if connector_from else "new: train it before use"
-    print(f"connector  {made.connector_parameters:>14,} parameters   {made.connector}, {state}")
-    print(f"llm        {made.language_parameters:>14,} parameters   {made.llm}")
-    print(f"tokens added: {', '.join(made.tokens_added) or 'none'}")
-    print(f"{made.destination}: loads with AutoModelForImageTextToText and AutoProcessor")
+    say(
+        vars(made),
+        as_json,
+        f"encoder    {made.tower_parameters:>14,} parameters   {made.encoder}",
+        f"connector  {made.connector_parameters:>14,} parameters   {made.connector}, {state}",
+        f"llm        {made.language_parameters:>14,} parameters   {made.llm}",
+        f"tokens added: {', '.join(made.tokens_added) or 'none'}",
+        f"{made.destination}: loads with AutoModelForImageTextToText and AutoProcessor",
+    )

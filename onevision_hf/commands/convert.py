@@ -1,12 +1,12 @@
 """`onevision convert NAME SRC DST`: a published checkpoint becomes a transformers folder."""
 
-import json
 from typing import Annotated, Literal
 
 from typer import Argument as Arg
 from typer import Option as Opt
 
 from .options import Json
+from .printing import say
 
 
 def run(
@@ -21,11 +21,10 @@ def run(
     from onevision_hf.conversion import convert
 
     result = convert(converter, source, destination, revision)
-    if as_json:
-        print(json.dumps(result.to_dict()))
-        return
-    print(
+    say(
+        vars(result),
+        as_json,
         f"{result.source}: {result.published_keys} tensors, {result.published_numbers:,} numbers, all "
-        "consumed"
+        "consumed",
+        f"{result.destination}: {result.parameters:,} parameters; {', '.join(result.files)}",
     )
-    print(f"{result.destination}: {result.parameters:,} parameters; {', '.join(result.files)}")

@@ -3,6 +3,8 @@
 onevision eval motion                                    # small: 30 minutes on two free cores
 onevision eval motion --profile full --json motion.json  # three seeds, four budgets: hours, a GPU 8 minutes
 onevision eval motion --steps 6000 2000 --seeds 1        # readers that were trained longer
+onevision eval motion --codec av1 --budgets 0.0625       # drawn clips as AV1
+onevision eval motion --grounds FOOTAGE                  # shapes over footage that has its own camera
 onevision eval motion --clips CLIPS --out mine.md        # a folder of labelled folders instead of drawn clips
 
 The same command goes on where an interrupted one stopped.
@@ -56,6 +58,16 @@ def run(
     clips: Annotated[
         Path | None, Opt(metavar="DIR", help="labelled clips, DIR/<label>/<clip>, instead")
     ] = None,
+    budgets: Annotated[
+        str | None,
+        Opt(metavar="A,B,...", help="fractions of all patches, 0.0625 alone (default: the profile's)"),
+    ] = None,
+    codec: Annotated[
+        str, Opt(metavar="NAME", help="of the drawn clips: h264, hevc, hevc10, vp9, av1, mpeg4")
+    ] = "h264",
+    grounds: Annotated[
+        Path | None, Opt(metavar="DIR", help="draw over these videos or pictures, each with its own camera")
+    ] = None,
     work: Annotated[Path, Opt(metavar="DIR", help="pooled clips and finished results, to go on with")] = Path(
         "runs/motion"
     ),
@@ -78,12 +90,14 @@ def run(
     def report(line: str) -> None:
         print(f"[{time.perf_counter() - began:7.0f} s] {line}", file=sys.stderr, flush=True)
 
-    settings = _settings(PROFILES[profile], seeds, steps, inputs)
+    settings = _settings(PROFILES[profile], seeds, steps, inputs, budgets)
     document = run_suite(
         settings,
         work,
         model=None if model == "none" else model_folder(model),
         clips=clips,
+        codec=codec,
+        grounds=grounds,
         workers=workers,
         device=device,
         redo=redo,
@@ -102,9 +116,21 @@ def run(
 
 
 def _settings(
-    settings: "SuiteSettings", seeds: int | None, steps: tuple[int, int] | None, inputs: str | None
+    settings: "SuiteSettings",
+    seeds: int | None,
+    steps: tuple[int, int] | None,
+    inputs: str | None,
+    budgets: str | None,
 ) -> "SuiteSettings":
-    """The profile's settings with those of the command line instead."""
+    """The profile's settings with those of the command line instead.
+
+    Args:
+        settings: of the profile.
+        seeds: how many.
+        steps: of the mixture and of one input.
+        inputs: names with commas between.
+        budgets: fractions with commas between.
+    """
     if seeds is not None:
         if seeds < 1:
             raise ValueError(f"--seeds is at least 1, found {seeds}")
@@ -119,4 +145,10 @@ def _settings(
         )
     if inputs is not None:
         settings = replace(settings, inputs=tuple(inputs.split(",")))
+    if budgets is not None:
+        try:
+            fractions = tuple(float(part) for part in budgets.split(","))
+        except ValueError:
+            raise ValueError(f"--budgets are fractions with commas between, found {budgets!r}") from None
+        settings = replace(settings, budgets=fractions)
     return settings

@@ -1,6 +1,5 @@
 """`onevision export-tokens SRC DST --model M`: the tokens of a unified model, for trainers of generators."""
 
-import json
 from typing import Annotated
 
 from typer import Option as Opt
@@ -18,7 +17,7 @@ from .options import (
     Workers,
     at_least_one,
 )
-from .printing import print_rejected, stored
+from .printing import rejected, say, stored
 
 
 def run(
@@ -51,10 +50,11 @@ def run(
         shard_items=shard_items,
         redo=redo,
     )
-    if as_json:
-        print(json.dumps(summary))
-        return
-    print(stored(out, summary, dtype))
-    print(f"{summary['classes']} classes" if summary["classes"] else "no folders of classes: labels are 0")
-    print("mean and variance: stat.pt (of each number), latents_stats.pt (of each channel)")
-    print_rejected(out, summary)
+    say(
+        summary,
+        as_json,
+        stored(out, summary, dtype),
+        f"{summary['classes']} classes" if summary["classes"] else "no folders of classes: labels are 0",
+        "mean and variance: stat.pt (of each number), latents_stats.pt (of each channel)",
+        rejected(out, summary),
+    )

@@ -1,11 +1,11 @@
 """`onevision extract-encoder DIR OUT`: the tuned tower of a multimodal model becomes an encoder's folder."""
 
-import json
 from typing import Annotated
 
 from typer import Argument as Arg
 
 from .options import Json, NewFolder
+from .printing import say
 
 
 def run(
@@ -16,7 +16,6 @@ def run(
     from onevision_hf.conversion.tower import extract_encoder
 
     config, parameters = extract_encoder(source, destination)
-    if as_json:
-        print(json.dumps({"out": destination, "model_type": config.model_type, "parameters": parameters}))
-        return
-    print(f"{destination}: {config.model_type}, {parameters:,} parameters, loads with AutoModel")
+    document = {"out": destination, "model_type": config.model_type, "parameters": parameters}
+    line = f"{destination}: {config.model_type}, {parameters:,} parameters, loads with AutoModel"
+    say(document, as_json, line)

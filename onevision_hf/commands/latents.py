@@ -1,6 +1,5 @@
 """`onevision latents SRC DST`: cache what OpenVision 3's VAE makes of pictures; a stopped run goes on."""
 
-import json
 from typing import Annotated, Literal
 
 from typer import Option as Opt
@@ -19,7 +18,7 @@ from .options import (
     Workers,
     at_least_one,
 )
-from .printing import pick_device, print_rejected, stored
+from .printing import pick_device, rejected, say, stored
 
 
 def run(
@@ -70,8 +69,4 @@ def run(
         shard_items=shard_items,
         redo=redo,
     )
-    if as_json:
-        print(json.dumps(summary))
-        return
-    print(stored(out, summary, dtype))
-    print_rejected(out, summary)
+    say(summary, as_json, stored(out, summary, dtype), rejected(out, summary))

@@ -5,7 +5,6 @@ onevision patches out/shards/video out/patches --num-patches 1024
 onevision patches clips/ out/patches --engine ray --ray-address 10.0.0.1:6379 --workers 200
 """
 
-import json
 import os
 from typing import Annotated, Literal
 
@@ -24,7 +23,7 @@ from .options import (
     ShardsOut,
     Source,
 )
-from .printing import print_rejected
+from .printing import rejected, say
 
 
 def run(
@@ -84,13 +83,12 @@ def run(
         redo=redo,
         errors=errors,
     )
-    if as_json:
-        print(json.dumps(summary))
-        return
-    print(
+    partial = f"{summary.get('partial')} clips are truncated, and used in part: {out / 'partial.jsonl'}"
+    say(
+        summary,
+        as_json,
         f"{out}: {summary['items']} clips in {summary['shards']} shards, "
-        f"{summary['patches']:,} patches, {readable_bytes(summary['pixel_bytes'])} of pixels"
+        f"{summary['patches']:,} patches, {readable_bytes(summary['pixel_bytes'])} of pixels",
+        partial if summary.get("partial") else None,
+        rejected(out, summary, "clips "),
     )
-    if summary.get("partial"):
-        print(f"{summary['partial']} clips are truncated, and used in part: {out / 'partial.jsonl'}")
-    print_rejected(out, summary, "clips ")

@@ -41,6 +41,17 @@ def pick_device(name: str | None = None) -> str:
     return str(devices.pick_device(name))
 
 
+def say(document: Any, as_json: bool, *lines: str | None) -> None:
+    """Print a document as JSON, or lines for people.
+
+    Args:
+        document: of what JSON knows.
+        as_json: whether `--json` was given.
+        lines: what people read instead; None is left out.
+    """
+    print(json.dumps(document) if as_json else "\n".join(filter(None, lines)))
+
+
 def print_figures(report: dict[str, Any], lines: list[str], out: Path | None, as_json: bool) -> None:
     """Write figures.json into `out`, and print the report or the lines.
 
@@ -55,14 +66,10 @@ def print_figures(report: dict[str, Any], lines: list[str], out: Path | None, as
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "figures.json", canonical_json(report))
-    if as_json:
-        print(json.dumps(report))
-        return
-    rejected = report["rejected"]
-    lines += [f"rejected: {record['key']}: {record['reason']}" for record in rejected[:5]]
-    if len(rejected) > 5:
-        lines.append(f"and {len(rejected) - 5} more could not be used")
-    print("\n".join(lines))
+    left_out = report["rejected"]
+    lines += [f"rejected: {record['key']}: {record['reason']}" for record in left_out[:5]]
+    more = f"and {len(left_out) - 5} more could not be used" if len(left_out) > 5 else None
+    say(report, as_json, *lines, more)
 
 
 def stored(out: Path, summary: dict[str, Any], dtype: str) -> str:
@@ -77,13 +84,14 @@ def stored(out: Path, summary: dict[str, Any], dtype: str) -> str:
     return f"{out}: {summary['items']} pictures, {shape} {dtype}, {summary['shards']} shards"
 
 
-def print_rejected(out: Path, summary: dict[str, Any], noun: str = "") -> None:
-    """Say how many things could not be used and where they are listed, if there are any.
+def rejected(out: Path, summary: dict[str, Any], noun: str = "") -> str | None:
+    """A line on how many things could not be used and where they are listed, if there are any.
 
     Args:
         out: the folder of the run.
         summary: with `rejected`, how many.
         noun: what they are called, in the plural and with a space behind it.
     """
-    if summary["rejected"]:
-        print(f"{summary['rejected']} {noun}could not be used: {out / 'rejected.jsonl'}")
+    if not summary["rejected"]:
+        return None
+    return f"{summary['rejected']} {noun}could not be used: {out / 'rejected.jsonl'}"

@@ -30,7 +30,7 @@ CLIP_FAMILIES = (
 )
 IMAGE_FAMILIES = "object, colour, shape, texture, count, word, ground"
 BACKGROUNDS = "static, pan, zoom, shake, flicker, noise"
-CODECS = "h264, hevc, vp9, av1, mpeg4"
+CODECS = "h264, hevc, hevc10, vp9, av1, mpeg4"
 _FAMILY = "ask one question of all, with a folder for each answer: "
 
 Out = Annotated[Path, Opt(metavar="DIR", help="the folder; made if needed")]

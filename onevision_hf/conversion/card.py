@@ -3,8 +3,8 @@
 A card is Markdown with YAML in front, as the Hub reads it.
 """
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,68 +14,20 @@ FIGURES_HEADING = "## Figures"
 CARDS = Path(__file__).parent / "cards"
 
 
-@dataclass(frozen=True)
-class Origin:
-    """What is known of a family of published checkpoints.
-
-    Attributes:
-        title: what the converted model is, in a few words.
-        code: the Hub-independent home of the published code.
-        paper: arXiv identifier.
-        licence: the licence that the publisher states for the weights, `None` where none is stated.
-        licence_note: the whole of what is known, in sentences.
-        example: Python lines that use the model after it is loaded.
-    """
-
-    title: str
-    code: str
-    paper: str
-    licence: str | None
-    licence_note: str
-    example: str
-
-
-OPENVISION3 = Origin(
-    title="OpenVision 3 encoder for transformers",
-    code="https://github.com/UCSC-VLAA/OpenVision",
-    paper="2601.15369",
-    licence=None,
-    licence_note=(
-        "The publisher states no licence for these weights: the Hub repositories carry no card. The code "
-        "of the publisher's repository is under Apache-2.0, which says nothing of the weights. Ask the "
-        "publisher before you redistribute this folder. The VAE is not part of it; the one that the "
-        "config names has the weights of FLUX.1-dev, which are under that model's own non-commercial "
-        "licence."
-    ),
-    example=(
-        "tokens = model(latents=latents).last_hidden_state      # no VAE needed\n"
-        "tokens = model(pixel_values=pixels).last_hidden_state  # loads the VAE (pip install diffusers)"
-    ),
-)
-ONEVISION_ENCODER = Origin(
-    title="OneVision encoder for transformers 5",
-    code="https://github.com/EvolvingLMMs-Lab/OneVision-Encoder",
-    paper="2602.08683",
-    licence="apache-2.0",
-    licence_note=(
-        "The card that the publisher ships with the encoder states Apache-2.0, and so does the "
-        "publisher's repository."
-    ),
-    example="pooled = model(pixel_values).pooler_output",
-)
-
-
-def conversion_card(origin: Origin, source: str, details: Mapping[str, Any], source_card: Path | None) -> str:
+def conversion_card(kind: str, source: str, details: Mapping[str, Any], source_card: Path | None) -> str:
     """The card of a converted folder.
 
     Args:
-        origin: what is known of the published checkpoint's kind.
+        kind: of the published checkpoint; cards/origins.json has what is known of each: title, home of the
+            code, arXiv identifier, the licence that the publisher states for the weights or null, all that is
+            known of it in sentences, lines of Python that use the model.
         source: folder or Hub id that was converted.
         details: lines of the card's table.
-        source_card: the source's card, whose licence holds where it states one; else `origin`'s.
+        source_card: the source's card, whose licence holds where it states one; else that of its kind.
     """
+    origin = json.loads((CARDS / "origins.json").read_text(encoding="utf-8"))[kind]
     stated = ModelCard.load(source_card).data.license if source_card else None
-    licence = stated or origin.licence
+    licence = stated or origin["licence"]
     note = f"The source's card states {stated}. " if stated else ""
     on_hub = not Path(source).exists()
     data = ModelCardData(

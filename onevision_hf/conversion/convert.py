@@ -6,14 +6,14 @@ convert("openvision3", "UCSC-VLAA/openvision3-vit-base-patch2-32", "out/base")
 """
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedConfig
 
-from onevision_hf.conversion.card import Origin, conversion_card
+from onevision_hf.conversion.card import conversion_card
 from onevision_hf.conversion.checkpoint import State, new_folder
 from onevision_hf.conversion.onevision_encoder import OneVisionEncoderAdapter
 from onevision_hf.conversion.openvision3 import OpenVision3Adapter
@@ -24,7 +24,6 @@ class Adapter(Protocol):
 
     name: str
     model_class: type[Any]
-    origin: Origin
 
     def read(self, source: str, revision: str | None = None) -> tuple[State, Any, dict[str, Path]]: ...
     def config_of(self, state: State, settings: Any) -> PreTrainedConfig: ...
@@ -54,9 +53,6 @@ class Conversion:
     published_numbers: int
     parameters: int
     files: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def convert(
@@ -99,7 +95,7 @@ def convert(
             "parameters": f"{parameters:,}",
             "image size": f"{config.image_size} px",
         }
-        card = conversion_card(adapter.origin, source, details, files.get("README.md"))
+        card = conversion_card(adapter.name, source, details, files.get("README.md"))
         (folder / "README.md").write_text(card, encoding="utf-8")
         written = sorted(path.name for path in folder.iterdir())
     return Conversion(

@@ -32,14 +32,18 @@ class ExportError(ValueError):
     """This encoder cannot be exported so; the message says what stands in the way."""
 
 
-class VideoGraph(nn.Module):
-    """Selected patches -> (last_hidden_state, pooler_output), the latter only of an encoder with a head."""
-
-    inputs = ("pixel_values_videos", "patch_positions", "pixel_attention_mask")
+class _Graph(nn.Module):
+    """Around an encoder."""
 
     def __init__(self, model: OneVisionModel):
         super().__init__()
         self.model = model
+
+
+class VideoGraph(_Graph):
+    """Selected patches -> (last_hidden_state, pooler_output), the latter only of an encoder with a head."""
+
+    inputs = ("pixel_values_videos", "patch_positions", "pixel_attention_mask")
 
     def forward(
         self, pixel_values_videos: Tensor, patch_positions: Tensor, pixel_attention_mask: Tensor
@@ -86,14 +90,10 @@ class VideoGraph(nn.Module):
         return [self.example(1, 17, 1), self.example(3, 40, 2), self.example(2, 96, 3)]
 
 
-class ImageGraph(nn.Module):
+class ImageGraph(_Graph):
     """Pictures -> (last_hidden_state, pooler_output)."""
 
     inputs = ("pixel_values",)
-
-    def __init__(self, model: OneVisionModel):
-        super().__init__()
-        self.model = model
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         return _outputs(self.model(pixel_values=pixel_values))

@@ -9,7 +9,7 @@ The weights of both parts are kept as they are; the connector is random until it
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,6 @@ class Assembly:
     connector_parameters: int
     language_parameters: int
     tokens_added: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def assemble(

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from onevision_hf.conversion.card import ONEVISION_ENCODER
 from onevision_hf.conversion.checkpoint import (
     CheckpointError,
     State,
@@ -34,7 +33,6 @@ class OneVisionEncoderAdapter:
 
     name = "onevision-encoder"
     model_class = OneVisionModel
-    origin = ONEVISION_ENCODER
 
     def read(
         self, source: str, revision: str | None = None

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from onevision_hf.conversion.card import OPENVISION3
 from onevision_hf.conversion.checkpoint import (
     CheckpointError,
     CheckpointMismatchError,
@@ -67,7 +66,6 @@ class OpenVision3Adapter:
 
     name = "openvision3"
     model_class = OpenVision3Model
-    origin = OPENVISION3
 
     def read(
         self, source: str, revision: str | None = None
@@ -179,18 +177,15 @@ def tower_shapes(
         "ln_post.weight": (width,),
         "ln_post.bias": (width,),
     }
+    of_block = {
+        **{"ln_1.": (width,), "ln_2.": (width,)},
+        **{"attn.in_proj_": (3 * width, width), "attn.out_proj.": (width, width)},
+        **{"mlp.c_fc.": (mlp, width), "mlp.c_proj.": (width, mlp)},
+    }
     for layer in range(layers):
-        block = f"transformer.resblocks.{layer}."
-        shapes |= {
-            f"{block}{norm}.{kind}": (width,) for norm in ("ln_1", "ln_2") for kind in ("weight", "bias")
-        }
-        shapes |= {
-            f"{block}attn.in_proj_weight": (3 * width, width),
-            f"{block}attn.in_proj_bias": (3 * width,),
-        }
-        shapes |= {f"{block}attn.out_proj.weight": (width, width), f"{block}attn.out_proj.bias": (width,)}
-        shapes |= {f"{block}mlp.c_fc.weight": (mlp, width), f"{block}mlp.c_fc.bias": (mlp,)}
-        shapes |= {f"{block}mlp.c_proj.weight": (width, mlp), f"{block}mlp.c_proj.bias": (width,)}
+        for name, shape in of_block.items():
+            at = f"transformer.resblocks.{layer}.{name}"
+            shapes |= {f"{at}weight": shape, f"{at}bias": shape[:1]}
     return shapes
 
 

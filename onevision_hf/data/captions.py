@@ -12,7 +12,6 @@ Keys are those of `onevision latents` on the same source, so cached latents find
 
 import json
 import os
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import Tensor
 from ..synthetic.manifest import NAME as MANIFEST
 from ..synthetic.manifest import read_manifest
 from .latents import LatentShards
-from .sources import IMAGE_EXTENSIONS, MediaError, open_dataset, sample_name, undecoded
+from .sources import IMAGE_EXTENSIONS, MediaError, open_dataset, open_tars, read_span, sample_name, undecoded
 
 CAPTION_COLUMNS = ("captions", "caption", "text", "txt")
 
@@ -164,23 +163,13 @@ class TarPairs:
     def __init__(self, path: Path, files: Sequence[Path], caption_columns: Sequence[str]):
         self._columns = tuple(caption_columns)
         self._samples: list[tuple[str, str, dict[str, tuple[int, int]], str]] = []
-        for file in files:
-            name = file.name if path.is_file() else file.relative_to(path).as_posix()
+        for file, name, infos in open_tars(path, files):
             members: dict[str, dict[str, tuple[int, int]]] = {}
-            images: list[tuple[str, str, str]] = []
-            try:
-                with tarfile.open(file, "r:") as tar:
-                    for member in tar:
-                        if member.isfile():
-                            sample, extension = sample_name(member.name)
-                            place = (member.offset_data, member.size)
-                            members.setdefault(sample, {})[extension] = place
-                            if extension.rpartition(".")[2] in IMAGE_EXTENSIONS:
-                                images.append((member.name, sample, extension))
-            except tarfile.TarError as error:
-                raise ValueError(f"{file} is not a readable tar of samples: {error}") from error
-            for member_name, sample, extension in images:
-                self._samples.append((f"{name}/{member_name}", str(file), members[sample], extension))
+            for info in infos:
+                sample, extension = sample_name(info.name)
+                members.setdefault(sample, {})[extension] = (info.offset_data, info.size)
+                if extension.rpartition(".")[2] in IMAGE_EXTENSIONS:
+                    self._samples.append((f"{name}/{info.name}", str(file), members[sample], extension))
         if not self._samples:
             raise ValueError(f"{path}: its tars hold no pictures")
         self._samples.sort(key=lambda sample: sample[0])
@@ -190,17 +179,11 @@ class TarPairs:
 
     def __getitem__(self, index: int) -> CaptionedImage:
         key, file, members, image = self._samples[index]
-        with open(file, "rb") as opened:
 
-            def read(extension: str) -> bytes:
-                offset, length = members[extension]
-                opened.seek(offset)
-                content = opened.read(length)
-                if len(content) != length:
-                    raise MediaError(f"{file} ends inside this sample: {len(content)} of {length} bytes")
-                return content
+        def read(extension: str) -> bytes:
+            return read_span(file, *members[extension])
 
-            return CaptionedImage(key, read(image), self._captions_of(members, read))
+        return CaptionedImage(key, read(image), self._captions_of(members, read))
 
     def _captions_of(self, members: dict[str, tuple[int, int]], read: Any) -> tuple[str, ...]:
         fields: dict[str, Any] = {}

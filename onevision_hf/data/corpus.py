@@ -23,15 +23,14 @@ from .media_shards import PackedShards
 from .sources import open_reader, open_source
 
 ITEMS = "items.parquet"
-_COLUMNS: dict[str, pa.DataType] = {
-    "key": pa.string(),
-    "kind": pa.string(),
-    "path": pa.binary(),  # a file system's bytes, which may be no text
-    "size": pa.int64(),
-    "mtime_ns": pa.int64(),
-    "place": pa.int64(),
-    "length": pa.int64(),
-}
+_SCHEMA = pa.schema(
+    [
+        *(("key", pa.string()), ("kind", pa.string())),
+        ("path", pa.binary()),  # a file system's bytes, which may be no text
+        *((name, pa.int64()) for name in ("size", "mtime_ns", "place", "length")),
+        ("labels", pa.list_(pa.int32())),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -110,18 +109,16 @@ def write_items(corpus: Corpus, path: Path, shard_items: int) -> None:
         path: of the parquet file.
         shard_items: items of a shard, which is a row group.
     """
-    with pq.ParquetWriter(path, _schema()) as writer:
-        items = corpus.source.items
-        for first in range(0, len(items), shard_items):
-            part = items[first : first + shard_items]
-            columns: dict[str, pa.Array] = {}
-            for name, kind in _COLUMNS.items():
-                values = [getattr(item, name) for item in part]
-                if name == "path":  # whole: workers may stand in another folder
-                    values = [os.fsencode(os.path.abspath(value)) if value else b"" for value in values]
-                columns[name] = pa.array(values, kind)
-            columns["labels"] = pa.array(corpus.labels[first : first + shard_items], pa.list_(pa.int32()))
-            writer.write_table(pa.table(columns), row_group_size=shard_items)
+    listed = list(zip(corpus.source.items, corpus.labels, strict=True))
+    with pq.ParquetWriter(path, _SCHEMA) as writer:
+        for first in range(0, len(listed), shard_items):
+            rows = []
+            for item, labels in listed[first : first + shard_items]:
+                row = {name: getattr(item, name) for name in _SCHEMA.names if name != "labels"}
+                # Whole: workers may stand in another folder.
+                whole = os.fsencode(os.path.abspath(item.path)) if item.path else b""
+                rows.append(row | {"path": whole, "labels": labels})
+            writer.write_table(pa.Table.from_pylist(rows, _SCHEMA), row_group_size=shard_items)
 
 
 def read_items(path: Path, shard: int) -> list[tuple[Item, list[int]]]:
@@ -133,7 +130,3 @@ def read_items(path: Path, shard: int) -> list[tuple[Item, list[int]]]:
         row["path"] = os.fsdecode(row["path"])
         found.append((Item(**row), labels))
     return found
-
-
-def _schema() -> pa.Schema:
-    return pa.schema([*_COLUMNS.items(), ("labels", pa.list_(pa.int32()))])

@@ -70,14 +70,10 @@ def cache_latents(
         ValueError: there are no pictures, none could be decoded, a size that is not a multiple of 16, another
         dtype, a VAE with other channels, or `out` was made from something else.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+    items = pictures_of(source, dtype)
     check_vae(vae, config)
     crop = {"height": size, "width": size}
     processor = OpenVision3ImageProcessor(size={"shortest_edge": size}, crop_size=crop)
-    items = [item for item in source.items if item.kind == "image"]
-    if not items:
-        raise ValueError(f"the source has {len(source.items)} items, but no pictures")
     parameter = next(vae.parameters())
     settings = {
         "size": size,
@@ -90,48 +86,87 @@ def cache_latents(
     }
     shape = (config.latent_channels, size // vae_stride(vae), size // vae_stride(vae))
 
-    def encode(part: Sequence[Item], step: Callable[[int], None]) -> tuple[list, torch.Tensor, list]:
-        keys: list[str] = []
-        rows: list[torch.Tensor] = []
-        rejected: list[dict[str, str]] = []
+    def prepare(item: Item) -> torch.Tensor:
+        return processor(open_picture(source.open(item)), return_tensors="pt").pixel_values[0]
 
-        def prepare(item: Item) -> torch.Tensor:
-            return processor(open_picture(source.open(item)), return_tensors="pt").pixel_values[0]
-
-        for batch in decoded_batches(prepare, part, batch_size, workers, step, rejected):
-            pixels = torch.stack([pixels for _, pixels in batch]).to(parameter.device)
-            found = encode_pixels(vae, pixels, config).to(DTYPES[dtype]).cpu()
-            for (item, _), latents in zip(batch, found, strict=True):
-                if latents.isfinite().all():
-                    keys.append(item.key)
-                    rows.append(latents)
-                else:
-                    rejected.append({"key": item.key, "reason": f"its latents are not finite in {dtype}"})
-        return keys, torch.stack(rows) if rows else torch.empty(0, *shape, dtype=DTYPES[dtype]), rejected
+    def encode(batch: Sequence[tuple[Item, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        pixels = torch.stack([pixels for _, pixels in batch]).to(parameter.device)
+        return {"latents": encode_pixels(vae, pixels, config).to(DTYPES[dtype]).cpu()}
 
     with RunFolder(out, stage=STAGE, settings=settings, sources=source.digest, redo=redo) as run:
-        parts = [items[i : i + shard_items] for i in range(0, len(items), shard_items)]
-        names = [shard_name(i) for i in range(len(parts))]
-        missing = run.missing(names)
-        with progress("latents", sum(len(parts[i]) for i in missing)) as step:
-            for index in missing:
-                keys, latents, rejected = encode(parts[index], step)
-                companions = (f"keys-{index:05d}.json", f"rejected-{index:05d}.jsonl")
-                with run.shard(names[index], *companions) as (path, keys_path, rejected_path):
-                    save_file({"latents": latents}, path, metadata={"plan": run.digest})
-                    keys_path.write_text(json.dumps(keys, ensure_ascii=False))
-                    rejected_path.write_text(json_lines(rejected))
-        count = run.gather_rejected(len(parts), len(items), "pictures")
-        numbers = [len(json.loads((run.path / f"keys-{i:05d}.json").read_text())) for i in range(len(parts))]
-        return run.finish(
-            {
-                "items": sum(numbers),
-                "rejected": count,
-                "shards": len(parts),
-                "rows": numbers,
-                "shape": list(shape),
-            }
-        )
+        none = {"latents": torch.empty(0, *shape, dtype=DTYPES[dtype])}
+        found = fill_shards(run, items, prepare, encode, none, batch_size=batch_size, workers=workers)
+        return run.finish({**found, "shape": list(shape)})
+
+
+def pictures_of(source: Source, dtype: str) -> list[Item]:
+    """The pictures among the items of a source, to be stored as `dtype`. Raises ValueError: another dtype, or
+    no pictures."""
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+    items = [item for item in source.items if item.kind == "image"]
+    if not items:
+        raise ValueError(f"the source has {len(source.items)} items, but no pictures")
+    return items
+
+
+def fill_shards(
+    run: RunFolder,
+    items: Sequence[Item],
+    prepare: Callable[[Item], Any],
+    encode: Callable[[Sequence[tuple[Item, Any]]], dict[str, torch.Tensor]],
+    none: dict[str, torch.Tensor],
+    *,
+    batch_size: int,
+    workers: int,
+    noun: str = "latents",
+    moments: Callable[[dict[str, torch.Tensor]], bytes] | None = None,
+) -> dict[str, Any]:
+    """Encode pictures into the shards that a run lacks; rows with values that are not finite are rejected.
+
+    Args:
+        run: the folder; its settings name `shard_items` and `dtype`.
+        items: the pictures.
+        prepare: what threads make of an item.
+        encode: what is stored of a batch of (item, what was prepared), a row for each.
+        none: what a shard holds of which nothing could be used.
+        batch_size: pictures at once.
+        workers: threads.
+        noun: what is encoded, in the progress and in reasons.
+        moments: of a shard's tensors what is kept beside it, as `moments-00000.npz`.
+
+    Returns:
+        `items`, `rejected`, `shards`, `rows` (of each shard).
+    """
+    size, dtype = run.plan["settings"]["shard_items"], run.plan["settings"]["dtype"]
+    parts = [items[i : i + size] for i in range(0, len(items), size)]
+    names = [shard_name(i) for i in range(len(parts))]
+    missing = run.missing(names)
+    with progress(noun, sum(len(parts[i]) for i in missing)) as step:
+        for index in missing:
+            keys: list[str] = []
+            rows: list[dict[str, torch.Tensor]] = []
+            rejected: list[dict[str, str]] = []
+            for batch in decoded_batches(prepare, parts[index], batch_size, workers, step, rejected):
+                found = encode(batch)
+                for place, (item, _) in enumerate(batch):
+                    row = {name: tensor[place] for name, tensor in found.items()}
+                    if all(value.isfinite().all() for value in row.values()):
+                        keys.append(item.key)
+                        rows.append(row)
+                    else:
+                        rejected.append({"key": item.key, "reason": f"its {noun} are not finite in {dtype}"})
+            tensors = {name: torch.stack([row[name] for row in rows]) for name in rows[0]} if rows else none
+            others = (f"keys-{index:05d}.json", f"rejected-{index:05d}.jsonl", f"moments-{index:05d}.npz")
+            with run.shard(names[index], *others) as (path, keys_path, rejected_path, moments_path):
+                save_file(tensors, path, metadata={"plan": run.digest})
+                keys_path.write_text(json.dumps(keys, ensure_ascii=False))
+                rejected_path.write_text(json_lines(rejected))
+                if moments is not None:
+                    moments_path.write_bytes(moments(tensors))
+    count = run.gather_rejected(len(parts), len(items), "pictures")
+    lengths = [len(json.loads((run.path / f"keys-{i:05d}.json").read_text())) for i in range(len(parts))]
+    return {"items": sum(lengths), "rejected": count, "shards": len(parts), "rows": lengths}
 
 
 def shard_name(index: int) -> str:

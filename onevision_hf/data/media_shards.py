@@ -69,11 +69,9 @@ def write_shard(rows: Sequence[PackedExample], paths: Sequence[Path], first: int
     """
     writer = TarShardWriter(paths, _COLUMNS, PARTS, first)
     for row in rows:
-        record = {name: getattr(row, name) for name in _COLUMNS}
-        record |= {name: value.tolist() for name, value in record.items() if isinstance(value, np.ndarray)}
         selection = save(row.selection) if row.selection is not None else None
         contents = {"media": (row.format, row.media), "selection": ("selection.safetensors", selection)}
-        writer.add(record, contents)
+        writer.add(row, contents)
     writer.close()
 
 

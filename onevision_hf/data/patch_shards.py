@@ -62,9 +62,7 @@ class ShardWriter(TarShardWriter):
         super().__init__(paths, _COLUMNS, ARRAYS, first)
 
     def add_example(self, row: PatchExample) -> None:
-        record = {name: getattr(row, name) for name in _COLUMNS}
-        record["labels"] = np.asarray(row.labels).tolist()
-        self.add(record, {name: (f"{name}.npy", _npy(getattr(row, name))) for name in ARRAYS})
+        self.add(row, {name: (f"{name}.npy", _npy(getattr(row, name))) for name in ARRAYS})
 
 
 def config_of(plan: Mapping[str, Any]) -> PatchifyConfig:

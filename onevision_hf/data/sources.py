@@ -21,11 +21,12 @@ import json
 import os
 import tarfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from .items import (
@@ -175,40 +176,48 @@ def _manifest_paths(manifest: Path) -> set[str] | None:
 
 
 def _list_tars(path: str, tags_column: str | None) -> list[Item]:
-    root = Path(path)
     items: list[Item] = []
-    for file in _files(path, "tar"):
+    for file, name, members in open_tars(Path(path), _files(path, "tar")):
         stat = file.stat()
-        name = file.name if root.is_file() else file.relative_to(root).as_posix()
-        media: list[tuple[str, Kind, int, int]] = []
         tags: dict[str, tuple[str, ...]] = {}
+        for member in members if tags_column is not None else ():
+            sample, extension = sample_name(member.name)
+            if kind_of_extension(member.name) or extension not in ("json", str(tags_column).lower()):
+                continue
+            value: Any = read_span(str(file), member.offset_data, member.size).decode("utf-8", "replace")
+            if extension == "json":
+                try:
+                    value = json.loads(value).get(tags_column)
+                except ValueError as error:
+                    raise ValueError(f"{file} is not a readable tar of samples: {error}") from error
+            if value is not None:
+                tags[sample] = split_tags(value)
+        for member in members:
+            if kind := kind_of_extension(member.name):
+                found = tags.get(sample_name(member.name)[0], ()) if tags_column is not None else None
+                place = (member.offset_data, member.size, found)
+                key = _text(f"{name}/{member.name}")
+                items.append(Item(key, kind, str(file), stat.st_size, stat.st_mtime_ns, *place))
+    return items
+
+
+def open_tars(path: Path, files: Iterable[Path]) -> Iterator[tuple[Path, str, list[tarfile.TarInfo]]]:
+    """Tars of samples: each file, its name in keys, its members that are files.
+
+    Args:
+        path: the file or folder that was named.
+        files: in it.
+
+    Raises:
+        ValueError: a file is no tar.
+    """
+    for file in files:
         try:
             with tarfile.open(file, "r:") as tar:
-                for member in tar:
-                    if not member.isfile():
-                        continue
-                    kind = kind_of_extension(member.name)
-                    sample, extension = sample_name(member.name)
-                    if kind is not None:
-                        media.append((member.name, kind, member.offset_data, member.size))
-                    elif tags_column is not None and extension in ("json", tags_column.lower()):
-                        content = tar.extractfile(member)
-                        assert content is not None
-                        text = content.read().decode("utf-8", "replace")
-                        if extension == "json":
-                            value = json.loads(text).get(tags_column)
-                            if value is None:
-                                continue
-                        else:
-                            value = text
-                        tags[sample] = split_tags(value)
-        except (tarfile.TarError, ValueError) as error:
+                members = [member for member in tar if member.isfile()]
+        except tarfile.TarError as error:
             raise ValueError(f"{file} is not a readable tar of samples: {error}") from error
-        for member_name, kind, offset, length in media:
-            key = _text(f"{name}/{member_name}")
-            found = tags.get(sample_name(member_name)[0], ()) if tags_column is not None else None
-            items.append(Item(key, kind, str(file), stat.st_size, stat.st_mtime_ns, offset, length, found))
-    return items
+        yield file, file.name if path.is_file() else file.relative_to(path).as_posix(), members
 
 
 def sample_name(member: str) -> tuple[str, str]:
@@ -223,11 +232,25 @@ def _read_file(item: Item) -> str:
 
 
 def _read_tar_member(item: Item) -> bytes:
-    with open(item.path, "rb") as file:
-        file.seek(item.place)
-        content = file.read(item.length)
-    if len(content) != item.length:
-        raise MediaError(f"{item.path} ends inside this item: {len(content)} of {item.length} bytes")
+    return read_span(item.path, item.place, item.length)
+
+
+def read_span(path: str, place: int, length: int) -> bytes:
+    """A part of a file.
+
+    Args:
+        path: the file.
+        place: where it begins, in bytes.
+        length: in bytes.
+
+    Raises:
+        MediaError: the file ends before.
+    """
+    with open(path, "rb") as file:
+        file.seek(place)
+        content = file.read(length)
+    if len(content) != length:
+        raise MediaError(f"{path} ends inside this item: {len(content)} of {length} bytes")
     return content
 
 
@@ -397,23 +420,12 @@ class _DatasetColumn:
 
 
 def _read_tags_file(path: Path, column: str) -> dict[str, tuple[str, ...]]:
-    if path.suffix == ".parquet":
-        table = pq.read_table(path)
-    elif path.suffix == ".csv":
-        import pyarrow.csv
-
-        table = pyarrow.csv.read_csv(path)
-    elif path.suffix == ".jsonl":
-        import pyarrow.json
-
-        table = pyarrow.json.read_json(path)
-    else:
+    formats = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}
+    if path.suffix not in formats:
         raise ValueError(f"{path}: tags are read from .parquet, .csv or .jsonl")
+    table = pyarrow.dataset.dataset(path, format=formats[path.suffix]).to_table()
     missing = [name for name in ("key", column) if name not in table.column_names]
     if missing:
         raise ValueError(f"{path} has no column {missing[0]!r}; it has {table.column_names}")
-    return {str(k): split_tags(v) for k, v in _pairs(table["key"], table[column])}
-
-
-def _pairs(keys: pa.ChunkedArray, values: pa.ChunkedArray) -> Iterable[tuple[Any, Any]]:
-    return zip(keys.to_pylist(), values.to_pylist(), strict=True)
+    both = zip(table["key"].to_pylist(), table[column].to_pylist(), strict=True)
+    return {str(key): split_tags(value) for key, value in both}

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -53,20 +54,22 @@ class TarShardWriter:
         self._values: dict[str, list[Any]] = {name: [] for name in (*columns, *places)}
         self._tar = tarfile.open(paths[0], "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
-    def add(self, record: Mapping[str, Any], contents: Mapping[str, tuple[str, bytes | None]]) -> None:
+    def add(self, row: object, contents: Mapping[str, tuple[str, bytes | None]]) -> None:
         """Write a row.
 
         Args:
-            record: the columns, as JSON values.
+            row: whose attributes are the columns.
             contents: extension and bytes of each part; None: the row has no such part.
         """
+        found = {name: getattr(row, name) for name in self.columns}
+        record = {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in found.items()}
         for part, (extension, content) in contents.items():
             # Where this member's bytes will be: after its header of 512.
             self._values[f"{part}_offset"].append(self._tar.offset + 512)
             self._values[f"{part}_length"].append(len(content) if content is not None else -1)
             if content is not None:
                 self._member(extension, content)
-        self._member("json", json.dumps(dict(record), ensure_ascii=False).encode())
+        self._member("json", json.dumps(record, ensure_ascii=False).encode())
         for name in self.columns:
             self._values[name].append(record[name])
         self._number += 1

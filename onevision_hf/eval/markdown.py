@@ -1,6 +1,9 @@
 """Tables of the reports, in Markdown."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+PAGES = Path(__file__).parent / "pages"  # templates of the reports
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, right: bool = False) -> str:

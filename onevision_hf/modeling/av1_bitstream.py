@@ -108,7 +108,8 @@ class RevealedAV1:
             raise BitstreamError(f"AV1 extradata: {error}") from error
 
     def enter(self) -> None:
-        self._state = replace(_State(self._state.sequence), num_pictures=self._state.num_pictures)
+        state = self._state
+        self._state = _State(state.sequence, state.num_pictures, carried=state.carried)
 
     def split(self, packet: bytes) -> list[CodedPicture]:
         before = self._state

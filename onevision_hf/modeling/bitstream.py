@@ -1,6 +1,7 @@
 """Bits of headers, most significant first, and the NAL units of H.264, HEVC and VVC."""
 
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Container, Iterator
 
 from .coded_picture import BitstreamError
 
@@ -120,6 +121,20 @@ def split_length_prefixed(data: bytes, length_size: int) -> Iterator[bytes]:
         place += length
 
 
+def split_packet(packet: bytes, length_size: int) -> list[bytes]:
+    """NAL units of a packet of HEVC or VVC, with length prefixes of so many bytes or, 0, with start codes.
+
+    Raises:
+        BitstreamError: it is cut short, or has none.
+    """
+    units = list(split_length_prefixed(packet, length_size)) if length_size else split_annex_b(packet)
+    # FFmpeg takes up to three bytes behind the last unit for padding.
+    read = sum(map(len, units)) + length_size * len(units)
+    if not units or (length_size and read < len(packet) - 3):
+        raise BitstreamError("a packet is cut short or has no NAL units")
+    return units
+
+
 def join_units(units: list[bytes], length_size: int) -> bytes:
     """A packet of NAL units: with length prefixes of so many bytes, or with start codes where it is 0."""
     if not length_size:
@@ -128,3 +143,37 @@ def join_units(units: list[bytes], length_size: int) -> bytes:
     if longest >> 8 * length_size:
         raise BitstreamError(f"{longest} bytes of a unit cannot be counted in {length_size} bytes")
     return b"".join(len(unit).to_bytes(length_size, "big") + unit for unit in units)
+
+
+def change_unit_arrays(
+    record: bytes, at: int, change: Callable[[bytes], bytes], lone_kinds: Container[int] = ()
+) -> bytes:
+    """The header that mp4 and mkv have for HEVC and VVC (ISO 14496-15), each of its NAL units changed.
+
+    Args:
+        record: the header.
+        at: where it counts its arrays of units.
+        change: a unit -> what is put in its place.
+        lone_kinds: types of units of which an array has one, without a count of them (VVC).
+
+    Raises:
+        BitstreamError: the header ends early.
+    """
+    source = io.BytesIO(record)
+
+    def take(count: int) -> bytes:
+        data = source.read(count)
+        if len(data) < count:
+            raise BitstreamError("the header of a stream ends early")
+        return data
+
+    changed = bytearray(take(at + 1))
+    for _ in range(changed[-1]):
+        head = take(1)
+        is_lone = head[0] & 31 in lone_kinds
+        head += b"" if is_lone else take(2)
+        changed += head
+        for _ in range(1 if is_lone else int.from_bytes(head[1:], "big")):
+            unit = take(int.from_bytes(take(2), "big"))
+            changed += join_units([change(unit)], 2)
+    return bytes(changed + source.read())

@@ -61,7 +61,7 @@ def with_times(pictures: Iterable[tuple[float, CodedPicture]]) -> Iterator[Timed
             last = rank
             key = rank if picture.is_key else key
         time: float | None = None
-        if picture.is_shown:
+        if picture.is_shown or not picture.is_coded:
             time = last
         elif picture.order is not None:
             time = key + picture.order

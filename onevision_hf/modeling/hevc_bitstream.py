@@ -10,9 +10,13 @@ of packets: with 0 FFmpeg's decoder hands out each picture right behind its pack
             decoder.decode(picture.data)
 """
 
-import io
-
-from .bitstream import join_units, payload_of, prevent_emulation, split_annex_b, split_length_prefixed
+from .bitstream import (
+    change_unit_arrays,
+    join_units,
+    payload_of,
+    prevent_emulation,
+    split_packet,
+)
 from .coded_picture import BitstreamError, CodedPicture, Reference
 from .hevc_sequence import SequenceParameters, read_sequence_parameters, without_reordering
 from .hevc_slices import (
@@ -20,6 +24,8 @@ from .hevc_slices import (
     IRAP,
     PictureParameters,
     SliceHeader,
+    long_term_count,
+    picture_order_count,
     read_picture_parameters,
     read_slice_header,
 )
@@ -74,7 +80,7 @@ class RevealedHEVC:
         Raises:
             BitstreamError: it cannot be read. The next packet may be tried.
         """
-        units = self._units(packet)
+        units = split_packet(packet, self._length_size)
         revealed = [self._follow_sets(unit) for unit in units]
         headers: list[SliceHeader] = []
         kind = layer = -1
@@ -117,7 +123,9 @@ class RevealedHEVC:
             self._skips_leading = is_key
         if kind in SKIPPED_LEADING and self._skips_leading:
             return CodedPicture(data, -1, is_coded=False, is_shown=False)
-        poc = first.poc_lsb if is_key else self._count(first)
+        poc = first.poc_lsb
+        if not is_key:
+            poc = picture_order_count(poc, first.sequence.poc_lsb_bits, self._anchor)
         numbers = {} if is_key else self._numbers
         if is_key:
             self._key_poc = poc
@@ -143,14 +151,6 @@ class RevealedHEVC:
             order=None if self._key_poc is None else poc - self._key_poc,
         )
 
-    def _count(self, header: SliceHeader) -> int:
-        """The picture order count (8.3.1): the one with these low bits that is next to the anchor."""
-        size = 1 << header.sequence.poc_lsb_bits
-        poc = self._anchor - self._anchor % size + header.poc_lsb
-        if poc - self._anchor >= size // 2:
-            return poc - size
-        return poc + size if self._anchor - poc > size // 2 else poc
-
     def _reference_sets(
         self, header: SliceHeader, poc: int, numbers: dict[int, int]
     ) -> tuple[list[int | None], dict[int, int]]:
@@ -162,25 +162,14 @@ class RevealedHEVC:
             poc: its picture order count.
             numbers: of the pictures that may be referred to, by their counts.
         """
-        size = 1 << header.sequence.poc_lsb_bits
-        counts = [(poc + difference, is_used) for difference, is_used in header.short_term]
+        bits = header.sequence.poc_lsb_bits
+        counts: list[tuple[int | None, bool]] = [(poc + near, is_used) for near, is_used in header.short_term]
         for far in header.long_term:
-            if far.cycles is None:
-                like = [known for known in numbers if known % size == far.lsb]
-                count = like[0] if like else None
-            else:
-                count = poc - poc % size + far.lsb - far.cycles * size
-            counts.append((count, far.is_used))
+            counts.append((long_term_count(far, poc, bits, numbers), far.is_used))
         kept = {count: numbers[count] for count, _ in counts if count in numbers}
-        return [kept.get(count) for count, is_used in counts if is_used], kept
-
-    def _units(self, packet: bytes) -> list[bytes]:
-        size = self._length_size
-        units = list(split_length_prefixed(packet, size)) if size else split_annex_b(packet)
-        # FFmpeg takes up to three bytes behind the last unit for padding.
-        if not units or (size and sum(map(len, units)) + size * len(units) < len(packet) - 3):
-            raise BitstreamError("a packet is cut short or has no HEVC units")
-        return units
+        return [
+            numbers.get(count) if count is not None else None for count, is_used in counts if is_used
+        ], kept
 
     def _reveal_header(self, extradata: bytes) -> bytes:
         if not self._length_size:
@@ -188,15 +177,7 @@ class RevealedHEVC:
             if extradata and not units:
                 raise BitstreamError("the header of an HEVC stream has no units")
             return join_units([self._follow_sets(unit) for unit in units], 0)
-        source = io.BytesIO(extradata)  # HEVCDecoderConfigurationRecord (ISO 14496-15, 8.3.3.1)
-        revealed = bytearray(_take(source, 23))
-        for _ in range(extradata[22]):
-            head = _take(source, 3)
-            revealed += head
-            for _ in range(int.from_bytes(head[1:], "big")):
-                unit = _take(source, int.from_bytes(_take(source, 2), "big"))
-                revealed += join_units([self._follow_sets(unit)], 2)
-        return bytes(revealed + source.read())
+        return change_unit_arrays(extradata, 22, self._follow_sets)
 
     def _follow_sets(self, unit: bytes) -> bytes:
         """Take note of a parameter set; the unit, changed where that is needed."""
@@ -221,15 +202,8 @@ def _kind(unit: bytes) -> int:
     return unit[0] >> 1 & 63
 
 
-def _take(source: io.BytesIO, count: int) -> bytes:
-    data = source.read(count)
-    if len(data) < count:
-        raise BitstreamError("the header of an HEVC stream ends early")
-    return data
-
-
 def _set_bit(unit: bytes, place: int) -> bytes:
     """The unit with a bit of its payload set."""
     payload = bytearray(payload_of(unit[2:]))
     payload[place // 8] |= 0x80 >> place % 8
-    return unit[:2] + prevent_emulation(payload)
+    return unit[:2] + prevent_emulation(bytes(payload))

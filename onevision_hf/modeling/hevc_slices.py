@@ -4,6 +4,7 @@ is predicted from, which stay, and with which weights.
 All counts are bounded by the standard's maxima, so that damaged headers end with a `BitstreamError` and soon.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -156,8 +157,8 @@ def read_slice_header(
     is_first = reader.flag()
     if kind in IRAP:
         reader.bits(1)
-    picture = _known(pictures, reader.unsigned(63, "picture parameter set"), "picture")
-    sequence = _known(sequences, picture.sequence_number, "sequence")
+    picture = known_set(pictures, reader.unsigned(63, "picture parameter set"), "picture")
+    sequence = known_set(sequences, picture.sequence_number, "sequence")
     if not is_first:
         is_dependent = picture.has_dependent_slices and reader.flag()
         reader.bits((sequence.num_blocks - 1).bit_length())
@@ -190,13 +191,47 @@ def read_slice_header(
             if len(lists[second]) > 1:
                 reader.unsigned()
         if picture.has_weights[slice_type == B_SLICE]:
-            uses = _read_weights(reader, sequence, lists)
+            halves = (128, 128)
+            if sequence.has_fine_offsets:
+                halves = (1 << sequence.bit_depths[0] - 1, 1 << sequence.bit_depths[1] - 1)
+            uses = read_weights(reader, lists, sequence.has_chroma, halves)
         else:
             uses = tuple(Use(index) for entries in lists for index in entries)
     return SliceHeader(sequence, is_first, poc_lsb, short_term, long_term, hidden_at, uses)
 
 
-def _known(sets: dict[int, Parameters], number: int, name: str) -> Parameters:
+def picture_order_count(lsb: int, bits: int, anchor: int) -> int:
+    """The picture order count (8.3.1): of those with these low bits the one next to the anchor.
+
+    Args:
+        lsb: its low bits.
+        bits: how many these are.
+        anchor: the count of the last picture of sub-layer 0 that others refer to and that does not lead one.
+    """
+    size = 1 << bits
+    poc = anchor - anchor % size + lsb
+    if poc - anchor >= size // 2:
+        return poc - size
+    return poc + size if anchor - poc > size // 2 else poc
+
+
+def long_term_count(far: LongTerm, poc: int, lsb_bits: int, known: Iterable[int]) -> int | None:
+    """The picture order count of a long-term reference (8.3.2), None if there is no such picture.
+
+    Args:
+        far: the reference.
+        poc: of the current picture.
+        lsb_bits: low bits of picture order counts.
+        known: those of pictures that may be referred to.
+    """
+    size = 1 << lsb_bits
+    if far.cycles is not None:
+        return poc - poc % size + far.lsb - far.cycles * size
+    return next((count for count in known if count % size == far.lsb), None)
+
+
+def known_set(sets: dict[int, Parameters], number: int, name: str) -> Parameters:
+    """A parameter set, which must have come."""
     if number not in sets:
         raise BitstreamError(f"a slice needs {name} parameter set {number}, which did not come")
     return sets[number]
@@ -279,47 +314,46 @@ def _read_lists(
     return found
 
 
-def _read_weights(reader: BitReader, sequence: SequenceParameters, lists: list[list[int]]) -> tuple[Use, ...]:
-    """pred_weight_table (7.3.6.3)."""
+def read_weights(
+    reader: BitReader, lists: list[list[int]], has_chroma: bool, halves: tuple[int, int]
+) -> tuple[Use, ...]:
+    """pred_weight_table (7.3.6.3).
+
+    Args:
+        reader: in front of it.
+        lists: indices of the entries of each reference list.
+        has_chroma: whether there are weights of chroma.
+        halves: of the range of offsets, of luma and chroma: 128 where they are levels of 8 bits.
+
+    Raises:
+        BitstreamError: it is damaged.
+    """
     luma_bits = reader.unsigned(7, "weight denominator, log2,")
-    chroma_bits = luma_bits + reader.signed() if sequence.has_chroma else 0
+    chroma_bits = luma_bits + reader.signed() if has_chroma else 0
     if not 0 <= chroma_bits <= 7:
         raise BitstreamError(f"a slice has a chroma weight denominator of 2^{chroma_bits}")
     uses = []
     for entries in lists:
-        has_luma = [reader.flag() for _ in entries]
-        has_chroma = [sequence.has_chroma and reader.flag() for _ in entries]
-        for index, *present in zip(entries, has_luma, has_chroma, strict=True):
+        in_luma = [reader.flag() for _ in entries]
+        in_chroma = [has_chroma and reader.flag() for _ in entries]
+        for index, luma, chroma in zip(entries, in_luma, in_chroma, strict=True):
             planes = [(1.0, 0.0)] * 3
-            if present[0]:
-                planes[0] = _read_weight(reader, sequence, luma_bits, is_chroma=False)
-            if present[1]:
-                planes[1:] = [_read_weight(reader, sequence, chroma_bits, is_chroma=True) for _ in range(2)]
+            if luma:
+                weight, offset = _read_weight(reader, luma_bits), _signed(reader, halves[0], "offset")
+                planes[0] = weight / (1 << luma_bits), offset * 128 / halves[0]
+            for plane in (1, 2) if chroma else ():
+                half, weight = halves[1], _read_weight(reader, chroma_bits)
+                # Told as the difference from what leaves grey as it is (7-56).
+                offset = half + _signed(reader, 4 * half, "chroma offset") - (half * weight >> chroma_bits)
+                offset = max(-half, min(half - 1, offset))
+                planes[plane] = weight / (1 << chroma_bits), offset * 128 / half
             (y, u, v), (y_offset, u_offset, v_offset) = zip(*planes, strict=True)
             uses.append(Use(index, (y, u, v), (y_offset, u_offset, v_offset)))
     return tuple(uses)
 
 
-def _read_weight(
-    reader: BitReader, sequence: SequenceParameters, bits: int, is_chroma: bool
-) -> tuple[float, float]:
-    """Weight and offset of a plane, the latter in levels of 8 bits.
-
-    Args:
-        reader: in front of them.
-        sequence: parameters.
-        bits: log2 of the denominator of weights.
-        is_chroma: whether the offset is that of chroma.
-    """
-    # Offsets are levels of 8 bits, or of the stream's own depth: half their range.
-    half = 1 << (sequence.bit_depths[is_chroma] - 1 if sequence.has_fine_offsets else 7)
-    weight = (1 << bits) + _signed(reader, 128, "weight")
-    if is_chroma:  # told as the difference from what leaves grey as it is (7-56)
-        offset = half + _signed(reader, 4 * half, "chroma offset") - (half * weight >> bits)
-        offset = max(-half, min(half - 1, offset))
-    else:
-        offset = _signed(reader, half, "offset")
-    return weight / (1 << bits), offset * 128 / half
+def _read_weight(reader: BitReader, bits: int) -> int:
+    return (1 << bits) + _signed(reader, 128, "weight")
 
 
 def _signed(reader: BitReader, half: int, name: str) -> int:

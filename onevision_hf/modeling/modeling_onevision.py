@@ -17,18 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.models.siglip.modeling_siglip import SiglipAttention, SiglipMLP, eager_attention_forward
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import is_flash_attention_requested
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_onevision import ROTARY_SPLIT, OneVisionConfig
-from .eager_attention import eager_attention_forward
 from .patch_inputs import prepare_patches
 
 
@@ -66,16 +65,30 @@ class OneVisionRotaryEmbedding(nn.Module):
         self.theta = float(config.rope_theta)
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        angles = []
-        for axis, size in enumerate(self.axis_sizes):
-            steps = torch.arange(size, dtype=torch.float32, device=positions.device) / size
-            angles.append(positions[..., axis, None].float() * self.theta**-steps)
-        half = torch.cat(angles, dim=-1)
+        half = rotary_angles(positions, self.axis_sizes, self.theta)
         angle = torch.cat([half, half], dim=-1).unsqueeze(-2)
         cos, sin = angle.cos(), angle.sin()
         # The sign of (x0, x1) -> (-x1, x0) is folded into sin here, once for all layers.
         sin[..., ::2].neg_()
         return cos.to(dtype), sin.to(dtype)
+
+
+def rotary_angles(positions: Tensor, sizes: list[int], theta: float) -> Tensor:
+    """The angles by which channels are turned.
+
+    Args:
+        positions: (..., 3) of t, h, w.
+        sizes: angles of each axis.
+        theta: base of the frequencies.
+
+    Returns:
+        (..., sum of sizes), float32.
+    """
+    angles = []
+    for axis, size in enumerate(sizes):
+        steps = torch.arange(size, dtype=torch.float32, device=positions.device) / size
+        angles.append(positions[..., axis, None].float() * theta**-steps)
+    return torch.cat(angles, dim=-1)
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -90,20 +103,10 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, swapped, sin)
 
 
-class OneVisionAttention(nn.Module):
-    def __init__(self, config: OneVisionConfig):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.head_dim
-        self.scaling = self.head_dim**-0.5
-        self.attention_dropout = config.attention_dropout
-        self.is_causal = False
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+class OneVisionAttention(SiglipAttention):
+    """SigLIP's projections; queries and keys are turned by their positions."""
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         hidden_states: Tensor,
         rotary: tuple[Tensor, Tensor],
@@ -135,8 +138,8 @@ class OneVisionAttention(nn.Module):
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        dropout = self.attention_dropout if self.training else 0.0
-        options = {"dropout": dropout, "scaling": self.scaling, **kwargs}
+        dropout = self.dropout if self.training else 0.0
+        options = {"dropout": dropout, "scaling": self.scale, **kwargs}
         if segments is None:
             attended, weights = attend(self, *states, attention_mask, **options)
         else:
@@ -144,17 +147,6 @@ class OneVisionAttention(nn.Module):
             attended = torch.cat([attend(self, *item, None, **options)[0] for item in items], dim=1)
             weights = None
         return self.out_proj(attended.reshape(hidden_states.shape)), weights
-
-
-class OneVisionMLP(nn.Module):
-    def __init__(self, config: OneVisionConfig):
-        super().__init__()
-        self.activation_fn = ACT2FN[config.hidden_act]
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
 
 
 def make_norm(config: OneVisionConfig) -> nn.Module:
@@ -167,7 +159,7 @@ class OneVisionLayer(GradientCheckpointingLayer):
         super().__init__()
         self.self_attn = OneVisionAttention(config)
         self.layer_norm1 = make_norm(config)
-        self.mlp = OneVisionMLP(config)
+        self.mlp = SiglipMLP(config)
         self.layer_norm2 = make_norm(config)
 
     def forward(
@@ -256,7 +248,7 @@ class OneVisionPoolingHead(nn.Module):
         self.probe = nn.Parameter(torch.randn(1, 1, config.hidden_size))
         self.attention = OneVisionProbeAttention(config.hidden_size, config.num_attention_heads)
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = OneVisionMLP(config)
+        self.mlp = SiglipMLP(config)
 
     def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, L, D) -> (B, D), attending where `mask` (B, L) is True; packed, (L, D) -> (B, D) likewise."""

@@ -30,6 +30,7 @@ from .modeling_onevision import (
     OneVisionPreTrainedModel,
     OneVisionProbeAttention,
     items_of_patches,
+    rotary_angles,
 )
 from .patch_inputs import prepare_patches
 
@@ -139,11 +140,8 @@ class OneVisionAttentiveHead(nn.Module):
         probe = torch.tensor(self.probe_position, device=positions.device)
         offsets = positions.float() - probe
         unit = self.head_dim // 2 // sum(ROTARY_SPLIT)
-        angles = []
-        for axis, part in enumerate(ROTARY_SPLIT):
-            steps = torch.arange(part * unit, dtype=torch.float32, device=positions.device) / (part * unit)
-            angles.append(offsets[..., axis, None] * self.theta**-steps)
-        angle = torch.cat(angles, dim=-1).unsqueeze(1)  # (B, 1, L, d/2)
+        sizes = [part * unit for part in ROTARY_SPLIT]
+        angle = rotary_angles(offsets, sizes, self.theta).unsqueeze(1)  # (B, 1, L, d/2)
         return partial(_rotate, cos=angle.cos().to(dtype), sin=angle.sin().to(dtype))
 
 

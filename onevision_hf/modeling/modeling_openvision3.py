@@ -8,24 +8,25 @@ Shapes: B images, H x W pixels, C latent channels, h x w latent grid, N tokens =
 D width, E projection.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.activations import ACT2FN
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.siglip.modeling_siglip import (
+    SiglipAttention,
+    SiglipEncoder,
+    SiglipEncoderLayer,
+    SiglipMLP,
+)
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_openvision3 import OpenVision3Config
-from .eager_attention import eager_attention_forward
 from .vae_openvision3 import HoldsVAE, MissingVAEError, check_latents
 
 
@@ -75,42 +76,6 @@ class OpenVision3Embeddings(nn.Module):
         return torch.cat([class_token, tokens], dim=1)  # (B, 1 + N, D)
 
 
-class OpenVision3Attention(nn.Module):
-    def __init__(self, config: OpenVision3Config):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.scaling = self.head_dim**-0.5
-        self.is_causal = False
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(
-        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        batch_and_length = hidden_states.shape[:-1]
-        by_head = (*batch_and_length, -1, self.head_dim)
-        query = self.q_proj(hidden_states).view(by_head).transpose(1, 2)  # (B, heads, 1 + N, D / heads)
-        key = self.k_proj(hidden_states).view(by_head).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(by_head).transpose(1, 2)
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        output, weights = attend(
-            self,
-            query,
-            key,
-            value,
-            None,
-            scaling=self.scaling,
-            dropout=self.config.attention_dropout if self.training else 0.0,
-            **kwargs,
-        )
-        return self.out_proj(output.reshape(*batch_and_length, -1)), weights
-
-
 class OpenVision3MLPOutput(nn.Linear):
     """A linear layer that is told apart when weights are drawn.
 
@@ -118,43 +83,21 @@ class OpenVision3MLPOutput(nn.Linear):
     """
 
 
-class OpenVision3MLP(nn.Module):
-    def __init__(self, config: OpenVision3Config):
-        super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation_fn = ACT2FN[config.hidden_act]
+class OpenVision3MLP(SiglipMLP):
+    """SigLIP's, with an output whose weights are drawn differently."""
+
+    def __init__(self, config: Any):
+        super().__init__(config)
         self.fc2 = OpenVision3MLPOutput(config.intermediate_size, config.hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
 
+class OpenVision3Encoder(SiglipEncoder):
+    """SigLIP's pre-norm blocks: attention, then the MLP, each added to what it read."""
 
-class OpenVision3Layer(GradientCheckpointingLayer):
-    """Pre-norm block: attention, then the MLP, each added to what it read."""
-
-    def __init__(self, config: OpenVision3Config):
-        super().__init__()
-        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.self_attn = OpenVision3Attention(config)
-        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = OpenVision3MLP(config)
-
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
-        attended, _ = self.self_attn(self.layer_norm1(hidden_states), **kwargs)
-        hidden_states = hidden_states + attended
-        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
-
-
-class OpenVision3Encoder(nn.Module):
-    def __init__(self, config: OpenVision3Config):
-        super().__init__()
-        self.layers = nn.ModuleList([OpenVision3Layer(config) for _ in range(config.num_hidden_layers)])
-        self.gradient_checkpointing = False
-
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+    def __init__(self, config: Any):
+        super().__init__(config)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, **kwargs)
-        return hidden_states
+            layer.mlp = OpenVision3MLP(config)
 
 
 class OpenVision3PreTrainedModel(PreTrainedModel):
@@ -163,13 +106,13 @@ class OpenVision3PreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ["image"]
     supports_gradient_checkpointing = True
-    _no_split_modules = ["OpenVision3Layer"]
+    _no_split_modules = ["SiglipEncoderLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    _can_record_outputs = {"hidden_states": OpenVision3Layer, "attentions": OpenVision3Attention}
+    _can_record_outputs = {"hidden_states": SiglipEncoderLayer, "attentions": SiglipAttention}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -234,7 +177,7 @@ class OpenVision3Model(HoldsVAE, OpenVision3PreTrainedModel):
         if latents is None:
             raise ValueError("give pixel_values or latents, exactly one of them; found neither")
         check_latents(latents, self.config)
-        hidden_states = self.encoder(self.embeddings(latents), **kwargs)  # (B, 1 + N, D)
+        hidden_states = self.encoder(self.embeddings(latents), **kwargs).last_hidden_state  # (B, 1 + N, D)
         tokens = hidden_states[:, 1:]
         pooled = self.visual_projection(self.post_layernorm(tokens.mean(dim=1)))  # (B, E)
         return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=pooled)

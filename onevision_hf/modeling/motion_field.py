@@ -6,8 +6,8 @@ the residual (see `reference_paint`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from .reference_paint import COLOURS, PERIOD, SLOPE, Paint
 
 # Squared distance of a cell's four slopes from those of its nearest explanation, in slopes of a paint.
 FAR = 0.8
+FLAT = 0.1  # likewise, of a cell that is intra coded
 # What a grey level between a cell's luma and its explanation's counts beside that.
 LEVEL_COST = 0.0004
 SAME_COLOUR_COST = 0.01  # two references of one colour look like one: one, where both fit
@@ -31,6 +32,9 @@ STRAY = 24.0  # grey levels that a median residual may have: areas that were not
 SPREAD = 8.0  # levels by which a cell's chroma may be off its slope on average
 FASTEST = 24.0  # pixels a frame that are taken for sure where the period allows them
 WEAKEST = 0.2  # of a paint's slope: means of opposite motion tell nothing
+MOST_COUNTED = 8192  # cells that tell the usual velocities
+ASTRAY = 1.5  # pixels a frame off the most usual velocity
+WIDE = 8.0  # pixels a frame between possible velocities
 MOST_USUAL = 6  # velocities that are tried where several are possible
 
 
@@ -44,16 +48,26 @@ class MotionField:
         residual: (rows, columns) float32, mean absolute luma residual in grey levels of 8 bits. Where nothing
             is known of a cell: of what is off its median.
         age: (rows, columns) float32, frames to the reference, of two their mean; NaN like `velocity`.
+        is_intra: (rows, columns) bool, cells without any paint.
+        noise: by how many levels the chroma of three quarters of the other cells is off at most.
     """
 
     velocity: np.ndarray
     residual: np.ndarray
     age: np.ndarray
+    is_intra: np.ndarray
+    noise: float
 
     def cut(self, height: int, width: int) -> "MotionField":
         """The same of a picture of `height` x `width` pixels, whose coded size is larger."""
         here = np.s_[: -(-height // CELL), : -(-width // CELL)]
-        return MotionField(self.velocity[here], self.residual[here], self.age[here])
+        return replace(
+            self,
+            velocity=self.velocity[here],
+            residual=self.residual[here],
+            age=self.age[here],
+            is_intra=self.is_intra[here],
+        )
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,11 @@ class Prediction:
     paints: tuple[Paint, ...]
     weights: tuple[tuple[float, float, float], ...] = ((1.0, 1.0, 1.0),)
     offsets: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def is_of_one_colour(self) -> bool:
+        """Whether it is from two paints that only their levels tell apart."""
+        return len(self.paints) == 2 and self.paints[0].colour == self.paints[1].colour
 
 
 class DecodedPlanes(NamedTuple):
@@ -81,6 +100,12 @@ class DecodedPlanes(NamedTuple):
     def step(self) -> tuple[float, float]:
         """Distance of chroma samples in luma pixels of the first picture."""
         return self.subsampling[0] * self.scale[0], self.subsampling[1] * self.scale[1]
+
+    @property
+    def start(self) -> tuple[float, float]:
+        """The first chroma sample's place there: the middles of samples are what is scaled."""
+        across, down = (sub / 2 * (s - 1) for sub, s in zip(self.subsampling, self.scale, strict=True))
+        return across, down
 
 
 class FieldReader:
@@ -129,65 +154,104 @@ class FieldReader:
             exact = planes[0].astype(np.int32) + negative[0] - (1 << bits)
         level = median_luma(luma, rows, columns, bits)
         table = _PredictionTable(predictions, time, self.slope)
-        chosen = table.choose(chroma_slopes(chroma, scale, self.slope), level)
-        known = chosen >= 0
-        slopes = table.slopes[chosen] * np.float32(self.slope)  # (rows, columns, 4), levels a luma pixel
-        value, spread = chroma_values(chroma, slopes, scale)
-        known &= (spread[0] < SPREAD) & (spread[1] < SPREAD)
-        corner = CELL * (np.arange(columns) * scale[0] + 1j * (np.arange(rows) * scale[1])[:, None])
-        # value = slope * (e1 d1 + e2 d2) / 2 up to a period, where d = age * velocity
-        cells = np.flatnonzero(known.ravel())
-        which = chosen.ravel()[cells]
-        corner = corner.astype(np.complex64).ravel()[cells]
-        start = table.value_at(which, corner, value.reshape(2, -1)[:, cells], self.slope)
-        factor = table.factors[which] * np.float32(self.slope)
-        usable = np.abs(factor) > WEAKEST * self.slope
-        cells, which, start, factor = cells[usable], which[usable], start[usable], factor[usable]
-        period = table.periods[which]
-        if gentle is not None and self.gentle_slope is not None:
-            share = np.float32(self.gentle_slope / self.slope)
-            rough, _ = chroma_values(gentle, slopes * share, scale)
-            begin = table.value_at(which, corner[usable], rough.reshape(2, -1)[:, cells], self.gentle_slope)
-            near = self._unwrapped(begin, factor * share, period)
-            velocity = near + _wrapped(start - factor * near, period) / factor
+        slopes = chroma_slopes(chroma, scale, self.slope)
+        chosen = table.choose(slopes, level)
+        is_intra = (chosen < 0) & (np.square(slopes).sum(0) < FLAT)
+        start = picture.start
+        x = (np.arange(columns) * (CELL * scale[0]) + start[0]).astype(np.float32)
+        y = (np.arange(rows) * (CELL * scale[1]) + start[1]).astype(np.float32)[:, None]
+        value, spread = table.values_of(chroma, chosen, x, y, scale, 1.0)
+        spread = np.maximum(spread[0], spread[1])
+        noise = float(np.percentile(spread[chosen >= 0], 75)) if (chosen >= 0).any() else 0.0
+        unclear = spread >= SPREAD
+        chosen[unclear | table.is_weak.take(chosen)] = -1
+        lattice = _Lattice(table, chosen, self.slope)
+        if gentle is None or self.gentle_slope is None:
+            velocity = self._unwrapped(value, lattice)
         else:
-            velocity = self._unwrapped(start, factor, period)
-        field = np.full(rows * columns, np.nan + 1j * np.nan, np.complex64)
-        field[cells] = velocity
-        age = np.full(rows * columns, np.nan, np.float32)
-        age[cells] = table.ages[which]
-        field, age = field.reshape(rows, columns), age.reshape(rows, columns)
-        if any(scale[axis] != 1 for axis in (0, 1)):
-            field = (field.real / scale[0] + 1j * field.imag / scale[1]).astype(np.complex64)
-        table.take_own_fields(field, chosen, known)
-        expected = np.where(known, table.levels[chosen], level).astype(np.float32)
-        residual = mean_residual(luma, expected, bits) if exact is None else mean_of_twice(exact, bits)
-        return MotionField(field, residual, age)
+            share = self.gentle_slope / self.slope
+            rough, _ = table.values_of(gentle, chosen, x, y, scale, share)
+            near = self._unwrapped(rough, _Lattice(table, chosen, self.gentle_slope))
+            velocity = lattice.nearest(value, near)
+        age = table.ages.take(chosen)
+        known = chosen >= 0
+        velocity[~known] = complex(np.nan, np.nan)  # both parts
+        age[~known] = np.nan
+        if scale != (1.0, 1.0):
+            velocity = (velocity.real / scale[0] + 1j * velocity.imag / scale[1]).astype(np.complex64)
+        table.take_own_fields(velocity, chosen)
+        if exact is not None:
+            residual = mean_of_twice(exact, bits)
+        else:
+            expected = np.where(known, table.levels.take(chosen), level)
+            residual = mean_residual(luma, expected, bits)
+        return MotionField(velocity, residual, age, is_intra, noise)
 
-    def _unwrapped(self, value: np.ndarray, factor: np.ndarray, period: np.ndarray) -> np.ndarray:
-        """Velocities of N cells. A value is known up to the period, so a velocity is one of a lattice: the
-        one nearest to what most of the picture does. Where the lattice is wide, another usual velocity may
-        explain a cell better.
-        """
-        if not len(value):
-            return value
-        size = np.abs(factor)
-        sure = size * np.float32(FASTEST) < period / 2
-        still = _wrapped(value, period) / factor  # the one nearest to no motion
-        if sure.mean() > 0.2:
-            self._usual = _usual_velocities(still[sure])
+    def _unwrapped(self, value: np.ndarray, lattice: "_Lattice") -> np.ndarray:
+        """(rows, columns) complex64: velocities, each that of its lattice which is nearest to what most of
+        the picture does. Where the lattice is wide, another usual velocity may explain a cell better."""
+        still = lattice.nearest(value)
+        sure = np.flatnonzero(lattice.is_sure)
+        if 5 * len(sure) > np.count_nonzero(lattice.is_known):
+            self._usual = _usual_velocities(still.ravel()[sure[:: len(sure) // MOST_COUNTED + 1]])
         first, *others = self._usual
-        found = first + _wrapped(value - factor * first, period) / factor
-        astray = (period > 8 * size) & (np.abs(found - first) > 1.5) & ~sure
-        if others and astray.any():
-            v, f, p, best = value[astray], factor[astray], period[astray], found[astray]
+        found = lattice.nearest(value, first)
+        # What is sure, or near to the first, stays.
+        off = found - first
+        astray = lattice.is_wide & (off.real * off.real + off.imag * off.imag > ASTRAY**2)
+        places = np.flatnonzero(astray & ~lattice.is_sure) if others else []
+        if len(places):
+            some, here = value.reshape(2, -1)[:, places], lattice.at(places)
+            best = found.ravel()[places]
             fits = np.abs(best[:, None] - self._usual).min(1) <= 0.5
             for point in others:
-                near = point + _wrapped(v - f * point, p) / f
+                near = here.nearest(some, point)
                 better = ~fits & (np.abs(near - point) < 0.5)
                 best[better], fits = near[better], fits | better
-            found[astray] = best
-        return np.where(sure, still, found)
+            found.ravel()[places] = best
+        np.copyto(found, still, where=lattice.is_sure)
+        return found
+
+
+class _Lattice:
+    """The velocities that are possible in each cell: a value is known up to the period.
+
+    Args:
+        table: of the predictions.
+        chosen: (rows, columns) rows of the table.
+        slope: of the paint that values are of.
+    """
+
+    def __init__(self, table: "_PredictionTable", chosen: np.ndarray, slope: float):
+        factors, periods = table.factors * np.float32(slope), table.periods
+        size = np.abs(factors)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inverse = (1 / factors).astype(np.complex64)
+        self.is_known = chosen >= 0
+        self._period, self._turns = periods.take(chosen), (1 / periods).take(chosen)
+        self._factor, self._inverse = factors.take(chosen), inverse.take(chosen)
+        # The nearest to no motion is right, whatever moves by less than `FASTEST`.
+        self.is_sure = ((size > 0) & (size * FASTEST < periods / 2)).take(chosen)
+        self.is_wide = (periods > WIDE * size).take(chosen)
+
+    def at(self, places: np.ndarray) -> "_Lattice":
+        """The same of cells at these places of the flattened grid."""
+        part = object.__new__(_Lattice)
+        part.__dict__ = {name: values.ravel()[places] for name, values in self.__dict__.items()}
+        return part
+
+    def nearest(self, value: np.ndarray, to: np.ndarray | complex | None = None) -> np.ndarray:
+        """complex64: of the velocities that explain values (2, ...), those nearest to others, or to none."""
+        real, imag = value
+        if to is not None:
+            moved = self._factor * to
+            real, imag = real - moved.real, imag - moved.imag
+        found = np.empty(real.shape, np.complex64)
+        found.real = real - np.rint(real * self._turns) * self._period
+        found.imag = imag - np.rint(imag * self._turns) * self._period
+        with np.errstate(invalid="ignore"):
+            found *= self._inverse
+        return found if to is None else found + to
 
 
 class _PredictionTable:
@@ -199,32 +263,14 @@ class _PredictionTable:
     """
 
     def __init__(self, predictions: Sequence[Prediction], time: float, slope: float):
-        self.predictions, self.time = list(predictions), time
-        count = len(self.predictions)
-        self.slopes = np.zeros((count + 1, 4), np.float32)
-        self.levels, self.ages = np.zeros(count + 1, np.float32), np.full(count + 1, np.nan, np.float32)
-        self.factors, self.periods = np.zeros(count + 1, np.complex64), np.ones(count + 1, np.float32)
-        self._costs = np.zeros(count, np.float32)
-        self._gains, self._offsets = np.ones((count + 1, 2), np.float32), np.zeros((count + 1, 2), np.float32)
-        for row, prediction in enumerate(self.predictions):
-            ages = [time - paint.time for paint in prediction.paints]
-            colours = [COLOURS[paint.colour] for paint in prediction.paints]
-            self.ages[row] = sum(ages) / len(ages)
-            self.levels[row] = prediction.offsets[0]
-            gains = [(weights[1] + weights[2]) / 2 for weights in prediction.weights]
-            for paint, colour, weights in zip(prediction.paints, colours, prediction.weights, strict=True):
-                self.levels[row] += weights[0] * paint.level
-                _, u, v = weights
-                self.slopes[row] += (u * colour.real, -u * colour.imag, v * colour.imag, v * colour.real)
-            # The weights of U and V are taken off the values, so that the periods are whole again.
-            total = sum(gains)
-            self._gains[row] = [sum(weights[c] for weights in prediction.weights) or 1 for c in (1, 2)]
-            self._offsets[row] = prediction.offsets[1:]
-            self.factors[row] = sum(g * c * a for g, c, a in zip(gains, colours, ages, strict=True)) / (
-                total or 1
-            )
-            self.periods[row] = PERIOD / len(ages)
-            self._costs[row] = SAME_COLOUR_COST * (len(ages) == 2 and colours[0] == colours[1])
+        self.predictions, self.time, self.slope = list(predictions), time, slope
+        rows = [_row_of(prediction, time) for prediction in self.predictions]
+        slopes, levels, ages, factors, periods, gains = zip(*rows, _UNKNOWN, strict=True)
+        self.slopes, self.levels = np.array(slopes, np.float32), np.array(levels, np.float32)
+        self.ages, self.factors = np.array(ages, np.float32), np.array(factors, np.complex64)
+        self.periods, self._gains = np.array(periods, np.float32), np.array(gains, np.float32)
+        self._offsets = np.array([p.offsets[1:] for p in self.predictions] + [(0, 0)], np.float32)
+        self._is_weighted = bool((self._gains != 1).any() or self._offsets.any())
 
     def choose(self, slopes: np.ndarray, level: np.ndarray) -> np.ndarray:
         """(rows, columns) int64: of each cell the row of the prediction that explains it best, -1 where that
@@ -235,70 +281,106 @@ class _PredictionTable:
             level: (rows, columns) uint8.
         """
         groups: dict[tuple[float, ...], list[int]] = {}
-        for row, values in enumerate(self.slopes[:-1]):
-            groups.setdefault(tuple(np.round(values, 3).tolist()), []).append(row)
-        best = np.square(slopes).sum(0)  # intra coded
-        np.minimum(best, FAR, out=best)
-        chosen = np.full(level.shape, -1, np.int64)
+        for row, values in enumerate(np.round(self.slopes[:-1], 3).tolist()):
+            groups.setdefault(tuple(values), []).append(row)
+        cells, places = slopes.reshape(4, -1), level.ravel().astype(np.intp)
+        # Squared distances less the square of the cell's own slopes, which is that of a flat one.
+        middles = np.array(list(groups), np.float32)
+        distances = (-2 * middles) @ cells
+        best = np.minimum(0, np.float32(FAR) - np.square(cells).sum(0))
+        chosen = np.full(level.size, -1, np.int64)
         every = np.arange(256, dtype=np.float32)
-        for values, rows in groups.items():
+        for distance, middle, rows in zip(distances, middles, groups.values(), strict=True):
             off = np.abs(every[:, None] - self.levels[rows])
-            costs = np.minimum(off, 2 * STRAY) ** 2 * np.float32(LEVEL_COST) + self._costs[rows]
+            costs = np.minimum(off, 2 * STRAY) ** 2 * np.float32(LEVEL_COST)
+            costs += [SAME_COLOUR_COST * self.predictions[row].is_of_one_colour for row in rows]
             nearest = costs.argmin(1)
-            far = off[np.arange(256), nearest] >= STRAY
-            cost = np.where(far, np.float32(1e9), costs[np.arange(256), nearest]).astype(np.float32)
-            pick = np.array(rows, np.int64)[nearest]
-            distance = cost.take(level)
-            for axis, value in enumerate(values):
-                away = slopes[axis] - np.float32(value)
-                away *= away
-                distance += away
+            cost = costs[np.arange(256), nearest] + np.square(middle).sum()
+            cost[off[np.arange(256), nearest] >= STRAY] = np.inf
+            distance += cost.astype(np.float32).take(places)
             better = distance < best
             np.copyto(best, distance, where=better)
-            np.copyto(chosen, pick.take(level), where=better)
-        return chosen
+            np.copyto(chosen, np.array(rows, np.int64)[nearest].take(places), where=better)
+        return chosen.reshape(level.shape)
 
-    def value_at(self, which: np.ndarray, corner: np.ndarray, value: np.ndarray, slope: float) -> np.ndarray:
-        """(N,) complex64: what the values (2, N) of U and V at the corners of cells say of their velocity."""
-        values = value - self._offsets[which].T
-        values = values / self._gains[which].T
-        # Of weights that do not add up to one the place too is multiplied.
-        slopes = self.slopes[which].T * np.float32(slope)
-        gains = self._gains[which].T
-        x, y = corner.real, corner.imag
-        u = values[0] - (slopes[0] * x + slopes[1] * y) / gains[0]
-        v = values[1] - (slopes[2] * x + slopes[3] * y) / gains[1]
-        return (u + 1j * v).astype(np.complex64)
+    def values_of(
+        self,
+        cells: np.ndarray,
+        chosen: np.ndarray,
+        x: np.ndarray,
+        y: np.ndarray,
+        scale: tuple[float, float],
+        share: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the chroma of cells says of their motion, up to the period, and how far samples are off.
 
-    def take_own_fields(self, field: np.ndarray, chosen: np.ndarray, known: np.ndarray) -> None:
+        Args:
+            cells: (4, 4, 2, rows, columns) int16, of `chroma_cells`.
+            chosen: (rows, columns) rows of this table.
+            x: (columns,) of the cells' corners, in pixels of the first picture.
+            y: (rows, 1) likewise.
+            scale: as in `DecodedPlanes`.
+            share: of the paint's slope that these cells have.
+
+        Returns:
+            (2, rows, columns) float32 each, in levels of 8 bits.
+        """
+        slopes = self.slopes * np.float32(self.slope * share)
+        value, spread = chroma_values(cells, slopes, chosen, scale)
+        for channel in (0, 1):
+            if self._is_weighted:
+                value[channel] -= self._offsets[:, channel].take(chosen)
+            value[channel] -= slopes[:, 2 * channel].take(chosen) * x
+            value[channel] -= slopes[:, 2 * channel + 1].take(chosen) * y
+            if self._is_weighted:
+                value[channel] /= self._gains[:, channel].take(chosen)
+        return value, spread
+
+    @property
+    def is_weak(self) -> np.ndarray:
+        """(N + 1,) bool: means of opposite motion, which tell nothing of it."""
+        return np.abs(self.factors) <= WEAKEST
+
+    def take_own_fields(self, field: np.ndarray, chosen: np.ndarray) -> None:
         """A reference of the same time is the hidden picture that this one shows: the field is that one's."""
         for row, prediction in enumerate(self.predictions):
             (paint, *more) = prediction.paints
             if more or paint.time != self.time or paint.velocity is None:
                 continue
             if paint.velocity.shape == field.shape:
-                here = (chosen == row) & known
+                here = chosen == row
                 field[here] = paint.velocity[here]
 
 
-def _wrapped(values: np.ndarray, period: np.ndarray) -> np.ndarray:
-    """Complex values to within half a period of zero, each part."""
-    turns = values / period
-    return ((turns.real - np.rint(turns.real)) + 1j * (turns.imag - np.rint(turns.imag))) * period
+def _row_of(prediction: Prediction, time: float) -> tuple[Any, ...]:
+    """(slopes, level, age, factor, period, gains) of a prediction, see `_PredictionTable`."""
+    slopes, level, age, factor = [0.0] * 4, prediction.offsets[0], 0.0, 0j
+    gains = [sum(weights[channel] for weights in prediction.weights) for channel in (1, 2)]
+    for paint, (y, u, v) in zip(prediction.paints, prediction.weights, strict=True):
+        colour = complex(COLOURS[paint.colour])
+        parts = (u * colour.real, -u * colour.imag, v * colour.imag, v * colour.real)
+        slopes = [total + part for total, part in zip(slopes, parts, strict=True)]
+        level += y * paint.level
+        age += (time - paint.time) / len(prediction.paints)
+        # The weights of U and V are taken off the values, so that the periods are whole again.
+        factor += (u + v) / (sum(gains) or 1) * colour * (time - paint.time)
+    return slopes, level, age, factor, PERIOD / len(prediction.paints), [gain or 1 for gain in gains]
+
+
+_UNKNOWN = ([0.0] * 4, 0.0, np.nan, 0j, 1.0, [1.0, 1.0])
 
 
 def _usual_velocities(velocities: np.ndarray) -> np.ndarray:
-    """The velocities that most cells have, to a pixel, the most usual first: (up to 6,) complex64."""
-    side = int(4 * FASTEST)
-    x, y = (
-        np.rint(part).clip(-side, side).astype(np.int32) + side for part in (velocities.real, velocities.imag)
-    )
+    """The velocities that most of N cells have, to a pixel, the most usual first: (up to 6,) complex64."""
+    side = int(2 * FASTEST)
+    parts = velocities.real, velocities.imag
+    x, y = (np.rint(part).clip(-side, side).astype(np.int32) + side for part in parts)
     place = y * (2 * side + 1) + x
     counts = np.bincount(place, minlength=(2 * side + 1) ** 2)
     few = max(3, int(0.003 * len(velocities)))
-    usual = np.argsort(-counts, kind="stable")[:MOST_USUAL]
-    usual = usual[counts[usual] >= few]
-    if not len(usual):
+    often = np.flatnonzero(counts >= few)
+    if not len(often):
         return np.array([np.median(velocities.real) + 1j * np.median(velocities.imag)], np.complex64)
-    found = [velocities[place == one] for one in usual]
-    return np.array([np.median(v.real) + 1j * np.median(v.imag) for v in found], np.complex64)
+    usual = often[np.argsort(-counts[often], kind="stable")[:MOST_USUAL]]
+    means = [np.bincount(place, part)[usual] / counts[usual] for part in parts]
+    return (means[0] + 1j * means[1]).astype(np.complex64)

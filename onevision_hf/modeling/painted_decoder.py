@@ -133,18 +133,20 @@ class PaintedDecoder:
         frames: list[av.VideoFrame] = []
         for context in self._contexts:
             given = _decode(context, picture.data, picture.number)
-            if picture.reveal:
-                given += _decode(context, picture.reveal, picture.number)
+            if picture.reveal and given is not None:  # else its slot holds an older picture
+                given += _decode(context, picture.reveal, picture.number) or []
             # What comes late, of an earlier picture, is not this one.
-            frames += [frame for frame in given[-1:] if frame.pts == picture.number]
+            frames += [frame for frame in (given or [])[-1:] if frame.pts == picture.number]
         if len(frames) < self.passes:
             self._forget(picture)
             return None
+        if picture.is_key:  # what was before counts no more, so it says the same wherever it stands
+            self._paints.clear()
+            self._reader.restart()
+            self._first_size = None
         decoded = [self._planes_of(frame) for frame in frames]
         kind = PICTURE_TYPES.get(int(frames[0].pict_type), "?")
         is_damaged = any(frame.is_corrupt for frame in frames)
-        if picture.is_key:
-            self._paints.clear()
         field = None
         predictable = wanted and not picture.is_key and not is_damaged
         if predictions := self._predictions(picture, kind) if predictable else []:
@@ -162,7 +164,7 @@ class PaintedDecoder:
             paint = choose_paint(picture.number, time, self._kept_with(picture), self._compound)
             paint.velocity = None if field is None else field.velocity
             for brush, one in zip(self._brushes, decoded, strict=True):
-                brush.paint(one.planes, paint, one.bits, one.step)
+                brush.paint(one.planes, paint, one.bits, one.step, one.start)
             self._paints[picture.number] = paint
             self._painted[picture.number] = found
         self._forget(picture)
@@ -215,7 +217,11 @@ class PaintedDecoder:
             PaintingError: no planes of luma and chroma, or lines from bottom to top.
         """
         name, components = frame.format.name, frame.format.components
-        if not name.startswith("yuv") or len(frame.planes) < 3 or any(p.line_size < 0 for p in frame.planes):
+        if (
+            not name.startswith(("yuv", "gbr"))
+            or len(frame.planes) < 3
+            or any(p.line_size < 0 for p in frame.planes)
+        ):
             raise PaintingError(f"pictures of format {name} have no chroma to paint")
         bits = components[0].bits
         if bits > 8 and not name.endswith("le"):
@@ -250,7 +256,7 @@ def _open_decoder(codec: str, extradata: bytes, threads: int, max_pixels: int | 
     # Side by side, another thread would read a picture while it is painted.
     context.thread_type, context.thread_count = "SLICE", threads
     options = {"flags": "+output_corrupt", "flags2": "+showall", "apply_cropping": "0"}
-    if codec in NO_B_REFERENCES:
+    if codec in (*NO_B_REFERENCES, "vvc"):
         options["flags"] += "+low_delay"  # hands references out at once
     if codec in ("av1", "libdav1d"):
         options |= {"filmgrain": "0", "max_frame_delay": "1"}
@@ -262,11 +268,11 @@ def _open_decoder(codec: str, extradata: bytes, threads: int, max_pixels: int | 
     return context
 
 
-def _decode(context: Any, data: bytes, number: int) -> list[av.VideoFrame]:
-    """The frames of one step; damage gives none."""
+def _decode(context: Any, data: bytes, number: int) -> list[av.VideoFrame] | None:
+    """The frames of one step; None where it is damaged."""
     packet = padded_packet(data)
     packet.pts = number
     try:
         return context.decode(packet)
     except av.FFmpegError:
-        return []
+        return None

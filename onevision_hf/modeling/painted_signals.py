@@ -4,6 +4,7 @@ import numpy as np
 
 from .codec_signals import vector_energy
 from .intra_fallback import PictureDifferences, keyframe_before, keyframes_before
+from .motion_field import MotionField
 from .painted_pictures import default_passes, iter_painted_pictures
 from .picture_signals import PictureSignals
 from .signal_settings import SignalSettings
@@ -12,6 +13,8 @@ from .video_reader import VideoReader
 # Pixels a frame: smaller differences between neighbours are noise of the reading.
 DEAD_ZONE = 0.25
 NOISY_DEAD_ZONE = 0.5  # where residuals of the chroma are dense
+FILLED_ROUNDS = 2
+AGREEING = 1.0  # pixels a frame
 
 
 def painted_signals(
@@ -47,7 +50,8 @@ def painted_signals(
             if (field := painted.field) is not None:
                 for name in names:
                     if name.endswith("vectors"):
-                        vectors = np.stack([field.velocity.real, field.velocity.imag], -1)
+                        velocity = filled(field)
+                        vectors = np.stack([velocity.real, velocity.imag], -1)
                         energy = vector_energy(vectors, settings.camera_model)
                         dead = NOISY_DEAD_ZONE if noisy else DEAD_ZONE
                         signals.maps[name] = np.maximum(energy - np.float32(dead), 0)
@@ -73,3 +77,28 @@ def painted_signals(
             signals.intra_fallback = changes.found.get(frame_id)
     note = " (painted references" + (", two passes)" if passes == 2 else ")")
     return [pictures[int(frame_id)] for frame_id in frame_ids], note
+
+
+def filled(field: MotionField) -> np.ndarray:
+    """(rows, columns) complex64: the velocity, where it is not known (the paint wraps there, mostly) that of
+    the neighbours, if at least three of the eight agree. Intra coded cells stay NaN."""
+    velocity = field.velocity
+    for _ in range(FILLED_ROUNDS):
+        places = np.flatnonzero(np.isnan(velocity.real) & ~field.is_intra)
+        if not len(places):
+            break
+        rows, columns = velocity.shape
+        framed = np.full((rows + 2, columns + 2), complex(np.nan, np.nan), np.complex64)
+        framed[1:-1, 1:-1] = velocity
+        corner = places // columns * (columns + 2) + places % columns
+        offsets = [y * (columns + 2) + x for y in range(3) for x in range(3) if (y, x) != (1, 1)]
+        around = framed.ravel()[corner[:, None] + offsets]
+        # NaN is sorted to the end, so the middle of the known ones is in the middle of the beginning.
+        known = np.count_nonzero(~np.isnan(around.real), 1)
+        middle = (np.maximum(known, 1) - 1)[:, None] // 2
+        x, y = (np.take_along_axis(np.sort(part, 1), middle, 1)[:, 0] for part in (around.real, around.imag))
+        likely = x + 1j * y
+        agree = np.count_nonzero(np.abs(around - likely[:, None]) < AGREEING, 1) >= 3
+        velocity = velocity.copy()
+        velocity.ravel()[places[agree]] = likely[agree]
+    return velocity

@@ -19,6 +19,7 @@ import av
 
 from .bitstream import BitReader, join_units, payload_of, split_annex_b
 from .h264_bitstream import PPS, SPS, parse_extradata
+from .hevc_sequence import skip_profile
 
 # NAL unit types of HEVC (ITU-T H.265, table 7-1); those below 32 are slices.
 HEVC_VPS, HEVC_SPS, HEVC_PPS = 32, 33, 34
@@ -224,11 +225,9 @@ def hevc_set_number(kind: int, unit: bytes) -> int | None:
         return reader.bits(4)
     if kind == HEVC_SPS:
         reader.bits(4)
-        layers = reader.bits(3)
-        reader.bits(1 + 96)  # profile, tier and level
-        present = [(reader.bits(1), reader.bits(1)) for _ in range(8 if layers else 0)][:layers]
-        for profile, level in present:
-            reader.bits(88 * profile + 8 * level)
+        sub_layers = reader.bits(3) + 1
+        reader.bits(1)
+        skip_profile(reader, sub_layers)
     return reader.unsigned()
 
 

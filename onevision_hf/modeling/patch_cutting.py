@@ -1,7 +1,9 @@
 """Cuts selected patches straight from decoded frames: the dense clip is never built."""
 
+import math
 import os
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,12 +11,14 @@ from functools import cached_property
 import numpy as np
 
 from .decoded_frame import DecodedFrame
+from .frame_geometry import FrameGeometry
 from .frame_sequence import FrameSequence
 from .patch_selection import Placement
-from .video_reader import VideoReader
+from .video_reader import VideoReader, VideoReadError
 
 CHANNELS = 3
 HELD_FRAMES = 2  # decoded frames that wait to be cut
+MOST_PLACED_BYTES = 64 << 20
 MAX_DECODERS = 4  # each holds its own reference pictures
 
 
@@ -67,8 +71,39 @@ class PixelSettings:
 STORED = PixelSettings(do_rescale=False, do_normalize=False)  # patches on disk: pixels as they are
 
 
+def read_placed_frames(
+    reader: VideoReader, frame_ids: np.ndarray, geometry: FrameGeometry
+) -> dict[int, np.ndarray] | None:
+    """Frames as they lie on the patch grid, to be cut later: for videos whose selection takes long, while it
+    is made.
+
+    Args:
+        reader: the open video.
+        frame_ids: (T,) numbers of the sampled frames.
+        geometry: how a frame lies on the grid.
+
+    Returns:
+        (3, H, W) uint8 by number; None where one cannot be decoded (perhaps nothing is cut of it), or where
+        they take more than 64 MB.
+    """
+    shape = CHANNELS, geometry.grid_height * geometry.patch_size, geometry.grid_width * geometry.patch_size
+    if len(frame_ids) * math.prod(shape) > MOST_PLACED_BYTES:
+        return None
+    size = geometry.resized_width, geometry.resized_height
+    try:
+        return {
+            frame.frame_id: np.stack([geometry.place(plane) for plane in frame.rgb_planes(*size)])
+            for frame in reader.frames(frame_ids)
+        }
+    except VideoReadError:
+        return None
+
+
 def cut_patches(
-    reader: VideoReader | FrameSequence, placement: Placement, pixels: PixelSettings
+    reader: VideoReader | FrameSequence,
+    placement: Placement,
+    pixels: PixelSettings,
+    placed: dict[int, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Decode the frames of which something is cut, and cut it. Other frames never become RGB.
 
@@ -76,6 +111,7 @@ def cut_patches(
         reader: the open video.
         placement: K patches of it.
         pixels: how they are scaled.
+        placed: its frames, of `read_placed_frames`, which are then not decoded again.
 
     Returns:
         (K, C*p*p) float32.
@@ -91,9 +127,12 @@ def cut_patches(
 
     def cut(frame: DecodedFrame) -> None:
         planes = frame.rgb_planes(geometry.resized_width, geometry.resized_height)
+        cut_planes(frame.frame_id, (geometry.place(plane) for plane in planes))
+
+    def cut_planes(frame_id: int, planes: Iterable[np.ndarray]) -> None:
         for channel, plane in enumerate(planes):
-            grid = geometry.place(plane).reshape(geometry.grid_height, p, geometry.grid_width, p)
-            for rows in rows_of[frame.frame_id]:
+            grid = plane.reshape(geometry.grid_height, p, geometry.grid_width, p)
+            for rows in rows_of[frame_id]:
                 cut_out = grid[positions[rows, 1], :, positions[rows, 2]]
                 patches[rows, channel] = cut_out.reshape(len(rows), p * p) * scale[channel] + offset[channel]
 
@@ -111,6 +150,10 @@ def cut_patches(
             for job in waiting:
                 job.result()
 
+    if placed is not None:
+        for frame_id in rows_of:
+            cut_planes(frame_id, placed[frame_id])
+        return patches.reshape(len(positions), -1)
     # PyAV gives up the interpreter lock, so segments between keyframes are decoded side by side; of a
     # single one, the resizing and cutting go on while it is decoded.
     segments = reader.decode_segments(rows_of, min(MAX_DECODERS, os.cpu_count() or 1))

@@ -14,6 +14,7 @@ It needs numpy and PyAV, and neither torch nor transformers. Two configs that ar
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -24,9 +25,10 @@ import numpy as np
 from .frame_geometry import FrameGeometry, LayoutSettings, check_positive
 from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence, Video, open_video
-from .patch_cutting import STORED, PixelSettings, check_placement, cut_patches
+from .patch_cutting import STORED, PixelSettings, check_placement, cut_patches, read_placed_frames
 from .patch_selection import BudgetSettings, Placement, Selection, check_budget, read_selection
 from .setting_names import BOOKKEEPING, refuse_unknown
+from .signal_energy import paints
 from .signal_settings import SignalSettings
 from .video_reader import VideoReader
 
@@ -234,8 +236,21 @@ class PatchifyConfig:
             reader: the open video.
             placement: what to cut instead of choosing.
         """
-        placement = self.select(reader) if placement is None else placement
-        return ClipPatches(self.cut(reader, placement), self.positions(placement), placement)
+        placed = None
+        if placement is None and paints(reader, self.signals):
+            # The two decoders, of paint and of pixels, know nothing of one another: side by side.
+            geometry = self.geometry(reader.height, reader.width)
+            with ThreadPoolExecutor(1) as pool:
+                frame_ids = sample_frames(reader, self.sampling)
+                frames = pool.submit(read_placed_frames, reader, frame_ids, geometry)
+                placement = self.select(reader)
+                placed = frames.result()
+        elif placement is None:
+            placement = self.select(reader)
+        else:
+            check_placement(placement, reader, self.layout.patch_size)
+        patches = cut_patches(reader, placement, self.pixels, placed)
+        return ClipPatches(patches, self.positions(placement), placement)
 
 
 def virtual_times(num_frames: int, temporal_size: int | None) -> np.ndarray:

@@ -7,6 +7,7 @@ with which weights), the level tells which of the references of this colour, and
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -54,24 +55,26 @@ def choose_paint(number: int, time: float, others: list[Paint], compound: bool =
     # Without one after it, the two before it: a mean of both would not tell them apart.
     near = past[:1] + future[:1] if future else past[:2]
     colours = [colour for colour in range(3) if colour not in {paint.colour for paint in near}]
-    best, chosen = -1.0, (number % 3, float(LEVELS[0]))
-    for colour in colours or [number % 3]:
-        gap = np.full(len(LEVELS), 255.0)
-        same = np.array([paint.level for paint in others if paint.colour == colour])
-        if len(same):
-            gap = np.abs(LEVELS[:, None] - same).min(1)
-        if compound:
-            for other in range(3):
-                levels = np.array([paint.level for paint in others if paint.colour == other])
-                if other != colour and len(levels) and len(same):
-                    means = (same[:, None] + levels).ravel() / 2
-                    new = (LEVELS[:, None] + levels) / 2
-                    gap = np.minimum(gap, 2 * np.abs(new[:, :, None] - means).min((1, 2)))
-        score = np.minimum(gap, WIDEST) - np.abs(LEVELS - 128) / 64  # of equals the middle one
-        place = int(score.argmax())
-        if score[place] > best:
-            best, chosen = float(score[place]), (colour, float(LEVELS[place]))
-    return Paint(number, time, *chosen)
+    kept = tuple(sorted((paint.colour, paint.level) for paint in others))
+    choices = [(*_clearest_level(colour, kept, compound), colour) for colour in colours or [number % 3]]
+    _, level, colour = max(choices, key=lambda choice: choice[0])
+    return Paint(number, time, colour, level)
+
+
+@lru_cache(4096)  # groups of pictures are alike
+def _clearest_level(colour: int, kept: tuple[tuple[int, float], ...], compound: bool) -> tuple[float, float]:
+    """(how clear, level) of the level of a colour that is best told from the paints (colour, level) kept."""
+    by_colour = [np.array([level for other, level in kept if other == one]) for one in range(3)]
+    same = by_colour[colour]
+    gap = np.abs(LEVELS[:, None] - same).min(1) if len(same) else np.full(len(LEVELS), 255.0)
+    for other, levels in enumerate(by_colour):
+        if compound and other != colour and len(levels) and len(same):
+            means = (same[:, None] + levels).ravel() / 2
+            new = (LEVELS[:, None] + levels) / 2
+            gap = np.minimum(gap, 2 * np.abs(new[:, :, None] - means).min((1, 2)))
+    score = np.minimum(gap, WIDEST) - np.abs(LEVELS - 128) / 64  # of equals the middle one
+    place = int(score.argmax())
+    return float(score[place]), float(LEVELS[place])
 
 
 @dataclass
@@ -87,7 +90,14 @@ class PaintBrush:
     negative: bool = False
     _ramps: dict[tuple, list[np.ndarray]] = field(default_factory=dict)
 
-    def paint(self, planes: list[np.ndarray], paint: Paint, bits: int, step: tuple[float, float]) -> None:
+    def paint(
+        self,
+        planes: list[np.ndarray],
+        paint: Paint,
+        bits: int,
+        step: tuple[float, float],
+        start: tuple[float, float],
+    ) -> None:
         """Overwrite a decoded picture, which is the decoder's reference.
 
         Args:
@@ -96,14 +106,15 @@ class PaintBrush:
             bits: of a sample.
             step: distance of neighbouring chroma samples across and down, in luma pixels of the stream's
                 first picture (others may have another size).
+            start: place of the first chroma sample there.
         """
         level = 256 - paint.level if self.negative else paint.level
         planes[0][...] = round(level * 2 ** (bits - 8))
-        key = (paint.colour, planes[1].shape, bits, step)
+        key = (paint.colour, planes[1].shape, bits, step, start)
         if key not in self._ramps:
             if len(self._ramps) > 8:  # sizes of long ago
                 self._ramps.clear()
-            plane = ramp(planes[1].shape, step, paint.colour, self.slope) * 2 ** (bits - 8)
+            plane = ramp(planes[1].shape, step, start, paint.colour, self.slope) * 2 ** (bits - 8)
             limit = PERIOD << (bits - 8)
             self._ramps[key] = [
                 (np.floor(part + 0.5) % limit).astype(planes[1].dtype) for part in (plane.real, plane.imag)
@@ -112,7 +123,24 @@ class PaintBrush:
             plane[...] = values
 
 
-def ramp(shape: tuple[int, ...], step: tuple[float, float], colour: int, slope: float) -> np.ndarray:
-    """The chroma of a paint before it is wrapped: (rows, columns) complex128, levels of 8 bits."""
-    y, x = np.arange(shape[0]) * step[1], np.arange(shape[1]) * step[0]
+def ramp(
+    shape: tuple[int, ...],
+    step: tuple[float, float],
+    start: tuple[float, float],
+    colour: int,
+    slope: float,
+) -> np.ndarray:
+    """The chroma of a paint before it is wrapped.
+
+    Args:
+        shape: of the plane.
+        step: as in `PaintBrush.paint`.
+        start: likewise.
+        colour: of `COLOURS`.
+        slope: in levels a luma pixel.
+
+    Returns:
+        (rows, columns) complex128, levels of 8 bits.
+    """
+    y, x = (np.arange(shape[axis]) * step[1 - axis] + start[1 - axis] for axis in (0, 1))
     return slope * COLOURS[colour] * (x + 1j * y[:, None])

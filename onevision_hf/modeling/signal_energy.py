@@ -11,6 +11,7 @@ Presets:
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeGuard
 
 import numpy as np
 
@@ -125,6 +126,14 @@ def _read_signals(
         else:
             break
     return decoded_signals(reader, frame_ids, chosen), chosen, note
+
+
+def paints(reader: VideoReader | FrameSequence, settings: SignalSettings) -> TypeGuard[VideoReader]:
+    """Whether the signals of a video are read by painted references, if its stream allows it."""
+    if not isinstance(reader, VideoReader):
+        return False
+    chosen = settings if settings.signals is not None else _preset(settings, reader)[0][0]
+    return is_painted([name for name, _ in chosen.pairs], reader.codec)
 
 
 def is_painted(names: Sequence[str], codec: str) -> bool:

@@ -54,7 +54,7 @@ class UnifiedForPreTraining(HoldsVAE, PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_attention_backend = True
-    _no_split_modules = ["OpenVision3Layer", "OneVisionLayer", "OneVisionPoolingHead", "TextLayer"]
+    _no_split_modules = ["SiglipEncoderLayer", "OneVisionLayer", "OneVisionPoolingHead", "TextLayer"]
     _lpips: Any = None
 
     def __init__(self, config: UnifiedPreTrainingConfig):

@@ -30,7 +30,7 @@ class TowerPreTrainedModel(OpenVision3PreTrainedModel):
     config: TowerConfig  # type: ignore[assignment]
     config_class = TowerConfig
     base_model_prefix = ""
-    _no_split_modules = ["OpenVision3Layer", "TextLayer"]
+    _no_split_modules = ["SiglipEncoderLayer", "TextLayer"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -48,7 +48,7 @@ class LatentDecoder(TowerPreTrainedModel):
         super().__init__(config)
         self.patch_size, self.channels = patch_size, latent_channels
         self.input_projection = nn.Linear(token_size, config.hidden_size)
-        self.encoder = OpenVision3Encoder(config)  # type: ignore[arg-type]
+        self.encoder = OpenVision3Encoder(config)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.output_projection = nn.Linear(config.hidden_size, latent_channels * patch_size**2)
         self.post_init()
@@ -58,7 +58,7 @@ class LatentDecoder(TowerPreTrainedModel):
         height, width = grid
         hidden = self.input_projection(tokens)
         table = sincos_position_table(height, width, self.config.hidden_size, device=hidden.device)
-        hidden = self.encoder(hidden + table.to(hidden.dtype))
+        hidden = self.encoder(hidden + table.to(hidden.dtype)).last_hidden_state
         patches = self.output_projection(self.layer_norm(hidden))  # (B, N, C*p*p)
         return unpatchify(patches, grid, self.channels, self.patch_size)
 
@@ -130,7 +130,7 @@ class TextLayer(GradientCheckpointingLayer):
         self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.self_attn = TextAttention(config, layer)
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = OpenVision3MLP(config)  # type: ignore[arg-type]
+        self.mlp = OpenVision3MLP(config)
 
     def forward(self, hidden: Tensor, mask: Tensor, cache: Any = None) -> Tensor:
         """Attention and MLP, each after its norm and added to what came in.

@@ -120,6 +120,11 @@ def fine_lines(orientation: str, height: int, width: int, strength: int) -> np.n
     return np.where(along % 4 < 2, strength, -strength).astype(np.int16)[..., None]
 
 
+def reach(unit: int) -> int:
+    """Pixels that a world reaches beyond the picture: a pan goes eight units to a side, a shake one."""
+    return -(-9 * unit // SUB) + 2
+
+
 def view(world: np.ndarray, camera: Camera, height: int, width: int, margin: int) -> np.ndarray:
     """What the camera sees of a world that reaches `margin` pixels beyond the picture: (T, H, W, 3) int16.
 

@@ -1,4 +1,4 @@
-"""Frames to files, through PyAV: five codecs with named settings, one thread, the same bytes every time.
+"""Frames to files, through PyAV: codecs with named settings, one thread, the same bytes every time.
 
 Colours become 4:2:0 here, in whole numbers, so that only the encoder itself can make another file of the same
 pixels. x264's macroblock tree is off: with AVX-512 it is not reproducible. (Without it a crf means about five
@@ -21,11 +21,13 @@ class Codec:
     quality: int
     worst: int
     has_bframes: bool
+    pix_fmt: str = "yuv420p"
 
 
 CODECS = {
     "h264": Codec("libx264", 25, 51, True),
     "hevc": Codec("libx265", 24, 51, True),
+    "hevc10": Codec("libx265", 24, 51, True, "yuv420p10le"),
     "vp9": Codec("libvpx-vp9", 32, 63, False),
     "av1": Codec("libsvtav1", 36, 63, False),
     "mpeg4": Codec("mpeg4", 6, 31, True),
@@ -91,12 +93,14 @@ def encode(frames: np.ndarray, settings: EncodingSettings = EncodingSettings()) 
         stream = container.add_stream(codec.encoder, rate=settings.fps, options=options)
         assert isinstance(stream, av.VideoStream)
         context = stream.codec_context
-        context.width, context.height, context.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        context.width, context.height, context.pix_fmt = frames.shape[2], frames.shape[1], codec.pix_fmt
         context.gop_size, context.thread_count = settings.gop, 1
         if codec.has_bframes:
             context.max_b_frames = settings.bframes
         for t, plane in enumerate(planes):
-            frame = av.VideoFrame.from_ndarray(plane, format="yuv420p")
+            if codec.pix_fmt == "yuv420p10le":
+                plane = plane.astype(np.uint16) << 2
+            frame = av.VideoFrame.from_ndarray(plane, format=codec.pix_fmt)
             frame.pts = t
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -126,7 +130,7 @@ def _options(settings: EncodingSettings, codec: Codec) -> dict[str, str]:
     if settings.codec == "h264":
         fixed = "mbtree=0:scenecut=0:ref=1:b-adapt=0:threads=1:lookahead-threads=1"
         return {"preset": "veryfast", "crf": quality, "x264-params": fixed}
-    if settings.codec == "hevc":
+    if codec.encoder == "libx265":
         # With blocks of 64 x 64 a picture that is one block gives another file each time.
         fixed = f"log-level=error:pools=none:frame-threads=1:wpp=0:ctu=32:cutree=0:scenecut=0:keyint={gop}"
         return {

@@ -6,7 +6,6 @@ Run: python -m pytest tests/conversion/test_assemble.py
 import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import fresh
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoImageProcessor,
@@ -288,13 +288,10 @@ save_file(results, out)
 def test_what_is_saved_carries_its_code_and_keeps_it_when_saved_again(folders, tmp_path):
     Image.fromarray(np.full((56, 84, 3), 99, np.uint8)).save(tmp_path / "image.png")
     out, again, picture = (tmp_path / name for name in ("out.safetensors", "again", "image.png"))
-    subprocess.run(
-        [sys.executable, "-c", WITHOUT_PACKAGE, *map(str, (folders["vl"], again, CLIP, picture, out))],
-        check=True,
-        timeout=280,
-        cwd=tmp_path,
-        env={**os.environ, "HF_HOME": str(tmp_path / "hub"), "PYTHONPATH": ""},
-    )
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hub")}
+    arguments = (folders["vl"], again, CLIP, picture, out)
+    done = fresh(WITHOUT_PACKAGE, *arguments, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
     results = load_file(out)
     processor = AutoProcessor.from_pretrained(folders["vl"])
     model = AutoModelForImageTextToText.from_pretrained(folders["vl"])

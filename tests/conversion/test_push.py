@@ -55,7 +55,6 @@ def local(folder: Path, names: set[str]) -> dict[str, bytes]:
 
 UPLOADED = {
     "channel_order.py",
-    "eager_attention.py",
     "config.json",
     "configuration_openvision3.py",
     "curves/loss.json",

@@ -125,12 +125,17 @@ def test_options_replace_what_the_profile_says(tmp_path, monkeypatch):
 
     monkeypatch.setattr(motion, "run_suite", watched)
     words = "eval motion --model none --seeds 2 --steps 70 30 --inputs codec,uniform --profile full"
-    assert main(words.split()) == 1
+    assert main([*words.split(), "--budgets", "0.0625,0.25"]) == 1
     (found,) = found_settings
     assert (found.seeds, found.inputs) == ((0, 1), ("codec", "uniform"))
     assert (found.mixing.steps, found.training.steps) == (70, 30)
     full = motion.PROFILES["full"]
-    assert (found.budgets, found.mixing.batch) == (full.budgets, full.mixing.batch)
+    assert found.budgets == (1 / 16, 1 / 4)
+    assert (found.inputs, found.train, found.mixing.batch) == (
+        ("codec", "uniform"),
+        full.train,
+        full.mixing.batch,
+    )
 
 
 @pytest.mark.parametrize(

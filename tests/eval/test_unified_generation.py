@@ -61,7 +61,7 @@ def test_an_inception_score_is_the_number_of_classes_that_are_told_apart():
 
 def test_statistics_that_a_reference_brings_are_used_and_its_pictures_for_the_rest(folder, tmp_path):
     own = gaussian(RandomFeatures()(torch.from_numpy(arrays(folder)).permute(0, 3, 1, 2))[0], "")
-    np.savez(tmp_path / "adm.npz", arr_0=arrays(folder)[8:], mu=own.mean, sigma=own.covariance)
+    np.savez(tmp_path / "adm.npz", arr_0=arrays(folder)[8:], **own)
     found = measured(folder, tmp_path / "adm.npz", metrics=METRICS)
     assert found["figures"]["gfid"] == pytest.approx(0, abs=1e-3)  # of all 16, not of the 8
     assert found["reference"] == 8 and found["figures"]["precision"] < 1

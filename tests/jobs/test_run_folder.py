@@ -8,7 +8,7 @@ import pytest
 
 from onevision_hf.jobs.run_folder import FinishedRun, RunFolder, digest_of
 
-NAMES = [f"part-{i}.txt" for i in range(4)]
+NAMES = [f"part-{i}.txt" for i in range(2)]
 
 
 def open_run(path, settings=None, sources="s1", **kwargs):
@@ -61,7 +61,7 @@ def test_killed_at_every_system_call_the_result_is_the_same(tmp_path):
         fill(folder)
         assert tree(folder) == tree(tmp_path / "whole")
         if not killed:
-            assert after > 20
+            assert after > 12
             return
     raise AssertionError("the job never ended by itself")
 
@@ -84,7 +84,7 @@ def test_finished_shards_are_kept(tmp_path):
             path.write_text("first")
         before = (tmp_path / NAMES[0]).stat().st_mtime_ns
     with open_run(tmp_path) as run:
-        assert run.missing(NAMES) == [1, 2, 3]
+        assert run.missing(NAMES) == [1]
     assert (tmp_path / NAMES[0]).stat().st_mtime_ns == before
 
 
@@ -109,7 +109,7 @@ def test_other_settings_are_refused_and_named(tmp_path):
 def test_redo_empties_the_folder(tmp_path):
     fill(tmp_path)
     with open_run(tmp_path, {"size": 4}, redo=True) as run:
-        assert run.missing(NAMES) == [0, 1, 2, 3]
+        assert run.missing(NAMES) == [0, 1]
         assert not run.finished
 
 
@@ -136,7 +136,7 @@ def test_a_later_stage_takes_finished_runs_of_the_right_stage_only(tmp_path):
     with open_run(tmp_path), pytest.raises(ValueError, match="not finished"):
         FinishedRun(tmp_path, "letters")
     fill(tmp_path)
-    assert FinishedRun(tmp_path, "letters").summary["parts"] == 4
+    assert FinishedRun(tmp_path, "letters").summary["parts"] == 2
     with pytest.raises(ValueError, match="made by 'letters', expected 'words'"):
         FinishedRun(tmp_path, "words")
     with pytest.raises(ValueError, match=r"no plan\.json"):

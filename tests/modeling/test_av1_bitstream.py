@@ -1,5 +1,6 @@
 """AV1 streams of which a decoder hands out every picture: pixels, times and references of real streams."""
 
+import subprocess
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,18 @@ SVT = {
     "overlays": {"gop": 200, "options": {"preset": "10", "svtav1-params": "enable-overlays=1:lookahead=40"}},
     "open GOP": {"options": {"svtav1-params": "irefresh-type=1"}},
     "deep": {"gop": 200, "options": {"preset": "10", "svtav1-params": "hierarchical-levels=5"}},
+}
+# Other encoders: options of the ffmpeg that the package imageio-ffmpeg carries.
+AOM = "-c:v libaom-av1 -cpu-used 8 -crf 40 -lag-in-frames 19 -g 16 "
+OTHERS = {
+    "libaom": AOM,
+    "libaom, frame numbers": AOM + "-aom-params error-resilient=1",
+    "libaom, decoder model": AOM + "-aom-params timing-info=model",
+    "libaom, tile groups": AOM + "-tiles 2x2 -aom-params num-tile-groups=2 -s 256x192",
+    "libaom, other sizes": AOM + "-aom-params resize-mode=2",
+    "libaom, 4:4:4 12 bit": AOM + "-pix_fmt yuv444p12le",
+    "libaom, low delay": "-c:v libaom-av1 -cpu-used 8 -usage realtime -crf 40 -g 16",
+    "rav1e": "-c:v librav1e -speed 10 -qp 140 -g 16",
 }
 
 
@@ -129,19 +142,31 @@ def encode(folder: Path, name: str, suffix: str = ".mkv", length: int = 40) -> S
     return read_stream(write_clip(folder / f"{name}{suffix}", frames, codec="libsvtav1", **settings))
 
 
+def encode_otherwise(folder: Path, name: str, length: int = 28) -> Stream:
+    program = pytest.importorskip(
+        "imageio_ffmpeg", reason="libaom and rav1e: PyAV has none, pip install imageio-ffmpeg"
+    )
+    frames = moving_scene(length, 64, 96, seed=3)
+    given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "96x64", "-r", "25", "-i", "-"]
+    path = folder / f"{name}.mkv"
+    command = [program.get_ffmpeg_exe(), "-v", "error", *given, "-pix_fmt", "yuv420p", "-threads", "1"]
+    subprocess.run([*command, *OTHERS[name].split(), str(path)], input=frames.tobytes(), check=True)
+    return read_stream(path)
+
+
 @pytest.fixture(scope="module")
 def streams(tmp_path_factory):
     folder, made = tmp_path_factory.mktemp("av1"), {}
 
     def get(name: str) -> Stream:
         if name not in made:
-            made[name] = encode(folder, name)
+            made[name] = encode(folder, name) if name in SVT else encode_otherwise(folder, name)
         return made[name]
 
     return get
 
 
-@pytest.fixture(params=SVT)
+@pytest.fixture(params=[*SVT, *OTHERS])
 def stream(request, streams) -> Stream:
     return streams(request.param)
 
@@ -209,6 +234,23 @@ def test_pyramids_have_hidden_pictures_and_low_delay_has_none(streams):
 
     assert min(count("preset 8"), count("10 bit"), count("deep")) >= 12
     assert count("low delay") == 0
+
+
+def test_other_encoders_write_what_svt_does_not(streams):
+    """Otherwise the tests above would not show that it is read."""
+
+    def sequence_and_steps(name: str):
+        stream = streams(name)
+        first = next(obu for obu in split_obus(stream.packets[0]) if obu.kind == SEQUENCE_HEADER)
+        return parse_sequence_header(first.header), split_stream(stream)
+
+    sequence, steps = sequence_and_steps("libaom, frame numbers")
+    assert sequence.frame_id_bits and any(len(step.reveal) > 3 for step in steps)
+    sequence, steps = sequence_and_steps("libaom, decoder model")
+    assert sequence.has_decoder_model and any(step.reveal for step in steps)
+    kinds = [obu.kind for packet in streams("libaom, tile groups").packets for obu in split_obus(packet)]
+    assert TILE_GROUP in kinds
+    assert len({len(pixels) for pixels in plain_decode(streams("libaom, other sizes"))}) > 1
 
 
 def bare(steps: list[CodedPicture]) -> list[CodedPicture]:

@@ -219,18 +219,27 @@ def test_wrong_arguments_are_errors(clip, wrong):
 
 
 def test_what_a_codec_does_not_give_is_none_and_said(tmp_path):
-    path = write_clip(tmp_path / "clip.webm", moving_scene(8, 64, 64), codec="libvpx-vp9")
-    signals = read_codec_signals(path)
-    assert signals.vectors is None and signals.residual is None and signals.bits is None
-    assert all("vp9" in reason for reason in signals.signal.values())
+    path = write_clip(tmp_path / "clip.avi", moving_scene(8, 64, 64), codec="mjpeg", pix_fmt="yuvj420p")
+    signals = read_codec_signals(path, signals=("vectors", "residual", "bits", "age"))
+    assert (signals.vectors, signals.residual, signals.bits, signals.age) == (None,) * 4
+    assert all("mjpeg" in reason for reason in signals.signal.values()) and len(signals.signal) == 4
     assert len(signals.picture_types) == len(signals.packet_sizes) == 8
 
 
-def test_hevc_gives_residual_and_bits_but_no_vectors(tmp_path):
-    path = write_clip(tmp_path / "clip.mp4", moving_scene(12, 64, 96), codec="libx265")
+@pytest.mark.parametrize(("codec", "suffix"), [("libx265", "mp4"), ("libvpx-vp9", "webm")])
+def test_codecs_whose_decoders_export_nothing_give_vectors_residual_and_age(codec, suffix, tmp_path):
+    path = write_clip(tmp_path / f"clip.{suffix}", moving_scene(12, 64, 96), codec=codec)
     signals = read_codec_signals(path)
-    assert signals.vectors is None and "hevc" in signals.signal["vectors"]
-    assert np.nansum(signals.residual) > 0 and np.nansum(signals.bits) > 0
+    assert signals.vector_unit == "frame" and signals.signal["vectors"].startswith("painted references")
+    assert signals.vectors.shape == (12, 16, 24, 2) and signals.age.shape == (12, 16, 24)
+    assert signals.residual.shape == (12, 4, 6) and np.nansum(signals.residual) > 0
+    intra = np.array([kind == "I" for kind in signals.picture_types])
+    for values in (signals.vectors, signals.age, signals.residual):
+        assert np.isnan(values[intra]).all() and not np.isnan(values[~intra]).all()
+    if codec == "libx265":  # whose packets can be decoded alone too
+        assert signals.signal["residual"].startswith("exact") and np.nansum(signals.bits) > 0
+    else:
+        assert signals.bits is None and "vp9" in signals.signal["bits"]
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ class Pictures:
         self.rank, self.count = self.rank + shown, self.count + 1
         return self
 
-    def show(self, number: int) -> "Pictures":
+    def show(self, number: int, **fields: object) -> "Pictures":
         kept = self.steps[-1][1].kept
-        self.steps.append((self.rank, CodedPicture(b"", number, is_coded=False, kept=kept)))
+        self.steps.append((self.rank, CodedPicture(b"", number, is_coded=False, kept=kept, **fields)))
         self.rank += 1
         return self
 
@@ -56,6 +56,13 @@ def test_av1_headers_tell_the_time_from_the_last_shown_keyframe_on():
     stream.add({0}, is_key=True, order=0).add({0, 1}, shown=False, order=8).add({0, 2}, shown=False, order=4)
     stream.add({2}, order=1).add({4}, is_key=True, order=0).add({4, 5}, shown=False, order=3)
     assert stream.times() == [40, 48, 44, 41, 42, 45]
+
+
+def test_a_keyframe_shown_from_its_slot_starts_the_count_of_av1_anew():
+    stream = Pictures(first_rank=40)
+    stream.add({0}, is_key=True, order=0).add({0, 1}, shown=False, order=2).add({0, 1, 2}, order=1)
+    stream.show(1, is_key=True, order=0).add({1, 3}, shown=False, order=4)
+    assert stream.times() == [40, 42, 41, 42, 46]
 
 
 def test_av1_pictures_do_not_wait():
@@ -100,6 +107,15 @@ def test_a_stream_may_begin_with_hidden_pictures():
 def test_a_shown_picture_without_a_rank_has_the_time_of_the_frame_before():
     steps = Pictures(first_rank=5).add({0}, is_key=True).steps
     assert [t.time for t in with_times([*steps, (-1, CodedPicture(b"", 1))])] == [5, 5]
+
+
+def test_a_step_without_a_picture_does_not_wait():
+    nothing = CodedPicture(b"", -1, is_coded=False, is_shown=False)
+    source = iter(
+        [*Pictures(first_rank=5).add({0}, is_key=True).steps, (-1, nothing), (6, CodedPicture(b"", 1))]
+    )
+    timed = with_times(source)
+    assert [next(timed).time, next(timed).time] == [5, 5] and next(source)[0] == 6
 
 
 def test_a_picture_that_stays_for_ever_holds_back_no_more_than_it_may():

@@ -6,14 +6,13 @@ Run: python -m pytest tests/modeling/test_onevision_checkpoints.py
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import fresh
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoVideoProcessor, CLIPImageProcessor
 
@@ -196,13 +195,9 @@ def test_what_is_saved_carries_its_code_and_keeps_it_when_saved_again(image, tmp
     image.save(tmp_path / "image.png")
     out = tmp_path / "out.safetensors"
     arguments = [folder, again, bundled_clip(), tmp_path / "image.png", out]
-    subprocess.run(
-        [sys.executable, "-c", WITHOUT_PACKAGE, *map(str, arguments)],
-        check=True,
-        timeout=240,
-        cwd=tmp_path,
-        env={**os.environ, "HF_HOME": str(tmp_path / "hub"), "PYTHONPATH": ""},
-    )
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hub")}
+    done = fresh(WITHOUT_PACKAGE, *arguments, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
     results = load_file(out)
     video = model(**video_processor(bundled_clip(), num_frames=4, return_tensors="pt")).pooler_output
     picture = model(**image_processor(image, return_tensors="pt")).pooler_output

@@ -3,14 +3,13 @@
 Run: python -m pytest tests/modeling/test_onevision_model.py
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import fresh
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 
@@ -114,8 +113,8 @@ save_file(results, out)
 def test_a_fresh_process_with_poisoned_memory_computes_the_same(model, video, tmp_path):
     model.save_pretrained(tmp_path / "saved")
     save_file({"pixels": video}, tmp_path / "pixels.safetensors")
-    arguments = [str(tmp_path / name) for name in ("saved", "pixels.safetensors", "out.safetensors")]
-    subprocess.run([sys.executable, "-c", LOADER, *arguments], check=True, timeout=120)
+    names = ("saved", "pixels.safetensors", "out.safetensors")
+    fresh(LOADER, *(tmp_path / name for name in names)).check_returncode()
 
     results = load_file(tmp_path / "out.safetensors")
     expected = model(video).last_hidden_state

@@ -4,8 +4,6 @@ Run: python -m pytest tests/modeling/test_openvision3_model.py
 """
 
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import fresh
 from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel
@@ -298,19 +297,8 @@ except OSError as error:
 model.save_pretrained({str(tmp_path / "again")!r})
 assert "onevision_hf" not in sys.modules
 """
-    environment = {
-        "HF_HUB_OFFLINE": "1",
-        "HF_MODULES_CACHE": str(tmp_path / "modules"),
-        "OMP_NUM_THREADS": "1",
-    }
-    result = subprocess.run(
-        [sys.executable, "-I", "-c", script],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    environment = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    result = fresh(script, cwd=tmp_path, env=environment)
     assert result.returncode == 0, result.stderr
     assert {"modeling_openvision3.py", "configuration_openvision3.py", "vae_openvision3.py"} <= {
         path.name for path in (tmp_path / "again").iterdir()

@@ -23,6 +23,7 @@ def clips(tmp_path_factory):
         "h264": write_clip(folder / "h264.mp4", frames, gop=10),
         "hevc": write_clip(folder / "hevc.mp4", frames, codec="libx265"),
         "mpeg4": write_clip(folder / "mpeg4.mp4", frames, codec="mpeg4"),
+        "plain-mpeg4": write_clip(folder / "plain.mp4", frames, codec="mpeg4", bframes=0),
         "vp9": write_clip(folder / "vp9.webm", frames, codec="libvpx-vp9"),
         "deep": write_clip(folder / "deep.mp4", frames, pix_fmt="yuv420p10le"),
         "still": write_clip(folder / "still.mp4", still, gop=48),
@@ -33,9 +34,10 @@ def clips(tmp_path_factory):
     ("codec", "preset", "signal"),
     [
         ("h264", "auto", "vectors+residual"),
-        ("hevc", "auto", "residual"),
-        ("mpeg4", "auto", "vectors+compensated"),
-        ("vp9", "auto", "difference"),
+        ("hevc", "auto", "vectors+residual (painted references)"),
+        ("mpeg4", "auto", "painted_vectors+painted_residual (painted references)"),
+        ("plain-mpeg4", "auto", "vectors+compensated"),
+        ("vp9", "auto", "vectors+residual (painted references, two passes)"),
         ("h264", "bits", "bits"),
         ("hevc", "bits", "bits"),
         ("h264", "published", "vectors+compensated"),
@@ -71,7 +73,8 @@ def test_signals_of_ones_own_add_up_with_their_weights(clips):
 @pytest.mark.parametrize(
     ("codec", "wrong", "match"),
     [
-        ("vp9", {"signals": ("vectors",)}, "vp9 gives no vectors.*difference"),
+        ("vp9", {"signals": ("bits",)}, "vp9 gives no bits.*difference"),
+        ("vp9", {"signals": ("vectors", "difference")}, "difference cannot be mixed with painted"),
         ("hevc", {"signals": ("compensated",)}, "hevc gives no compensated.*residual"),
         ("h264", {"signals": ("residual", "difference")}, "cannot be mixed"),
         ("h264", {"signals": ("luck",)}, "luck"),

@@ -1,11 +1,11 @@
 """What the unified model does: rebuild, describe, name; what it saves; what it refuses."""
 
-import subprocess
 import sys
 
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
+from processes import fresh
 from safetensors.torch import load_file
 from small import VOCABULARY, random_vae, small_batch, small_config, small_model
 from torch import nn
@@ -247,5 +247,5 @@ sys.meta_path.insert(0, Hidden())
 from onevision_hf import UnifiedForPreTraining, UnifiedPreTrainingConfig
 UnifiedForPreTraining(UnifiedPreTrainingConfig.tiny())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = fresh(code)
     assert done.returncode == 0, done.stderr

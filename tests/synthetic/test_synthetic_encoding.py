@@ -1,4 +1,4 @@
-"""Files of five codecs: every frame, the settings that were asked for, the same bytes every time."""
+"""Files of each codec: every frame, the settings that were asked for, the same bytes every time."""
 
 import io
 
@@ -14,7 +14,8 @@ CLIP = draw_clip(0, 1, settings=ClipSettings(num_frames=32))
 
 
 @pytest.mark.parametrize(
-    ("codec", "bframes"), [("h264", 0), ("h264", 2), ("hevc", 2), ("vp9", 0), ("av1", 0), ("mpeg4", 2)]
+    ("codec", "bframes"),
+    [("h264", 0), ("h264", 2), ("hevc", 2), ("hevc10", 2), ("vp9", 0), ("av1", 0), ("mpeg4", 2)],
 )
 def test_a_file_holds_every_frame_with_its_gop_and_b_pictures(codec, bframes, tmp_path):
     path = tmp_path / "clip.mp4"
@@ -63,7 +64,7 @@ def test_an_encoder_that_is_not_there_is_named(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"codec": "h263"}, "'h263'.*h264, hevc, vp9, av1, mpeg4"),
+        ({"codec": "h263"}, "'h263'.*h264, hevc, hevc10, vp9, av1, mpeg4"),
         ({"gop": 0}, "gop=0"),
         ({"fps": 0}, "fps=0"),
         ({"bframes": 5}, "0 to 4 B-pictures here, found bframes=5"),

@@ -81,7 +81,7 @@ VALIDATED = {"validation": {"every": 10, "held_out": 0.3, "items": 25, "neighbou
 def everything(folder, size):
     """All that one number of processes has to show."""
     return {
-        "straight": train(folder / f"straight{size}", optim={"ema": 0.9}, **VALIDATED),
+        "straight": train(folder / f"straight{size}", optim={"ema": 0.9}, save_steps=STOP, **VALIDATED),
         "sparse": train(folder / f"sparse{size}", cluster={"sparse_grad": True}, max_steps=6),
     }
 
@@ -141,16 +141,12 @@ def full(folder, size):
     return said
 
 
-def stopped(folder, size):
-    """Stop at step 9 for others to go on, then go on here."""
-    train(folder / f"stopped{size}", STOP, optim={"ema": 0.9}, **VALIDATED)
-    return {}
-
-
 def resumed(folder, size, start):
+    """Go on from step 9 of the run on `start` processes, as if it had been killed just after it was saved."""
     out = folder / f"from{start}on{size}"
     if int(os.environ.get("RANK", 0)) == 0:
-        shutil.copytree(folder / f"stopped{start}", out, dirs_exist_ok=True)
+        shutil.copytree(folder / f"straight{start}", out)
+        (out / "checkpoints" / "latest").write_text(f"step-{STOP:08d}")
     if size > 1:
         torch.distributed.barrier()
     return train(out, optim={"ema": 0.9}, **VALIDATED)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...jobs.pages import render
 from ...jobs.run_folder import canonical_json, write_atomically
 from .. import markdown
 from .report import SuiteReport, suite_table
@@ -122,16 +123,9 @@ def as_markdown(rows: Sequence[Compared], samplings: Sequence[str], budget: int,
         figures = [f"{row.figures[name]:.1f}" for name in samplings]
         change = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
         found.append([row.benchmark.name, *figures, change, printed, tokens, row.questions])
-    title = f"# {' against '.join(samplings)}, {budget} patches a video"
-    lines = [title, "", markdown.table(header, found, right=True)]
-    lines += [
-        "",
-        "Differences are paired by question, intervals are of 2000 resamples of the videos. An interval that "
-        "holds 0 shows no difference. Tokens are those of the prompt, media included, after the connector.",
-    ]
-    if limit is not None:
-        lines += ["", f"**The first {limit} questions of each task only.**"]
-    return "\n".join([*lines, ""])
+    table = markdown.table(header, found, right=True)
+    values = {"samplings": samplings, "budget": budget, "limit": limit, "table": table}
+    return render(markdown.PAGES / "comparison.md", **values)
 
 
 def patch_size_of(model: str) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...jobs.charts import INK, QUIET, RULE, new_figure, save_figure
+from ...jobs.pages import render
 from ...jobs.run_folder import canonical_json, write_atomically
 from .. import markdown
 from ..published import PublishedRow, published_table
@@ -149,47 +150,19 @@ class SuiteReport:
         }
 
     def as_markdown(self) -> str:
-        lines = [f"# Benchmarks of {Path(self.model).name or self.model}", ""]
-        lines += [f"- model: `{self.model}`, fingerprint `{self.fingerprint[:16]}`"]
-        lines += [f"- {name}: {_listed(values)}" for name, values in
-                  (("settings", self.settings), ("versions", self.versions))]  # fmt: skip
-        if self.limit is not None:
-            lines += [
-                "",
-                f"**The first {self.limit} questions of each task only: not comparable with anything.**",
-            ]
-        short = sum(map(self.short, self.rows))
-        if short and self.limit is None:
-            lines += [
-                "",
-                f"**{short} of {len(self.rows)} rows are of data sets that are not whole: not comparable "
-                "with anything.** `onevision eval prepare` says what is missing.",
-            ]
-        if self.broken:
-            lines += [
-                "",
-                f"**{len(self.broken)} questions had broken media** ({_counted(self.broken)}): see below.",
-            ]
-        for table in self.tables:
-            lines += ["", f"## {table.title}", "", self._table(table)]
-            lines += ["", f"Scale: ours and the published columns on 0 to 100. A dash: not "
-                      f"measured. Source: {table.source}"]  # fmt: skip
-            lines += ["", "Before comparing:", ""]
-            lines += [
-                f"- {row.name} (`{row.benchmark.task}`, {row.benchmark.split}, `{row.benchmark.metric}`)"
-                + (f": {row.benchmark.caution}" if row.benchmark.caution else "")
-                for row in self.rows_of(table)
-            ]
-            lines += ["", "Of the published numbers:", "", *[f"- {note}" for note in table.notes]]
-        if self.broken:
-            header = ["task", "question", "file", "reason", "counted"]
-            shown = [(b.task, b.doc_id, b.media, b.reason, b.counted) for b in self.broken[:SHOWN_BROKEN]]
-            lines += ["", "## Broken media", "", markdown.table(header, shown)]
-            if len(self.broken) > SHOWN_BROKEN:
-                lines.append(f"\nand {len(self.broken) - SHOWN_BROKEN} more, in report.json.")
-        return "\n".join([*lines, ""])
+        header = ["task", "question", "file", "reason", "counted"]
+        shown = [(b.task, b.doc_id, b.media, b.reason, b.counted) for b in self.broken[:SHOWN_BROKEN]]
+        return render(
+            markdown.PAGES / "suite.md",
+            report=self,
+            name=Path(self.model).name or self.model,
+            short=sum(map(self.short, self.rows)),
+            counted=Counter(item.counted for item in self.broken),
+            broken=markdown.table(header, shown),
+            more=len(self.broken) - SHOWN_BROKEN,
+        )
 
-    def _table(self, table: SuiteTable) -> str:
+    def table(self, table: SuiteTable) -> str:
         unique = len({column.label for column in table.columns}) == len(table.columns)
         names = [c.label if unique else f"{c.label}, {c.group}" for c in table.columns]
         rows = []
@@ -248,12 +221,3 @@ def _draw_table(axes: Any, report: SuiteReport, table: SuiteTable) -> None:
     axes.set_title(table.title, loc="left", fontsize=16, color=INK)
     below = {"loc": "upper center", "bbox_to_anchor": (0.45, 0), "borderaxespad": 4.5}
     axes.legend(**below, ncols=3, frameon=False, markerscale=0.7)
-
-
-def _listed(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
-
-
-def _counted(broken: Sequence[BrokenQuestion]) -> str:
-    return ", ".join(f"{count} counted as {how}" if how == "wrong" else f"{count} {how}"
-                     for how, count in Counter(item.counted for item in broken).items())  # fmt: skip

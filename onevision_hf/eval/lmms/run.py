@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from ...jobs.processes import Processes
 from ...jobs.run_folder import write_atomically
-from .questions import BrokenQuestion
 from .report import SuiteReport, write_report
 from .scores import read_rows
 from .suite import LMMS_EVAL, Benchmark
@@ -82,7 +82,7 @@ def run_suite(job: SuiteJob) -> SuiteReport | None:
             log_samples=True,
             cli_args=Namespace(output_path=str(out), process_with_media=False),
         )
-        broken = _gather(model.broken, model.rank, model.world_size)
+        broken = [item for part in Processes.current().gather(model.broken) for item in part]
     if results is None:
         return None
     report = SuiteReport(
@@ -139,17 +139,14 @@ def load_tasks(names: Sequence[str], manager: Any, model: Any) -> list[Any]:
     Args:
         names: of the tasks.
         manager: lmms-eval's `TaskManager`.
-        model: which knows its protocol (`is_simple`) and its process (`rank`).
+        model: which knows its protocol (`is_simple`).
 
     Raises:
         ValueError: some cannot be loaded; each is named with what went wrong.
     """
-    import torch
-
     tasks: list[Any] = []
     failed: dict[str, str] = {}
-
-    def load() -> None:
+    with Processes.current().main_first():
         for name in names:
             try:
                 tasks.extend(
@@ -157,15 +154,6 @@ def load_tasks(names: Sequence[str], manager: Any, model: Any) -> list[Any]:
                 )
             except (Exception, SystemExit) as error:  # task files end the process where something is missing
                 failed[name] = _reason(error)
-
-    if _distributed():
-        if model.rank == 0:
-            load()
-        torch.distributed.barrier()
-        if model.rank:
-            load()
-    else:
-        load()
     if failed:
         listed = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
         raise ValueError(
@@ -254,19 +242,3 @@ def _reason(error: BaseException) -> str:
     attempt = getattr(error, "last_attempt", None)
     cause = attempt.exception() if attempt is not None else error
     return " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
-
-
-def _distributed() -> bool:
-    import torch
-
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def _gather(broken: list[BrokenQuestion], rank: int, world_size: int) -> list[BrokenQuestion]:
-    if world_size == 1:
-        return broken
-    import torch
-
-    gathered: list[Any] | None = [None] * world_size if rank == 0 else None
-    torch.distributed.gather_object(broken, gathered, dst=0)
-    return [item for part in gathered or [] for item in part]

@@ -1,19 +1,20 @@
 """The clips of the suite: drawn ones with their labels and ceilings, or the files of a labelled folder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from ...synthetic import clips as synthetic
-from ...synthetic.clips import Clip, draw_clip
-from ...synthetic.encoding import encode, encoder_version
+from ...synthetic.clips import GROUND_FAMILIES, Clip, draw_clip
+from ...synthetic.encoding import EncodingSettings, encode, encoder_version
 from ...synthetic.families import CAMERA_MOTIONS, CLIP_FAMILIES
 from ...synthetic.folder import DRAWING
 from .ceilings import posterior
-from .settings import BACKGROUNDS, CEILING_FRAMES, FAMILIES, STILL, ClipSettings
+from .grounds import Grounds, camera_of
+from .settings import BACKGROUNDS, CEILING_FRAMES, FAMILIES, OWN_CAMERA, STILL, ClipSettings
 
 NO_LABEL = -1
 
@@ -27,7 +28,8 @@ class LabelledClip:
         labels: for each family the number of its label, or -1.
         ceilings: (families, `CEILING_FRAMES`), what an observer of so many whole frames knows; NaN where
             it has no label or nothing is known of it.
-        camera: what the camera does, `still` or one of `CAMERA_MOTIONS`; "" where it is not known.
+        camera: what the camera does, `still`, one of `CAMERA_MOTIONS`, or `OWN_CAMERA` of footage that
+            moves; "" where it is not known.
     """
 
     file: bytes | Path
@@ -53,31 +55,56 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Drawn:
-    """Clips of the project's own world; those of the split `test` are from another seed."""
+    """Clips of the project's own world; those of the split `test` are from another seed.
+
+    Attributes:
+        settings: of the clips.
+        encoding: of their files.
+        grounds: real ones in place of the drawn ground; what is asked of that is then left out.
+    """
 
     settings: ClipSettings
+    encoding: EncodingSettings = field(default_factory=EncodingSettings)
+    grounds: Grounds | None = None
 
     symmetric = True
 
     @property
+    def schedule(self) -> tuple[str, ...]:
+        if self.grounds is None:
+            return self.settings.schedule
+        return tuple(name for name in self.settings.schedule if name not in GROUND_FAMILIES)
+
+    @property
     def families(self) -> dict[str, tuple[str, ...]]:
         """Those of the suite that its clips answer."""
-        scenes = {scene for name in self.settings.schedule for scene in CLIP_FAMILIES[name].scenes}
+        scenes = {scene for name in self.schedule for scene in CLIP_FAMILIES[name].scenes}
         answered = [n for n in FAMILIES if not CLIP_FAMILIES[n].scenes or scenes & {*CLIP_FAMILIES[n].scenes}]
+        if self.grounds is not None:
+            answered = [name for name in answered if name not in GROUND_FAMILIES]
         return {name: CLIP_FAMILIES[name].labels for name in answered}
 
     @property
     def identity(self) -> dict:
-        return {"drawing": DRAWING, "encoder": encoder_version()}
+        """Codec and grounds only where they are other than they were when folders had neither."""
+        found: dict = {"drawing": DRAWING, "encoder": encoder_version()}
+        if self.encoding != EncodingSettings():
+            found["encoding"] = asdict(self.encoding)
+        if self.grounds is not None:
+            found["grounds"] = self.grounds.identity
+        return found
 
     def item(self, split: str, number: int) -> LabelledClip:
         test = split == "test"
         settings = self.settings
-        drawn_for, index, background = scheduled(number, settings.schedule)
+        drawn_for, index, background = scheduled(number, self.schedule)
         size = synthetic.ClipSettings(
             settings.num_frames, settings.size, settings.size, background, settings.sweeps
         )
-        clip = draw_clip(settings.seed + test, index, drawn_for, size)
+        ground = None
+        if self.grounds is not None:
+            ground = self.grounds.ground(split, (settings.seed + test, number), size)
+        clip = draw_clip(settings.seed + test, index, drawn_for, size, ground)
         labels = [_number(clip, name) for name in self.families]
         ceilings = np.full((len(labels), len(CEILING_FRAMES)), np.nan, np.float32)
         for place, count in enumerate(CEILING_FRAMES if test else ()):
@@ -87,7 +114,9 @@ class Drawn:
                     ceilings[family, place] = posterior(name, clip, seen).max()
         drawn = str(clip.labels["background"])
         camera = drawn if drawn in CAMERA_MOTIONS else STILL
-        return LabelledClip(encode(clip.frames), labels, ceilings, camera)
+        if ground is not None and ground.ndim == 4:
+            camera = camera_of(ground)
+        return LabelledClip(encode(clip.frames, self.encoding), labels, ceilings, camera)
 
 
 def scheduled(number: int, schedule: Sequence[str]) -> tuple[str, int, str]:
@@ -110,7 +139,7 @@ def in_subset(camera: np.ndarray, subset: str) -> np.ndarray:
     """(n,) bool: which clips one of `SUBSETS` counts, by what their cameras do."""
     if subset == "all":
         return np.ones(len(camera), bool)
-    return np.isin(camera, CAMERA_MOTIONS if subset == "moving" else (subset,))
+    return np.isin(camera, (*CAMERA_MOTIONS, OWN_CAMERA) if subset == "moving" else (subset,))
 
 
 def uniform_frames(num_frames: int, count: int) -> Sequence[int]:

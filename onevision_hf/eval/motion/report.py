@@ -126,7 +126,9 @@ def _budget_table(results: Results, settings: SuiteSettings, budget: float) -> s
         for subset in SUBSETS if group == "motion" else ("all",):
             named = {"all": "", "still": ", still camera", "moving": ", moving camera"}
             title = f"**mean, {group}{named.get(subset, f', {subset}')}**"
-            rows.append(_row(results, title, budget, families, subset, names))
+            row = _row(results, title, budget, families, subset, names)
+            if any(row[2:]):  # footage neither pans nor zooms nor shakes
+                rows.append(row)
     return "\n\n".join([*lines, table(header, rows)])
 
 

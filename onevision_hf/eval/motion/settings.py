@@ -18,6 +18,7 @@ SCHEDULE = (
 BACKGROUNDS = ("static", "pan", "static", "zoom", "static", "shake")
 # Clips are counted all together, by a camera at rest or not, and by what it does.
 STILL = "still"
+OWN_CAMERA = "own"  # of footage that is a clip's ground
 SUBSETS = ("all", STILL, "moving", *CAMERA_MOTIONS)
 # The labels that are predicted, in the order of the tables.
 FAMILIES = (

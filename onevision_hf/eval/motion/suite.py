@@ -19,9 +19,11 @@ import numpy as np
 from ...jobs.devices import pick_device
 from ...jobs.run_folder import RunFolder
 from ...modeling.patchify_config import PatchifyConfig
+from ...synthetic.encoding import EncodingSettings
 from .clips import Drawn, in_subset
 from .folder import Labelled
 from .frozen import Encoder
+from .grounds import Grounds
 from .inputs import codec_config
 from .pool import Pool, energy_name
 from .settings import CEILING_FRAMES, CODEC_INPUTS, MIXTURE, SUBSETS, SuiteSettings, Trial
@@ -35,6 +37,8 @@ def run_suite(
     *,
     model: str | None = None,
     clips: str | Path | None = None,
+    codec: str = "h264",
+    grounds: str | Path | None = None,
     workers: int | None = None,
     device: str | None = None,
     redo: bool = False,
@@ -47,18 +51,29 @@ def run_suite(
         work: the folder of pooled clips and results.
         model: a folder or Hub name of a OneVision encoder, whose tokens are probed; None leaves it out.
         clips: a folder of labelled folders instead of drawn clips; its clips are all used.
+        codec: of drawn clips, a name of `synthetic.CODECS`.
+        grounds: a folder of videos or pictures, the grounds of drawn clips; no file serves both splits.
         workers: processes, each with one thread; None is one a core.
         device: where classifiers are trained: "cpu", "cuda"; None is a GPU where there is one.
         redo: empty a folder that holds other clips, instead of refusing it; finished trials stay.
         report: called with a line of progress.
 
     Raises:
-        ValueError: the folder holds other clips; too many clips cannot be read; a label without clips.
+        ValueError: the folder holds other clips; too many clips cannot be read; a label without clips; a
+            codec or grounds for clips that are not drawn; fewer than two grounds.
+        VideoReadError: a ground cannot be read.
     """
     work = Path(work)
     place = pick_device(device)
     encoder = None if model is None else Encoder.open(model)
-    source: Drawn | Labelled = Drawn(settings.clips) if clips is None else Labelled.open(Path(clips))
+    source: Drawn | Labelled
+    if clips is None:
+        opened = None if grounds is None else Grounds.open(Path(grounds), settings.clips.seed)
+        source = Drawn(settings.clips, EncodingSettings(codec), opened)
+    elif grounds is None and codec == "h264":
+        source = Labelled.open(Path(clips))
+    else:
+        raise ValueError("--codec and --grounds are for drawn clips, and --clips brings others")
     counts = {"train": settings.train, "test": settings.test}
     if isinstance(source, Labelled):
         counts = source.counts

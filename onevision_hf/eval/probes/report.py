@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...jobs.charts import INK, QUIET, new_figure, save_figure
+from ...jobs.pages import render
 from ...jobs.run_folder import canonical_json, write_atomically
-from ..markdown import table
+from ..markdown import PAGES, table
 from ..published import published_probes
 from .clip_lists import ProbeClips
 from .clip_transform import InputSettings, shown_size
@@ -163,43 +164,27 @@ def _markdown(config: ProbeConfig, settings: InputSettings, result: dict[str, An
     changed = result["interventions"]
     measures = [(_NAMES[n], _spelled(result["last"][n]), _spelled(result["best"][n])) for n in result["last"]]
     measures += [(f"top-1, {n}", _spelled(v["last"]), _spelled(v["best"])) for n, v in changed.items()]
-    budget = "every patch" if settings.kind == "dense" else settings.budget()
-    lines = [
-        f"# Probe: {config.dataset or Path(config.out).name}",
-        "",
-        f"{config.model}, frozen; input {settings.kind}, {budget}, {shown_size(settings.config)} "
-        "pixels; head: "
-        f"{result['head']}. {result['train_clips']} clips to train on, {result['test_clips']} to test on, "
-        f"{result['classes']} classes (chance {_percent(result['chance'])} %). Missing: {result['missing']}, "
-        f"unreadable: {len(result['broken'])}.",
-        "",
-        "Percent; mean and standard deviation over seeds "
-        + ", ".join(map(str, config.seeds))
-        + ". `best` is the best epoch on the test set, which is how published figures are chosen; `last` is "
-        "chosen by nothing.",
-        "",
-        table(["measure", "last epoch", "best epoch"], measures),
-        "",
-    ]
-    if result["published"]:
-        best, last = (_spelled(result[which]["accuracy"]) for which in ("best", "last"))
-        rows = [(row["model"], _percent(row["accuracy"]), row["source"]) for row in result["published"]]
-        rows += [("**ours, best epoch**", best, "this run"), ("**ours, last epoch**", last, "this run")]
-        lines += [
-            f"## Published, {settings.num_patches} patches",
-            "",
-            "Top-1, the best epoch on the test set.",
-            "",
-            table(["model", "top-1", "source"], rows),
-            "",
-        ]
+    best, last = (_spelled(result[which]["accuracy"]) for which in ("best", "last"))
+    published = [(row["model"], _percent(row["accuracy"]), row["source"]) for row in result["published"]]
+    published += [("**ours, best epoch**", best, "this run"), ("**ours, last epoch**", last, "this run")]
     classes = [
         (c["class"], c["test_clips"], _percent(c["recall"]), _percent(c["precision"]), c["taken_for"] or "")
         for c in result["per_class"]
     ]
     header = ["class", "test clips", "recall", "precision", "most often taken for"]
-    lines += ["## Classes, last epoch", "", "![confusion](confusion.png)", "", table(header, classes), ""]
-    return "\n".join(lines)
+    return render(
+        PAGES / "probe.md",
+        config=config,
+        settings=settings,
+        result=result,
+        name=config.dataset or Path(config.out).name,
+        budget="every patch" if settings.kind == "dense" else settings.budget(),
+        side=shown_size(settings.config),
+        percent=_percent,
+        measures=table(["measure", "last epoch", "best epoch"], measures),
+        published=table(["model", "top-1", "source"], published),
+        classes=table(header, classes),
+    )
 
 
 _NAMES = {

@@ -20,11 +20,7 @@ class Looked(NamedTuple):
     logits: Tensor
 
 
-class Gaussian(NamedTuple):
-    """mean (F,), covariance (F, F), float64."""
-
-    mean: np.ndarray
-    covariance: np.ndarray
+Statistics = dict[str, np.ndarray]  # as torch-fidelity has them: mu (F,), sigma (F, F), float64
 
 
 def look(backbone: nn.Module, pictures: Tensor) -> Looked:
@@ -39,24 +35,22 @@ def joined(parts: list[Looked]) -> Looked:
     return Looked(torch.cat([part.features for part in parts]), torch.cat([part.logits for part in parts]))
 
 
-def gaussian(features: Tensor, what: str) -> Gaussian:
+def gaussian(features: Tensor, what: str) -> Statistics:
     """Raises ValueError for fewer than two rows: they have no covariance."""
     from torch_fidelity.metric_fid import fid_features_to_statistics
 
     if len(features) < 2:
         raise ValueError(f"a Fréchet distance needs at least 2 pictures, {what} has {len(features)}")
-    found = fid_features_to_statistics(features.double())
-    return Gaussian(found["mu"], found["sigma"])
+    return fid_features_to_statistics(features.double())
 
 
-def frechet_distance(one: Gaussian, other: Gaussian) -> float:
+def frechet_distance(one: Statistics, other: Statistics) -> float:
     """Of two sets' features, FID where they are Inception's (arXiv 1706.08500). Biased upwards for few
     pictures.
     """
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
-    stats = [{"mu": g.mean, "sigma": g.covariance} for g in (one, other)]
-    return float(fid_statistics_to_metric(*stats, verbose=False)[KEY_METRIC_FID])
+    return float(fid_statistics_to_metric(one, other, verbose=False)[KEY_METRIC_FID])
 
 
 def inception_score(logits: Tensor, splits: int = SPLITS) -> tuple[float, float]:

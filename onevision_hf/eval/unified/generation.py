@@ -24,8 +24,8 @@ from .backbones import needs
 from .distances import (
     NEIGHBOURS,
     SPLITS,
-    Gaussian,
     Looked,
+    Statistics,
     frechet_distance,
     gaussian,
     inception_score,
@@ -139,14 +139,15 @@ def _has_statistics(pictures: Pictures) -> bool:
     return "mu" in pictures.more and "sigma" in pictures.more
 
 
-def _given_statistics(pictures: Pictures, features: int) -> Gaussian | None:
+def _given_statistics(pictures: Pictures, features: int) -> Statistics | None:
     """`mu` and `sigma` of an .npz, where it has them."""
     if not _has_statistics(pictures):
         return None
-    mean, covariance = (np.asarray(pictures.more[name], np.float64) for name in ("mu", "sigma"))
-    if mean.shape != (features,) or covariance.shape != (features, features):
+    found = {name: np.asarray(pictures.more[name], np.float64) for name in ("mu", "sigma")}
+    mean, covariance = found["mu"].shape, found["sigma"].shape
+    if mean != (features,) or covariance != (features, features):
         raise ValueError(
-            f"{pictures.name} has mu {mean.shape} and sigma {covariance.shape}, the network gives "
+            f"{pictures.name} has mu {mean} and sigma {covariance}, the network gives "
             f"{features} features: they were computed with another one"
         )
-    return Gaussian(mean, covariance)
+    return found

@@ -19,22 +19,19 @@ shards are in the layout of LightningDiT's readers (hustvl/LightningDiT), whose 
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ...data.decoding import decoded_batches
 from ...data.items import Item, Source
-from ...data.latents import DTYPES, digest_of_weights, shard_name
+from ...data.latents import DTYPES, digest_of_weights, fill_shards, pictures_of, shard_name
 from ...data.media import open_picture
-from ...jobs.progress import progress
-from ...jobs.run_folder import FinishedRun, RunFolder, json_lines
+from ...jobs.run_folder import FinishedRun, RunFolder
 from ...modeling.configuration_openvision3 import OpenVision3Config
 from .models import OpenedModel
 
@@ -79,11 +76,7 @@ def export_tokens(
         ValueError: there are no pictures, none could be decoded, another dtype, or `out` was made from
         something else. MissingVAEError: the encoder reads latents and there is no VAE.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
-    items = [item for item in source.items if item.kind == "image"]
-    if not items:
-        raise ValueError(f"the source has {len(source.items)} items, but no pictures")
+    items = pictures_of(source, dtype)
     classes = classes_of(items)
     numbers = {name: number for number, name in enumerate(classes)}
     model = opened.model
@@ -103,51 +96,29 @@ def export_tokens(
         grid = encoded.tokens.transpose(1, 2).unflatten(2, encoded.grid)  # (B, N, D) -> (B, D, gh, gw)
         return grid.to(DTYPES[dtype]).cpu().contiguous()
 
-    def encode(part: Sequence[Item], step: Callable[[int], None]) -> tuple[list[str], dict, list]:
-        keys: list[str] = []
-        labels: list[int] = []
-        rows: list[Tensor] = []
-        flipped: list[Tensor] = []
-        rejected: list[dict[str, str]] = []
+    def prepare(item: Item) -> Any:
+        return open_picture(source.open(item))
 
-        def prepare(item: Item) -> Any:
-            return open_picture(source.open(item))
-
-        for batch in decoded_batches(prepare, part, batch_size, workers, step, rejected):
-            pixels = opened.pixels([picture for _, picture in batch])
-            found = tokens_of(pixels)
-            mirrored = tokens_of(pixels.flip(-1)) if mirror else found
-            for (item, _), own, other in zip(batch, found, mirrored, strict=True):
-                if own.isfinite().all() and other.isfinite().all():
-                    keys.append(item.key)
-                    labels.append(numbers[item.key.partition("/")[0]] if classes else 0)
-                    rows.append(own)
-                    flipped.append(other)
-                else:
-                    rejected.append({"key": item.key, "reason": f"its tokens are not finite in {dtype}"})
-        if not rows:
-            return keys, {"labels": torch.zeros(0, dtype=torch.int64)}, rejected
-        tensors = {"latents": torch.stack(rows), "labels": torch.tensor(labels)}
-        if mirror:
-            tensors["latents_flip"] = torch.stack(flipped)
-        return keys, tensors, rejected
+    def encode(batch: Sequence[tuple[Item, Any]]) -> dict[str, Tensor]:
+        pixels = opened.pixels([picture for _, picture in batch])
+        labels = [numbers[item.key.partition("/")[0]] if classes else 0 for item, _ in batch]
+        found = {"latents": tokens_of(pixels), "labels": torch.tensor(labels)}
+        return found | ({"latents_flip": tokens_of(pixels.flip(-1))} if mirror else {})
 
     with RunFolder(out, stage=STAGE, settings=settings, sources=source.digest, redo=redo) as run:
-        parts = [items[i : i + shard_items] for i in range(0, len(items), shard_items)]
-        names = [shard_name(i) for i in range(len(parts))]
-        missing = run.missing(names)
-        with progress("tokens", sum(len(parts[i]) for i in missing)) as step:
-            for index in missing:
-                keys, tensors, rejected = encode(parts[index], step)
-                others = (f"keys-{index:05d}.json", f"rejected-{index:05d}.jsonl", f"moments-{index:05d}.npz")
-                with run.shard(names[index], *others) as (path, keys_path, rejected_path, moments_path):
-                    save_file(tensors, path, metadata={"plan": run.digest})
-                    keys_path.write_text(json.dumps(keys, ensure_ascii=False))
-                    rejected_path.write_text(json_lines(rejected))
-                    with open(moments_path, "wb") as file:
-                        np.savez(file, **_moments(tensors))  # type: ignore[arg-type]
-        count = run.gather_rejected(len(parts), len(items), "pictures")
-        total, mean, var = _merged([run.path / f"moments-{i:05d}.npz" for i in range(len(parts))])
+        filled = fill_shards(
+            run,
+            items,
+            prepare,
+            encode,
+            {"labels": torch.zeros(0, dtype=torch.int64)},
+            batch_size=batch_size,
+            workers=workers,
+            noun="tokens",
+            moments=_moments,
+        )
+        shards = range(filled["shards"])
+        total, mean, var = _merged([run.path / f"moments-{i:05d}.npz" for i in shards])
         run.write(STAT, _saved({"mean": mean.float(), "var": var.float()}))
         # Of a channel over all positions: the mean of the variances and the variance of the means.
         centre = mean.mean((1, 2))
@@ -155,13 +126,9 @@ def export_tokens(
         shaped = {"mean": centre.float()[None, :, None, None], "std": spread.float()[None, :, None, None]}
         run.write(CHANNEL_STAT, _saved(shaped))
         run.write(CLASSES, json.dumps(classes, ensure_ascii=False, indent=1) + "\n")
-        lengths = [len(json.loads((run.path / f"keys-{i:05d}.json").read_text())) for i in range(len(parts))]
         return run.finish(
             {
-                "items": sum(lengths),
-                "rejected": count,
-                "shards": len(parts),
-                "rows": lengths,
+                **filled,
                 "shape": list(mean.shape),
                 "classes": len(classes),
                 "averaged": total,
@@ -203,18 +170,18 @@ class TokenShards:
         self.labels = labels.repeat(len(self.latents) // max(1, len(labels)))
 
 
-def _moments(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """Count, mean and summed squares about it of a shard's rows, in float64."""
+def _moments(tensors: dict[str, Tensor]) -> bytes:
+    """Number, mean and sum of squared deviations of a shard's rows, float64, as an .npz."""
     rows = [tensors[name] for name in ("latents", "latents_flip") if name in tensors]
-    if not rows:
-        return {"count": np.array(0)}
-    values = torch.cat(rows).double()
-    mean = values.mean(0)
-    return {
-        "count": np.array(len(values)),
-        "mean": mean.numpy(),
-        "squares": (values - mean).square().sum(0).numpy(),
-    }
+    found: dict[str, Any] = {"count": np.array(0)}
+    if rows:
+        values = torch.cat(rows).double()
+        mean = values.mean(0)
+        squares = (values - mean).square().sum(0)
+        found = {"count": np.array(len(values)), "mean": mean.numpy(), "squares": squares.numpy()}
+    buffer = io.BytesIO()
+    np.savez(buffer, **found)
+    return buffer.getvalue()
 
 
 def _merged(paths: Sequence[Path]) -> tuple[int, Tensor, Tensor]:
