@@ -3,9 +3,10 @@
     make bench-vectors
     python benchmarks/motion_vectors.py --write docs/painted-references.md
 
-Scenes of which one knows what moves: textured squares that bounce over a ground that a camera pans. An
-end-point error is the distance in pixels a frame between what was read and the truth, the median over cells
-of 8 x 8 pixels that lie within one object and have a vector; `known` is the share of those that have one.
+The scenes are those of benchmarks/painted.py: textured squares that bounce over a ground that a camera pans,
+in steps of half a pixel. An end-point error is the distance in pixels a frame between what was read and the
+truth, the median over cells of 8 x 8 pixels that lie within one object and have a vector; `known` is the
+share of those that have one.
 Times are of the processor, as multiples of a plain decode of the same file in the same turn, medians.
 
 mv-extractor (`pip install motion-vector-extractor`) and OpenCV (`opencv-python-headless`) are measured where
@@ -17,72 +18,28 @@ import importlib.util
 import tempfile
 import time
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from statistics import median
 
 import av
 import numpy as np
-from codec_table import texture, write_between_markers
+from codec_table import write_between_markers
+from painted import Scene, draw_scene, encode, in_blocks
 
 from onevision_hf import iter_codec_signals
 
-FRAMES, HEIGHT, WIDTH, FPS, CELL = 24, 256, 448, 25, 8
+FRAMES, HEIGHT, WIDTH, CELL, FASTEST = 24, 256, 448, 8, 6.0  # the fastest square, pixels a frame
 START = "<!-- motion-vectors: written by `make bench-vectors` -->"
 END = "<!-- /motion-vectors -->"
-X265 = "log-level=error:pools=none:keyint=250"
-# Name -> encoder, its options, B pictures between references, suffix.
+X265 = "log-level=none:pools=none:keyint=250"
+# Name -> encoder, its options, suffix.
 STREAMS = {
-    "H.264": ("libx264", {"preset": "medium", "crf": "24", "refs": "1"}, 0, "mp4"),
-    "HEVC, B": ("libx265", {"preset": "fast", "crf": "26", "x265-params": f"{X265}:bframes=3"}, 3, "mp4"),
-    "VP9": ("libvpx-vp9", {"crf": "32", "b": "0", "deadline": "good", "cpu-used": "4"}, None, "webm"),
-    "AV1": ("libsvtav1", {"preset": "8", "crf": "34"}, None, "mkv"),
+    "H.264": ("libx264", {"preset": "medium", "crf": "24", "refs": "1", "bf": "0"}, "mp4"),
+    "HEVC, B": ("libx265", {"preset": "medium", "crf": "26", "x265-params": X265}, "mp4"),
+    "VP9": ("libvpx-vp9", {"crf": "32", "b": "0", "deadline": "good", "cpu-used": "4"}, "webm"),
+    "AV1": ("libsvtav1", {"preset": "8", "crf": "34"}, "mkv"),
 }
 Fields = list[np.ndarray | None]  # of each frame (H/8, W/8, 2) pixels a frame towards the past, NaN: none
-
-
-def draw_scene(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(T, H, W, 3) uint8 frames; (T, H, W) uint8, which object each pixel is of, 0 the ground; (T, objects,
-    2) how many pixels each of them moved since the frame before."""
-    rng = np.random.default_rng(seed)
-    pan = int(rng.integers(1, 4))
-    ground = texture(rng, HEIGHT, WIDTH + pan * FRAMES, 40, 220)
-    frames = np.empty((FRAMES, HEIGHT, WIDTH, 3), np.uint8)
-    owner = np.zeros((FRAMES, HEIGHT, WIDTH), np.uint8)
-    motion = np.zeros((FRAMES, 4, 2), np.float32)
-    squares = []
-    for _ in range(3):
-        side = int(rng.integers(5, 9)) * 8
-        room = np.array([WIDTH - side, HEIGHT - side])
-        speed = rng.integers(1, 7, 2) * rng.choice([-1, 1], 2)
-        squares.append((texture(rng, side, side, 40, 220), side, room, rng.integers(0, room), speed))
-    for t in range(FRAMES):
-        frames[t] = ground[:, pan * t : pan * t + WIDTH]
-        motion[t, 0] = -pan, 0
-        for number, (pixels, side, room, place, speed) in enumerate(squares, 1):
-            if t:
-                speed[((place + speed) < 0) | ((place + speed) > room)] *= -1
-                place += speed
-                motion[t, number] = speed
-            here = np.s_[t, place[1] : place[1] + side, place[0] : place[0] + side]
-            frames[here], owner[here] = pixels, number
-    return frames, owner, motion
-
-
-def encode(path: Path, frames: np.ndarray, name: str) -> None:
-    codec, options, bframes, _ = STREAMS[name]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=FPS, options=options)
-        context = stream.codec_context
-        context.width, context.height, context.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        context.gop_size, context.thread_count = 250, 1
-        if bframes is not None:
-            context.max_b_frames = bframes
-        for t, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = t, Fraction(1, FPS)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
 
 
 def plain_decode(path: str) -> None:
@@ -137,18 +94,18 @@ def read_optical_flow(path: str) -> Fields:
     return fields
 
 
-def errors_of(fields: Fields, owner: np.ndarray, motion: np.ndarray) -> tuple[list[float], list[float], int]:
+def errors_of(fields: Fields, scene: Scene) -> tuple[list[float], list[float], int]:
     """(errors of all known cells, of those of moving squares, cells that could be known)."""
     every: list[float] = []
     moving: list[float] = []
     possible = 0
+    owners = in_blocks(scene.owner, CELL)
     for t, field in enumerate(fields):
         if field is None or t == 0:
             continue
-        cells = owner[t].reshape(HEIGHT // CELL, CELL, WIDTH // CELL, CELL)
-        number = cells.max((1, 3))
-        inside = number == cells.min((1, 3))
-        error = np.linalg.norm(field + motion[t][number], axis=-1)
+        number = owners[t].max(-1)
+        inside = number == owners[t].min(-1)
+        error = np.linalg.norm(field + scene.velocity[t][number], axis=-1)
         known = np.isfinite(error) & inside
         every += error[known].tolist()
         moving += error[known & (number > 0)].tolist()
@@ -156,9 +113,9 @@ def errors_of(fields: Fields, owner: np.ndarray, motion: np.ndarray) -> tuple[li
     return every, moving, possible
 
 
-def processor_time(work: Callable[[], object]) -> float:
+def processor_time(work: Callable[[str], object], path: str) -> float:
     began = time.process_time()
-    work()
+    work(path)
     return time.process_time() - began
 
 
@@ -170,13 +127,14 @@ def make_table(seeds: list[int], turns: int) -> str:
     }
     head = ["stream", "read by", "error, px a frame", "of what moves by itself", "known", "x plain decode"]
     lines, reasons = [head, ["---"] * len(head)], []
-    scenes = [draw_scene(seed) for seed in seeds]
+    scenes = [draw_scene(seed, FASTEST, HEIGHT, WIDTH, FRAMES) for seed in seeds]
     with tempfile.TemporaryDirectory() as folder:
         for name in STREAMS:
             paths = []
-            for seed, (frames, *_) in zip(seeds, scenes, strict=True):
-                paths.append(Path(folder) / f"{seed}.{STREAMS[name][-1]}")
-                encode(paths[-1], frames, name)
+            codec, options, suffix = STREAMS[name]
+            for seed, scene in zip(seeds, scenes, strict=True):
+                paths.append(Path(folder) / f"{seed}.{suffix}")
+                encode(paths[-1], scene.frames, codec, options, "yuv420p")
             for method, (module, read) in methods.items():
                 if method == "mv-extractor" and name != "H.264":
                     continue
@@ -186,11 +144,11 @@ def make_table(seeds: list[int], turns: int) -> str:
                 every: list[float] = []
                 moving: list[float] = []
                 possible = 0
-                for path, (_, owner, motion) in zip(paths, scenes, strict=True):
-                    found = errors_of(read(str(path)), owner, motion)
+                for path, scene in zip(paths, scenes, strict=True):
+                    found = errors_of(read(str(path)), scene)
                     every, moving, possible = every + found[0], moving + found[1], possible + found[2]
                 ratios = [
-                    processor_time(lambda: read(str(path))) / processor_time(lambda: plain_decode(str(path)))
+                    processor_time(read, str(path)) / processor_time(plain_decode, str(path))
                     for path in paths
                     for _ in range(turns)
                 ]

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from clips import write_clip
 from codec_table import texture
 
@@ -24,10 +24,11 @@ from onevision_hf.modeling.hevc_bitstream import RevealedHEVC
 from onevision_hf.modeling.painted_decoder import PaintedDecoder, PaintedPicture
 from onevision_hf.view import colour_map
 
-PICTURE = ROOT / "docs/images/painted-references.png"
+PICTURE = Path(__file__).parents[1] / "docs/images/painted-references.png"
 HEIGHT, WIDTH, SIDE, FRAMES = 256, 416, 80, 3
 # Left and top of each square in the first picture, and how far it goes in a frame; the camera pans too.
-SQUARES = (((40, 30), (26, 10)), ((270, 40), (-8, 30)), ((250, 165), (-28, -6)))
+SQUARES = (((40, 30), (24, 8)), ((270, 30), (-6, 26)), ((250, 165), (-26, -6)))
+TINTS = ((1.0, 0.6, 0.4), (0.5, 0.9, 0.5), (0.5, 0.7, 1.0))
 PAN = 6
 
 
@@ -54,8 +55,8 @@ class WatchedDecoder(PaintedDecoder):
 def draw_scene() -> np.ndarray:
     """(T, H, W, 3) uint8: squares that move fast over a ground that a camera pans."""
     rng = np.random.default_rng(7)
-    ground = texture(rng, HEIGHT, WIDTH + PAN * FRAMES, 40, 220)
-    squares = [texture(rng, SIDE, SIDE, 40, 220) for _ in SQUARES]
+    ground = texture(rng, HEIGHT, WIDTH + PAN * FRAMES, 40, 220).mean(-1, keepdims=True).repeat(3, -1)
+    squares = [texture(rng, SIDE, SIDE, 40, 250) * tint for tint in TINTS]
     frames = np.empty((FRAMES, HEIGHT, WIDTH, 3), np.uint8)
     for t, frame in enumerate(frames):
         frame[:] = ground[:, PAN * t : PAN * t + WIDTH]
@@ -80,7 +81,7 @@ def draw(path: Path) -> None:
 
     frames = draw_scene()
     with tempfile.TemporaryDirectory() as folder:
-        options = {"preset": "fast", "crf": "24", "x265-params": "weightp=0:ref=1:merange=64:scenecut=0"}
+        options = {"preset": "fast", "crf": "24", "x265-params": "weightp=0:ref=1:me=full:merange=40:scenecut=0"}
         clip = write_clip(
             Path(folder) / "clip.mp4", frames, codec="libx265", gop=48, bframes=0, options=options
         )
@@ -92,7 +93,8 @@ def draw(path: Path) -> None:
     decoder.restart()
     steps = [step for packet in packets for step in stream.split(packet)]
     found = [decoder.decode(step, time, wanted=True) for time, step in enumerate(steps)]
-    painted, field = decoder.left[1], found[2].field if found[2] else None
+    painted, over = colours_of(decoder.left[1]), colours_of(decoder.came[2])
+    field = found[2].field if found[2] else None
     if field is None:
         raise RuntimeError("the scene's last picture has no motion field: its encoder took it for new")
     residual = np.minimum(field.residual / 12, 1)
@@ -100,12 +102,12 @@ def draw(path: Path) -> None:
         ("1  a picture comes out of the decoder", frames[1]),
         (
             "2  it is painted over, in the decoder's own memory:\ncolour says where a pixel is",
-            colours_of(painted),
+            painted,
         ),
         ("3  the next picture, as it should look", frames[2]),
         (
             "4  its packet, decoded over the paint:\neach block brings the colours of where it was",
-            colours_of(decoder.came[2]),
+            over,
         ),
         ("5  read off the colours: how each block moved", frames[2]),
         ("6  luma less the paint's: the residual", colour_map(residual).repeat(8, 0).repeat(8, 1)),
@@ -125,7 +127,7 @@ def draw(path: Path) -> None:
         angles="xy", scale_units="xy", scale=1, pivot="tip", cmap="hsv", width=0.004,
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=72)
 
 
 def main() -> None:
