@@ -53,7 +53,7 @@ def with_times(pictures: Iterable[tuple[float, CodedPicture]]) -> Iterator[Timed
         pictures: (rank of the frame that the picture's packet shows or -1 where it shows none, picture).
     """
     waiting: deque[_Waiting] = deque()
-    last = key = -1  # ranks of the last frame shown, and of the last keyframe
+    last = key = -1.0  # ranks of the last frame shown, and of the last keyframe
     for rank, picture in pictures:
         if last < 0:
             last = key = max(rank, 0)

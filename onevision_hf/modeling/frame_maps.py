@@ -304,7 +304,7 @@ def _painted_maps(
             yield frame_id, FrameMaps("?", missing.size, how=none, notes=(f"have none: {failures[0]}",))
             continue
         picture = picture or missing
-        notes = ()
+        notes: tuple[str, ...] = ()
         if picture.field is None and not picture.is_damaged:
             notes = ("are intra coded and have none",)
         found = FrameMaps(picture.picture_type, picture.size, picture.is_damaged, {}, how, notes)

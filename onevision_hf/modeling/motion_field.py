@@ -194,13 +194,13 @@ class FieldReader:
         sure = np.flatnonzero(lattice.is_sure)
         if 5 * len(sure) > np.count_nonzero(lattice.is_known):
             self._usual = _usual_velocities(still.ravel()[sure[:: len(sure) // MOST_COUNTED + 1]])
-        first, *others = self._usual
+        first, *others = self._usual.tolist()
         found = lattice.nearest(value, first)
         # What is sure, or near to the first, stays.
         off = found - first
         astray = lattice.is_wide & (off.real * off.real + off.imag * off.imag > ASTRAY**2)
-        places = np.flatnonzero(astray & ~lattice.is_sure) if others else []
-        if len(places):
+        places = np.flatnonzero(astray & ~lattice.is_sure)
+        if others and len(places):
             some, here = value.reshape(2, -1)[:, places], lattice.at(places)
             best = found.ravel()[places]
             fits = np.abs(best[:, None] - self._usual).min(1) <= 0.5

@@ -5,6 +5,7 @@ wrap by themselves. Four by four samples of a cell are looked at, whatever the s
 """
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -42,14 +43,15 @@ def chroma_cells(
         if plane.strides[1] != plane.itemsize or plane.strides[0] % (SAMPLES * plane.itemsize):
             plane = np.ascontiguousarray(plane)
         # Four samples across a cell are one word: shifting it is several times faster than picking samples.
-        words = plane.view(np.uint32 if plane.itemsize == 1 else np.uint64).reshape(rows, SAMPLES, columns)
+        whole: Any = np.uint32 if plane.itemsize == 1 else np.uint64
+        words = plane.view(whole).reshape(rows, SAMPLES, columns)
         size = 8 * plane.itemsize
         for j in range(SAMPLES):
             up = 16 - bits - j * size
             moved = words << up if up >= 0 else words >> -up
             # What is above 16 bits falls off; what is below the sample is a neighbour's.
             below = ~((1 << (16 - bits)) - 1) & 0xFFFF
-            cells[:, j, channel] = (moved & words.dtype.type(below)).transpose(1, 0, 2)
+            cells[:, j, channel] = (moved & whole(below)).transpose(1, 0, 2)
     return cells
 
 

@@ -162,7 +162,7 @@ def test_the_same_file_gives_the_same_selection_every_time(clip):
 
 def test_signals_are_named_after_what_the_codec_gives(clip, scene, tmp_path):
     vp9 = write_clip(tmp_path / "clip.webm", scene[:12], codec="libvpx-vp9")
-    assert select_patches(vp9, **SMALL).signal == "vectors+residual (painted references, two passes)"
+    assert select_patches(vp9, **SMALL).signal == "vectors+residual (painted references)"
     assert select_patches(scene, **SMALL).signal == "difference"
     assert select_patches(clip, **SMALL).signal == "vectors+residual"
     assert select_patches(clip, **SMALL, preset="bits").signal.startswith("bits")

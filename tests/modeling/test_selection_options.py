@@ -37,7 +37,7 @@ def clips(tmp_path_factory):
         ("hevc", "auto", "vectors+residual (painted references)"),
         ("mpeg4", "auto", "painted_vectors+painted_residual (painted references)"),
         ("plain-mpeg4", "auto", "vectors+compensated"),
-        ("vp9", "auto", "vectors+residual (painted references, two passes)"),
+        ("vp9", "auto", "vectors+residual (painted references)"),
         ("h264", "bits", "bits"),
         ("hevc", "bits", "bits"),
         ("h264", "published", "vectors+compensated"),
