@@ -161,8 +161,8 @@ def make_table(seeds: list[int], turns: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the scenes")
-    parser.add_argument("--turns", type=int, default=3, help="of each time")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="of the scenes")
+    parser.add_argument("--turns", type=int, default=2, help="of each time")
     parser.add_argument("--write", type=Path, metavar="PAGE.md", help="the page that has the markers")
     args = parser.parse_args()
     table = make_table(args.seeds, args.turns)

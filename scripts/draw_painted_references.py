@@ -81,7 +81,11 @@ def draw(path: Path) -> None:
 
     frames = draw_scene()
     with tempfile.TemporaryDirectory() as folder:
-        options = {"preset": "fast", "crf": "24", "x265-params": "weightp=0:ref=1:me=full:merange=40:scenecut=0"}
+        options = {
+            "preset": "fast",
+            "crf": "24",
+            "x265-params": "weightp=0:ref=1:me=full:merange=40:scenecut=0",
+        }
         clip = write_clip(
             Path(folder) / "clip.mp4", frames, codec="libx265", gop=48, bframes=0, options=options
         )
