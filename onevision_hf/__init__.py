@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from .modeling.image_processing_onevision_vl import OneVisionVLImageProcessor
     from .modeling.image_processing_openvision3 import OpenVision3ImageProcessor
     from .modeling.modeling_onevision import OneVisionModel
-    from .modeling.modeling_onevision_classification import OneVisionForVideoClassification
+    from .modeling.modeling_onevision_classification import (
+        OneVisionForImageClassification,
+        OneVisionForVideoClassification,
+    )
     from .modeling.modeling_onevision_vl import OneVisionVLForConditionalGeneration
     from .modeling.modeling_openvision3 import MissingVAEError, OpenVision3Model
     from .modeling.patch_selection import Selection
@@ -47,6 +50,7 @@ __all__ = [
     "FrameSignals",
     "MissingVAEError",
     "OneVisionConfig",
+    "OneVisionForImageClassification",
     "OneVisionForVideoClassification",
     "OneVisionImageProcessor",
     "OneVisionModel",

@@ -18,6 +18,7 @@ from vl_tiny import tiny_model, tiny_processor
 from onevision_hf import (
     OneVisionConfig,
     OneVisionForVideoClassification,
+    OneVisionImageProcessor,
     OneVisionModel,
     OneVisionVideoProcessor,
     bundled_clip,
@@ -70,6 +71,9 @@ def _encoder_page(folder: Path) -> Names:
     config = OneVisionConfig.tiny(id2label={0: "left", 1: "right"})
     OneVisionForVideoClassification(config).save_pretrained(folder / "classifier")
     OneVisionVideoProcessor(size=56, num_frames=8).save_pretrained(folder / "classifier")
+    for name in ("folder", "classifier"):
+        OneVisionImageProcessor(size=56).save_pretrained(folder / name)
+    Image.fromarray(pixels[0]).save(folder / "picture.png")
     return {1: {"images": list(pixels)}}
 
 
@@ -83,6 +87,10 @@ def _multimodal(folder: Path) -> Names:
     model.save_pretrained(folder / "out" / "vl")
     tiny_processor(model.config).save_pretrained(folder / "out" / "vl")
     Image.new("RGB", (56, 84), "teal").save(folder / "picture.png")
+    shutil.copy(bundled_clip(), folder / "other.mp4")
+    (folder / "frames").mkdir()
+    for number in range(4):
+        Image.new("RGB", (56, 84), (60 * number, 0, 0)).save(folder / "frames" / f"{number:03d}.png")
     return {}
 
 

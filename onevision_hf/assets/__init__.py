@@ -28,8 +28,17 @@ def tiny() -> Path:
 
 def model_folder(word: str) -> str:
     """What a `--model` names: `tiny` is the folder of `tiny()`, anything else is itself. A folder of that
-    name is ./tiny."""
-    return str(tiny()) if word == TINY else word
+    name is ./tiny.
+
+    Raises:
+        FileNotFoundError: it can only be a folder, and there is none.
+    """
+    if word == TINY:
+        return str(tiny())
+    is_path = word.count("/") > 1 or word.startswith((".", "/", "~")) or "\\" in word
+    if is_path and not Path(word).exists():
+        raise FileNotFoundError(f"{word}: no such model folder (a name on the Hub is OWNER/NAME)")
+    return word
 
 
 def clip_path(word: str) -> Path:

@@ -18,7 +18,7 @@ import math
 import numpy as np
 
 from ..data.items import MediaError
-from ..modeling.codec_signals import vectors
+from ..modeling.codec_signals import VECTOR_CODECS, vectors
 from ..modeling.decoded_frame import DecodedFrame
 from ..modeling.frame_geometry import FrameGeometry
 from ..modeling.frame_sampling import sample_frame_ids
@@ -193,6 +193,9 @@ def _motion(reader: VideoReader, frame_ids: np.ndarray) -> np.ndarray:
         height, width = speed.shape
         np.add.at(placed, (rows * SPACE_BINS // height, columns * SPACE_BINS // width, direction), 1)
     if not vectors_seen:
+        if reader.codec in VECTOR_CODECS:
+            found = "one picture" if len(reader) == 1 else "only pictures that refer to no other"
+            raise MediaError(f"it has {found}, and so no motion vectors: use descriptors:object")
         raise MediaError(
             f"its {reader.codec} stream exports no motion vectors: "
             "use descriptors:object, or transcode it to H.264"

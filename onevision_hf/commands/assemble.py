@@ -13,7 +13,8 @@ def run(
         str,
         Opt(
             metavar="ID",
-            help="folder or Hub id of a vision tower, or of a model with one (CLIP, SigLIP 2, Qwen3-VL)",
+            help="folder or Hub id of a vision tower, or of a model with one (CLIP, SigLIP 2, Qwen3-VL); "
+            "tiny is the encoder in the package",
         ),
     ],
     llm: Annotated[str, Opt(metavar="ID", help="folder or Hub id of a causal LM")],
@@ -32,11 +33,12 @@ def run(
 ) -> None:
     import torch
 
+    from onevision_hf.assets import model_folder
     from onevision_hf.conversion.multimodal import assemble
 
     made = assemble(
-        encoder,
-        llm,
+        model_folder(encoder),
+        model_folder(llm),
         out,
         connector=connector,
         connector_from=connector_from,

@@ -39,8 +39,12 @@ def run(
     for task, reason in failed.items():
         print(f"not fetched: {task}: {reason}")
     if not as_json:
-        ready = f"{missing} not ready" if missing else "everything is there"
-        print(f"\n{ready}: run the suite with --root {root}")
+        rest = "" if fetch else ", or add --fetch to this command"
+        print(
+            f"\n{missing} not ready: see above for what to put under {root}{rest}"
+            if missing
+            else f"\neverything is there: run the suite with --root {root}"
+        )
     return 1 if failed or missing else 0
 
 

@@ -43,20 +43,13 @@ def run(
         dtype=dtype,
     )
     if as_json:
-        seconds = {path: {"model": model, "graph": graph} for path, (model, graph) in result.seconds.items()}
         document = {
             "out": str(result.folder),
             "files": result.files,
             "relative_error": result.error,
-            "seconds": seconds,
-            "speed_ratio": {path: model / graph for path, (model, graph) in result.seconds.items()},
         }
         print(json.dumps(document))
         return
     print(f"{result.folder}: " + ", ".join(f"{n} {readable_bytes(size)}" for n, size in result.files.items()))
     for path, error in result.error.items():
-        model, graph = result.seconds[path]
-        print(
-            f"  {path:<6} differs by {error:.1e} of the largest output; {1000 * model:.1f} ms in torch, "
-            f"{1000 * graph:.1f} ms exported: {model / graph:.2f} x"
-        )
+        print(f"  {path:<6} differs by {error:.1e} of the largest output")

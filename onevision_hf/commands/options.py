@@ -51,7 +51,9 @@ Seed = Annotated[int, Opt(metavar="N", help="of what is random")]
 # Clips and what is kept of them.
 Clip = Annotated[str, Arg(metavar="CLIP", help="a video file; `bundled` is the package's clip")]
 NumFrames = Annotated[int | None, Opt(metavar="N", help="frames sampled of a clip (default: 64)")]
-NumPatches = Annotated[int | None, Opt(metavar="N", help="patches kept of a clip (default: 12.5 % of them)")]
+NumPatches = Annotated[
+    int | None, Opt(metavar="N", help="patches kept of a clip (default: as the processor)")
+]
 KeepRatio = Annotated[float | None, Opt(metavar="R", help="share of the patches of a clip kept instead")]
 MaxPixels = Annotated[
     int | None, Opt(metavar="N", min=1, help="larger images and frames of clips are made smaller")

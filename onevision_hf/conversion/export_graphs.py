@@ -24,7 +24,6 @@ from .graphs import (
     load_encoder,
     make_graphs,
     output_names,
-    time_both,
     trace,
 )
 
@@ -78,7 +77,6 @@ def export(
         graphs = make_graphs(load_encoder(folder, attention), paths)
         runs = _write_onnx(graphs, aside, opset) if runtime == "onnx" else _write_torch(graphs, aside)
         error = {path: compare(graph, runs[path]) for path, graph in graphs.items()}
-        seconds = {path: time_both(graph, runs[path]) for path, graph in graphs.items()}
         record: dict[str, Any] = {
             "runtime": runtime,
             "model": folder,
@@ -89,7 +87,7 @@ def export(
             record["opset"] = opset
         (aside / "export.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     files = {file.name: file.stat().st_size for file in sorted(out.iterdir())}
-    return Exported(out, files, error, seconds)
+    return Exported(out, files, error)
 
 
 def _require_onnx() -> None:

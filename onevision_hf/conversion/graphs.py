@@ -6,11 +6,9 @@
 `export.json` beside them says what goes in and comes out, and how far the outputs are from the model's.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -25,7 +23,6 @@ PATHS = ("video", "image")
 ATTENTION = ("sdpa", "eager")
 # Of the largest output; float32 sums in another order differ by about 1e-6.
 TOLERANCE = 1e-4
-TIMED_PATCHES, TIMED_RUNS = 256, 5
 
 
 class ExportError(ValueError):
@@ -125,13 +122,11 @@ class Exported:
     """What was written, and how it compares.
 
     error: the largest difference of each graph's outputs to the model's, over the largest output.
-    seconds: median of a run of `TIMED_PATCHES` patches, (the model in torch, the exported graph).
     """
 
     folder: Path
     files: dict[str, int]
     error: dict[str, float]
-    seconds: dict[str, tuple[float, float]]
 
 
 def load_encoder(folder: str, attention: str = "sdpa") -> OneVisionModel:
@@ -196,23 +191,6 @@ def compare(graph: Any, run: Callable[..., Any]) -> float:
             f"the exported graph is off by {worst:.1e} of the largest output (limit {TOLERANCE:g})"
         )
     return worst
-
-
-def time_both(graph: Any, run: Callable[..., Any]) -> tuple[float, float]:
-    """Median seconds of the model and of the graph on one item, in turns, as many threads as torch has."""
-    side = round(TIMED_PATCHES**0.5)
-    inputs = (
-        graph.example(1, TIMED_PATCHES) if isinstance(graph, VideoGraph) else graph.example(1, side, side)
-    )
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for turn in range(TIMED_RUNS + 1):
-        for kept, do in zip(seconds, (graph, run), strict=True):
-            with torch.no_grad():
-                began = time.perf_counter()
-                do(*inputs)
-            if turn:  # the first run warms up
-                kept.append(time.perf_counter() - began)
-    return median(seconds[0]), median(seconds[1])
 
 
 def interface(graph: Any) -> dict[str, Any]:

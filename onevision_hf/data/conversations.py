@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..modeling.message_media import content_of, kind_of
 from ..synthetic.manifest import NAME as MANIFEST
 from ..synthetic.manifest import read_manifest
 from .sources import MediaError, open_dataset, undecoded
@@ -127,8 +128,8 @@ def _parts(content: Any, waiting: dict[str, list[Any]]) -> list[dict[str, Any]]:
         return found
     parts = []
     for part in content:
-        kind = part["type"]
-        given = kind == "text" or part.get(kind) is not None
+        kind = kind_of(part)
+        given = kind == "text" or content_of(part) is not None
         parts.append({k: v for k, v in part.items() if v is not None} if given else _next(kind, waiting))
     return parts
 
@@ -154,7 +155,7 @@ def _resolve(medium: Any, root: Path | None) -> Any:
         medium = medium.get("bytes") or medium.get("path")
     if medium is None:
         raise ValueError("a medium has neither bytes nor a path")
-    if isinstance(medium, str) and root is not None and "://" not in medium:
+    if isinstance(medium, str) and root is not None and not re.match(r"data:|\w+://", medium):
         return str(root / medium)
     return medium
 

@@ -4,8 +4,9 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from ..modeling.pictures import PICTURE_ERRORS, as_rgb
 from ..modeling.video_reader import VideoReader, VideoReadError
 from .items import MediaError
 
@@ -13,8 +14,6 @@ from .items import MediaError
 # items.
 BROKEN = (MediaError, VideoReadError, OSError)
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF: orientations that swap the sides
-# What PIL raises on damaged or dangerous files.
-_PICTURE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, MemoryError)
 
 
 def open_picture(content: str | bytes) -> Image.Image:
@@ -26,15 +25,8 @@ def open_picture(content: str | bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            picture: Image.Image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
-            picture.load()
-            picture = ImageOps.exif_transpose(picture)
-            if "A" in picture.getbands() or "transparency" in picture.info:
-                picture = picture.convert("RGBA")
-                backdrop = Image.new("RGBA", picture.size, "white")
-                picture = Image.alpha_composite(backdrop, picture)
-            return picture.convert("RGB")
-    except _PICTURE_ERRORS as error:
+            return as_rgb(Image.open(io.BytesIO(content) if isinstance(content, bytes) else content))
+    except PICTURE_ERRORS as error:
         reason = (
             "holds no picture that can be read" if isinstance(error, Image.UnidentifiedImageError) else error
         )
@@ -51,7 +43,7 @@ def picture_size(content: bytes) -> tuple[int, int]:
         with Image.open(io.BytesIO(content)) as picture:
             sideways = picture.getexif().get(_ORIENTATION) in _SIDEWAYS
             return picture.size[::-1] if sideways else picture.size
-    except _PICTURE_ERRORS as error:
+    except PICTURE_ERRORS as error:
         raise MediaError(f"not a readable picture: {error}") from error
 
 

@@ -25,7 +25,7 @@ WIDTH, BARS, STRIP, GAP = 1000, 90, 24, 6  # of the time axis, in units of its o
 PANELS = (
     ("what is kept", "dropped patches are dimmed"),
     ("energy", "brighter: more happens"),
-    ("whole frames instead", "the same number of patches"),
+    ("whole frames instead", "as many as the same budget pays for"),
 )
 KINDS = {"I": "I, coded alone", "P": "P, from the past", "B": "B, from both sides", "?": "unknown"}
 

@@ -201,6 +201,7 @@ class LayoutSettings:
         do_center_crop: keep the middle only.
         patch_size: pixels of a patch's side.
         max_pixels: frames that are larger after `size` are made smaller, in their shape.
+        min_pixels: frames that are smaller after `size` are made larger, in their shape.
 
     Raises:
         ValueError: one is out of range.
@@ -212,11 +213,15 @@ class LayoutSettings:
     do_center_crop: bool = False
     patch_size: int = 14
     max_pixels: int | None = None
+    min_pixels: int | None = None
 
     def __post_init__(self) -> None:
         check_positive("patch_size", self.patch_size)
-        if self.max_pixels is not None:
-            check_positive("max_pixels", self.max_pixels)
+        for name in ("max_pixels", "min_pixels"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels={self.min_pixels} is more than max_pixels={self.max_pixels}")
         object.__setattr__(self, "size", _as_size(self.size, "size"))
         if self.crop_size is not None:
             crop = _as_size(self.crop_size, "crop_size")
@@ -238,20 +243,28 @@ class LayoutSettings:
         Raises:
             ValueError: a size that does not fit the patches, the merge blocks, or `max_pixels`.
         """
-        size, unit = self.size, self.patch_size * merge_size
-        while True:
-            geometry = self._lay(height, width, size, merge_size, pad_square)
-            geometry.check_merge(merge_size)
-            if not self.max_pixels or geometry.canvas_height * geometry.canvas_width <= self.max_pixels:
-                return geometry
-            shorter = min(geometry.canvas_height, geometry.canvas_width) - unit
-            if shorter < unit or "shortest_edge" not in size or not self.do_resize:
-                raise ValueError(
-                    f"max_pixels={self.max_pixels} is below the {geometry.canvas_height} x "
-                    f"{geometry.canvas_width} pixels of a frame, which cannot be made smaller: raise it, or "
-                    "lower size"
-                )
-            size = {"shortest_edge": shorter}
+        unit = self.patch_size * merge_size
+        geometry = self._lay(height, width, self.size, merge_size, pad_square)
+        geometry.check_merge(merge_size)
+        while self.min_pixels and geometry.canvas_height * geometry.canvas_width < self.min_pixels:
+            geometry = self._step(geometry, unit, merge_size, pad_square)
+        while self.max_pixels and geometry.canvas_height * geometry.canvas_width > self.max_pixels:
+            geometry = self._step(geometry, -unit, merge_size, pad_square)
+        return geometry
+
+    def _step(self, found: FrameGeometry, unit: int, merge_size: int, pad_square: bool) -> FrameGeometry:
+        """The next larger or smaller layout, by `unit` pixels of the shorter side."""
+        shorter = min(found.canvas_height, found.canvas_width) + unit
+        free = "shortest_edge" in self.size and self.do_resize and not self.do_center_crop
+        if not free or shorter < abs(unit):
+            name, what = ("max_pixels", "made smaller") if unit < 0 else ("min_pixels", "made larger")
+            raise ValueError(
+                f"{name}={getattr(self, name)} does not fit frames of {found.canvas_height} x "
+                f"{found.canvas_width} pixels, which cannot be {what}: change it, or size"
+            )
+        geometry = self._lay(found.height, found.width, {"shortest_edge": shorter}, merge_size, pad_square)
+        geometry.check_merge(merge_size)
+        return geometry
 
     def _lay(
         self, height: int, width: int, size: Mapping[str, int], merge_size: int, pad_square: bool

@@ -1,6 +1,7 @@
 """Which frames of a video are looked at: uniformly, at a rate, where the stream says that something happens,
 or at given times."""
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,9 +23,12 @@ class SamplingSettings:
         sampling: "uniform", or "packet_size": equal shares of the stream's bytes between frames, so that more
             of them fall where more happens (keyframes count like their neighbours).
         fps: frames a second, instead of a number.
+        min_frames: where `fps` or `num_frames` give fewer, so many are spread evenly, as far as there are
+            any.
+        max_frames: where they give more, so many are spread evenly.
         timestamps: seconds instead, of which each shows the frame that is on screen.
         start: seconds from which frames are taken.
-        end: seconds up to which they are.
+        end: seconds up to which they are; where no frame begins between the two, the one on screen is taken.
         do_sample_frames: False takes every frame instead, between `start` and `end` where they are set.
 
     Raises:
@@ -38,13 +42,22 @@ class SamplingSettings:
     start: float | None = None
     end: float | None = None
     do_sample_frames: bool = True
+    min_frames: int | None = None
+    max_frames: int | None = None
 
     def __post_init__(self) -> None:
         check_positive("num_frames", self.num_frames)
         if self.sampling not in SAMPLINGS:
             raise ValueError(f"unknown sampling {self.sampling!r}: choose one of {', '.join(SAMPLINGS)}")
+        for name in ("fps", "start", "end"):
+            _check_number(name, getattr(self, name))
         if self.fps is not None and not 0 < self.fps < float("inf"):
             raise ValueError(f"fps must be a positive number, not {self.fps!r}")
+        for name in ("min_frames", "max_frames"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
+        if self.min_frames and self.max_frames and self.min_frames > self.max_frames:
+            raise ValueError(f"min_frames={self.min_frames} is more than max_frames={self.max_frames}")
         if self.timestamps is not None and (
             self.fps is not None or self.start is not None or self.end is not None
         ):
@@ -58,7 +71,14 @@ class SamplingSettings:
 
     def num_sampled(self, num_available: int) -> int:
         """How many of `num_available` frames are taken, where no times are asked for."""
-        return min(num_available, self.num_frames) if self.do_sample_frames else num_available
+        if not self.do_sample_frames:
+            return num_available
+        return min(num_available, self.bounded(self.num_frames))
+
+    def bounded(self, count: int) -> int:
+        """A number of frames, within `min_frames` and `max_frames`."""
+        count = max(count, self.min_frames or 0)
+        return min(count, self.max_frames or count)
 
     @property
     def needs_times(self) -> bool:
@@ -71,28 +91,31 @@ def sample_frames(reader: VideoReader | FrameSequence, settings: SamplingSetting
     Raises:
         ValueError: times outside the video, or times for frames that have none.
     """
-    if settings.needs_times and not isinstance(reader, VideoReader):
+    if settings.needs_times and np.isnan(reader.timestamps).any():
         raise ValueError(
-            "frames that were decoded elsewhere have no times: fps, timestamps, start, end need a file"
+            "frames that were decoded elsewhere have no times: fps, timestamps, start, end need a file, or "
+            'video_metadata with the frames, such as {"fps": 25}'
         )
     if settings.timestamps is not None:
         return _at_times(reader, settings.timestamps)
     first, last = _range(reader, settings)
     if not settings.do_sample_frames:
         return np.arange(first, last + 1)
-    if settings.fps is not None:
-        begin, finish = float(reader.timestamps[first]), float(reader.timestamps[last])
-        times = begin + np.arange(int((finish - begin) * settings.fps + 1e-6) + 1) / settings.fps
-        return _at_times(reader, times.tolist())
     count = last - first + 1
+    if settings.fps is not None:
+        times = _at_rate(reader, settings, first)
+        if settings.bounded(len(times)) == len(times):
+            return _at_times(reader, times.tolist())
+        return first + sample_frame_ids(count, settings.bounded(len(times)))
+    wanted = settings.bounded(settings.num_frames)
     if settings.sampling == "packet_size":
         if not isinstance(reader, VideoReader):
             raise ValueError(
                 "frames that were decoded elsewhere have no packets: sampling='packet_size' needs a file"
             )
         sizes, keyframes = reader.index.size[first : last + 1], reader.index.keyframe[first : last + 1]
-        return first + sample_by_size(sizes, keyframes, settings.num_frames)
-    return first + sample_frame_ids(count, settings.num_frames)
+        return first + sample_by_size(sizes, keyframes, wanted)
+    return first + sample_frame_ids(count, wanted)
 
 
 def sample_frame_ids(num_available: int, num_frames: int) -> np.ndarray:
@@ -139,19 +162,45 @@ def _range(reader: VideoReader | FrameSequence, settings: SamplingSettings) -> t
     if settings.end is not None:
         last = int(np.searchsorted(reader.timestamps, settings.end + 1e-6, side="right")) - 1
     if first > last:
-        raise ValueError(
-            f"no frame lies between start={settings.start} and end={settings.end}: the video has "
-            f"{float(reader.timestamps[-1]):.3f} s"
-        )
+        begin = settings.start or 0.0
+        if last < 0 or begin >= reader.duration:
+            raise ValueError(
+                f"no frame lies between start={settings.start} and end={settings.end}: the video has "
+                f"{reader.duration:.3f} s"
+            )
+        first = last = first - 1
     return first, last
+
+
+def _at_rate(reader: VideoReader | FrameSequence, settings: SamplingSettings, first: int) -> np.ndarray:
+    """Seconds at `fps` from frame `first` on, up to `end` or the end of the clip, which shows nothing
+    more."""
+    assert settings.fps is not None
+    begin = float(reader.timestamps[first])
+    if settings.end is not None and settings.end < reader.duration:
+        count = int((settings.end - begin) * settings.fps + 1e-6) + 1
+    else:
+        count = int(np.ceil((reader.duration - begin) * settings.fps - 1e-6))
+    return begin + np.arange(max(1, count)) / settings.fps
 
 
 def _at_times(reader: VideoReader | FrameSequence, times: Sequence[float]) -> np.ndarray:
     wanted = np.asarray(times, np.float64)
     if not len(wanted) or not (np.isfinite(wanted).all() and wanted.min() >= 0):
         raise ValueError(f"timestamps must be seconds >= 0, not {list(times)!r}")
-    end = float(getattr(reader, "duration", np.inf))
-    if wanted.max() > end + 1e-6:
-        raise ValueError(f"timestamp {wanted.max():g} s is after the end of the video at {end:.3f} s")
+    if wanted.max() > reader.duration + 1e-6:
+        raise ValueError(
+            f"timestamp {wanted.max():g} s is after the end of the video at {reader.duration:.3f} s"
+        )
     on_screen = np.searchsorted(reader.timestamps, wanted + 1e-6, side="right") - 1
     return np.unique(np.maximum(on_screen, 0))
+
+
+def _check_number(name: str, value: object) -> None:
+    """Raise ValueError for a setting that is neither a number nor None."""
+    if value is None or (isinstance(value, numbers.Real) and not isinstance(value, bool)):
+        return
+    hint = ": a video of its own settings each says them in its part of a message, or in a call of its own"
+    raise ValueError(
+        f"{name} must be a number, not {value!r}{hint if isinstance(value, tuple | list) else ''}"
+    )

@@ -19,6 +19,7 @@ from transformers.processing_utils import ImagesKwargs
 from .channel_order import ChannelOrderBackend
 from .frame_geometry import FrameGeometry
 from .patch_inputs import cut_patches, grid_positions
+from .patchify_config import following_crop
 from .pretrained_settings import read_with_model_settings
 
 
@@ -98,6 +99,13 @@ class OneVisionImageProcessor(ChannelOrderBackend):
         return read_with_model_settings(
             super().get_image_processor_dict, pretrained_model_name_or_path, ("patch_size",), **kwargs
         )
+
+    def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+        """transformers' own; a crop that was all of the stored size follows a new one."""
+        if kwargs.get("size") is not None and kwargs.get("crop_size") is None and self.crop_size is not None:
+            crop = following_crop(kwargs["size"], self.size, self.crop_size)
+            kwargs["crop_size"] = kwargs["size"] if crop is None else crop
+        return super().preprocess(images, *args, **kwargs)
 
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:  # type: ignore[override]
         # The library asks for a size whenever it resizes, and for a crop size whenever it crops; both have

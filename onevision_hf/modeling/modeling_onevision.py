@@ -28,7 +28,13 @@ from transformers.utils.generic import is_flash_attention_requested
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_onevision import ROTARY_SPLIT, OneVisionConfig
+from .feature_maps import check_kind, gather
 from .patch_inputs import prepare_patches
+
+INPUTS = (
+    *("pixel_values", "visible_indices", "patch_positions", "pixel_attention_mask"),
+    *("pixel_values_videos", "cu_seqlens"),
+)
 
 
 class OneVisionEmbeddings(nn.Module):
@@ -382,6 +388,29 @@ class OneVisionModel(OneVisionPreTrainedModel):
             hidden_states = self.layernorm_post(hidden_states)
         pooled = self.head(hidden_states, mask) if self.head is not None else None
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+    def features(self, kind: str = "pooled", **inputs: Any) -> Tensor:
+        """Features of images or clips, in one of three forms.
+
+        Args:
+            kind: "pooled"; "frames", the mean of the patches of each frame; or "dense", every patch in its
+                place.
+            **inputs: of `forward`, such as a processor's output.
+
+        Returns:
+            (B, D); (B, T, D); or (B, T, gh, gw, D). Frames are those of which there are patches, in their
+            order; what an item does not have (a patch that was not kept, a frame beyond its end) is NaN.
+
+        Raises:
+            ValueError: another kind; "pooled" of a model without a pooling head; and what `forward` raises.
+        """
+        check_kind(kind, pools=self.head is not None)
+        given = prepare_patches(self.config, *(inputs.pop(name, None) for name in INPUTS))
+        names = ("pixel_values_videos", "patch_positions", "pixel_attention_mask", "cu_seqlens")
+        outputs = self(**dict(zip(names, given, strict=True)), **inputs)
+        return (
+            outputs.pooler_output if kind == "pooled" else gather(kind, outputs.last_hidden_state, *given[1:])
+        )
 
     def _keep_items_apart(self, hidden_states: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """For a packed batch: which patches are of which item (B, L), and the layers' arguments for that."""

@@ -151,7 +151,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
 
-class OneVisionForVideoClassification(OneVisionPreTrainedModel):
+class _OneVisionForClassification(OneVisionPreTrainedModel):
     """The encoder and an attentive head; `num_labels`, `id2label` and `label2id` are the configuration's.
 
     Loads an encoder's folder (the head is then new, the pooling head left out) or its own. The configuration
@@ -262,7 +262,7 @@ def classification_loss(config: OneVisionConfig, logits: Tensor, labels: Tensor)
     Args:
         config: `problem_type`, `label_smoothing`.
         logits: (B, C) float32.
-        labels: see [`OneVisionForVideoClassification.forward`].
+        labels: see the `forward` of the models.
 
     Raises:
         ValueError: shape or type of the labels are of another problem, or `config.label_smoothing` is.
@@ -301,4 +301,24 @@ def classification_loss(config: OneVisionConfig, logits: Tensor, labels: Tensor)
     return loss
 
 
-__all__ = ["OneVisionForVideoClassification"]
+class OneVisionForVideoClassification(_OneVisionForClassification):
+    """Classes of videos; see `OneVisionForImageClassification` for all else, which is the same.
+
+    Args:
+        config: sizes and options, of the encoder and of the head.
+    """
+
+
+class OneVisionForImageClassification(_OneVisionForClassification):
+    """Classes of images: an encoder and an attentive head; `num_labels`, `id2label` and `label2id` are the
+    configuration's.
+
+    It has the parameters of `OneVisionForVideoClassification`, whose folders it loads: an image is a video of
+    one frame. Images go in as `OneVisionImageProcessor` gives them.
+
+    Args:
+        config: sizes and options, of the encoder and of the head.
+    """
+
+
+__all__ = ["OneVisionForImageClassification", "OneVisionForVideoClassification"]

@@ -351,20 +351,35 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, is_first_iteration: bool = False, **kwargs: Any
     ) -> dict[str, Any]:
-        """transformers' own; after the first step without media, whose features are in the cache.
+        """transformers' own; without media as soon as the cache holds their features.
 
         Args:
             input_ids: (B, L).
-            is_first_iteration: whether nothing is in the cache yet.
+            is_first_iteration: whether a prompt is read. An assistant's first step says False too.
             **kwargs: of `forward`.
         """
         inputs = super().prepare_inputs_for_generation(
             input_ids, is_first_iteration=is_first_iteration, **kwargs
         )
-        if not is_first_iteration and kwargs.get("use_cache", True):
-            for name in MEDIA_INPUTS:  # their features are in the cache
+        held = kwargs.get("cache") if kwargs.get("cache") is not None else kwargs.get("past_key_values")
+        filled = held is not None and int(held.get_seq_length()) > 0
+        for name in MEDIA_INPUTS:
+            if filled and not is_first_iteration and kwargs.get("use_cache", True):
                 inputs.pop(name, None)
+            elif kwargs.get(name) is not None:
+                inputs[name] = kwargs[name]
+        if not is_first_iteration and not self._fit(inputs.get("mm_encoder_outputs")):
+            # An assistant is given the features of the model that it drafts for: of another width they say
+            # nothing to it, and it drafts from the words.
+            inputs["inputs_embeds"] = self.get_input_embeddings()(inputs.pop("input_ids"))
+            inputs = {name: value for name, value in inputs.items() if name not in MEDIA_INPUTS}
         return inputs
+
+    def _fit(self, encoded: Mapping[str, Any] | None) -> bool:
+        """Whether features have the width of the language model's embeddings."""
+        width = self.config.text_config.hidden_size
+        items = [item for features in (encoded or {}).values() for item in _items(features)]
+        return all(item.shape[-1] == width for item in items)
 
     def _expand_inputs_for_generation(  # type: ignore[override]
         self,

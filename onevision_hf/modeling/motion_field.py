@@ -7,7 +7,7 @@ the residual (see `reference_paint`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,23 +15,17 @@ from .painted_cells import (
     CELL,
     chroma_cells,
     chroma_slopes,
-    chroma_values,
     mean_of_twice,
     mean_residual,
     median_luma,
 )
-from .reference_paint import COLOURS, PERIOD, SLOPE, Paint
+from .prediction_table import Brushes, Prediction, PredictionTable
+from .reference_paint import SLOPE
 
-# Squared distance of a cell's four slopes from those of its nearest explanation, in slopes of a paint.
-FAR = 0.8
-FLAT = 0.1  # likewise, of a cell that is intra coded
-# What a grey level between a cell's luma and its explanation's counts beside that.
-LEVEL_COST = 0.0004
-SAME_COLOUR_COST = 0.01  # two references of one colour look like one: one, where both fit
-STRAY = 24.0  # grey levels that a median residual may have: areas that were not decoded show old paint
+# Squared slopes, in slopes of a paint, of a cell that is intra coded.
+FLAT = 0.1
 SPREAD = 8.0  # levels by which a cell's chroma may be off its slope on average
 FASTEST = 24.0  # pixels a frame that are taken for sure where the period allows them
-WEAKEST = 0.2  # of a paint's slope: means of opposite motion tell nothing
 MOST_COUNTED = 8192  # cells that tell the usual velocities
 ASTRAY = 1.5  # pixels a frame off the most usual velocity
 WIDE = 8.0  # pixels a frame between possible velocities
@@ -70,23 +64,6 @@ class MotionField:
         )
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """A way in which a cell may have been predicted: from one paint, or from two, and with which weights.
-
-    weights and offsets are those of Y, U and V; those of two references are half as large, so they add up.
-    """
-
-    paints: tuple[Paint, ...]
-    weights: tuple[tuple[float, float, float], ...] = ((1.0, 1.0, 1.0),)
-    offsets: tuple[float, float, float] = (0.0, 0.0, 0.0)
-
-    @property
-    def is_of_one_colour(self) -> bool:
-        """Whether it is from two paints that only their levels tell apart."""
-        return len(self.paints) == 2 and self.paints[0].colour == self.paints[1].colour
-
-
 class DecodedPlanes(NamedTuple):
     """A decoded picture: Y, U and V as they are, the bits of a sample, chroma's subsampling (across, down),
     and by what a pixel's place is multiplied to be one of the stream's first picture (across, down)."""
@@ -118,6 +95,9 @@ class FieldReader:
 
     def __init__(self, slope: float = SLOPE, gentle_slope: float | None = None):
         self.slope, self.gentle_slope = slope, gentle_slope
+        self._brushes: Brushes = [(1, slope)]
+        if gentle_slope is not None:
+            self._brushes = [(1, gentle_slope), (-1, gentle_slope - slope)]
         self._usual = np.zeros(1, np.complex64)
 
     def restart(self) -> None:
@@ -153,14 +133,15 @@ class FieldReader:
             luma = (both >> 1).clip(0, (1 << bits) - 1).astype(planes[0].dtype)
             exact = planes[0].astype(np.int32) + negative[0] - (1 << bits)
         level = median_luma(luma, rows, columns, bits)
-        table = _PredictionTable(predictions, time, self.slope)
+        table = PredictionTable(predictions, time, self.slope, is_difference=negative is not None)
         slopes = chroma_slopes(chroma, scale, self.slope)
         chosen = table.choose(slopes, level)
         is_intra = (chosen < 0) & (np.square(slopes).sum(0) < FLAT)
         start = picture.start
         x = (np.arange(columns) * (CELL * scale[0]) + start[0]).astype(np.float32)
         y = (np.arange(rows) * (CELL * scale[1]) + start[1]).astype(np.float32)[:, None]
-        value, spread = table.values_of(chroma, chosen, x, y, scale, 1.0)
+        usual = complex(self._usual[0])
+        value, spread = table.values_of(chroma, chosen, x, y, scale, 1.0, self._brushes, usual)
         spread = np.maximum(spread[0], spread[1])
         noise = float(np.percentile(spread[chosen >= 0], 75)) if (chosen >= 0).any() else 0.0
         unclear = spread >= SPREAD
@@ -170,7 +151,7 @@ class FieldReader:
             velocity = self._unwrapped(value, lattice)
         else:
             share = self.gentle_slope / self.slope
-            rough, _ = table.values_of(gentle, chosen, x, y, scale, share)
+            rough, _ = table.values_of(gentle, chosen, x, y, scale, share, self._brushes[:1], usual)
             near = self._unwrapped(rough, _Lattice(table, chosen, self.gentle_slope))
             velocity = lattice.nearest(value, near)
         age = table.ages.take(chosen)
@@ -181,6 +162,9 @@ class FieldReader:
             velocity = (velocity.real / scale[0] + 1j * velocity.imag / scale[1]).astype(np.complex64)
         table.take_own_fields(velocity, chosen)
         if exact is not None:
+            if table.is_weighted:
+                bias = np.rint(table.biases.take(chosen) * 2 ** (bits - 7)).astype(np.int32)
+                exact -= bias.repeat(CELL, 0).repeat(CELL, 1)[: exact.shape[0], : exact.shape[1]]
             residual = mean_of_twice(exact, bits)
         else:
             expected = np.where(known, table.levels.take(chosen), level)
@@ -222,7 +206,7 @@ class _Lattice:
         slope: of the paint that values are of.
     """
 
-    def __init__(self, table: "_PredictionTable", chosen: np.ndarray, slope: float):
+    def __init__(self, table: "PredictionTable", chosen: np.ndarray, slope: float):
         factors, periods = table.factors * np.float32(slope), table.periods
         size = np.abs(factors)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -252,122 +236,6 @@ class _Lattice:
         with np.errstate(invalid="ignore"):
             found *= self._inverse
         return found if to is None else found + to
-
-
-class _PredictionTable:
-    """The possible predictions of a picture as arrays, a row each; the row -1 is that of unknown cells.
-
-    slopes (N + 1, 4) float32, of U across and down, of V across and down, in slopes of a paint; levels
-    (N + 1,) float32; ages (N + 1,) float32, mean frames to the references; factors (N + 1,) complex64, what a
-    velocity is multiplied with to be the chroma's value; periods (N + 1,) float32.
-    """
-
-    def __init__(self, predictions: Sequence[Prediction], time: float, slope: float):
-        self.predictions, self.time, self.slope = list(predictions), time, slope
-        rows = [_row_of(prediction, time) for prediction in self.predictions]
-        slopes, levels, ages, factors, periods, gains = zip(*rows, _UNKNOWN, strict=True)
-        self.slopes, self.levels = np.array(slopes, np.float32), np.array(levels, np.float32)
-        self.ages, self.factors = np.array(ages, np.float32), np.array(factors, np.complex64)
-        self.periods, self._gains = np.array(periods, np.float32), np.array(gains, np.float32)
-        self._offsets = np.array([p.offsets[1:] for p in self.predictions] + [(0, 0)], np.float32)
-        self._is_weighted = bool((self._gains != 1).any() or self._offsets.any())
-
-    def choose(self, slopes: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """(rows, columns) int64: of each cell the row of the prediction that explains it best, -1 where that
-        is flat (intra coded) or nothing does.
-
-        Args:
-            slopes: (4, rows, columns) float32, in slopes of a paint.
-            level: (rows, columns) uint8.
-        """
-        groups: dict[tuple[float, ...], list[int]] = {}
-        for row, values in enumerate(np.round(self.slopes[:-1], 3).tolist()):
-            groups.setdefault(tuple(values), []).append(row)
-        cells, places = slopes.reshape(4, -1), level.ravel().astype(np.intp)
-        # Squared distances less the square of the cell's own slopes, which is that of a flat one.
-        middles = np.array(list(groups), np.float32)
-        distances = (-2 * middles) @ cells
-        best = np.minimum(0, np.float32(FAR) - np.square(cells).sum(0))
-        chosen = np.full(level.size, -1, np.int64)
-        every = np.arange(256, dtype=np.float32)
-        for distance, middle, rows in zip(distances, middles, groups.values(), strict=True):
-            off = np.abs(every[:, None] - self.levels[rows])
-            costs = np.minimum(off, 2 * STRAY) ** 2 * np.float32(LEVEL_COST)
-            costs += [SAME_COLOUR_COST * self.predictions[row].is_of_one_colour for row in rows]
-            nearest = costs.argmin(1)
-            cost = costs[np.arange(256), nearest] + np.square(middle).sum()
-            cost[off[np.arange(256), nearest] >= STRAY] = np.inf
-            distance += cost.astype(np.float32).take(places)
-            better = distance < best
-            np.copyto(best, distance, where=better)
-            np.copyto(chosen, np.array(rows, np.int64)[nearest].take(places), where=better)
-        return chosen.reshape(level.shape)
-
-    def values_of(
-        self,
-        cells: np.ndarray,
-        chosen: np.ndarray,
-        x: np.ndarray,
-        y: np.ndarray,
-        scale: tuple[float, float],
-        share: float,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """What the chroma of cells says of their motion, up to the period, and how far samples are off.
-
-        Args:
-            cells: (4, 4, 2, rows, columns) int16, of `chroma_cells`.
-            chosen: (rows, columns) rows of this table.
-            x: (columns,) of the cells' corners, in pixels of the first picture.
-            y: (rows, 1) likewise.
-            scale: as in `DecodedPlanes`.
-            share: of the paint's slope that these cells have.
-
-        Returns:
-            (2, rows, columns) float32 each, in levels of 8 bits.
-        """
-        slopes = self.slopes * np.float32(self.slope * share)
-        value, spread = chroma_values(cells, slopes, chosen, scale)
-        for channel in (0, 1):
-            if self._is_weighted:
-                value[channel] -= self._offsets[:, channel].take(chosen)
-            value[channel] -= slopes[:, 2 * channel].take(chosen) * x
-            value[channel] -= slopes[:, 2 * channel + 1].take(chosen) * y
-            if self._is_weighted:
-                value[channel] /= self._gains[:, channel].take(chosen)
-        return value, spread
-
-    @property
-    def is_weak(self) -> np.ndarray:
-        """(N + 1,) bool: means of opposite motion, which tell nothing of it."""
-        return np.abs(self.factors) <= WEAKEST
-
-    def take_own_fields(self, field: np.ndarray, chosen: np.ndarray) -> None:
-        """A reference of the same time is the hidden picture that this one shows: the field is that one's."""
-        for row, prediction in enumerate(self.predictions):
-            (paint, *more) = prediction.paints
-            if more or paint.time != self.time or paint.velocity is None:
-                continue
-            if paint.velocity.shape == field.shape:
-                here = chosen == row
-                field[here] = paint.velocity[here]
-
-
-def _row_of(prediction: Prediction, time: float) -> tuple[Any, ...]:
-    """(slopes, level, age, factor, period, gains) of a prediction, see `_PredictionTable`."""
-    slopes, level, age, factor = [0.0] * 4, prediction.offsets[0], 0.0, 0j
-    gains = [sum(weights[channel] for weights in prediction.weights) for channel in (1, 2)]
-    for paint, (y, u, v) in zip(prediction.paints, prediction.weights, strict=True):
-        colour = complex(COLOURS[paint.colour])
-        parts = (u * colour.real, -u * colour.imag, v * colour.imag, v * colour.real)
-        slopes = [total + part for total, part in zip(slopes, parts, strict=True)]
-        level += y * paint.level
-        age += (time - paint.time) / len(prediction.paints)
-        # The weights of U and V are taken off the values, so that the periods are whole again.
-        factor += (u + v) / (sum(gains) or 1) * colour * (time - paint.time)
-    return slopes, level, age, factor, PERIOD / len(prediction.paints), [gain or 1 for gain in gains]
-
-
-_UNKNOWN = ([0.0] * 4, 0.0, np.nan, 0j, 1.0, [1.0, 1.0])
 
 
 def _usual_velocities(velocities: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ import numpy as np
 
 from .coded_picture import CodedPicture, Reference
 from .decoded_frame import PICTURE_TYPES
-from .motion_field import DecodedPlanes, FieldReader, MotionField, Prediction
+from .motion_field import DecodedPlanes, FieldReader, MotionField
+from .prediction_table import Prediction
 from .reference_paint import Paint, PaintBrush, choose_paint
 from .video_demuxer import padded_packet
 

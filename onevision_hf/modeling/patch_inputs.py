@@ -64,6 +64,11 @@ def prepare_patches(
     name = "pixel_values" if pixel_values is not None else "pixel_values_videos"
     pixels = pixel_values if pixel_values is not None else pixel_values_videos
     assert pixels is not None
+    if not isinstance(pixels, Tensor):
+        raise TypeError(
+            f"{name} is a {type(pixels).__name__}, the model takes tensors: call the processor with "
+            'return_tensors="pt"'
+        )
     if not pixels.is_floating_point():
         raise ValueError(f"{name} must be floating point (normalised pixels), got {pixels.dtype}")
 

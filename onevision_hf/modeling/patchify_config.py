@@ -13,6 +13,7 @@ It needs numpy and PyAV, and neither torch nor transformers. Two configs that ar
 
 import dataclasses
 import json
+import numbers
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -36,7 +37,17 @@ GroupT = TypeVar("GroupT")
 
 BUDGETS = ("num_patches", "keep_ratio")
 # What says which frames are sampled, and has no meaning where every frame is taken.
-SAMPLED_BY = ("num_frames", "sampling", "fps", "timestamps")
+SAMPLED_BY = ("num_frames", "sampling", "fps", "timestamps", "min_frames", "max_frames")
+# Setting -> those that it takes the place of, when it is laid on top of others.
+REPLACES: dict[str, tuple[str, ...]] = {
+    "num_patches": ("keep_ratio",),
+    "keep_ratio": ("num_patches",),
+    "num_frames": ("fps", "timestamps"),
+    "fps": ("timestamps",),
+    "timestamps": ("fps", "start", "end"),
+    "start": ("timestamps",),
+    "end": ("timestamps",),
+}
 _GROUPS: dict[str, type] = {
     "sampling": SamplingSettings,
     "signals": SignalSettings,
@@ -95,7 +106,7 @@ class PatchifyConfig:
 
         Args:
             settings: such as `video_preprocessor_config.json` holds. None stands for the default.
-            overrides: laid on top; None leaves a setting as it is. A budget replaces the other kind's.
+            overrides: laid on top, see `laid_on_top`; None leaves a setting as it is.
 
         Raises:
             TypeError: an unknown name.
@@ -105,8 +116,9 @@ class PatchifyConfig:
         refuse_unknown(cls.__name__, overrides, SETTINGS)
         given = {k: v for k, v in overrides.items() if v is not None or k == "rope_temporal_size"}
         check_budget(given.get("num_patches"), given.get("keep_ratio"))
-        flat = {name: settings[name] for name in SETTINGS if name in settings}
-        flat |= given | {BUDGETS[1 - BUDGETS.index(name)]: None for name in BUDGETS if name in given}
+        flat = laid_on_top({name: settings[name] for name in SETTINGS if name in settings}, given)
+        if "size" in given and flat.get("do_center_crop") and "crop_size" not in given:
+            flat["crop_size"] = following_crop(given["size"], settings.get("size"), settings.get("crop_size"))
         if flat.get("do_sample_frames") is False:
             if named := [name for name in SAMPLED_BY if name in given]:
                 raise ValueError(
@@ -253,6 +265,38 @@ class PatchifyConfig:
         return ClipPatches(patches, self.positions(placement), placement)
 
 
+def laid_on_top(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others on top, which take the place of what says the same in another way: a budget of a
+    budget of the other kind, a number of frames of a rate, times of a span."""
+    replaced = {other for name in given for other in REPLACES.get(name, ()) if given[name] is not None}
+    return {**settings, **dict.fromkeys(replaced & settings.keys()), **given}
+
+
+def following_crop(size: Any, stored_size: Any, stored_crop: Any) -> Any:
+    """The crop that goes with a new `size`: all of it, None, where the stored one was all of the stored size.
+
+    Args:
+        size: given without a crop.
+        stored_size: of the processor.
+        stored_crop: of the processor, None for all of the size.
+
+    Raises:
+        ValueError: the stored crop was a part of the size.
+    """
+    new, stored, crop = (_sides(value) for value in (size, stored_size, stored_crop))
+    if new == stored or crop in (set(), stored):
+        return stored_crop if new == stored else None
+    raise ValueError(
+        f"size={size!r} on a processor that crops {stored_crop} of {stored_size}: give crop_size too"
+    )
+
+
+def _sides(size: Any) -> set[int]:
+    if size is None or isinstance(size, numbers.Integral):
+        return {int(size)} if size else set()
+    return {side for side in dict(size).values() if side}
+
+
 def virtual_times(num_frames: int, temporal_size: int | None) -> np.ndarray:
     """Where each sampled frame stands on the model's time grid of `temporal_size` frames."""
     if temporal_size is None or num_frames == temporal_size:
@@ -294,6 +338,10 @@ def select_patches(
     timestamps: Sequence[float] | None = None,
     start: float | None = None,
     end: float | None = None,
+    min_frames: int | None = None,
+    max_frames: int | None = None,
+    frames: bool = False,
+    video_metadata: Mapping[str, Any] | None = None,
     errors: str = "raise",
 ) -> Selection:
     """Choose the patches of a video that its codec says matter, without building pixels.
@@ -320,6 +368,10 @@ def select_patches(
         timestamps: seconds instead, of which each shows the frame on screen.
         start: seconds from which frames are taken.
         end: seconds up to which they are.
+        min_frames: at least so many of what `fps` or `num_frames` give.
+        max_frames: at most so many.
+        frames: the files of pictures that are listed, lie in a folder or match a pattern are one clip.
+        video_metadata: of decoded frames, see `FrameSequence`.
         errors: "raise", or "partial": of a truncated file, choose from what is there; the selection's
             `signal` says how much that is.
 
@@ -327,10 +379,8 @@ def select_patches(
         VideoReadError: the video cannot be read.
         ValueError: an argument is out of range.
     """
-    config = PatchifyConfig.from_dict(
-        {name: value for name, value in locals().items() if name not in ("video", "errors")}
-    )
-    with open_video(video, errors) as reader:
+    config = PatchifyConfig.from_dict({name: value for name, value in locals().items() if name in SETTINGS})
+    with open_video(video, errors, frames=frames, metadata=video_metadata) as reader:
         return config.select(reader)
 
 

@@ -21,8 +21,9 @@ from transformers.processing_utils import MultiModalData, ProcessorMixin
 
 from .chat_template_onevision_vl import IMAGE_TOKEN, VIDEO_TOKEN, chatml_template
 from .frame_sequence import Video
+from .message_media import Medium, kind_of, medium_of, refuse_empty, told, with_media
 from .patch_inputs import pack_media
-from .prompt_media import is_unreadable, media_of_prompts, media_parts, medium_of, read_picture
+from .prompt_media import is_unreadable, media_of_prompts, media_parts, read_picture
 from .setting_names import refuse_unknown
 from .video_processing_onevision import check_errors, of_reader
 from .video_processing_onevision_vl import VideoPatches, pack_videos
@@ -98,7 +99,8 @@ class OneVisionVLProcessor(ProcessorMixin):
         """transformers' own, for one conversation or a list of them.
 
         Args:
-            conversation: messages with `role` and `content`, or a list of such lists.
+            conversation: messages with `role` and `content`, or a list of such lists; a part that is a medium
+                may hold settings of its own (see `message_media`), which come before those of the call.
             *args: transformers' own.
             processor_kwargs: settings of the media.
             **kwargs: transformers' own; settings of the media may also stand here.
@@ -106,7 +108,8 @@ class OneVisionVLProcessor(ProcessorMixin):
         Raises:
             ValueError: an empty prompt; and what `__call__` raises.
         """
-        _refuse_empty(conversation)
+        refuse_empty(conversation)
+        conversation = with_media(conversation, self._settings_of_parts() if kwargs.get("tokenize") else {})
         own = {name: kwargs.pop(name) for name in list(kwargs) if name in self._settings()}
         kwargs["processor_kwargs"] = {**own, **(processor_kwargs or {})}
         return super().apply_chat_template(conversation, *args, **kwargs)
@@ -118,6 +121,8 @@ class OneVisionVLProcessor(ProcessorMixin):
         videos: Any = None,
         audio: None = None,
         *,
+        frames: bool = False,
+        video_metadata: Any = None,
         errors: str = "raise",
         add_timestamps: bool | None = None,
         return_tensors: str | None = "pt",
@@ -131,6 +136,10 @@ class OneVisionVLProcessor(ProcessorMixin):
             text: a prompt, or a list of them.
             videos: likewise, each what `OneVisionVLVideoProcessor.read` takes.
             audio: refused; transformers' interface has it.
+            frames: lists of picture files, folders and patterns of them are clips, see
+                `OneVisionVideoProcessor`.
+            video_metadata: of decoded frames, see there: one, or a list over all prompts with one (or None) a
+                video, or a list for each prompt.
             errors: "raise"; "skip": a prompt with a medium that cannot be read is left out of the batch, and
                 `skipped` lists (index, reason); or "partial": of a truncated video what is there is used, and
                 `partial` lists (index of the prompt, what there is). Take the list out before calling the
@@ -160,7 +169,9 @@ class OneVisionVLProcessor(ProcessorMixin):
             raise ValueError(f"the prompt is empty: give text, found {text!r}")
         of_text, of_images, of_videos = self._split(kwargs)
         images_of = media_of_prompts(images, prompts, self.image_token, "image")
-        videos_of = media_of_prompts(videos, prompts, self.video_token, "video")
+        videos_of = media_of_prompts(videos, prompts, self.video_token, "video", frames)
+        if video_metadata is not None:
+            videos_of = told(videos_of, video_metadata)
         stamped = self.add_timestamps if add_timestamps is None else add_timestamps
 
         kept: list[str] = []
@@ -172,7 +183,7 @@ class OneVisionVLProcessor(ProcessorMixin):
             try:
                 own_images = [self._read_image(image, of_images) for image in images_of[index]]
                 own_clips = [
-                    self.video_processor.read(video, errors=of_reader(errors), **of_videos)
+                    self._read_video(video, of_videos, frames=frames, errors=of_reader(errors))
                     for video in videos_of[index]
                 ]
             except (ValueError, OSError) as error:
@@ -223,8 +234,9 @@ class OneVisionVLProcessor(ProcessorMixin):
         """
         _, of_images, of_videos = self._split(kwargs)
         parts = [part for message in messages for part in media_parts(message)]
-        pictures = [self._read_image(medium_of(p), of_images) for p in parts if p["type"] == "image"]
-        clips = [self.video_processor.read(medium_of(p), **of_videos) for p in parts if p["type"] == "video"]
+        media = [medium_of(part, self._settings_of_parts()[kind_of(part)]) for part in parts]
+        pictures = [self._read_image(medium, of_images) for medium in media if medium.kind == "image"]
+        clips = [self._read_video(medium, of_videos) for medium in media if medium.kind == "video"]
         waiting = {
             self.image_token: iter([self._image_text(len(image[0])) for image in pictures]),
             self.video_token: iter([self._video_text(clip, self.add_timestamps) for clip in clips]),
@@ -253,7 +265,7 @@ class OneVisionVLProcessor(ProcessorMixin):
         """
         if plain:
             tokens = {"image": self.image_token, "video": self.video_token}
-            media = [tokens[part["type"]] for message in messages for part in media_parts(message)]
+            media = [tokens[kind_of(part)] for message in messages for part in media_parts(message)]
             captions = [message["content"] for message in messages if message["role"] == "assistant"]
             if not media or len(captions) != 1 or not isinstance(captions[0], str):
                 raise ValueError(
@@ -333,8 +345,23 @@ class OneVisionVLProcessor(ProcessorMixin):
 
     def _read_image(self, image: Any, settings: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Patches (N, C*p*p) and positions (N, 3) of one image."""
+        if isinstance(image, Medium):
+            image, settings = image.content, image.laid_on(settings)
+            if sides := settings.pop("resized", None):
+                settings["size"] = sides
         found = self.image_processor(read_picture(image), return_tensors="pt", **settings)
         return found["pixel_values"], found["image_patch_positions"]
+
+    def _read_video(self, video: Any, settings: dict[str, Any], **how: Any) -> VideoPatches:
+        if isinstance(video, Medium):
+            if isinstance(video.content, VideoPatches) and video.settings:
+                raise ValueError(f"a VideoPatches is read already: {', '.join(video.settings)} come too late")
+            settings, video = {**how, **video.laid_on(settings)}, video.content
+            if sides := settings.pop("resized", None):  # rounded, as Qwen rounds them
+                unit = self.video_processor.patch_size * self.merge_size
+                settings["size"] = {name: max(1, round(side / unit)) * unit for name, side in sides.items()}
+            how = {}
+        return self.video_processor.read(video, **how, **settings)
 
     def _tokenize(self, prompts: list[str], settings: dict[str, Any]) -> dict[str, Any]:
         settings = {"padding": True, "padding_side": "left", **settings}
@@ -362,10 +389,23 @@ class OneVisionVLProcessor(ProcessorMixin):
 
     def _settings(self) -> set[str]:
         """Names of all settings that `__call__` takes."""
-        known = {"errors", "add_timestamps", "images_kwargs", "videos_kwargs", "text_kwargs"}
+        known = {
+            "errors",
+            "add_timestamps",
+            "frames",
+            "video_metadata",
+            "images_kwargs",
+            "videos_kwargs",
+            "text_kwargs",
+        }
         for part in (self.image_processor, self.video_processor):
             known |= part.valid_kwargs.__annotations__.keys()
         return known - {"return_tensors"}
+
+    def _settings_of_parts(self) -> dict[str, list[str]]:
+        """Names of the settings that a part of a message may hold."""
+        parts = {"image": self.image_processor, "video": self.video_processor}
+        return {kind: list(part.valid_kwargs.__annotations__) for kind, part in parts.items()}
 
     def _split(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Settings of the text, of images and of videos; one that both kinds of media have goes to both."""
@@ -396,14 +436,6 @@ def _token_id(tokenizer: Any, token: str) -> int:
             "model.resize_token_embeddings"
         )
     return number
-
-
-def _refuse_empty(conversation: Any) -> None:
-    batch = isinstance(conversation, list | tuple) and conversation
-    conversations = conversation if batch and isinstance(conversation[0], list | tuple) else [conversation]
-    for found in conversations:
-        if not found or all(not message.get("content") for message in found if isinstance(message, dict)):
-            raise ValueError(f"the prompt is empty: give a message with content, found {found!r}")
 
 
 __all__ = ["OneVisionVLProcessor"]

@@ -1,34 +1,28 @@
 """Which medium belongs to which prompt, and how pictures are read: parts of the multimodal processor."""
 
-import io
 import os
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from transformers.image_utils import load_image
 
-from .frame_sequence import is_encoded
-from .remote_file import fetch_picture, is_url, shown
+from .embedded_media import is_cell
+from .frame_files import is_many, refuse_stills
+from .frame_sequence import FrameSequence, is_encoded, is_frames, pair_of
+from .message_media import Medium, kind_of
+from .pictures import as_rgb, load_picture
 
 
 def read_picture(image: Any) -> Any:
-    """What the image processor takes of a path, a URL, bytes, a PIL image or an array, grey ones included.
+    """What the image processor takes of a path, a URL, base64, bytes, a PIL image or an array, grey ones
+    included.
 
     Raises OSError, which names the image, for one that cannot be read.
     """
-    if isinstance(image, str | os.PathLike | bytes):
-        remote = isinstance(image, str) and is_url(image)
-        name = "<bytes>" if isinstance(image, bytes) else shown(os.fsdecode(image))[:200]
-        try:
-            data = fetch_picture(str(image)) if remote else image
-            encoded = isinstance(data, bytes)
-            return load_image(Image.open(io.BytesIO(data)) if encoded else os.fspath(data))  # type: ignore
-        except (ValueError, OSError) as error:
-            absent = not (remote or isinstance(image, bytes) or os.path.exists(image))
-            reason = "no such file" if absent else error
-            raise OSError(f"{name}: not an image that can be read: {reason}") from error
+    if isinstance(image, str | os.PathLike | bytes) or is_cell(image):
+        return load_picture(image)
+    if hasattr(image, "convert"):
+        return as_rgb(image)
     if getattr(image, "ndim", 3) == 2:
         return image[..., None].repeat(3, -1) if isinstance(image, np.ndarray) else image.expand(3, -1, -1)
     return image
@@ -37,16 +31,7 @@ def read_picture(image: Any) -> Any:
 def media_parts(message: dict[str, Any]) -> list[dict[str, Any]]:
     """The parts of a message that are no text."""
     content = message.get("content")
-    return [part for part in content if part["type"] != "text"] if isinstance(content, list) else []
-
-
-def medium_of(part: dict[str, Any]) -> Any:
-    """What a part of a message shows, under any of the keys that transformers knows."""
-    keys = (part["type"], "url", "path", "base64")
-    found = next((part[key] for key in keys if part.get(key) is not None), None)
-    if found is None:
-        raise ValueError(f"a part of a message names no {part['type']}: {part!r}")
-    return found
+    return [part for part in content if kind_of(part) != "text"] if isinstance(content, list) else []
 
 
 def is_unreadable(error: Exception) -> bool:
@@ -55,7 +40,9 @@ def is_unreadable(error: Exception) -> bool:
     return isinstance(error, OSError) or (hasattr(error, "path") and hasattr(error, "reason"))
 
 
-def media_of_prompts(media: Any, prompts: list[str], token: str, kind: str) -> list[list[Any]]:
+def media_of_prompts(
+    media: Any, prompts: list[str], token: str, kind: str, frames: bool = False
+) -> list[list[Any]]:
     """The media of each prompt, of which each has a token.
 
     Args:
@@ -63,6 +50,7 @@ def media_of_prompts(media: Any, prompts: list[str], token: str, kind: str) -> l
         prompts: texts.
         token: stands for one medium.
         kind: "image" or "video".
+        frames: lists of picture files are clips.
 
     Returns:
         a list of media a prompt.
@@ -71,19 +59,23 @@ def media_of_prompts(media: Any, prompts: list[str], token: str, kind: str) -> l
         ValueError: other numbers of media than of tokens.
     """
     counts = [prompt.count(token) for prompt in prompts]
+
+    def is_clip(own: Any) -> bool:
+        return kind == "video" and _is_clip(own, frames)
+
     if media is None:
         found: list[Any] = []
-    elif not isinstance(media, list | tuple) or (kind == "video" and is_clip(media)):
+    elif not isinstance(media, list | tuple) or is_clip(media):
         found = [media]
     else:
         found = list(media)
-    nested = bool(found) and all(
-        isinstance(own, list | tuple) and not (kind == "video" and is_clip(own)) for own in found
-    )
+    nested = bool(found) and all(isinstance(own, list | tuple) and not is_clip(own) for own in found)
     given = [len(own) for own in found] if nested else [len(found)]
     if nested and len(found) == len(prompts) and given == counts:
         return [list(own) for own in found]
     flat = [one for own in found for one in own] if nested else found
+    if kind == "video" and not frames:
+        refuse_stills(flat)
     if len(flat) != sum(counts) or (nested and len(found) != len(prompts)) or (nested and given != counts):
         raise ValueError(
             f"the prompts have {sum(counts)} {kind} tokens ({token}) and {len(flat)} {kind}s were given: "
@@ -92,7 +84,11 @@ def media_of_prompts(media: Any, prompts: list[str], token: str, kind: str) -> l
     return [flat[start:stop] for start, stop in pairwise(np.cumsum([0, *counts]))]
 
 
-def is_clip(media: Any) -> bool:
-    """A list of pictures: one video of decoded frames."""
-    first = media[0] if len(media) else None
-    return not is_encoded(first) and (hasattr(first, "convert") or getattr(first, "ndim", 0) in (2, 3))
+def _is_clip(media: Any, frames: bool) -> bool:
+    """Whether a list is one video: decoded pictures, frames with their metadata, or files of pictures."""
+    if is_frames(media) or pair_of(media) is not None:
+        return True
+    if not frames or not media:
+        return False
+    single = all(is_encoded(one) and not is_many(one) for one in media)
+    return single and not any(isinstance(one, Medium | FrameSequence) for one in media)

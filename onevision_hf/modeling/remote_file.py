@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 MAX_REDIRECTS = 5
+LONGEST_NAME = 200  # characters of it that a message shows
 # Seconds without a byte after which a server is given up.
 SILENCE = 30.0
 CHUNK = 1 << 18
@@ -42,8 +43,9 @@ def is_url(name: str) -> bool:
 
 
 def shown(url: str) -> str:
-    """The URL without a password, for messages."""
-    return re.sub(r"^(\w+://[^/?#@:]*):[^/?#]*@", r"\1:***@", url)
+    """The URL or path for messages: without a password, and of a long one the beginning."""
+    name = re.sub(r"^(\w+://[^/?#@:]*):[^/?#]*@", r"\1:***@", url)
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}... ({len(name)} characters)"
 
 
 def is_public(address: str) -> bool:

@@ -142,6 +142,7 @@ class Demuxer:
 
     _partial = False
     cut_packets = 0  # that were left out
+    last_shown = (NO_TIME, 0)  # (pts, duration) of the packet that is shown last, as `read_table` finds
     is_packed = False  # MPEG-4 with two pictures in a packet, as `read_table` finds
 
     def __init__(self, file: VideoFile, max_pixels: int, motion_vectors: bool = False, partial: bool = False):
@@ -231,6 +232,8 @@ class Demuxer:
             if rank == 0 and self.context.name == "mpeg4":
                 header = (self.context.extradata or b"") + bytes(packet)
                 self.is_packed = PACKED_MPEG4.search(header) is not None
+            if packet.pts is not None:
+                self.last_shown = max(self.last_shown, (packet.pts, packet.duration or 0))
             hidden = vp8 and not self._is_shown_vp8(bytes(packet))
             rows.extend(packet_row(packet, hidden))
         return PacketTable.of(rows)

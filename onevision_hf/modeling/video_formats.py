@@ -47,6 +47,17 @@ def explain_refusal(head: bytes) -> str | None:
     return "is text, not a video" if is_text(head) else None
 
 
+def explain_silence(head: bytes) -> str | None:
+    """Why no picture comes out of a file that begins so and is sound; None where that cannot be told."""
+    animated = head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) > 20 and bool(head[20] & 2)
+    if not animated:
+        return None
+    return (
+        "is an animated WebP, for which this FFmpeg has no decoder (the file is sound): convert it to mp4, "
+        "or read its frames with Pillow and hand those over"
+    )
+
+
 def is_text(head: bytes) -> bool:
     """Whether the beginning of a file is printable, in UTF-8 (whose last letter may be cut off)."""
     try:

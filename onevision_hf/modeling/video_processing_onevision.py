@@ -16,14 +16,18 @@ from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .frame_sequence import FrameSequence, is_encoded, open_video
+from .frame_files import is_many, refuse_stills
+from .frame_sequence import FrameSequence, is_encoded, is_frames, open_video, pair_of
 from .known_names import KnownNames
+from .message_media import of_each
 from .patch_selection import Placement, check_budget
 from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig
 from .pretrained_settings import read_with_model_settings
 from .setting_names import refuse_unknown
 from .video_reader import VideoReader, VideoReadError
 
+# Of a call, besides settings.
+ARGUMENTS = ("selection", "frames", "video_metadata", "errors", "return_tensors")
 T = TypeVar("T")
 R = TypeVar("R")
 # Every setting, and what transformers writes or asks for besides.
@@ -51,6 +55,7 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
             there is one.
         max_pixels (`int`, *optional*): frames larger than that after `size` are made smaller, in their
             shape.
+        min_pixels (`int`, *optional*): frames smaller than that after `size` are made larger.
         num_patches (`int`, *optional*): the budget as a number. A budget given at the call or in the
             constructor replaces the stored one of either kind.
         keep_ratio (`float`, defaults to 0.125): the budget as a part of all patches of the sampled frames.
@@ -68,9 +73,11 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
         sampling (`str`, defaults to `"uniform"`): or "packet_size": frames fall where the stream spends
             bytes.
         fps (`float`, *optional*): frames a second instead of a number of frames.
+        min_frames (`int`, *optional*): of what `fps` or `num_frames` give, at least so many, evenly.
+        max_frames (`int`, *optional*): at most so many, evenly.
         timestamps (`list`, *optional*): seconds instead, of which each shows the frame on screen.
         start (`float`, *optional*): seconds from which frames are taken.
-        end (`float`, *optional*): seconds up to which they are.
+        end (`float`, *optional*): seconds up to which they are; at least the frame that is on screen.
         rope_temporal_size (`int`, defaults to 64): the model's virtual time grid; `None` keeps the frame's
             index.
         do_rescale (`bool`, defaults to `True`): as everywhere in transformers, as the next four.
@@ -138,6 +145,8 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
         videos: Any,
         *,
         selection: Placement | list[Placement] | None = None,
+        frames: bool = False,
+        video_metadata: Any = None,
         errors: str = "raise",
         return_tensors: str | None = None,
         **kwargs: Any,
@@ -145,9 +154,14 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
         """Read, select and cut one video or a list of videos.
 
         Args:
-            videos: a path, bytes, a binary file object, decoded frames (uint8 array or tensor (T, H, W, 3) or
-                (T, 3, H, W), list of PIL images), or a list of those.
+            videos: a path, URL (`data:` too), base64, bytes, a binary file object, a value of a `datasets`
+                Video column, decoded frames (see `FrameSequence`: array or tensor, list of pictures), or a
+                list of those.
             selection: what to cut (one `Placement`, such as a `Selection`, a video) instead of choosing.
+            frames: the files of pictures that are listed, lie in a folder or match `frame_%03d.png` are one
+                clip.
+            video_metadata: of decoded frames (fps, frames_indices, timestamps, ..., see `FrameSequence`), so
+                that settings of time work for them; one, or a list with one (or None) a video.
             errors: "raise"; "skip": videos that cannot be read are left out of the batch; or "partial": of
                 truncated ones what is there is used. The result then has `skipped` or `partial`, a list of
                 (index in the list, reason). Take it out before calling the model.
@@ -162,18 +176,26 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
         Raises:
             VideoReadError: a video cannot be read. ValueError: an argument is out of range.
         """
-        refuse_unknown(type(self).__name__, kwargs, [*self._known(), "selection", "errors", "return_tensors"])
+        refuse_unknown(type(self).__name__, kwargs, [*self._known(), *ARGUMENTS])
         with_metadata = kwargs.pop("return_metadata", None)
         with_metadata = self.return_metadata if with_metadata is None else with_metadata
         config = self.patchify_config(**kwargs)
-        clips = _as_list(videos)
-        pairs = list(zip(clips, _match_selections(selection, len(clips)), strict=True))
+        clips = as_videos(videos, frames)
+        given = list(
+            zip(
+                clips,
+                _match_selections(selection, len(clips)),
+                of_each("video_metadata", video_metadata, len(clips)),
+                strict=True,
+            )
+        )
 
-        def read(pair: tuple[Any, Placement | None]) -> dict[str, Any]:
-            with open_video(pair[0], of_reader(errors)) as reader:
-                return self.process_reader(reader, config, pair[1]) | {"missing": reader.missing}
+        def read(one: tuple[Any, Placement | None, Any]) -> dict[str, Any]:
+            video, placement, metadata = one
+            with open_video(video, of_reader(errors), frames=frames, metadata=metadata) as reader:
+                return self.process_reader(reader, config, placement) | {"missing": reader.missing}
 
-        results, skipped = read_each(pairs, read, errors)
+        results, skipped = read_each(given, read, errors)
         features = BatchFeature(data=_as_tensors(_pad(results), return_tensors))
         if errors == "skip":
             features["skipped"] = skipped
@@ -225,7 +247,7 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
             fps=reader.fps,
             width=reader.width,
             height=reader.height,
-            duration=float(getattr(reader, "duration", "nan")),
+            duration=float(reader.duration),
             video_backend="pyav",
             frames_indices=placement.frame_ids.tolist(),
         )
@@ -302,19 +324,35 @@ def _as_tensors(arrays: dict[str, np.ndarray], kind: str | TensorType | None) ->
     raise ValueError(f'return_tensors must be "pt", "np" or None, not {kind!r}')
 
 
-def _as_list(videos: Any) -> list[Any]:
-    """One video, or a list of them. A list of pictures is one video."""
-    if is_encoded(videos):
+def as_videos(videos: Any, frames: bool = False) -> list[Any]:
+    """One video, or a list of them. A list of decoded pictures is one video.
+
+    Args:
+        videos: what was given.
+        frames: files of pictures are one clip; several clips are lists of files, folders or patterns.
+
+    Raises:
+        ValueError: an empty list; picture files, of which nobody says that they are a clip.
+        TypeError: no video at all.
+    """
+    if getattr(getattr(videos, "dtype", None), "kind", "") in ("U", "S", "O"):
+        raise ValueError(
+            f"videos came as an array of {videos.dtype}, whose elements are no pixels: give a list of paths"
+        )
+    known = is_encoded(videos) or pair_of(videos) is not None or isinstance(videos, FrameSequence)
+    if known or hasattr(videos, "get_frames_in_range"):
         return [videos]
     if isinstance(videos, list | tuple):
         if not len(videos):
             raise ValueError("an empty list of videos was given")
-        first = videos[0]
-        one_clip = hasattr(first, "convert") or getattr(first, "ndim", 0) == 3
-        return [videos] if one_clip else list(videos)
+        if is_frames(videos) or (frames and not all(map(is_many, videos))):
+            return [videos]
+        if not frames:
+            refuse_stills(videos)
+        return list(videos)
     if getattr(videos, "ndim", 0) == 5:
         return list(videos)
-    if getattr(videos, "ndim", 0) == 4:
+    if getattr(videos, "ndim", 0) in (3, 4):
         return [videos]
     raise TypeError(
         f"videos must be paths, bytes, file objects, decoded frames (T, H, W, 3), or a list of those, not "

@@ -19,13 +19,15 @@ from .frame_geometry import check_positive
 from .frame_sampling import sample_frames
 from .frame_sequence import FrameSequence, Video, open_video
 from .image_processing_onevision_vl import OF_ALL_PARTS
+from .message_media import of_each
 from .patch_inputs import pack_media
 from .patch_selection import BudgetSettings, Placement, resolve_budget
-from .patchify_config import BUDGETS, PatchifyConfig
+from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig
 from .setting_names import refuse_unknown
 from .video_processing_onevision import (
     OneVisionVideoProcessor,
     OneVisionVideoProcessorKwargs,
+    as_videos,
     of_reader,
     read_each,
 )
@@ -120,6 +122,8 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
         self,
         videos: Any,
         *,
+        frames: bool = False,
+        video_metadata: Any = None,
         errors: str = "raise",
         return_tensors: str | None = None,
         **kwargs: Any,
@@ -127,7 +131,9 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
         """Read a list of videos.
 
         Args:
-            videos: each anything that `read` takes.
+            videos: one or a list, each anything that `read` takes.
+            frames: see `read`; several clips are lists of files, folders or patterns.
+            video_metadata: of decoded frames, see `read`; one, or a list with one (or None) a video.
             errors: "raise"; "skip": videos that cannot be read are left out, and `skipped` lists (index,
                 reason); or "partial": of truncated ones what is there is used, and `partial` lists those.
             return_tensors: "pt" or "np".
@@ -141,10 +147,16 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
             VideoReadError: a video cannot be read.
             ValueError: an argument is out of range.
         """
-        listed = videos if isinstance(videos, list) else [videos]
-        clips, skipped = read_each(
-            listed, lambda video: self.read(video, errors=of_reader(errors), **kwargs), errors
-        )
+        listed = [videos] if isinstance(videos, VideoPatches) else as_videos(videos, frames)
+        pairs = list(zip(listed, of_each("video_metadata", video_metadata, len(listed)), strict=True))
+
+        def read(pair: tuple[Any, Any]) -> VideoPatches:
+            video, metadata = pair
+            return self.read(
+                video, frames=frames, video_metadata=metadata, errors=of_reader(errors), **kwargs
+            )
+
+        clips, skipped = read_each(pairs, read, errors)
         features = BatchFeature(pack_videos(clips), tensor_type=return_tensors)
         if errors == "skip":
             features["skipped"] = skipped
@@ -157,15 +169,19 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
         video: "Video | VideoPatches",
         *,
         selection: Placement | None = None,
+        frames: bool = False,
+        video_metadata: Any = None,
         errors: str = "raise",
         **kwargs: Any,
     ) -> VideoPatches:
         """Read, select and cut one video.
 
         Args:
-            video: a path, bytes, a binary file object, decoded frames (uint8 array or tensor (T, H, W, 3)
-                or (T, 3, H, W), list of PIL images), or a `VideoPatches`, which comes back as it is.
+            video: what `OneVisionVideoProcessor` takes for one, or a `VideoPatches`, which comes back as it
+                is.
             selection: what to cut, instead of choosing.
+            frames: the files of pictures that are listed, lie in a folder or match a pattern are one clip.
+            video_metadata: of decoded frames, see `OneVisionVideoProcessor`.
             errors: "raise", or "partial": of a truncated file, what is there; `missing` says how much that
                 is.
             **kwargs: settings that replace the processor's own in this call.
@@ -173,12 +189,12 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
         if isinstance(video, VideoPatches):
             return video
         mode = self._mode(kwargs)
-        with open_video(video, errors) as reader:
+        with open_video(video, errors, frames=frames, metadata=video_metadata) as reader:
             placement = self._select(reader, mode) if selection is None else selection
             patches, positions, _ = mode.config.patchify(reader, placement)
             timestamps = reader.timestamps[placement.frame_ids]
-            frames, missing = placement.positions[:, 0].copy(), reader.missing
-        return VideoPatches(patches, positions, frames, timestamps, placement, missing)
+            frame_of, missing = placement.positions[:, 0].copy(), reader.missing
+        return VideoPatches(patches, positions, frame_of, timestamps, placement, missing)
 
     def _select(self, reader: VideoReader | FrameSequence, mode: _Mode) -> Placement:
         config = mode.config
@@ -249,14 +265,13 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
                 f"video_mode='frames' keeps whole frames, so {budgets[0]} does not go with it: "
                 "give num_frames"
             )
-        sampled = given.get("do_sample_frames")
-        sampled = self.do_sample_frames if sampled is None else sampled
-        if sampled and given.get("num_frames") is None and self.num_frames is None:
-            given = {**given, "num_frames": DEFAULT_FRAMES[name]}
         whole = given.get("whole_frames")
         whole = self.whole_frames if whole is None else whole
         check_positive("whole_frames", whole)
-        return _Mode(name, whole, super().patchify_config(**given))
+        stored = {setting: getattr(self, setting, None) for setting in SETTINGS}
+        stored["num_frames"] = self.num_frames or DEFAULT_FRAMES[name]
+        config = PatchifyConfig.from_dict(stored, **{k: v for k, v in given.items() if k in SETTINGS})
+        return _Mode(name, whole, config)
 
 
 def _both(frames: int, step: int, per_frame: int, budget: BudgetSettings) -> int:

@@ -48,11 +48,11 @@ class VideoReader(RunDecoder):
     (pixels as displayed: rotation and pixel shape applied), `coded_width`, `coded_height` (as stored; all
     four of the first frame, where the stream changes its size), `rotation` (degrees counter-clockwise from
     stored to displayed) and `mirrored` (whether left and right change places before that), `timestamps` (N,)
-    float64 seconds from the first frame, `fps` (mean), `duration` (seconds), `extradata` (the codec's header,
-    with its parameter sets; b"" where the packets have them), `missing` (what of a truncated file is there,
-    "" of a whole one), `promised_frames` (that the header names; None where a truncated file does not tell).
-    `len(reader)` is the number of frames. Any number of `frames` may run side by side; between them a reader
-    keeps one container open, until it is closed.
+    float64 seconds from the first frame, `fps` (mean), `duration` (seconds, the last frame's own time
+    included), `extradata` (the codec's header, with its parameter sets; b"" where the packets have them),
+    `missing` (what of a truncated file is there, "" of a whole one), `promised_frames` (that the header
+    names; None where a truncated file does not tell). `len(reader)` is the number of frames. Any number of
+    `frames` may run side by side; between them a reader keeps one container open, until it is closed.
 
     Raises:
         VideoReadError: the source cannot be opened, holds no video, is damaged, truncated, or too large.
@@ -60,6 +60,7 @@ class VideoReader(RunDecoder):
     """
 
     promised_frames: int | None = None
+    _last_shown = (NO_TIME, 0)
     missing = ""
 
     def __init__(self, source: VideoSource, *, max_pixels: int = MAX_PIXELS, errors: str = "raise"):
@@ -92,6 +93,7 @@ class VideoReader(RunDecoder):
             self._parameters = ParameterTrack(self.codec, self.extradata)
             self._table = demuxer.read_table(self._parameters)
             self._packed = demuxer.is_packed
+            self._last_shown = demuxer.last_shown
             reorders = self.codec in ("h264", "hevc")
             guessed = self._packed or (reorders and demuxer.container.format.name == "avi")
             rising = bool((np.diff(self._table.pts) > 0).all())
@@ -158,7 +160,8 @@ class VideoReader(RunDecoder):
         for frame in self._decode(np.array([0])):
             if frame.pts == rank:
                 return frame
-        raise VideoReadError(self.name, "its first frame cannot be decoded: the data are damaged")
+        reason = "its first frame cannot be decoded: the data are damaged"
+        raise VideoReadError(self.name, self._file.why_no_picture(reason))
 
     @property
     def coded_width(self) -> int:
@@ -207,6 +210,9 @@ class VideoReader(RunDecoder):
 
     @property
     def duration(self) -> float:
+        pts, length = self._last_shown
+        if pts == self.index.pts[-1] and length > 0 and self._times_tell:  # the last one may stand longer
+            return float(self.timestamps[-1]) + length * self._time_base
         return float(self.timestamps[-1]) + (1 / self.fps if self.fps > 0 else 0.0)
 
     @property
@@ -251,7 +257,8 @@ class VideoReader(RunDecoder):
         ranks = np.array(list(dict.fromkeys(decoded)), np.int64)
         ranks = ranks[np.isin(ranks, shown)]
         if not len(ranks):
-            raise VideoReadError(self.name, "no frame of its video stream can be decoded")
+            reason = "no frame of its video stream can be decoded"
+            raise VideoReadError(self.name, self._file.why_no_picture(reason))
         index = self._index_of(ranks)
         times = np.sort(index.pts)
         if times[0] == NO_TIME or not (np.diff(times) > 0).all():

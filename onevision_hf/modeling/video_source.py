@@ -23,8 +23,9 @@ from urllib.request import url2pathname
 
 import av
 
+from .embedded_media import EmbeddedMediaError, unwrap
 from .remote_file import is_url, open_url, shown
-from .video_formats import HEAD_BYTES, explain_refusal, options_for
+from .video_formats import HEAD_BYTES, explain_refusal, explain_silence, options_for
 
 VideoSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
@@ -73,10 +74,14 @@ class VideoFile:
     size: int | None
 
     def __init__(self, source: VideoSource):
+        try:
+            source, name = unwrap(source)
+        except EmbeddedMediaError as error:
+            raise VideoReadError("<text>", f"holds no video: {error}") from None
         self._source: Any = source
         self._is_regular, self._is_nameless = False, False
-        if isinstance(source, bytes | bytearray | memoryview):
-            self._set_bytes("<bytes>", bytes(source))
+        if isinstance(source, bytes):
+            self._set_bytes(name, source)
         elif isinstance(source, str | os.PathLike):
             self._set_path(os.fsdecode(source))
         elif hasattr(source, "read"):
@@ -126,6 +131,11 @@ class VideoFile:
             return io.BytesIO(self._source)
         return _Nameless(self._source) if isinstance(self._source, str) else _OwnPlace(self._source)
 
+    def why_no_picture(self, otherwise: str) -> str:
+        """The reason that nothing can be decoded, or the other one where the file does not tell."""
+        with self._open() as file:
+            return explain_silence(file.read(HEAD_BYTES)) or otherwise
+
     @property
     def is_shared(self) -> bool:
         """Whether two openings read through one file object, which threads must not do."""
@@ -161,11 +171,13 @@ class VideoFile:
         try:
             status = Path(path).stat()
         except FileNotFoundError:
-            raise VideoReadError(name, "no such file") from None
+            raise VideoReadError(name, f"no such file{_of_frames(name)}") from None
         except (OSError, ValueError) as error:  # a name that is too long, or has a zero byte
             raise VideoReadError(name, getattr(error, "strerror", None) or str(error)) from error
         if Path(path).is_dir():
-            raise VideoReadError(name, "is a folder, not a video file")
+            raise VideoReadError(
+                name, "is a folder, not a video file (frames=True takes its pictures for one)"
+            )
         self._is_regular = Path(path).is_file()
         if self._is_regular:
             if status.st_size == 0:
@@ -200,6 +212,11 @@ class VideoFile:
             self.size = file.tell()
         if self.size == 0:
             raise VideoReadError(label, "is empty (0 bytes)")
+
+
+def _of_frames(name: str) -> str:
+    numbered = re.search(r"%0?\d*d", os.path.basename(name))
+    return " (frames=True takes a pattern of pictures for one clip)" if numbered else ""
 
 
 def local_path(name: str) -> str:

@@ -94,9 +94,9 @@ class ClipView:
 
     @cached_property
     def seen(self) -> np.ndarray:
-        """The frames that uniform sampling takes whole for the same number of patches."""
+        """The frames that uniform sampling takes whole for no more patches; at least one."""
         per_frame = self.energy[0].size
-        whole = max(1, min(len(self.frames), round(len(self.positions) / per_frame)))
+        whole = max(1, min(len(self.frames), len(self.positions) // per_frame))
         return np.floor(np.linspace(0, len(self.frames) - 1, whole)).astype(int)
 
     @cached_property

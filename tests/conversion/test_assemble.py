@@ -16,6 +16,7 @@ from PIL import Image
 from processes import fresh
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
@@ -217,6 +218,12 @@ def test_assembling_reports_as_json(folders, tmp_path, capsys):
     assert main([str(word) for word in words]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["connector"] == "mlp2x_gelu" and report["tower_parameters"] == 138_176
+
+
+def test_the_encoder_in_the_package_is_called_tiny(folders, tmp_path):
+    out = tmp_path / "vl"
+    assert main(["assemble", "--encoder", "tiny", "--llm", str(folders["llm"]), "--out", str(out)]) == 0
+    assert AutoConfig.from_pretrained(out).vision_config.patch_size == 8
 
 
 @torch.no_grad()

@@ -66,7 +66,7 @@ def test_the_graphs_give_the_models_outputs_where_the_package_is_not(encoder, tm
     report = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert set(report["relative_error"]) == {"video", "image"}
     assert all(error <= TOLERANCE for error in report["relative_error"].values())
-    assert all(ratio > 0 for ratio in report["speed_ratio"].values())
+    assert set(report) == {"out", "files", "relative_error"}  # one run on a busy machine tells no speed
     record = json.loads((out / "export.json").read_text())
     assert record["graphs"]["video"]["inputs"]["patch_positions"]["dtype"] == "int64"
     if runtime == "onnx":  # both graphs read one file of weights

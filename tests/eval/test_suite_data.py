@@ -64,6 +64,8 @@ def test_the_command_says_what_must_lie_where_and_fails_until_it_does(root, caps
     assert "TOMATO (tomato): not ready: no tables; no videos" in text
     assert "https://huggingface.co/datasets/lmms-eval/TOMATO (main, test), size not known" in text
     assert f"videos in {root / 'TOMATO'}" in text
+    last = text.strip().splitlines()[-1]
+    assert last.startswith("1 not ready: see above") and "run the suite" not in last
     assert cli.main(["eval", "prepare", "--tasks", "videomme", "--root", str(root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["missing"] == []
 

@@ -54,11 +54,14 @@ def test_only_the_frames_asked_for_come_each_once_in_order(scene):
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
-        (np.zeros((2, 8, 8, 3), np.float32), "uint8 in 0..255, found float32"),
-        (torch.zeros(2, 3, 8, 8), "uint8 in 0..255, found float32"),
+        (np.full((2, 8, 8, 3), -1.5, np.float32), "floats in 0..1, found float32 from -1.5 to -1.5"),
+        (torch.full((2, 3, 8, 8), 1.5), "floats in 0..1, found float32 from 1.5 to 1.5"),
+        (np.full((2, 8, 8, 3), np.nan, np.float32), "found float32 from nan to nan"),
+        (np.zeros((3, 8, 8), np.uint8), "unless that could be a picture with channels"),
+        ([["a.png", "b.png"]], "found text .*one clip with frames=True"),
         ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.int64)], "found int64"),
         (np.zeros((8, 8, 3), np.uint8), r"4 dimensions \(T, H, W, C\), found shape \(8, 8, 3\)"),
-        (np.zeros((2, 8, 8, 4), np.uint8), r"found shape \(8, 8, 4\)"),
+        (np.zeros((2, 8, 8, 5), np.uint8), r"found shape \(8, 8, 5\)"),
         (np.zeros((2, 0, 8, 3), np.uint8), "must have pixels"),
         (np.zeros((0, 8, 8, 3), np.uint8), "at least one frame, found none"),
         ([], "at least one frame, found none"),

@@ -3,6 +3,7 @@
 A private clip tells when it is opened, a server when it is asked: neither may happen.
 """
 
+import base64
 import contextlib
 import gc
 import io
@@ -217,11 +218,18 @@ def test_urls_of_files_are_paths(zoo, tmp_path):
         "crypto:{0}",
         "async:{0}",
         "cache:{0}",
-        "data:video/mp4,{0}",
     ],
 )
 def test_protocols_of_ffmpeg_are_no_names(name, decoys):
     refused(name.format(decoys.path), "no such file")
+    assert decoys.untouched()
+
+
+def test_a_data_url_is_what_it_holds_and_opens_nothing(decoys):
+    refused(f"data:video/mp4,{decoys.path}", "is text, not a video")
+    playlist = base64.b64encode(f"#EXTM3U\n#EXTINF:1,\n{decoys.path}\n".encode()).decode()
+    refused(f"data:video/mp4;base64,{playlist}", "is an HLS playlist")
+    refused("data:video/mp4;base64,AAA*", "base64 of 4 characters that is broken")
     assert decoys.untouched()
 
 

@@ -314,3 +314,25 @@ def test_llava_next_names_load_through_the_mapping(tmp_path):
         loaded.save_pretrained(tmp_path / f"{connector}-again")
         saved = load_file(tmp_path / f"{connector}-again" / "model.safetensors")
         assert saved.keys() == model.state_dict().keys()  # ours, so that it loads without a mapping
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["video", "image", "encoded"])
+def test_an_assistant_prompt_lookup_and_a_static_cache_give_the_greedy_tokens(kind, parts):
+    """Whatever drafts the tokens, or where keys are kept: the model says what it says by itself."""
+    model, processor = parts
+    medium = ("image", picture(56, 84)) if kind == "image" else ("video", CLIP)
+    inputs = dict(prompt(processor, user(medium, "What?"), num_frames=8))
+    if kind == "encoded":
+        inputs = {"input_ids": inputs["input_ids"], "mm_encoder_outputs": model.encode_media(**inputs)}
+    settings = {"max_new_tokens": 12, "do_sample": False}
+    greedy = model.generate(**inputs, **settings)
+    other = tiny_model(model.config.connector, seed=7)
+    config = tiny_config(model.config.connector)
+    config.text_config.hidden_size, config.text_config.intermediate_size = 32, 64
+    narrow = OneVisionVLForConditionalGeneration(config).eval()
+    ways = [{"assistant_model": model}, {"prompt_lookup_num_tokens": 3}, {"cache_implementation": "static"}]
+    for way in [*ways, {"assistant_model": other}, {"assistant_model": narrow}]:
+        assert torch.equal(model.generate(**inputs, **settings, **way), greedy), way
+    one_beam = model.generate(**inputs, **settings, num_beams=2, num_return_sequences=2)
+    assert one_beam.shape[0] == 2

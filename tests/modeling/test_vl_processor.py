@@ -340,7 +340,7 @@ def test_settings_out_of_range_are_errors(processor):
         read(CLIP, video_mode="frames", num_patches=64)
     with pytest.raises(ValueError, match="whole_frames must be a positive integer"):
         read(CLIP, video_mode="both", whole_frames=0)
-    with pytest.raises(ValueError, match="max_pixels=100 is below"):
+    with pytest.raises(ValueError, match="max_pixels=100 does not fit frames of"):
         read(CLIP, max_pixels=100)
     with pytest.raises(ValueError, match="no multiple of"):
         processor(text="<|image_pad|>", images=picture(30, 30), do_resize=False)

@@ -20,6 +20,7 @@ from PIL import Image
 
 from ...data.media import BROKEN
 from ...modeling.frame_sequence import open_video
+from ...modeling.message_media import content_of, kind_of
 from ...modeling.prompt_media import media_parts
 from ..sampler import Permutation
 
@@ -86,11 +87,24 @@ class Measurer:
         media = [part for message in conversation.messages for part in media_parts(message)]
         count = len(self.processor.tokenizer(words)["input_ids"]) - len(media)
         for part in media:
-            kind = part["type"]
-            sizes = {f"{kind}_sizes": [_size(kind, part[kind])]}
+            kind, content = kind_of(part), content_of(part)
+            if part.keys() - {"type", kind}:  # settings of its own
+                count += self._tokens_of(part, kind)
+                continue
+            sizes = {f"{kind}_sizes": [_size(kind, content)]}
             found = self.processor._get_num_multimodal_tokens(**sizes, **self.settings)
             count += found[f"num_{kind}_tokens"][0]
         return count
+
+    def _tokens_of(self, part: dict[str, Any], kind: str) -> int:
+        """Tokens of a medium that says itself how it is read: it is read for that."""
+        found = self.processor.apply_chat_template(
+            [{"role": "user", "content": [part]}],
+            tokenize=True,
+            return_dict=True,
+            processor_kwargs=dict(self.settings),
+        )
+        return int(found[f"{kind}_cu_seqlens"][-1]) // self.processor.merge_size**2
 
 
 def measure(conversations: Any, measurer: Measurer, cache: Path) -> np.ndarray:
