@@ -103,6 +103,10 @@ notebooks: $(STAMP)  ## run the notebooks and scripts of examples/ (part of `slo
 codec-table: $(STAMP)  ## measure which codec gives which signal, into docs/codec-signals.md
 	$(BIN)/python benchmarks/codec_table.py --write docs/codec-signals.md
 
+.PHONY: bench-vectors
+bench-vectors: $(STAMP)  ## motion vectors of each codec: error and time, beside mv-extractor and optical flow, into docs/
+	$(BIN)/python benchmarks/motion_vectors.py --write docs/painted-references.md
+
 .PHONY: fuzz-codec
 fuzz-codec: $(STAMP)  ## read 500 damaged videos, each in a process with limits
 	$(BIN)/python tests/fuzz_codec.py

@@ -136,13 +136,13 @@ def make_table(names: list[str]) -> str:
     return "\n".join([table, "", end, "", *reasons]) if reasons else table
 
 
-def write_between_markers(page: Path, table: str) -> None:
+def write_between_markers(page: Path, table: str, first: str = START, last: str = END) -> None:
     text = page.read_text(encoding="utf-8")
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
+    before, start, rest = text.partition(first)
+    _, end, after = rest.partition(last)
     if not start or not end:
-        raise ValueError(f"{page} has no place for the table: it needs the lines {START} and {END}")
-    page.write_text(f"{before}{START}\n{table}\n{END}{after}", encoding="utf-8")
+        raise ValueError(f"{page} has no place for the table: it needs the lines {first} and {last}")
+    page.write_text(f"{before}{first}\n{table}\n{last}{after}", encoding="utf-8")
 
 
 def main() -> None:

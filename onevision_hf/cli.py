@@ -17,6 +17,7 @@ from .commands.groups import group
 COMMANDS = {
     "encode": "encode clips: codec patchification, then the encoder",
     "view": "draw what codec patchification keeps of a clip",
+    "signals": "motion vectors, residual and ages of a clip, as arrays or drawn",
     "demo": "a page in the browser: drop a clip, see what is kept",
     "synth": "draw clips, images and questions whose truth is known",
     "cluster": "a folder of media -> features -> clusters -> labelled shards",

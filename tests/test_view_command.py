@@ -92,3 +92,22 @@ def test_an_unknown_choice_is_refused(capsys, clip, tmp_path, words):
     except SystemExit as exit:
         status = exit.code
     assert status in (1, 2) and words[1] in capsys.readouterr().err
+
+
+def test_painted_codecs_show_how_far_back_each_patch_was_predicted_from(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", moving_scene(17, 64, 96), codec="libx265", bframes=3, gop=17)
+    selection = select_patches(path, num_frames=17)
+    with VideoReader(path) as reader:
+        signals, weights = read_signals(reader, selection, SignalSettings())
+    ages = signals["age"]
+    assert ages.shape == selection.energy.shape and "age" not in weights
+    assert list(signals)[:2] == ["vectors", "age"]
+    kinds = np.array(selection.picture_types)
+    assert not ages[kinds == "I"].any()
+    # P pictures refer to the P picture before, three B pictures lie between.
+    assert np.median(ages[kinds == "P"]) == pytest.approx(4, abs=0.5)
+    assert np.median(ages[kinds == "B"]) < 2
+
+
+def test_exported_vectors_tell_no_age():
+    assert "age" not in signals_of(str(bundled_clip()))[1]

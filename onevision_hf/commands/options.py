@@ -21,6 +21,8 @@ class Signal(StrEnum):
     COMPENSATED = "compensated"
     DIFFERENCE = "difference"
     BITS = "bits"
+    PAINTED_VECTORS = "painted_vectors"
+    PAINTED_RESIDUAL = "painted_residual"
 
 
 class Intervention(StrEnum):

@@ -224,13 +224,13 @@ def _onto_grid(
             relative = {t: values / scales[t] for t, values in maps.items()}
             if name != "bits":
                 relative = {t: np.minimum(values, 1) for t, values in relative.items()}
-            _pool_into(found[name], relative, pictures, geometry, shown)
+            pool_into(found[name], relative, pictures, geometry, shown)
     changes = {
         t: p.intra_fallback for t, p in enumerate(pictures) if p.intra_fallback is not None and not p.maps
     }
     scales = _scales(changes, FLOORS["difference"], False)
     relative = {t: np.minimum(values / scales[t], 1) for t, values in changes.items()}
-    _pool_into(found["intra_fallback"], relative, pictures, geometry, shown)
+    pool_into(found["intra_fallback"], relative, pictures, geometry, shown)
     return found
 
 
@@ -254,7 +254,7 @@ def _scales(maps: dict[int, np.ndarray], floor: float, over_clip: bool) -> dict[
     return {t: np.float32(max(percentile_95(values), floor)) for t, values in maps.items()}
 
 
-def _pool_into(
+def pool_into(
     found: np.ndarray,
     relative: dict[int, np.ndarray],
     pictures: list[PictureSignals],
@@ -262,7 +262,15 @@ def _pool_into(
     shown: tuple[int, bool],
 ) -> None:
     """Carry block maps from stored orientation onto the patch grid (turned, mirrored, pixel shape applied),
-    those of one size together: all of them, unless the stream changes its size."""
+    those of one size together: all of them, unless the stream changes its size.
+
+    Args:
+        found: (T, gh, gw), what is written into.
+        relative: of some of the T pictures their maps, on blocks of 4, 8 or 16 pixels.
+        pictures: T, for their sizes.
+        geometry: how a frame lies on the patch grid.
+        shown: the reader's rotation and whether it is mirrored.
+    """
     sizes: dict[tuple[int, ...], list[int]] = {}
     for t, values in relative.items():
         sizes.setdefault((pictures[t].height, pictures[t].width, *values.shape), []).append(t)

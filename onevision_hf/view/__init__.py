@@ -4,12 +4,15 @@
     save(view, "clip.png")        # a sheet: time axis with packets, frames, each signal, energy, kept patches
     save(view, "clip.mp4")        # the same over time; so does .gif
 
-On the command line: `onevision view CLIP --out F.png`.
+    save_mp4(draw_arrows(frames, signals), path, pace)       # motion vectors over the pictures
+
+On the command line: `onevision view CLIP --out F.png`, `onevision signals CLIP --view F.mp4`.
 """
 
+from .arrows import draw_arrows
 from .clip_view import ClipView, Packets
 from .description import describe_clip, describe_selection, readable_bytes, view_clip
-from .files import check_suffix, save
+from .files import check_suffix, save, save_mp4
 from .moments import draw_moments
 from .painting import colour_map
 from .sheet import draw_sheet
@@ -22,6 +25,7 @@ __all__ = [
     "colour_map",
     "describe_clip",
     "describe_selection",
+    "draw_arrows",
     "draw_moments",
     "draw_sheet",
     "read_frames",
@@ -29,5 +33,6 @@ __all__ = [
     "read_signals",
     "readable_bytes",
     "save",
+    "save_mp4",
     "view_clip",
 ]

@@ -37,7 +37,7 @@ def save(view: ClipView, path: str | Path, progress: Progress = lambda pictures,
     if path.suffix.lower() == ".gif":
         _save_gif(progress(draw_moments(view, panel_width=300), len(view.frames)), path, pace)
     else:
-        _save_mp4(progress(draw_moments(view), len(view.frames)), path, pace)
+        save_mp4(progress(draw_moments(view), len(view.frames)), path, pace)
 
 
 def check_suffix(path: str | Path) -> Path:
@@ -63,7 +63,14 @@ def _save_gif(pictures: Iterable[Image.Image], path: Path, pace: float) -> None:
     )
 
 
-def _save_mp4(pictures: Iterable[Image.Image], path: Path, pace: float) -> None:
+def save_mp4(pictures: Iterable[Image.Image], path: Path, pace: float) -> None:
+    """A film of pictures of one size, with even sides.
+
+    Args:
+        pictures: one after the other; one is held at a time.
+        path: the file.
+        pace: seconds of a picture.
+    """
     import av
 
     with av.open(str(path), "w") as container:

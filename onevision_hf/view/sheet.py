@@ -25,6 +25,7 @@ SHEET_WIDTH, MARGIN, GAP, LABELS = 2000, 56, 12, 222
 HEADER, PACKET_HEIGHT, SHARE_HEIGHT = 222, 84, 26
 NOTES = {
     "vectors": ("how far it moves,", "camera taken off"),
+    "age": ("frames to what it was", "predicted from"),
     "residual": ("what prediction left", "over, exactly"),
     "compensated": ("against the picture", "before, moved"),
     "difference": ("against the picture", "before, as it is"),

@@ -2,9 +2,12 @@
 
 import numpy as np
 
+from ..modeling.codec_signal_reader import iter_frame_signals
 from ..modeling.painted_decoder import PaintingError
+from ..modeling.painted_pictures import has_painted_vectors
 from ..modeling.patch_selection import Selection
-from ..modeling.signal_energy import given_signals, signal_maps
+from ..modeling.picture_signals import PictureSignals
+from ..modeling.signal_energy import given_signals, pool_into, signal_maps
 from ..modeling.signal_settings import SIGNALS, SignalSettings
 from ..modeling.standalone_decoder import UnsupportedStreamError
 from ..modeling.video_reader import VideoReader
@@ -39,7 +42,30 @@ def read_signals(
         if name.startswith("painted_") and name not in maps:
             continue  # another way to read vectors and residual
         signals[name] = maps[name] if name in maps else _other_signal(reader, selection, name)
+        if name == "vectors" and has_painted_vectors(reader):
+            signals["age"] = _ages(reader, selection)
     return signals, weights
+
+
+def _ages(reader: VideoReader, selection: Selection) -> np.ndarray | str:
+    """How many frames lie between each patch and what it was predicted from, (T, gh, gw): the mean of its
+    blocks, whichever side the reference lies on; 0 where they are intra coded or unknown."""
+    frame_ids = selection.frame_ids.tolist()
+    read = iter_frame_signals(reader, sorted(set(frame_ids)), ("vectors",))
+    found = {frame.frame_id: frame for frame in read}
+    pictures, ages = [], {}
+    for t, frame_id in enumerate(frame_ids):
+        frame = found[frame_id]
+        if frame.age is None:
+            return frame.signal["age"]
+        pictures.append(PictureSignals(frame.picture_type, *frame.picture_size))
+        ages[t] = np.abs(frame.age)
+    total, known = np.zeros_like(selection.energy), np.zeros_like(selection.energy)
+    shown = reader.rotation, reader.mirrored
+    pool_into(total, {t: np.nan_to_num(age) for t, age in ages.items()}, pictures, selection.geometry, shown)
+    parts = {t: np.isfinite(age).astype(np.float32) for t, age in ages.items()}
+    pool_into(known, parts, pictures, selection.geometry, shown)
+    return np.divide(total, known, out=np.zeros_like(total), where=known > 0)
 
 
 def _other_signal(reader: VideoReader, selection: Selection, name: str) -> np.ndarray | str:

@@ -6,6 +6,7 @@ import weakref
 import av
 import numpy as np
 import pytest
+from clip_zoo import patch_edit_list
 from clips import moving_scene, write_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -148,3 +149,14 @@ def test_one_may_stop_in_the_middle(make):
     first = next(frames)
     frames.close()
     assert first.frame_id == 0 and first.picture_type == "I"
+
+
+def test_pictures_outside_of_the_edit_list_are_decoded_and_no_frames(make, tmp_path):
+    whole = list(iter_codec_signals(make("hevc"), signals=("vectors", "residual")))
+    path = tmp_path / "cut.mp4"
+    patch_edit_list(make("hevc"), path, first=5, count=12)
+    found = list(iter_codec_signals(path, signals=("vectors", "residual")))
+    assert len(found) == 12
+    for frame, same in zip(found, whole[5:17], strict=True):
+        assert (frame.picture_type, frame.packet_size) == (same.picture_type, same.packet_size)
+        assert np.array_equal(frame.residual, same.residual, equal_nan=True)
