@@ -33,7 +33,7 @@ def test_sources_without_a_video_say_why(tmp_path, scene):
     refused(b"", "<bytes>: is empty")
     refused(io.BytesIO(), "<file object>: is empty")
     refused("a\0b.mp4", "null byte")
-    refused("a" * 5000, "too long")
+    refused("a" * 5000 + ".mp4", "too long")
     refused(write_audio(tmp_path / "sound.m4a"), r"no video stream \(found: audio\)")
     refused(with_cover(tmp_path / "song.mp4", scene[0]), r"found: audio, cover art")
 
