@@ -79,8 +79,8 @@ def run(
                 report["arrays"] = write_signals(out, found, len(chosen))
         if view is not None:
             with stages.timed("draw"):
-                found = iter_frame_signals(reader, chosen, names, passes)
-                drawn = draw_arrows(reader.frames(chosen), found, colour)
+                signals_of = iter_frame_signals(reader, chosen, names, passes)
+                drawn = draw_arrows(reader.frames(chosen), signals_of, colour)
                 view.parent.mkdir(parents=True, exist_ok=True)
                 pace = reader.duration / max(1, len(chosen))
                 save_mp4(tqdm(drawn, "draw", **bar), view, min(max(pace, 1 / 60), 1.0))

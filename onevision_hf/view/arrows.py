@@ -73,7 +73,7 @@ def _draw_field(draw: ImageDraw.ImageDraw, found: FrameSignals, colour: str, sca
         speed = float(np.hypot(dx, dy))
         if colour == "age":
             age = 0.0 if ages is None else float(abs(ages[row, column]))
-            red, green, blue = (int(c) for c in colour_map(np.float64(0.35 + 0.65 * age / AGE_FRAMES)))
+            red, green, blue = (int(c) for c in colour_map(np.array(0.35 + 0.65 * age / AGE_FRAMES)))
         else:
             red, green, blue = _direction_colour(dx, dy)
         if speed < STILL:
