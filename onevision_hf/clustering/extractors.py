@@ -24,7 +24,7 @@ from ..modeling.grid_pooling import POOLINGS, token_features
 from ..modeling.modeling_onevision import OneVisionModel
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..modeling.video_reader import VideoReader
-from .descriptors import PARTS, SIDE, describe_picture, describe_video
+from .descriptors import PARTS, SIDE, SIGNALS, describe_picture, describe_video
 
 FRAME_POOLS = ("concat", "mean")  # of the frames' features of an image encoder
 CLIP_POOLS = POOLINGS  # of the patches of an encoder of this package
@@ -93,7 +93,11 @@ def make_extractor(
 class DescriptorExtractor:
     def __init__(self, parts: tuple[str, ...], num_frames: int):
         self.parts, self.num_frames = tuple(p for p in PARTS if p in parts), num_frames
-        self.identity = {"teacher": "descriptors:" + "+".join(self.parts), "num_frames": num_frames}
+        self.identity = {
+            "teacher": "descriptors:" + "+".join(self.parts),
+            "num_frames": num_frames,
+            "signals_version": SIGNALS.version,
+        }
 
     def prepare(self, content: Any, kind: Kind) -> np.ndarray:
         if kind == "video":
@@ -218,6 +222,8 @@ class ClipExtractor:
             "pool": pool,
             "dtype": dtype,
         }
+        if (version := self.processor.patchify_config().signals.version) > 1:
+            self.identity["signals_version"] = version
 
     def prepare(self, content: Any, kind: Kind) -> tuple[torch.Tensor, torch.Tensor]:
         """Patches (K, C*p*p) and positions (K, 3) of one clip."""

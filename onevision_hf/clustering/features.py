@@ -87,6 +87,8 @@ def extract_features(
     if not items:
         raise ValueError(f"the source has {len(source.items)} items, but no {kind}s")
     settings = {**extractor.identity, "kind": kind, "shard_items": shard_items, "tags": source.tags_digest}
+    if kind == "image":  # which has no signals
+        settings.pop("signals_version", None)
     settings |= of_errors
     with processes.main_first():
         run = RunFolder(

@@ -28,6 +28,7 @@ from ..jobs.processes import Processes
 from ..jobs.progress import progress
 from ..jobs.run_folder import FinishedRun, RunFolder, digest_of, json_lines
 from ..modeling.patchify_config import select_patches
+from ..modeling.signal_settings import SignalSettings
 from ..modeling.video_reader import VideoReader
 from .assign import LabelShards
 
@@ -86,6 +87,10 @@ def pack(
         "selection": dict(selection) if selection is not None else None,
         **of_errors,
     }
+    if selection is not None and gop is None:  # what is transcoded is H.264, whose signals are as ever
+        chosen = SignalSettings(selection.get("preset", "auto"), selection.get("signals"))
+        if chosen.version > 1:
+            settings["signals_version"] = chosen.version
     sources = digest_of([source.digest, labelled.run.digest])
     with processes.main_first():
         run = RunFolder(out, stage=STAGE, settings=settings, sources=sources, redo=redo, rank=processes.rank)

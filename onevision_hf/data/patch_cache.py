@@ -39,7 +39,7 @@ class PatchCache:
         self.config = config
         # Stored as bytes, and scaled when they are read: a cache serves processors of any colours.
         self._stored = dataclasses.replace(self.config, pixels=STORED)
-        self._settings = json.dumps(self._stored.to_dict(), sort_keys=True).encode()
+        self._settings = json.dumps(self._stored.recorded(), sort_keys=True).encode()
 
     def __call__(self, clip: str | bytes) -> dict[str, np.ndarray]:
         """`pixel_values_videos` (K, C*p*p) float32 and `patch_positions` (K, 3) int64 of one clip.

@@ -22,7 +22,7 @@ from ..modeling.video_reader import VideoReader, VideoReadError
 from .corpus import ITEMS, Corpus, corpus_reader, open_corpus, read_items, write_items
 from .items import Item, MediaError, Source
 from .media import errors_setting, reason_of
-from .patch_shards import STAGE, PatchExample, ShardWriter, config_of
+from .patch_shards import STAGE, PatchExample, ShardWriter
 from .tar_shards import LAYOUT, shard_names
 
 # Workers that may die over a clip before it is left out.
@@ -77,7 +77,7 @@ def extract_patches(
         raise ValueError(f"shard_items must be at least 1, not {shard_items}")
     corpus = source if isinstance(source, Corpus) else open_corpus(source, media_column)
     plan = {
-        **config.to_dict(),
+        **config.recorded(),
         "layout": LAYOUT,
         "shard_items": shard_items,
         "classes": corpus.classes,
@@ -119,7 +119,7 @@ class ShardWorker:
     def __init__(self, folder: str):
         self.folder = Path(folder)
         plan = json.loads((self.folder / PLAN).read_text())["settings"]
-        self.config = config_of(plan)
+        self.config = PatchifyConfig.from_recorded(plan)
         self.shard_items: int = plan["shard_items"]
         self.partial = plan.get("errors") == "partial"
         self._read: Callable[[Item], str | bytes] = corpus_reader(plan["reader"])

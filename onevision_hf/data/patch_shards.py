@@ -16,7 +16,7 @@ frames, and `000000012.json` (the columns below).
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 
-from ..modeling.patchify_config import SETTINGS, PatchifyConfig
+from ..modeling.patchify_config import PatchifyConfig
 from .tar_shards import TarShards, TarShardWriter, columns_of
 
 STAGE = "patches"
@@ -53,6 +53,7 @@ class PatchExample:
 
 
 _COLUMNS = columns_of(PatchExample)
+_REPLACED = ("difference", "residual")  # what `auto` took before of codecs that have vectors now
 
 
 class ShardWriter(TarShardWriter):
@@ -63,15 +64,6 @@ class ShardWriter(TarShardWriter):
 
     def add_example(self, row: PatchExample) -> None:
         self.add(row, {name: (f"{name}.npy", _npy(getattr(row, name))) for name in ARRAYS})
-
-
-def config_of(plan: Mapping[str, Any]) -> PatchifyConfig:
-    """The settings in a folder's plan, which holds more than these.
-
-    Raises:
-        KeyError: one is not there.
-    """
-    return PatchifyConfig.from_dict({name: plan[name] for name in SETTINGS})
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -101,13 +93,27 @@ class PatchShards(TarShards):
     def __init__(self, path: str | Path):
         super().__init__(path, STAGE, STAGE, ARRAYS)
         try:
-            self.config = config_of(self.run.settings)
+            self.config = PatchifyConfig.from_recorded(self.run.settings)
         except KeyError as error:
             raise ValueError(
                 f"{self.path} was cut by an older version, its plan lacks {error}: cut it again with "
                 f"`onevision patches SRC {self.path} --redo`"
             ) from None
+        self._refuse_other_signals()
         self.classes: int | None = self.run.settings["classes"]
+
+    def _refuse_other_signals(self) -> None:
+        """Raise ValueError where clips were cut by signals that their codec now has better ones than."""
+        if self.run.settings.get("signals_version", 1) == self.config.signals.version:
+            return
+        columns = [self.index(shard)["signal"].to_pylist() for shard in range(len(self.shard_rows))]
+        old = [signal for column in columns for signal in column if signal.startswith(_REPLACED)]
+        if old:
+            raise ValueError(
+                f"{self.path} was cut by an older version, {len(old)} of its clips by {old[0]!r}: HEVC, VP8, "
+                "VP9 and AV1 have vectors and residual now; cut it again with "
+                f"`onevision patches SRC {self.path} --redo`"
+            )
 
     def __repr__(self) -> str:
         return f"PatchShards({str(self.path)!r}: {len(self)} clips, {self.config})"

@@ -60,6 +60,7 @@ SETTINGS = (
     "rope_temporal_size",
 )
 _OF_THE_MODEL = ("patch_size", "rope_temporal_size")
+_AS_BEFORE = {"passes": None}  # what settings that came later are in plans of before
 
 
 class ClipPatches(NamedTuple):
@@ -169,6 +170,23 @@ class PatchifyConfig:
             flat |= {entry.name: getattr(group, entry.name) for entry in dataclasses.fields(group)}
         flat["rope_temporal_size"] = self.rope_temporal_size
         return {name: _as_json(value) for name, value in flat.items()}
+
+    def recorded(self) -> dict[str, Any]:
+        """What plans and caches compare: the settings, and the version of the signals where they are not the
+        first any more. Settings that came later are left out where all is as before, so that plans of before
+        stay equal."""
+        found = {name: value for name, value in self.to_dict().items() if _AS_BEFORE.get(name, ...) != value}
+        version = self.signals.version
+        return found if version == 1 else {**found, "signals_version": version}
+
+    @classmethod
+    def from_recorded(cls, plan: Mapping[str, Any]) -> "PatchifyConfig":
+        """The settings in a plan, which holds more than these.
+
+        Raises:
+            KeyError: one is not there.
+        """
+        return cls.from_dict({name: ({**_AS_BEFORE, **plan})[name] for name in SETTINGS})
 
     def replace(self, **overrides: Any) -> "PatchifyConfig":
         """The same with some settings changed, by flat name, as `from_dict` lays them on top."""

@@ -10,6 +10,10 @@ SIGNALS = (
     *("painted_vectors", "painted_residual"),
 )
 NORMALIZE = ("frame", "clip")
+# Of what `auto` selects, in plans and caches. 2: HEVC, VP8, VP9, AV1 and MPEG-4 with B pictures have vectors
+# and residual by painted references; before, HEVC had a residual, MPEG-4 some of its vectors, the others a
+# difference.
+SIGNALS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,11 @@ class SignalSettings:
             len(self.weights) != len(self.signals) or any(not weight >= 0 for weight in self.weights)
         ):
             raise ValueError(f"weights must be {len(self.signals)} numbers >= 0, not {self.weights!r}")
+
+    @property
+    def version(self) -> int:
+        """Changes with what the same settings select: 1 where that has not changed."""
+        return SIGNALS_VERSION if self.preset == "auto" and self.signals is None else 1
 
     @property
     def camera_model(self) -> str:

@@ -13,6 +13,7 @@ import threading
 import time
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from corpora import CLASSES, SETTINGS, WORDS, contents, rejected, write_corpus
 
@@ -25,7 +26,9 @@ from onevision_hf.data.media_shards import PackedExample, write_shard
 from onevision_hf.data.patch_extraction import MAX_DEATHS, Deaths, extract_patches
 from onevision_hf.data.patch_shards import STAGE, PatchShards
 from onevision_hf.data.tar_shards import shard_names
-from onevision_hf.jobs.run_folder import RunFolder
+from onevision_hf.jobs.run_folder import RunFolder, digest_of
+from onevision_hf.modeling.patchify_config import PatchifyConfig
+from onevision_hf.modeling.signal_settings import SIGNALS_VERSION
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +287,39 @@ def test_shards_of_an_older_version_are_refused_with_the_command_that_cuts_again
         run.finish({"rows": []})
     with pytest.raises(ValueError, match=r"older version.*onevision patches SRC .*old --redo"):
         PatchShards(tmp_path / "old")
+
+
+def test_what_was_cut_by_the_signals_of_before_is_not_taken_for_equal(corpus, made, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(made, old)
+    plan = json.loads((old / "plan.json").read_text())
+    assert plan["settings"].pop("signals_version") == SIGNALS_VERSION and "passes" not in plan["settings"]
+    summary = json.loads((old / "summary.json").read_text()) | {"plan": digest_of(plan)}
+    (old / "plan.json").write_text(json.dumps(plan))
+    (old / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(ValueError, match=r"signals_version was None, now 2.*--redo"):
+        extract_patches(str(corpus), old, SETTINGS, shard_items=4, workers=0)
+    assert len(PatchShards(old)) == 10  # H.264, whose signals are as ever
+    index = old / shard_names(STAGE, 0)[1]
+    table = pq.read_table(index)
+    place = table.column_names.index("signal")
+    pq.write_table(table.set_column(place, "signal", [["difference"] * len(table)]), index)
+    with pytest.raises(ValueError, match=r"4 of its clips by 'difference'.*VP9.*--redo"):
+        PatchShards(old)
+
+
+def test_only_settings_whose_signals_changed_are_recorded_with_a_version():
+    for settings, version in (
+        ({}, SIGNALS_VERSION),
+        ({"preset": "published"}, None),
+        ({"signals": ("residual",)}, None),
+    ):
+        config = SETTINGS.replace(**settings)
+        recorded = json.loads(json.dumps(config.recorded()))
+        assert recorded.get("signals_version") == version and "passes" not in recorded
+        assert PatchifyConfig.from_recorded(recorded) == config
+    twice = SETTINGS.replace(passes=2)
+    assert PatchifyConfig.from_recorded(twice.recorded()) == twice
 
 
 def test_sizes_that_fit_no_patch_are_found_before_the_clips_are_read(corpus, tmp_path):

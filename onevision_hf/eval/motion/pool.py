@@ -203,7 +203,7 @@ def _one(work: Callable[[str, int], None], chunk: tuple[str, int]) -> None:
 def energy_name(config: PatchifyConfig) -> str:
     """What the energies under a config are filed by; they do not depend on its budget."""
     budget = {entry.name for entry in fields(config.budget)}
-    values = {name: value for name, value in config.to_dict().items() if name not in budget}
+    values = {name: value for name, value in config.recorded().items() if name not in budget}
     return digest_of(values)[:12]
 
 

@@ -53,8 +53,8 @@ class InputSettings:
     config: PatchifyConfig
 
     def identity(self) -> dict[str, Any]:
-        """The same as JSON values: the processor's settings, and `input`."""
-        return {"input": self.kind, **self.config.to_dict()}
+        """The same as JSON values: what is recorded of the processor's settings, and `input`."""
+        return {"input": self.kind, **self.config.recorded()}
 
     def square_frame(self) -> tuple[FrameGeometry, bool]:
         """How a square frame is laid onto the grid, and whether frames of any shape give as many patches.
