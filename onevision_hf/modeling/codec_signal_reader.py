@@ -172,7 +172,7 @@ def read_codec_signals(
         frame_ids: which frames instead, numbers in display order.
         signals: which of "vectors", "residual", "bits", "age" to read; the age comes with painted vectors.
         passes: of painted references, 1 or 2; by default two where it pays (VP8, VP9 without hidden
-            pictures).
+            pictures) or vectors need it (VVC).
         errors: "raise", or "partial": of a truncated file, what is there.
 
     Returns:

@@ -36,6 +36,9 @@ NO_B_REFERENCES = (
     "wmv2",
 )
 
+# Whose decoders refine motion by what the luma of two references looks like. Over flat luma there is nothing
+# to refine by: only over the luma as it is do blocks come from where the stream means.
+REFINED_BY_LUMA = ("vvc",)
 P_HAS_ONE = ("h264", "hevc", "vvc", *NO_B_REFERENCES)  # whose P pictures have one reference a block
 
 
@@ -72,7 +75,9 @@ class PaintedDecoder:
         codec: FFmpeg's name of the decoder.
         extradata: of the revealed stream.
         passes: 1, or 2 to decode the stream beside itself over the negative of the paint: the residual, and
-            what lies under it, are then exact; for streams with much of it in the chroma.
+            what lies under it, are then exact; for streams with much of it in the chroma. Of VVC the second
+            pass keeps the luma instead, and paints the chroma alone: the first tells references and residual,
+            the second where blocks come from once the decoder has refined their vectors.
         threads: for the slices of a picture; frames are never decoded side by side.
         max_pixels: of a picture.
 
@@ -93,7 +98,10 @@ class PaintedDecoder:
         self._compound = codec not in SINGLE_REFERENCE
         options = (codec, extradata, threads, max_pixels)
         self._contexts = [_open_decoder(*options) for _ in range(passes)]
-        if passes == 1:
+        self._keeps_luma = passes == 2 and codec in REFINED_BY_LUMA
+        if self._keeps_luma:
+            self._brushes, self._reader = [PaintBrush(), PaintBrush(keeps_luma=True)], FieldReader()
+        elif passes == 1:
             self._brushes, self._reader = [PaintBrush()], FieldReader()
         else:
             self._brushes = [PaintBrush(GENTLE_SLOPE), PaintBrush(-STEEP_SLOPE, negative=True)]
@@ -151,8 +159,12 @@ class PaintedDecoder:
         field = None
         predictable = wanted and not picture.is_key and not is_damaged
         if predictions := self._predictions(picture, kind) if predictable else []:
-            negative = decoded[1].planes if self.passes == 2 else None
-            field = self._reader.read(decoded[0], time, predictions, negative)
+            first, negative = decoded[0], None
+            if self._keeps_luma:
+                first = first._replace(planes=[first.planes[0], *decoded[1].planes[1:]])
+            elif self.passes == 2:
+                negative = decoded[1].planes
+            field = self._reader.read(first, time, predictions, negative)
         height, width = self._contexts[0].height, self._contexts[0].width  # without what is cut off
         luma = None
         if field is not None:

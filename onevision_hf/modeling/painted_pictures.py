@@ -10,7 +10,13 @@ from .av1_bitstream import RevealedAV1
 from .coded_picture import BitstreamError, CodedPicture, RevealedStream
 from .display_order import TimedPicture, with_times
 from .hevc_bitstream import RevealedHEVC
-from .painted_decoder import NO_B_REFERENCES, PaintedDecoder, PaintedPicture, PaintingError
+from .painted_decoder import (
+    NO_B_REFERENCES,
+    REFINED_BY_LUMA,
+    PaintedDecoder,
+    PaintedPicture,
+    PaintingError,
+)
 from .video_reader import VideoReader
 from .vp8_bitstream import RevealedVP8
 from .vp9_bitstream import RevealedVP9
@@ -111,9 +117,9 @@ def has_painted_vectors(reader: VideoReader) -> bool:
 
 def default_passes(reader: VideoReader) -> int:
     """Two where residuals of the chroma are dense: VP8, and VP9 as it is encoded in real time, which the
-    first pictures tell."""
+    first pictures tell; and where vectors are refined by the luma: VVC."""
     if reader.codec != "vp9":
-        return 2 if reader.codec == "vp8" else 1
+        return 2 if reader.codec in ("vp8", *REFINED_BY_LUMA) else 1
     pictures = iter_painted_pictures(reader, range(min(len(reader), PROBED_PICTURES)))
     noise = [picture.field.noise for _, picture in pictures if picture.field is not None]
     return 2 if noise and np.mean(noise) > NOISY else 1

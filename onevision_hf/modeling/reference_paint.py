@@ -84,10 +84,12 @@ class PaintBrush:
     Args:
         slope: of the chroma, in levels a luma pixel.
         negative: whether luma gets 256 less the level (of the second of two passes).
+        keeps_luma: whether luma stays as it was decoded.
     """
 
     slope: float = SLOPE
     negative: bool = False
+    keeps_luma: bool = False
     _ramps: dict[tuple, list[np.ndarray]] = field(default_factory=dict)
 
     def paint(
@@ -109,7 +111,8 @@ class PaintBrush:
             start: place of the first chroma sample there.
         """
         level = 256 - paint.level if self.negative else paint.level
-        planes[0][...] = round(level * 2 ** (bits - 8))
+        if not self.keeps_luma:
+            planes[0][...] = round(level * 2 ** (bits - 8))
         key = (paint.colour, planes[1].shape, bits, step, start)
         if key not in self._ramps:
             if len(self._ramps) > 8:  # sizes of long ago

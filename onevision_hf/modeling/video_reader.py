@@ -131,7 +131,8 @@ class VideoReader(RunDecoder):
         self._times_tell = self._table.has_distinct_times and not self._fields and not guessed
         self._can_seek = self._times_tell
         self._can_return = self._times_tell and (self._can_return or suspect)
-        self.index = self._index_by_times(shown) if self._times_tell else self._index_by_decoding(shown)
+        by_times = self._times_tell
+        self.index = self._index_by_times(shown, first) if by_times else self._index_by_decoding(shown)
         if first is not None and first.pts == self.index.rank[0]:
             self.__dict__["_first_frame"] = first
 
@@ -242,9 +243,16 @@ class VideoReader(RunDecoder):
             reordered = reordered or is_b
         return False
 
-    def _index_by_times(self, shown: np.ndarray) -> PacketIndex:
-        """Frames in the order of their pts, without those that need pictures before the first keyframe."""
-        shown = shown[self._table.pts[shown] >= self._table.pts[self._first_rank]]
+    def _index_by_times(self, shown: np.ndarray, first: av.VideoFrame | None) -> PacketIndex:
+        """Frames in the order of their pts, without those that need pictures before the first keyframe.
+
+        What is shown before that keyframe may need nothing but it (HEVC and VVC: RADL pictures, as many as
+        31 at libvvenc's defaults). Then `first`, which the decoder gave first, is one of them.
+        """
+        start = self._table.pts[self._first_rank]
+        if first is not None and first.pts is not None and not first.is_corrupt:
+            start = min(start, self._table.pts[first.pts])
+        shown = shown[self._table.pts[shown] >= start]
         if not len(shown):
             raise VideoReadError(self.name, "its video stream has no frames")
         return self._index_of(shown[np.argsort(self._table.pts[shown])])

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from onevision_hf.modeling.bitstream import split_annex_b, split_length_prefixed
 from onevision_hf.modeling.coded_picture import BitstreamError, CodedPicture
+from onevision_hf.modeling.video_demuxer import padded_packet
 from onevision_hf.modeling.vvc_bitstream import CRA, RASL, SPS, RevealedVVC, reveal_sequence
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "vvc"
@@ -61,14 +62,15 @@ def open_decoder(extradata: bytes, low_delay: bool) -> av.VideoCodecContext:
 def decode_plainly(extradata: bytes, packets: tuple[bytes, ...]) -> list[np.ndarray]:
     """In the order of display."""
     context = open_decoder(extradata, low_delay=False)
-    frames = [frame for data in packets for frame in context.decode(av.Packet(data))]
+    frames = [frame for data in packets for frame in context.decode(padded_packet(data))]
     return [frame.to_ndarray() for frame in (*frames, *context.decode(None))]
 
 
 def decode_each(extradata: bytes, pictures: list[CodedPicture]) -> list[list[np.ndarray]]:
     """The frames that come out right behind each step."""
     context = open_decoder(extradata, low_delay=True)
-    return [[frame.to_ndarray() for frame in context.decode(av.Packet(picture.data))] for picture in pictures]
+    packets = [padded_packet(picture.data) for picture in pictures]
+    return [[frame.to_ndarray() for frame in context.decode(packet)] for packet in packets]
 
 
 def in_order_of_display(pictures: list[CodedPicture]) -> list[int]:
