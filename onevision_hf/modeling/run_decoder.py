@@ -1,5 +1,6 @@
 """Decodes runs of a video's packets, each from a keyframe on, with a container that is kept for the next."""
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from functools import cached_property
@@ -7,6 +8,8 @@ from functools import cached_property
 import av
 import numpy as np
 
+from .av1_bitstream import RevealedAV1
+from .coded_picture import BitstreamError
 from .decoded_frame import PICTURE_TYPES
 from .parameter_sets import ParameterTrack
 from .video_demuxer import Demuxer, PacketIndex, PacketTable, padded_packet
@@ -16,6 +19,32 @@ from .video_source import VideoFile, reporting
 SEEK_BYTES = 1 << 22
 # Decoders that take `skip_frame` only when they are opened.
 NEVER_SKIPS = ("libdav1d", "libaom-av1", "av1")
+
+
+class UnusedPictures:
+    """Finds AV1 packets without which all other pictures are the same: theirs is kept in no slot.
+
+    Args:
+        extradata: the container's header.
+    """
+
+    def __init__(self, extradata: bytes):
+        self._stream: RevealedAV1 | None = None
+        with contextlib.suppress(BitstreamError):
+            self._stream = RevealedAV1(extradata)
+
+    def is_one(self, packet: bytes) -> bool:
+        """Whether the next packet is one. All of them have to be shown to it, in the order of decoding."""
+        if self._stream is None:
+            return False
+        try:
+            steps = self._stream.split(packet)
+        except BitstreamError:  # let the decoder say what it can make of it
+            self._stream = None
+            return False
+        return bool(steps) and all(
+            step.is_coded and step.kept is not None and step.number not in step.kept for step in steps
+        )
 
 
 class FalseKeyframe(Exception):
@@ -50,8 +79,11 @@ class RunDecoder:
     ) -> Iterator[av.VideoFrame]:
         context = demuxer.context
         skips = context.name not in NEVER_SKIPS and not self._packed
+        unused = UnusedPictures(context.extradata or b"") if context.name in NEVER_SKIPS else None
         for rank, packet in demuxer:
             if rank < first:
+                continue
+            if unused is not None and unused.is_one(bytes(packet)) and rank not in wanted:
                 continue
             if rank == first and self._joined:  # the decoder may come from anywhere
                 packet = padded_packet(self._parameters.at(rank).prefix + bytes(packet))
