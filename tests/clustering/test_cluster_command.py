@@ -217,6 +217,7 @@ def test_a_histogram_can_be_drawn_of_any_sizes(sizes):
         assert size_histogram(sizes).size == (900, 450)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_shards_that_one_makes(media, done, tmp_path):
     arguments = ["cluster", "run", str(media), str(tmp_path / "out"), *RUN]
     assert run(main, arguments, size=2) == [0, 0]

@@ -70,6 +70,7 @@ def test_clips_of_another_codec_show_the_same_and_have_another_plan(codec, read,
     assert other.identity["encoding"]["codec"] == codec and other.identity != plain.identity
 
 
+@pytest.mark.slow
 def test_a_suite_of_another_codec_runs_and_its_folder_takes_no_other(tmp_path):
     document = run_suite(ONE_TRIAL, tmp_path, codec="vp9", workers=1)
     assert document["trials"][0]["settings"]["source"]["encoding"]["codec"] == "vp9"
@@ -165,6 +166,7 @@ def test_a_ground_that_does_not_fit_is_refused(family, shape, message):
         draw_clip(0, 0, family, SIZE, np.zeros(shape, np.uint8))
 
 
+@pytest.mark.slow
 def test_a_suite_over_footage_asks_nothing_of_the_drawn_ground(folder, tmp_path):
     clips = replace(TINY.clips, schedule=("nudge_direction", "fine"))
     document = run_suite(replace(ONE_TRIAL, clips=clips), tmp_path, grounds=folder, workers=1)

@@ -5,7 +5,7 @@ import torch
 import training_workers
 from unified_workers import STEPS, STOP, both, resumed
 
-pytestmark = pytest.mark.timeout(1500)  # a busy machine must not fail a test
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 LOSSES = {"pixel/loss", "latent/loss", "caption/loss", "contrastive/loss"}
 
