@@ -7,6 +7,7 @@ one, decoded early, and its time comes up when it is shown from its slot, or whe
 predicted from it alone (an overlay), which then replaces it.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -50,14 +51,16 @@ def with_times(pictures: Iterable[tuple[float, CodedPicture]]) -> Iterator[Timed
     came since, the time of the last frame before. Nothing else waits.
 
     Args:
-        pictures: (rank of the frame that the picture's packet shows or -1 where it shows none, picture).
+        pictures: (rank of the frame that the picture's packet shows, picture). Before an edit list ranks are
+            negative; NaN is none.
     """
     waiting: deque[_Waiting] = deque()
-    last = key = -1.0  # ranks of the last frame shown, and of the last keyframe
+    last: float | None = None  # the rank of the last frame shown
+    key: float | None = None  # and of the last keyframe
     for rank, picture in pictures:
-        if last < 0:
-            last = key = max(rank, 0)
-        if picture.is_shown and rank >= 0:
+        if last is None or key is None:
+            last = key = rank if picture.is_shown and not math.isnan(rank) else 0.0
+        if picture.is_shown and not math.isnan(rank):
             last = rank
             key = rank if picture.is_key else key
         time: float | None = None
@@ -72,7 +75,7 @@ def with_times(pictures: Iterable[tuple[float, CodedPicture]]) -> Iterator[Timed
         while waiting and (waiting[0].time is not None or len(waiting) > MAX_AHEAD):
             yield waiting.popleft().timed(otherwise=last)
     for left in waiting:
-        yield left.timed(otherwise=last)
+        yield left.timed(otherwise=last or 0.0)
 
 
 def _has_come(number: int, picture: CodedPicture) -> bool:

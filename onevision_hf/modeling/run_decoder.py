@@ -123,9 +123,10 @@ class RunDecoder:
         if not self._times_tell:
             return float(np.searchsorted(self.index.rank, rank))
         time, times = self._table.pts[rank], self.index.pts
-        before = int(np.searchsorted(times, time)) - 1
-        if not 0 <= before < len(times) - 1:
-            return before + 0.5
+        if len(times) < 2:
+            return float(np.sign(time - times[0]))
+        # Outside of the edit list the frames go on as at its ends.
+        before = min(max(int(np.searchsorted(times, time)) - 1, 0), len(times) - 2)
         return float(before + (time - times[before]) / (times[before + 1] - times[before]))
 
     def _demux(self, motion_vectors: bool = False) -> Demuxer:

@@ -1,5 +1,6 @@
 """Times of hidden pictures are those of the frames that show them; only they wait, and never for long."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_a_stream_may_begin_with_hidden_pictures():
 
 def test_a_shown_picture_without_a_rank_has_the_time_of_the_frame_before():
     steps = Pictures(first_rank=5).add({0}, is_key=True).steps
-    assert [t.time for t in with_times([*steps, (-1, CodedPicture(b"", 1))])] == [5, 5]
+    assert [t.time for t in with_times([*steps, (math.nan, CodedPicture(b"", 1))])] == [5, 5]
 
 
 def test_a_step_without_a_picture_does_not_wait():

@@ -160,3 +160,12 @@ def test_pictures_outside_of_the_edit_list_are_decoded_and_no_frames(make, tmp_p
     for frame, same in zip(found, whole[5:17], strict=True):
         assert (frame.picture_type, frame.packet_size) == (same.picture_type, same.packet_size)
         assert np.array_equal(frame.residual, same.residual, equal_nan=True)
+
+
+def test_pictures_before_the_edit_list_have_times_of_their_own(make, tmp_path):
+    """So ages that refer to them are right: those of the same pictures in the whole file."""
+    path = tmp_path / "trimmed.mp4"
+    patch_edit_list(make("hevc"), path, first=5, count=12)
+    trimmed = read_codec_signals(path, frame_ids=range(12))
+    whole = read_codec_signals(make("hevc"), frame_ids=range(5, 17))
+    assert np.array_equal(trimmed.age, whole.age, equal_nan=True)
