@@ -106,13 +106,15 @@ def iter_painted_pictures(
 
 def can_be_painted(reader: VideoReader) -> bool:
     """Whether it is known how to paint its references; FFmpeg's decoder of H.264 drops B pictures then."""
-    return reader.codec in PAINTED_CODECS and not (reader.codec == "h264" and reader.has_b_pictures)
+    dropped = reader.codec == "h264" and reader.has_b_pictures
+    return reader.codec in PAINTED_CODECS and not dropped and not reader.is_packed
 
 
 def has_painted_vectors(reader: VideoReader) -> bool:
     """Whether motion vectors of this video are read by painted references: where its decoder exports none, or
     exports zero for many (direct blocks of MPEG-4)."""
-    return reader.codec in REVEALED or (reader.codec == "mpeg4" and reader.has_b_pictures)
+    is_direct = reader.codec == "mpeg4" and reader.has_b_pictures and can_be_painted(reader)
+    return reader.codec in REVEALED or is_direct
 
 
 def default_passes(reader: VideoReader) -> int:

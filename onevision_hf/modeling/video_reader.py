@@ -217,6 +217,11 @@ class VideoReader(RunDecoder):
         return float(self.timestamps[-1]) + (1 / self.fps if self.fps > 0 else 0.0)
 
     @property
+    def is_packed(self) -> bool:
+        """Whether packets have two pictures, as DivX writes MPEG-4 with B pictures."""
+        return self._packed
+
+    @property
     def has_b_pictures(self) -> bool:
         """Whether pictures are decoded in another order than they are displayed."""
         return bool((np.diff(self.index.rank) < 0).any())
