@@ -171,8 +171,8 @@ def read_codec_signals(
         num_frames: frames sampled uniformly, floor(linspace(0, N - 1, num_frames)).
         frame_ids: which frames instead, numbers in display order.
         signals: which of "vectors", "residual", "bits", "age" to read; the age comes with painted vectors.
-        passes: of painted references, 1 or 2; by default two where it pays (VP8, VP9 without hidden
-            pictures) or vectors need it (VVC).
+        passes: of painted references, 1 or 2; by default two where it pays (VP8, realtime VP9) or vectors
+            need it (VVC).
         errors: "raise", or "partial": of a truncated file, what is there.
 
     Returns:

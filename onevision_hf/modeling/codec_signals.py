@@ -12,7 +12,7 @@ import numpy as np
 
 from .bit_cost import STEPS, picture_bits, quantiser_step
 from .camera_motion import remove_camera_motion
-from .picture_difference import BLOCK, DEAD_ZONE, absolute_difference, block_mean
+from .picture_difference import BLOCK, DEAD_ZONE, absolute_difference, block_mean, block_sizes
 from .standalone_decoder import StandaloneDecoder, StandalonePicture
 from .video_reader import VideoReader
 
@@ -267,6 +267,4 @@ def decode_packets_alone(
 def residual_sums(picture: StandalonePicture) -> np.ndarray:
     """(ceil(H / 16), ceil(W / 16)) float32: the sum of the absolute residual of each block."""
     height, width = picture.luma.shape
-    counts_y = np.minimum(16, height - np.arange(0, height, 16))
-    counts_x = np.minimum(16, width - np.arange(0, width, 16))
-    return residual_energy(picture, 16) * (counts_y[:, None] * counts_x).astype(np.float32)
+    return residual_energy(picture, 16) * block_sizes(height, width, 16).astype(np.float32)

@@ -17,6 +17,7 @@ from .codec_signals import VECTOR_CODECS, bits, decode_packets_alone, residual_s
 from .motion_field import CELL
 from .painted_decoder import PaintedPicture, PaintingError
 from .painted_pictures import default_passes, has_painted_vectors, iter_painted_pictures
+from .picture_difference import block_sizes
 from .standalone_decoder import StandaloneDecoder, StandalonePicture, UnsupportedStreamError
 from .video_reader import VideoReader, VideoReadError
 
@@ -327,9 +328,7 @@ def _sums(means: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(ceil(H/16), ceil(W/16)) float32 sums over pixels, of means of cells."""
     (rows, columns), (height, width) = _blocks(size, 16), size
     sums = np.zeros((2 * rows, 2 * columns), np.float32)
-    counts_y = np.minimum(CELL, height - np.arange(0, height, CELL))
-    counts_x = np.minimum(CELL, width - np.arange(0, width, CELL))
-    sums[: means.shape[0], : means.shape[1]] = means * (counts_y[:, None] * counts_x)
+    sums[: means.shape[0], : means.shape[1]] = means * block_sizes(height, width, CELL)
     return sums.reshape(rows, 2, columns, 2).sum((1, 3))
 
 

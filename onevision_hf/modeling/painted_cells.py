@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .picture_difference import block_sizes
 from .reference_paint import PERIOD
 
 CELL = 8  # luma pixels
@@ -200,9 +201,7 @@ def mean_residual(luma: np.ndarray, level: np.ndarray, bits: int) -> np.ndarray:
         off[height - CELL * band.start :] = 0
         off[:, width:] = 0
         sums[band] = _block_sums(off)
-    counts_y = np.minimum(CELL, height - np.arange(0, height, CELL))
-    counts_x = np.minimum(CELL, width - np.arange(0, width, CELL))
-    return sums / (counts_y[:, None] * counts_x * np.float32(2 ** (bits - 8))).astype(np.float32)
+    return sums / (block_sizes(height, width, CELL) * np.float32(2 ** (bits - 8))).astype(np.float32)
 
 
 def _block_sums(values: np.ndarray) -> np.ndarray:

@@ -42,6 +42,12 @@ def block_mean(values: np.ndarray, block: int = BLOCK) -> np.ndarray:
     quads = (pairs & 0xFFFF) + (pairs >> 16)
     rows = np.add.reduce([quads[line::block] for line in range(block)])
     sums = np.add.reduce([rows[:, column :: block // 4] for column in range(block // 4)])
-    counts_y = np.minimum(block, height - np.arange(0, height, block))
-    counts_x = np.minimum(block, width - np.arange(0, width, block))
-    return (sums / (counts_y[:, None] * counts_x)).astype(np.float32)
+    return (sums / block_sizes(height, width, block)).astype(np.float32)
+
+
+def block_sizes(height: int, width: int, block: int) -> np.ndarray:
+    """(ceil(H / block), ceil(W / block)) int64: the pixels of each square block, fewer at the lower and right
+    edge."""
+    rows = np.minimum(block, height - np.arange(0, height, block))
+    columns = np.minimum(block, width - np.arange(0, width, block))
+    return rows[:, None] * columns

@@ -206,7 +206,7 @@ class PredictionTable:
 
 
 def _row_of(prediction: Prediction, time: float) -> tuple[Any, ...]:
-    """(slopes, level, age, factor, period, gains) of a prediction, see `_PredictionTable`."""
+    """(slopes, level, age, factor, period, gains) of a prediction, see `PredictionTable`."""
     slopes, level, age, factor = [0.0] * 4, prediction.offsets[0], 0.0, 0j
     gains = [sum(weights[channel] for weights in prediction.weights) for channel in (1, 2)]
     for paint, (y, u, v) in zip(prediction.paints, prediction.weights, strict=True):

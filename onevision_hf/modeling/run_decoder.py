@@ -79,7 +79,9 @@ class RunDecoder:
     ) -> Iterator[av.VideoFrame]:
         context = demuxer.context
         skips = context.name not in NEVER_SKIPS and not self._packed
-        unused = UnusedPictures(context.extradata or b"") if context.name in NEVER_SKIPS else None
+        unused = None
+        if context.name in NEVER_SKIPS and not wanted.issuperset(range(first, last + 1)):
+            unused = UnusedPictures(context.extradata or b"")
         for rank, packet in demuxer:
             if rank < first:
                 continue

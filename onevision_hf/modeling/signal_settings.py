@@ -29,7 +29,7 @@ class SignalSettings:
         camera: the camera model that is removed from the vectors, one of `CAMERA_MODELS`; by default a
             similarity, and for `published` the median.
         passes: how often a stream is decoded over painted references: once, or twice for less noise; by
-            default twice where it pays (VP8, VP9 without hidden pictures).
+            default twice where it pays (VP8, realtime VP9) or vectors need it (VVC).
 
     Raises:
         ValueError: one is out of range.
