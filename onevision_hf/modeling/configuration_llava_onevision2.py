@@ -112,6 +112,7 @@ class LlavaOnevision2Config(OneVisionVLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         tower: Any = self.sub_configs["vision_config"]
+        fits = self.vision_config is not None
         if not isinstance(self.vision_config, PreTrainedConfig):
             self.vision_config = tower(**(self.vision_config or {}))
         if not isinstance(self.text_config, PreTrainedConfig):
@@ -121,6 +122,8 @@ class LlavaOnevision2Config(OneVisionVLConfig):
         self.connector_norm_eps = self.vision_config.layer_norm_eps
         self.frame_windows_size = self.vision_config.frame_windows_size
         super().__post_init__(**kwargs)
+        if not fits:
+            self.vision_config.out_hidden_size = self.text_config.hidden_size
         self.text_config.tie_word_embeddings = self.tie_word_embeddings
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             if getattr(self, name) is None:

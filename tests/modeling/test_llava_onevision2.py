@@ -213,6 +213,7 @@ def test_a_tower_that_stands_alone_is_told_by_its_fused_weights(kind, tmp_path):
 
 
 def test_the_configuration_is_translated_both_ways():
+    assert LlavaOnevision2Config().vision_config.out_hidden_size == 4096  # that of the default text part
     config = AutoConfig.from_pretrained(PUBLISHED)
     assert (config.connector, config.vision_feature_layer, config.frame_windows_size) == (
         "patch_merger",
