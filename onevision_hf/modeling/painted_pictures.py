@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -26,7 +27,7 @@ REVEALED: dict[str, Callable[[bytes], RevealedStream]] = {
     "hevc": RevealedHEVC,
     "vvc": RevealedVVC,
     "vp8": RevealedVP8,
-    "vp9": RevealedVP9,
+    "vp9": partial(RevealedVP9, loop_filter=False),  # it only blurs the paint
     "av1": RevealedAV1,
 }
 PAINTED_CODECS = (*REVEALED, *NO_B_REFERENCES, "h264")
@@ -89,6 +90,7 @@ def iter_painted_pictures(
     decoder = PaintedDecoder(
         reader.codec, stream.extradata, passes=passes, threads=threads, max_pixels=reader.max_pixels
     )
+    reader.close()  # the decoder that read its first picture keeps many megabytes; packets need none
     for packets in reader.packet_runs(sorted(wanted)):
         stream.enter()
         decoder.restart()
