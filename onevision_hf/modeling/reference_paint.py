@@ -117,25 +117,33 @@ class PaintBrush:
         if key not in self._ramps:
             if len(self._ramps) > 8:  # sizes of long ago
                 self._ramps.clear()
-            self._ramps[key] = _ramps(planes[1], paint.colour, self.slope, bits, step, start)
+            plane = ramp(planes[1].shape, step, start, paint.colour, self.slope) * 2 ** (bits - 8)
+            limit = PERIOD << (bits - 8)
+            self._ramps[key] = [
+                (np.floor(part + 0.5) % limit).astype(planes[1].dtype) for part in (plane.real, plane.imag)
+            ]
         for plane, values in zip(planes[1:3], self._ramps[key], strict=True):
             plane[...] = values
 
 
-def _ramps(
-    plane: np.ndarray,
-    colour: int,
-    slope: float,
-    bits: int,
+def ramp(
+    shape: tuple[int, ...],
     step: tuple[float, float],
     start: tuple[float, float],
-) -> list[np.ndarray]:
-    """What U and V are painted with, like this plane of chroma; other arguments as in `PaintBrush.paint`."""
-    x, y = (np.arange(plane.shape[axis]) * step[1 - axis] + start[1 - axis] for axis in (1, 0))
-    scaled = slope * 2 ** (bits - 8) * COLOURS[colour]
-    ramps = [np.empty(plane.shape, plane.dtype) for _ in range(2)]
-    for row, down in enumerate(y):  # a plane of complex numbers is larger than all pictures
-        values = scaled * (x + 1j * down)
-        for ramp, part in zip(ramps, (values.real, values.imag), strict=True):
-            ramp[row] = np.floor(part + 0.5) % (PERIOD << (bits - 8))
-    return ramps
+    colour: int,
+    slope: float,
+) -> np.ndarray:
+    """The chroma of a paint before it is wrapped.
+
+    Args:
+        shape: of the plane.
+        step: as in `PaintBrush.paint`.
+        start: likewise.
+        colour: of `COLOURS`.
+        slope: in levels a luma pixel.
+
+    Returns:
+        (rows, columns) complex128, levels of 8 bits.
+    """
+    y, x = (np.arange(shape[axis]) * step[1 - axis] + start[1 - axis] for axis in (0, 1))
+    return slope * COLOURS[colour] * (x + 1j * y[:, None])
