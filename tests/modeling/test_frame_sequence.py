@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from onevision_hf import VideoReader
+from onevision_hf import OneVisionVideoProcessor, OneVisionVLVideoProcessor, VideoReader
 from onevision_hf.modeling.frame_sequence import FrameSequence, is_encoded, open_video
 
 
@@ -82,3 +82,40 @@ def test_files_and_frames_are_told_apart(clip, scene):
         assert is_encoded(file) and not is_encoded(frames)
         with open_video(file) as again:
             assert again is file  # taken as it is, and not closed
+
+
+def known(scene):
+    """Four frames in each form that people have, beside the uint8 RGB frames that show the same."""
+    plain = scene[:4]
+    grey = plain[..., 1]
+    clear = np.concatenate([plain, np.full_like(plain[..., :1], 255)], axis=-1)
+    clear[:, :40, :, 3] = 0  # nothing there: white
+    clear[:, 40:80] = (0, 0, 0, 128)  # half of black over white
+    on_white = plain.copy()
+    on_white[:, :40], on_white[:, 40:80] = 255, 127
+    unit = plain / np.float32(255)
+    return {
+        "floats": (unit, plain),
+        "floats64": (unit.astype(np.float64), plain),
+        "float tensors": (torch.from_numpy(unit).permute(0, 3, 1, 2), plain),
+        "bfloat16": (torch.from_numpy(unit).round().bfloat16(), (unit >= 0.5).astype(np.uint8) * 255),
+        "a list of floats": (list(unit), plain),
+        "levels as floats": (plain.astype(np.float32), plain),
+        "grey": (grey, grey[..., None].repeat(3, axis=-1)),
+        "grey floats": (grey / np.float32(255), grey[..., None].repeat(3, axis=-1)),
+        "RGBA": (clear, on_white),
+        "RGBA floats": (clear / np.float32(255), on_white),
+        "RGBA pictures": ([Image.fromarray(frame) for frame in clear], on_white),
+    }
+
+
+@pytest.mark.parametrize("form", list(known(np.zeros((4, 144, 192, 3), np.uint8))))
+def test_processors_make_of_every_form_what_they_make_of_the_same_frames_in_uint8(scene, form):
+    frames, same = known(scene)[form]
+    for processor in (OneVisionVideoProcessor(size=112), OneVisionVLVideoProcessor(size=112)):
+        found, wanted = (
+            processor(clip, keep_ratio=1.0, return_tensors="pt")
+            for clip in (frames, np.ascontiguousarray(same))
+        )
+        assert found.keys() == wanted.keys() and found["pixel_values_videos"].numel() > 10_000
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
