@@ -81,7 +81,7 @@ def encode_folder(
     """
     encoder, videos, notes = load_clip_encoder(model, device=device, dtype=dtype)
     config = videos.patchify_config(**(settings or {}))
-    pictures = _image_processor(model, videos)
+    pictures: Any = _image_processor(model, videos)
     about: dict[str, dict[str, Any]] = {}
     plan = {
         "model": digest_of_weights(encoder),
