@@ -47,7 +47,7 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
     """The page. `examples` is a folder for the drawn example clips (a temporary one by default)."""
     logging.disable_progress_bar()  # of transformers: weights are loaded for each clip
     clips = _example_clips(examples or Path(tempfile.mkdtemp(prefix="onevision-examples-")))
-    # Its own width would go up in steps of some 250 pixels as the window does.
+    # Else gradio's own limits of width go up in steps as the window grows.
     with gr.Blocks(title="onevision: what a codec sees", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(INTRO, elem_id="ov-title")
         # Three parts that page.css lays out: on a phone the inputs first, then the clip, then the rest. The
@@ -56,14 +56,14 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
             with gr.Column(elem_id="ov-left"):
                 with gr.Column(elem_id="ov-first"):
                     clip = gr.File(
-                        label="A clip: drop it here, or choose a file",
+                        label="A clip",
                         file_types=["video", *SUFFIXES],
                         elem_id="ov-file",
-                        height=130,
+                        height=150,
                     )
                     gr.Markdown("or one of these examples:", elem_id="ov-examples")
                     with gr.Row(elem_id="ov-example-buttons"):
-                        buttons = {name: gr.Button(name, size="sm", min_width=80) for name in clips}
+                        buttons = {name: gr.Button(name, size="sm", min_width=50) for name in clips}
                     budget = gr.Slider(
                         1.6, 50, 12.5, step=0.1, label="budget, % of patches", elem_id="ov-budget"
                     )
