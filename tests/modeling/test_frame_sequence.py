@@ -119,3 +119,20 @@ def test_processors_make_of_every_form_what_they_make_of_the_same_frames_in_uint
         )
         assert found.keys() == wanted.keys() and found["pixel_values_videos"].numel() > 10_000
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_decoder_of_torchcodec_is_the_frames_that_it_decodes_with_their_seconds(clip):
+    """`pip install torchcodec`, which no extra brings; with it, FFmpeg's libraries."""
+    decoders = pytest.importorskip("torchcodec.decoders", reason="torchcodec is not installed")
+    processor = OneVisionVideoProcessor(size=112, num_frames=8)
+    with VideoReader(clip) as reader:
+        frames, times = shown(reader), reader.timestamps
+    found, wanted = (
+        processor(video, start=0.5, return_tensors="pt", return_metadata=True)
+        for video in (decoders.VideoDecoder(str(clip)), (frames, {"timestamps": times.tolist()}))
+    )
+    (one,), (other,) = found["selections"], wanted["selections"]
+    assert np.allclose(one.timestamps, other.timestamps) and one.timestamps[0] == pytest.approx(0.52)
+    assert torch.equal(found["patch_positions"], wanted["patch_positions"])
+    difference = (found["pixel_values_videos"] - wanted["pixel_values_videos"]).abs().mean()
+    assert difference < 0.02  # of levels normalised to about 1: its colours are converted by other flags
