@@ -212,6 +212,7 @@ def test_help_lists_every_command_and_each_has_its_own(onevision):
         (["vew", "x"], "view"),
         (["cluster", "run", "a", "b", "--clusters", "2", "--select", "size"], "name=value"),
         (["train", "--config", "cluster_smoke", "--dry-run", "--json"], "--json"),
+        (["train", "--config", "cluster_smoke", "--export", "2", "--dry-run"], "--export"),
     ],
 )
 def test_a_wrong_option_is_status_2_and_says_which(onevision, words, named):

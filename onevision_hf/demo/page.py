@@ -26,7 +26,7 @@ from .opened_clip import Choices, Kept, open_clip
 try:
     import gradio as gr
 except ImportError as error:
-    raise ImportError("the page needs gradio: pip install 'onevision-hf[demo]'") from error
+    raise ImportError("the page needs gradio: pip install '.[demo]' in a clone") from error
 
 HERE = Path(__file__).parent
 MAX_MB = 200
@@ -47,20 +47,55 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
     """The page. `examples` is a folder for the drawn example clips (a temporary one by default)."""
     logging.disable_progress_bar()  # of transformers: weights are loaded for each clip
     clips = _example_clips(examples or Path(tempfile.mkdtemp(prefix="onevision-examples-")))
-    with gr.Blocks(title="onevision: what a codec sees", analytics_enabled=False) as page:
+    # Else gradio's own limits of width go up in steps as the window grows.
+    with gr.Blocks(title="onevision: what a codec sees", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(INTRO, elem_id="ov-title")
-        # Three parts that page.css lays out: on a phone the inputs first, then the clip, then the rest.
+        # Three parts that page.css lays out: on a phone the inputs first, then the clip, then the rest. The
+        # budget stays in sight wherever one scrolls.
         with gr.Row(elem_id="ov-layout"):
-            with gr.Column(elem_id="ov-first"):
-                clip = gr.File(
-                    label="A clip: drop it here",
-                    file_types=["video", *SUFFIXES],
-                    elem_id="ov-file",
-                    height=130,
-                )
-                with gr.Row():
-                    buttons = {name: gr.Button(name, size="sm", min_width=80) for name in clips}
-                budget = gr.Slider(1.6, 50, 12.5, step=0.1, label="budget, % of patches", elem_id="ov-budget")
+            with gr.Column(elem_id="ov-left"):
+                with gr.Column(elem_id="ov-first"):
+                    clip = gr.File(
+                        label="A clip",
+                        file_types=["video", *SUFFIXES],
+                        elem_id="ov-file",
+                        height=150,
+                    )
+                    gr.Markdown("or one of these examples:", elem_id="ov-examples")
+                    with gr.Row(elem_id="ov-example-buttons"):
+                        buttons = {name: gr.Button(name, size="sm", min_width=50) for name in clips}
+                    budget = gr.Slider(
+                        1.6, 50, 12.5, step=0.1, label="budget, % of patches", elem_id="ov-budget"
+                    )
+                with gr.Column(elem_id="ov-rest"):
+                    preset = gr.Radio(
+                        [*PRESETS, OWN],
+                        value="auto",
+                        label="what counts",
+                        elem_id="ov-preset",
+                        info="auto: the best that the codec gives; published: what the published weights "
+                        "were trained with; bits: what each block cost",
+                    )
+                    signals = gr.CheckboxGroup(
+                        SIGNALS,
+                        value=["vectors"],
+                        label="signals",
+                        visible=False,
+                        elem_id="ov-signals",
+                        info="vectors go with all; residual and bits do not mix with compensated and "
+                        "difference",
+                    )
+                    anchors = gr.Radio(
+                        list(ANCHORS), value="the first frame", label="kept whole", elem_id="ov-anchors"
+                    )
+                    sampling = gr.Radio(
+                        SAMPLINGS,
+                        value="uniform",
+                        label="frames are taken",
+                        elem_id="ov-sampling",
+                        info="packet_size: more of them where the stream has more bytes",
+                    )
+                    frames = gr.Slider(8, 64, 64, step=8, label="frames sampled", elem_id="ov-frames")
             with gr.Column(elem_id="ov-clip"):
                 shown = gr.HTML(
                     panels.empty(),
@@ -77,34 +112,6 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
                 selection_file = gr.DownloadButton(visible="hidden", elem_id="ov-selection-file")
                 picture_file = gr.DownloadButton(visible="hidden", elem_id="ov-picture-file")
                 directions = gr.HTML(visible=False, elem_id="ov-directions")
-            with gr.Column(elem_id="ov-rest"):
-                preset = gr.Radio(
-                    [*PRESETS, OWN],
-                    value="auto",
-                    label="what counts",
-                    elem_id="ov-preset",
-                    info="auto: the best that the codec gives; published: what the published weights "
-                    "were trained with; bits: what each block cost",
-                )
-                signals = gr.CheckboxGroup(
-                    SIGNALS,
-                    value=["vectors"],
-                    label="signals",
-                    visible=False,
-                    elem_id="ov-signals",
-                    info="vectors go with all; residual and bits do not mix with compensated and difference",
-                )
-                anchors = gr.Radio(
-                    list(ANCHORS), value="the first frame", label="kept whole", elem_id="ov-anchors"
-                )
-                sampling = gr.Radio(
-                    SAMPLINGS,
-                    value="uniform",
-                    label="frames are taken",
-                    elem_id="ov-sampling",
-                    info="packet_size: more of them where the stream has more bytes",
-                )
-                frames = gr.Slider(8, 64, 64, step=8, label="frames sampled", elem_id="ov-frames")
 
         inputs = [clip, budget, preset, signals, anchors, sampling, frames]
         outputs = [shown, selection_button, picture_button]

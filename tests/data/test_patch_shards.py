@@ -265,7 +265,7 @@ def test_the_command_says_what_it_made_and_refuses_in_one_line(corpus, made, tmp
     assert "no pictures or videos" in error_of(tmp_path / "empty", tmp_path / "b")
     assert "both given" in error_of(corpus, tmp_path / "c", "--num-patches", 9, "--keep-ratio", 0.5)
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert "pip install 'onevision-hf[ray]'" in error_of(corpus, tmp_path / "d", "--engine", "ray")
+    assert "pip install '.[ray]'" in error_of(corpus, tmp_path / "d", "--engine", "ray")
     bad = tmp_path / "bad"
     bad.mkdir()
     (bad / "text.mp4").write_text("no video")

@@ -5,10 +5,12 @@ import re
 import runpy
 import socket
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import onevision_hf
 from onevision_hf import select_patches
 from onevision_hf.cli import main
 from onevision_hf.demo import panels
@@ -91,6 +93,12 @@ def test_a_taken_port_is_one_line(capsys):
     assert len(err.splitlines()) == 1 and str(port) in err and "--port" in err
 
 
+def test_a_space_installs_the_wheel_that_lies_beside_it():
+    """The package is on no index."""
+    wanted = Path(panels.__file__).with_name("requirements.txt").read_text()
+    assert wanted == f"./onevision_hf-{onevision_hf.__version__}-py3-none-any.whl[demo]\n"
+
+
 @pytest.mark.parametrize("words", [["--max-mb", "0"], ["--port", "70000"]])
 def test_a_number_out_of_range_is_one_line(words, capsys):
     assert main(["demo", "--no-browser", *words]) == 1
@@ -99,5 +107,5 @@ def test_a_number_out_of_range_is_one_line(words, capsys):
 
 def test_without_gradio_it_says_which_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(ImportError, match=re.escape("pip install 'onevision-hf[demo]'")):
+    with pytest.raises(ImportError, match=re.escape("pip install '.[demo]'")):
         runpy.run_module("onevision_hf.demo.page")

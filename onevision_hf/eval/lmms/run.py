@@ -111,7 +111,7 @@ def require_lmms_eval() -> None:
     if importlib.util.find_spec("lmms_eval") is None:
         raise ImportError(
             f"the benchmarks run through lmms-eval {LMMS_EVAL}, which is not installed here: make an "
-            "environment of its own (it wants av < 16) and `pip install 'onevision-hf[eval]'` there; in a "
+            "environment of its own (it wants av < 16) and `pip install '.[eval]'` there, in a clone; in a "
             "clone, `make test-eval` makes .venv-eval"
         )
 
