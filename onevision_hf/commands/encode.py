@@ -3,6 +3,7 @@
     onevision encode bundled                               # the bundled clip, the encoder in the package
     onevision encode a.mp4 b.mkv --model FOLDER --out features.safetensors
     onevision encode a.mp4 --num-frames 32 --num-patches 1024 --json
+    onevision encode a.mp4 b.mkv --keep-energy 0.9         # as many patches of each as it takes
 
 A clip that cannot be read is reported in one line; the others are encoded all the same, and the status is 1.
 """
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 from typer import Argument as Arg
 from typer import Option as Opt
 
-from .options import ClipErrors, Json, NumFrames, NumPatches
+from .options import ClipErrors, Json, KeepEnergy, NumFrames, NumPatches
 from .printing import Stages, quiet_loading
 
 
@@ -31,6 +32,7 @@ def run(
     out: Annotated[Path | None, Opt(metavar="F.safetensors", help="where the outputs are written")] = None,
     num_frames: NumFrames = None,
     num_patches: NumPatches = None,
+    keep_energy: KeepEnergy = None,
     errors: ClipErrors = "raise",
     as_json: Json = False,
 ) -> int:
@@ -61,7 +63,12 @@ def run(
                 description = describe_clip(word, path, reader)
             with reader:
                 found = encode_clip(
-                    reader, encoder, processor, num_frames=num_frames, num_patches=num_patches
+                    reader,
+                    encoder,
+                    processor,
+                    num_frames=num_frames,
+                    num_patches=num_patches,
+                    keep_energy=keep_energy,
                 )
         except VideoReadError as error:
             failures.append(" ".join(str(error).split()))

@@ -77,6 +77,7 @@ def encode_clip(
     *,
     num_frames: int | None = None,
     num_patches: int | None = None,
+    keep_energy: float | None = None,
 ) -> ClipFeatures:
     """Patchify and encode one clip.
 
@@ -86,13 +87,19 @@ def encode_clip(
         processor: of that encoder.
         num_frames: frames sampled (default: the processor's).
         num_patches: patches kept (default: the processor's).
+        keep_energy: a share of the clip's energy, at which fewer are enough.
 
     Raises:
         VideoReadError: the file cannot be read as a video.
     """
     start = time.perf_counter()
     inputs = processor(
-        video, num_frames=num_frames, num_patches=num_patches, return_metadata=True, return_tensors="pt"
+        video,
+        num_frames=num_frames,
+        num_patches=num_patches,
+        keep_energy=keep_energy,
+        return_metadata=True,
+        return_tensors="pt",
     )
     selection = inputs.pop("selections")[0]
     inputs.pop("video_metadata")
