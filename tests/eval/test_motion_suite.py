@@ -253,10 +253,10 @@ def test_a_gpu_that_is_not_there_is_named(tmp_path, monkeypatch):
 
 def test_the_cells_of_the_goals_come_first():
     order = replace(TINY, budgets=(1 / 32, 1 / 16, 1 / 8), seeds=(0, 1)).trials(False)
-    assert [c.budget for c in order[:12]] == [1 / 16] * 12
-    assert [c.seed for c in order[:12]] == [0] * 6 + [1] * 6
-    assert [c.input for c in order[12:14]] == ["dense", "dense"], "the longest"
-    assert not any(c.input == "dense" for c in order[14:])
+    assert [c.budget for c in order[:14]] == [1 / 16] * 14
+    assert [c.seed for c in order[:14]] == [0] * 7 + [1] * 7
+    assert [c.input for c in order[14:16]] == ["dense", "dense"], "the longest"
+    assert not any(c.input == "dense" for c in order[16:])
 
 
 class Stub:
