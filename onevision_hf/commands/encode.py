@@ -4,6 +4,7 @@
     onevision encode a.mp4 b.mkv --model FOLDER --out features.safetensors
     onevision encode a.mp4 --num-frames 32 --num-patches 1024 --json
     onevision encode clips/ --out features --keep-ratio 0.25 --dtype bfloat16    # a folder, into shards
+    onevision encode a.mp4 b.mkv --keep-energy 0.9         # as many patches of each as it takes
 
 A clip that cannot be read is reported in one line; the others are encoded all the same, and the status is 1.
 A folder of clips and pictures (or a .tar, a .parquet, hf:NAME:SPLIT) becomes a folder of shards that
@@ -25,6 +26,7 @@ from .options import (
     Device,
     FloatType,
     Json,
+    KeepEnergy,
     KeepRatio,
     NumFrames,
     NumPatches,
@@ -55,6 +57,7 @@ def run(
     num_frames: NumFrames = None,
     num_patches: NumPatches = None,
     keep_ratio: KeepRatio = None,
+    keep_energy: KeepEnergy = None,
     preset: Annotated[Preset | None, Opt(help="what counts (default: as the processor)")] = None,
     dtype: Annotated[
         FloatType | None, Opt(help="of weights and features (default: the checkpoint's)")
@@ -68,7 +71,13 @@ def run(
     as_json: Json = False,
 ) -> int:
     at_least_one(batch_size=batch_size, workers=workers, shard_items=shard_items)
-    settings = given(num_frames=num_frames, num_patches=num_patches, keep_ratio=keep_ratio, preset=preset)
+    settings = given(
+        num_frames=num_frames,
+        num_patches=num_patches,
+        keep_ratio=keep_ratio,
+        keep_energy=keep_energy,
+        preset=preset,
+    )
     quiet_loading(as_json)
     if any(map(_is_folder, clips)):
         if len(clips) > 1 or out is None or out.suffix == ".safetensors":

@@ -55,6 +55,14 @@ NumPatches = Annotated[
     int | None, Opt(metavar="N", help="patches kept of a clip (default: as the processor)")
 ]
 KeepRatio = Annotated[float | None, Opt(metavar="R", help="share of the patches of a clip kept instead")]
+KeepEnergy = Annotated[
+    float | None,
+    Opt(
+        metavar="E",
+        help="stop at this share of the clip's energy, as 0.9; the budget is then the most (default: 0.25 of "
+        "the patches)",
+    ),
+]
 MaxPixels = Annotated[
     int | None, Opt(metavar="N", min=1, help="larger images and frames of clips are made smaller")
 ]

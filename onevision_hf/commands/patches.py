@@ -14,6 +14,7 @@ from .options import (
     BatchErrors,
     Camera,
     Json,
+    KeepEnergy,
     KeepRatio,
     MediaColumn,
     Preset,
@@ -34,6 +35,7 @@ def run(
         int | None, Opt(metavar="N", help="patches kept of a clip (default: 2048)")
     ] = None,
     keep_ratio: KeepRatio = None,
+    keep_energy: KeepEnergy = None,
     size: Annotated[int, Opt(metavar="N", help="shorter side in pixels")] = 224,
     patch_size: Annotated[int, Opt(metavar="N", help="pixels")] = 14,
     preset: Annotated[Preset, Opt(help="what counts")] = "auto",
@@ -57,15 +59,16 @@ def run(
     from onevision_hf.modeling.patchify_config import PatchifyConfig
     from onevision_hf.view import readable_bytes
 
-    check_budget(num_patches, keep_ratio)
-    neither = num_patches is None and keep_ratio is None
+    check_budget(num_patches, keep_ratio, keep_energy)
+    none = num_patches is None and keep_ratio is None and keep_energy is None
     config = PatchifyConfig.from_dict(
         {
             "num_frames": num_frames,
             "size": size,
             "patch_size": patch_size,
-            "num_patches": 2048 if neither else num_patches,
+            "num_patches": 2048 if none else num_patches,
             "keep_ratio": keep_ratio,
+            "keep_energy": keep_energy,
             "preset": preset,
             "camera": camera,
             "do_center_crop": not whole_frame,

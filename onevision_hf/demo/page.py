@@ -30,6 +30,7 @@ except ImportError as error:
 
 HERE = Path(__file__).parent
 MAX_MB = 200
+ALL_OF_THE_BUDGET = 100
 OWN = "own choice"
 GLIDE = "a glide"  # the drawn clip whose direction a linear head predicts
 ANCHORS: dict[str, str | int] = {
@@ -96,6 +97,16 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
                         info="packet_size: more of them where the stream has more bytes",
                     )
                     frames = gr.Slider(8, 64, 64, step=8, label="frames sampled", elem_id="ov-frames")
+                    energy = gr.Slider(
+                        50,
+                        ALL_OF_THE_BUDGET,
+                        ALL_OF_THE_BUDGET,
+                        step=1,
+                        label="enough energy, %",
+                        elem_id="ov-energy",
+                        info="a clip that has so much of its energy in fewer patches gets no more; at 100 "
+                        "the whole budget is spent",
+                    )
             with gr.Column(elem_id="ov-clip"):
                 shown = gr.HTML(
                     panels.empty(),
@@ -113,7 +124,7 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
                 picture_file = gr.DownloadButton(visible="hidden", elem_id="ov-picture-file")
                 directions = gr.HTML(visible=False, elem_id="ov-directions")
 
-        inputs = [clip, budget, preset, signals, anchors, sampling, frames]
+        inputs = [clip, budget, preset, signals, anchors, sampling, frames, energy]
         outputs = [shown, selection_button, picture_button]
         # One event for all inputs, so that an earlier answer never comes after a later one; of the
         # positions that a slider passed only the last counts.
@@ -122,6 +133,7 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
                 clip.change,
                 budget.release,
                 frames.release,
+                energy.release,
                 *(choice.change for choice in (preset, signals, anchors, sampling)),
             ],
             _show,
@@ -157,13 +169,33 @@ def launch_settings(max_mb: int = MAX_MB) -> dict[str, Any]:
 
 
 def _keep(
-    clip: str, budget: float, preset: str, signals: list[str], anchors: str, sampling: str, frames: float
+    clip: str,
+    budget: float,
+    preset: str,
+    signals: list[str],
+    anchors: str,
+    sampling: str,
+    frames: float,
+    energy: float,
 ) -> Kept:
+    """What is kept.
+
+    Args:
+        clip: the file.
+        budget: % of the patches.
+        preset: of signals, or `OWN`.
+        signals: that are then chosen.
+        anchors: one of `ANCHORS`.
+        sampling: of frames.
+        frames: how many.
+        energy: % of the energy at which fewer patches are enough; `ALL_OF_THE_BUDGET` for never.
+    """
     if preset == OWN and not signals:
         raise ValueError("choose at least one signal")
     chosen = tuple(name for name in SIGNALS if name in signals) if preset == OWN else None
     choices = Choices(int(frames), "auto" if preset == OWN else preset, chosen, sampling)
-    return open_clip(clip, choices).cut(budget / 100, ANCHORS[anchors])
+    share = None if energy == ALL_OF_THE_BUDGET else energy / 100
+    return open_clip(clip, choices).cut(budget / 100, ANCHORS[anchors], share)
 
 
 def _show(clip: str | None, *inputs: Any) -> tuple[str, Any, Any]:

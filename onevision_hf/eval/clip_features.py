@@ -88,7 +88,7 @@ def encode_clip(
         video: a file or an open reader.
         encoder: as `load_clip_encoder` gives it.
         processor: of that encoder.
-        **settings: of the processor, in place of its own: num_frames, num_patches, keep_ratio, ...
+        **settings: of the processor, in place of its own: num_frames, num_patches, keep_energy, ...
 
     Raises:
         VideoReadError: the file cannot be read as a video.

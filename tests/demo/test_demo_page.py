@@ -27,6 +27,12 @@ def test_a_budget_keeps_what_select_patches_keeps(clip):
         assert np.array_equal(kept.positions, expected.positions) and kept.signal == expected.signal
 
 
+def test_a_share_of_the_energy_keeps_what_select_patches_keeps(clip):
+    kept = open_clip(str(clip), Choices(12)).cut(0.4, "first", 0.8).selection
+    expected = select_patches(clip, num_frames=12, keep_ratio=0.4, keep_energy=0.8)
+    assert np.array_equal(kept.positions, expected.positions) and kept.keep_ratio < 0.4
+
+
 def test_a_clip_is_read_once_for_all_budgets_and_again_when_it_changes(clip, tmp_path):
     copy = tmp_path / "copy.mp4"
     copy.write_bytes(clip.read_bytes())
@@ -72,7 +78,7 @@ def test_the_page_says_what_is_wrong_without_the_folder_of_the_upload(clip, tmp_
 
     broken = tmp_path / "broken.mp4"
     broken.write_text("no video")
-    rest = ("the first frame", "uniform", 8)
+    rest = ("the first frame", "uniform", 8, 100)
     content, *buttons = _show(str(broken), 12.5, "auto", [], *rest)
     assert "broken.mp4" in content and str(tmp_path) not in content and not buttons[0]["interactive"]
     content, *_ = _show(str(clip), 12.5, OWN, [], *rest)

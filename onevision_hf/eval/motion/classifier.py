@@ -72,19 +72,20 @@ class ClassifierLayer(nn.Module):
         with torch.no_grad():
             self.qkv.weight[width : 2 * width] = self.qkv.weight[:width]  # a patch first looks at its like
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, seen: Tensor | None = None) -> Tensor:
         """(B, K, D) -> (B, K, D).
 
         Args:
             x: (B, K, D) tokens.
             cos: (B, K, 1, d / 2) of the angles of their positions.
             sin: likewise.
+            seen: (B, 1, 1, K) bool, the patches that are there; None: all.
         """
         heads = rotate(self.qkv(norm(x)).unflatten(-1, (3 * self.heads, -1)), cos, sin)
         query, key, value = (part.transpose(1, 2) for part in heads.chunk(3, dim=2))
-        seen = scaled_dot_product_attention(query, key, value).transpose(1, 2)
+        read = scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(1, 2)
         # Turned back by its own place: a value arrives as it lies from here.
-        x = x + self.out(rotate(seen, cos, -sin).flatten(2))
+        x = x + self.out(rotate(read, cos, -sin).flatten(2))
         return x + self.mlp(norm(x))
 
 
@@ -110,19 +111,20 @@ class Probes(nn.Module):
         self.head = nn.Parameter(torch.zeros(families, width, labels))
         self.bias = nn.Parameter(torch.zeros(families, labels))
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, seen: Tensor | None = None) -> Tensor:
         """(B, K, D) -> logits (B, F, L).
 
         Args:
             x: (B, K, D) tokens.
             cos: (B, K, 1, d / 2) of the angles of their positions.
             sin: likewise.
+            seen: (B, 1, 1, K) bool, the patches that are there; None: all.
         """
         heads = rotate(self.key_value(norm(x)).unflatten(-1, (2 * self.heads, -1)), cos, sin)
         key, value = (part.transpose(1, 2) for part in heads.chunk(2, dim=2))
         query = norm(self.probe).unflatten(-1, (self.heads, -1)).transpose(0, 1).to(key.dtype)
-        seen = scaled_dot_product_attention(query.expand(len(x), -1, -1, -1), key, value)
-        pooled = self.out(seen.transpose(1, 2).flatten(2))
+        read = scaled_dot_product_attention(query.expand(len(x), -1, -1, -1), key, value, attn_mask=seen)
+        pooled = self.out(read.transpose(1, 2).flatten(2))
         pooled = norm(pooled + self.mlp(norm(pooled)))
         return torch.einsum("bfd,fdl->bfl", pooled.float(), self.head.float()) + self.bias.float()
 
@@ -133,7 +135,14 @@ class PatchClassifier(nn.Module):
 
     table: Tensor
 
-    def __init__(self, settings: ClassifierSettings, families: int, labels: int, tube: int = 1):
+    def __init__(
+        self,
+        settings: ClassifierSettings,
+        families: int,
+        labels: int,
+        tube: int = 1,
+        is_padded: bool = False,
+    ):
         """Random weights.
 
         Args:
@@ -141,8 +150,10 @@ class PatchClassifier(nn.Module):
             families: F.
             labels: L, the most that a family has.
             tube: frames of a tube; 1 for patches.
+            is_padded: patches whose t is below 0 are not there.
         """
         super().__init__()
+        self.is_padded = is_padded
         self.embed = nn.Linear(3 * tube * settings.patch_size**2, settings.width)
         self.layers = nn.ModuleList(ClassifierLayer(settings) for _ in range(settings.layers))
         self.probes = Probes(settings.width, settings.heads, settings.expansion, families, labels)
@@ -159,9 +170,10 @@ class PatchClassifier(nn.Module):
         angles = (positions.float() @ self.table.float())[:, :, None]
         x = self.embed(patches)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        seen = (positions[..., 0] >= 0)[:, None, None] if self.is_padded else None
         for layer in self.layers:
-            x = layer(x, cos, sin)
-        return self.probes(x, cos, sin)
+            x = layer(x, cos, sin, seen)
+        return self.probes(x, cos, sin, seen)
 
 
 class TokenClassifier(nn.Module):

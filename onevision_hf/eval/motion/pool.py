@@ -2,8 +2,9 @@
 
 train-clips-000300-000400.npz         files, labels, ceilings, camera, energies of differences, the rejected
 train-pixels-000300-000400.npy        (clips, T, 3, size, size) uint8
-train-9f2c81d0a7b3-000300-000400.npz  energy (clips, T, gh, gw) float32 and picture types (clips, T) under one
-                                      `PatchifyConfig` but for its budget, when an input needs it
+train-9f2c81d0a7b3-000300-000400.npz  energy and absolute energy (clips, T, gh, gw) float32 and picture types
+                                      (clips, T) under one `PatchifyConfig` but for its budget, when an input
+                                      needs it
 
 More clips of the same settings go on in the same folder.
 """
@@ -138,10 +139,13 @@ class Pool:
             files = np.split(arrays["files"], np.cumsum(arrays["sizes"])[:-1])
         measured = [codec_energy(file.tobytes(), config) for file in files if len(file)]
         count, grid = self.settings.num_frames, self.settings.size // config.layout.patch_size
-        energies = np.array([energy for energy, _ in measured], np.float32).reshape(-1, count, grid, grid)
-        types = np.array([own for _, own in measured], "U1").reshape(-1, count)
+        energies, absolute = (
+            np.array([found[place] for found in measured], np.float32).reshape(-1, count, grid, grid)
+            for place in (0, 1)
+        )
+        types = np.array([own for *_, own in measured], "U1").reshape(-1, count)
         with atomic_files(self.path(split, energy_name(config), chunk)) as (path,), open(path, "wb") as file:
-            np.savez(file, energies=energies, types=types)
+            np.savez(file, energies=energies, absolute=absolute, types=types)
 
     def read(self, split: str, name: str) -> np.ndarray:
         """An array of all clips of a split: `labels`, `ceilings`, `camera`, `difference-4`."""
@@ -151,11 +155,14 @@ class Pool:
                 parts.append(arrays[name])
         return np.concatenate([part for part in parts if len(part)])
 
-    def energies(self, split: str, config: PatchifyConfig) -> tuple[np.ndarray, np.ndarray]:
-        """Energies (n, T, gh, gw) and picture types (n, T) of all clips of a split under one config."""
+    def energies(self, split: str, config: PatchifyConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Energies and absolute energies (n, T, gh, gw), and picture types (n, T), of all clips of a split
+        under one config."""
         parts = [np.load(self.path(split, energy_name(config), chunk)) for chunk in self.chunks(split)]
-        energies, types = (np.concatenate([part[name] for part in parts]) for name in ("energies", "types"))
-        return energies, types
+        energies, absolute, types = (
+            np.concatenate([part[name] for part in parts]) for name in ("energies", "absolute", "types")
+        )
+        return energies, absolute, types
 
     def pixels(self, split: str) -> list[np.ndarray]:
         """A chunk after the other, mapped and not read."""
@@ -204,7 +211,7 @@ def energy_name(config: PatchifyConfig) -> str:
     """What the energies under a config are filed by; they do not depend on its budget."""
     budget = {entry.name for entry in fields(config.budget)}
     values = {name: value for name, value in config.recorded().items() if name not in budget}
-    return digest_of(values)[:12]
+    return digest_of(values | {"holds": ["energies", "absolute", "types"]})[:12]
 
 
 def read_pixels(file: bytes | Path, settings: ClipSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -226,13 +233,15 @@ def read_pixels(file: bytes | Path, settings: ClipSettings) -> tuple[np.ndarray,
     return pixels, luma
 
 
-def codec_energy(file: bytes, config: PatchifyConfig) -> tuple[np.ndarray, Sequence[str]]:
-    """What the codec gives of a clip: energies (T, gh, gw) float32, and the sampled frames' picture types."""
+def codec_energy(file: bytes, config: PatchifyConfig) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
+    """What the codec gives of a clip: energies and absolute energies (T, gh, gw) float32, and the sampled
+    frames' picture types."""
     with VideoReader(file) as reader:
         # Every input shows the same pixels: preset `published` does not pad them here.
         geometry = config.layout.geometry(reader.height, reader.width)
         frame_ids = sample_frames(reader, config.sampling)
-        return frame_energies(reader, frame_ids, geometry, config.signals)[:2]
+        energy, types, _, absolute = frame_energies(reader, frame_ids, geometry, config.signals)
+        return energy, absolute, types
 
 
 def difference_energy(luma: np.ndarray, block: int) -> np.ndarray:

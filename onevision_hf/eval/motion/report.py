@@ -129,7 +129,12 @@ def _budget_table(results: Results, settings: SuiteSettings, budget: float) -> s
             row = _row(results, title, budget, families, subset, names)
             if any(row[2:]):  # footage neither pans nor zooms nor shakes
                 rows.append(row)
-    return "\n\n".join([*lines, table(header, rows)])
+    told = [
+        f"{INPUTS['codec_energy']}: `keep_energy={own['keep_energy']:.3g}`, {own['mean']:.1f} patches of a "
+        f"test clip on average, {own['least']:.0f} to {own['most']:.0f}."
+        for own in results.patches_of("codec_energy", budget)[:1]
+    ]
+    return "\n\n".join([*lines, table(header, rows), *told])
 
 
 def _row(

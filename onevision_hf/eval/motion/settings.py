@@ -35,6 +35,7 @@ NEED_PIXELS = ("brief_colour", "nudge_who", "first", "binding")
 # Name -> how reports call it; what each is stands in docs/motion-suite.md.
 INPUTS = {
     "codec": "codec",
+    "codec_energy": "codec, by energy",
     "codec_published": "codec, published",
     "codec_bits": "codec, bits",
     "uniform": "uniform frames",
@@ -50,9 +51,14 @@ MIXTURE = ("codec", "uniform", "difference_all", "positions")
 # The inputs that the codec chooses: what each changes of the processor's settings.
 CODEC_INPUTS: dict[str, dict[str, Any]] = {
     "codec": {},
+    "codec_energy": {},
     "codec_published": {"preset": "published"},
     "codec_bits": {"preset": "bits"},
 }
+# Of `codec_energy`: no clip has more than so many times the patches that clips have on average, and the share
+# of energy is found on so many train clips.
+MOST_OF_ONE_CLIP = 4
+CALIBRATED_ON = 256
 # `difference_few` looks at every so manieth frame; energies are kept for all of these.
 STEPS = (1, 2, 4, 8, 16)
 DECODED_MORE = 4
@@ -152,7 +158,7 @@ class SuiteSettings:
     test: int = 960
     budgets: tuple[float, ...] = (1 / 16, 1 / 8)
     seeds: tuple[int, ...] = (0,)
-    inputs: tuple[str, ...] = tuple(name for name in INPUTS if name != "codec_bits")
+    inputs: tuple[str, ...] = tuple(n for n in INPUTS if n not in ("codec_bits", "codec_energy"))
     frozen_budgets: tuple[float, ...] = (1 / 16,)
     frozen_inputs: tuple[str, ...] = ("codec", "uniform", "positions")
     clips: ClipSettings = field(default_factory=ClipSettings)
@@ -170,6 +176,8 @@ class SuiteSettings:
             )
         for budget in self.budgets:
             self.patches(budget)
+        if "codec_energy" in self.frozen_inputs:
+            raise ValueError("codec_energy is no input of frozen encoders here: its clips are padded")
 
     @property
     def side(self) -> int:

@@ -23,7 +23,7 @@ from ...jobs.run_folder import canonical_json, digest_of, write_atomically
 from .classifier import PatchClassifier, TokenClassifier
 from .clips import in_subset
 from .frozen import Encoder, encode_input
-from .inputs import build
+from .inputs import build, by_energy
 from .interventions import INTERVENTIONS
 from .pool import Pool
 from .settings import MIXTURE, SUBSETS, TUBE, SuiteSettings, Trial
@@ -167,7 +167,8 @@ def run_trial(job: Job, trial: Trial) -> dict[str, Any]:
         train(classifier, [data], families, settings.probing, trial.seed, _end_with_parent)
     else:
         tube = TUBE if trial.input == "dense" else 1
-        classifier = PatchClassifier(settings.classifier, len(families), labels, tube)
+        is_padded = trial.input == "codec_energy"
+        classifier = PatchClassifier(settings.classifier, len(families), labels, tube, is_padded)
         classifier.begin_with(load_file(job.mixed_path(trial.budget, trial.seed)), tube).to(job.device)
         train(classifier, [data], families, settings.training, trial.seed, _end_with_parent)
     camera = job.pool.read("test", "camera")
@@ -179,6 +180,14 @@ def run_trial(job: Job, trial: Trial) -> dict[str, Any]:
         "cpu_seconds": round(time.process_time() - spent, 1),
         "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "cpu",
     }
+    if trial.input == "codec_energy":
+        counts = (held_out.positions[..., 0] >= 0).sum(1)
+        result["patches"] = {
+            "keep_energy": by_energy(job.pool, settings, trial.budget).budget.keep_energy,
+            "mean": round(float(counts.float().mean()), 1),
+            "least": int(counts.min()),
+            "most": int(counts.max()),
+        }
     if trial.mode == "scratch" and trial.input == "codec":
         result["interventions"] = {}
         for name, intervene in INTERVENTIONS.items():

@@ -74,6 +74,8 @@ class InputSettings:
     def num_patches(self) -> int | None:
         """The budget in patches of a clip that has all of its frames; None where that depends on the clip."""
         budget, sampling = self.config.budget, self.config.sampling
+        if self.kind == "codec" and budget.keep_energy is not None:
+            return None
         if budget.num_patches is not None:
             return int(budget.num_patches)
         geometry, fixed = self.square_frame()
@@ -89,12 +91,11 @@ class InputSettings:
 
     def budget(self) -> str:
         """The budget in words."""
-        count = self.num_patches
-        return (
-            f"{count} patches"
-            if count
-            else f"{100 * (self.config.budget.keep_ratio or 0):g} % of the patches"
-        )
+        count, budget = self.num_patches or self.config.budget.num_patches, self.config.budget
+        most = f"{count} patches" if count else f"{100 * (budget.keep_ratio or 0):g} % of the patches"
+        if self.kind != "codec" or budget.keep_energy is None:
+            return most
+        return f"{100 * budget.keep_energy:g} % of the energy, at most {most}"
 
     def check(self) -> None:
         """Raise ConfigError for a budget that no clip can give."""
