@@ -224,9 +224,7 @@ def _opened(
 ) -> Iterator[tuple[RunFolder, list[str], list[int] | None]]:
     """The folder to label into, the names of its shards and which of them are missing: None when it is
     finished."""
-    with processes.main_first():
-        run = RunFolder(out, stage=STAGE, settings=settings, sources=sources, redo=redo, rank=processes.rank)
-    with run:
+    with processes.open_run(out, stage=STAGE, settings=settings, sources=sources, redo=redo) as run:
         names = [f"labels-{i:05d}.parquet" for i in range(len(shards))]
         missing = run.missing(names)
         yield run, names, None if run.finished and not missing else missing
