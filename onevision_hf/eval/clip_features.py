@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedModel
-from transformers.utils import cached_file
 
 from ..assets import TINY, model_folder
+from ..jobs.devices import pick_device
 from ..modeling.configuration_onevision import OneVisionConfig
 from ..modeling.patch_selection import Selection
+from ..modeling.pretrained_settings import has_video_processor
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..modeling.video_reader import VideoReader
 
@@ -49,7 +50,6 @@ def load_clip_encoder(model: str = TINY) -> tuple[PreTrainedModel, OneVisionVide
         ValueError: another kind of model.
         OSError: there is none.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model_folder(model)
     if model.startswith((".", "/", "~")) and not Path(model).is_dir():
         raise FileNotFoundError(
@@ -60,8 +60,8 @@ def load_clip_encoder(model: str = TINY) -> tuple[PreTrainedModel, OneVisionVide
         raise ValueError(
             f"{model} is a {config.model_type}, and this command runs {OneVisionConfig.model_type}"
         )
-    encoder = AutoModel.from_pretrained(model, config=config).eval().to(device)
-    if cached_file(model, "video_preprocessor_config.json", _raise_exceptions_for_missing_entries=False):
+    encoder = AutoModel.from_pretrained(model, config=config).eval().to(pick_device())
+    if has_video_processor(model):
         return encoder, OneVisionVideoProcessor.from_pretrained(model), []
     processor = OneVisionVideoProcessor(
         patch_size=config.patch_size, rope_temporal_size=config.rope_temporal_size
