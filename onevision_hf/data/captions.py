@@ -110,8 +110,6 @@ def as_captions(value: Any) -> tuple[str, ...]:
 class ArrowPairs:
     """A `datasets.Dataset` with a column of images and one or several of captions."""
 
-    classes = None
-
     def __init__(
         self,
         dataset: Any,
@@ -157,8 +155,6 @@ def _holds_images(feature: Any) -> bool:
 
 class TarPairs:
     """Webdataset tars: members of one name up to the first dot are one sample."""
-
-    classes = None
 
     def __init__(self, path: Path, files: Sequence[Path], caption_columns: Sequence[str]):
         self._columns = tuple(caption_columns)
@@ -208,8 +204,6 @@ class TarPairs:
 class DrawnPairs:
     """The images of a folder that `onevision synth images` drew."""
 
-    classes = None
-
     def __init__(self, path: Path):
         table = read_manifest(path)
         self._folder = path
@@ -226,8 +220,6 @@ class DrawnPairs:
 
 class WithLatents:
     """Pairs with the latents that `onevision latents` made of the same source."""
-
-    classes = None
 
     def __init__(self, rows: Any, shards: LatentShards):
         self._rows, self._shards = rows, shards
