@@ -164,7 +164,8 @@ def _rows(benchmark: Benchmark, tables: list[Path]) -> int | None:
 def _look_at_videos(state: State, folder: Path) -> None:
     videos = sorted(path for path in _files(folder) if path.suffix in VIDEOS)
     state.videos = len(videos)
-    for index in {round(i * (len(videos) - 1) / (DECODED - 1)) for i in range(DECODED if videos else 0)}:
+    spread = {round(i * (len(videos) - 1) / (DECODED - 1)) for i in range(DECODED if videos else 0)}
+    for index in sorted(spread):
         try:
             with VideoReader(str(videos[index])) as reader:
                 next(iter(reader.frames([len(reader) // 2])))
