@@ -116,8 +116,6 @@ def as_captions(value: Any) -> tuple[str, ...]:
 class ArrowPairs:
     """A `datasets.Dataset` with a column of images and one or several of captions."""
 
-    classes = None
-
     def __init__(
         self,
         dataset: Any,
@@ -163,8 +161,6 @@ def _holds_images(feature: Any) -> bool:
 
 class TarPairs:
     """Webdataset tars: members of one name up to the first dot are one sample."""
-
-    classes = None
 
     def __init__(self, path: Path, files: Sequence[Path], caption_columns: Sequence[str]):
         self._columns = tuple(caption_columns)
@@ -298,8 +294,6 @@ def _records(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 class DrawnPairs:
     """The images of a folder that `onevision synth images` drew."""
 
-    classes = None
-
     def __init__(self, path: Path):
         table = read_manifest(path)
         self._folder = path
@@ -316,8 +310,6 @@ class DrawnPairs:
 
 class WithLatents:
     """Pairs with the latents that `onevision latents` made of the same source."""
-
-    classes = None
 
     def __init__(self, rows: Any, shards: LatentShards):
         self._rows, self._shards = rows, shards

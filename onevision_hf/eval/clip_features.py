@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedModel
-from transformers.utils import cached_file
 
 from ..assets import TINY, model_folder
 from ..jobs.devices import pick_device
 from ..modeling.configuration_onevision import OneVisionConfig
 from ..modeling.patch_selection import Selection
+from ..modeling.pretrained_settings import has_video_processor
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..modeling.video_reader import VideoReader
 
@@ -67,7 +67,7 @@ def load_clip_encoder(
             f"{model} is a {config.model_type}, and this command runs {OneVisionConfig.model_type}"
         )
     encoder = AutoModel.from_pretrained(model, config=config, dtype=dtype or "auto").eval().to(place)
-    if cached_file(model, "video_preprocessor_config.json", _raise_exceptions_for_missing_entries=False):
+    if has_video_processor(model):
         return encoder, OneVisionVideoProcessor.from_pretrained(model), []
     processor = OneVisionVideoProcessor(
         patch_size=config.patch_size, rope_temporal_size=config.rope_temporal_size

@@ -18,7 +18,8 @@ from typing import Any, Literal, get_args
 import PIL
 from PIL import Image
 
-from ..jobs.pool import in_order
+from ..jobs.pool import in_order, num_cores
+from ..jobs.run_folder import atomic_files, changes, write_atomically
 from .clips import ClipSettings, wanted_label
 from .encoding import EncodingSettings, encode, encoder_version
 from .families import CLIP_FAMILIES, IMAGE_FAMILIES, Family, named_family
@@ -132,11 +133,10 @@ def produce(
         for folder in {Path(job.path(index)).parent for index in range(min(media, 64))}:
             (out / folder).mkdir(exist_ok=True)
         if workers is None:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            workers = 1 if media <= _FEW else cores
+            workers = 1 if media <= _FEW else num_cores()
         rows_left = count
         results: Iterable[Any] = in_order(partial(make_medium, job, out), range(media), min(workers, media))
-        with _whole_file(out / NAME) as path, ManifestWriter(path, columns) as manifest:
+        with atomic_files(out / NAME) as (path,), ManifestWriter(path, columns) as manifest:
             for was_there, rows in progress(results, media) if progress else results:
                 kept += was_there
                 for row in rows[:rows_left]:
@@ -204,21 +204,10 @@ def write_picture(path: Path, picture: Image.Image) -> None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    with _whole_file(path) as temporary, open(temporary, "wb") as file:
-        file.write(content)
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name; what the body writes there gets the name `path` when it is whole."""
+    """Write it whole or not at all, without `atomic_files`' wait for the disk: there are thousands."""
     temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
 
 
 @contextlib.contextmanager
@@ -260,20 +249,16 @@ def _match_plan(job: Job, out: Path, count: int) -> None:
         found = json.loads(path.read_text())
         had = found.pop("count")
         if found != plan:
+            old, new = ({**p.pop("settings"), **p} for p in (found, {**plan}))
             raise ValueError(
-                f"{out} was drawn otherwise: {_difference(found, plan)}. Choose another folder, or delete it"
+                f"{out} was drawn otherwise: {'; '.join(changes(old, new))}. Choose another folder, or "
+                "delete it"
             )
         if count < had:
             raise ValueError(f"{out} is a run of {had}; ask for as many or more, found count={count}")
     elif other := sorted(file.name for file in out.iterdir() if not file.name.startswith(".")):
         raise ValueError(f"{out} holds other files ({other[0]}) and no {PLAN}; choose an empty folder")
-    write_file(path, (json.dumps({**plan, "count": count}, indent=1) + "\n").encode())
-
-
-def _difference(found: dict[str, Any], plan: dict[str, Any]) -> str:
-    old, new = ({k: v for k, v in p.items() if k != "settings"} | p["settings"] for p in (found, plan))
-    names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
-    return "; ".join(f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in names)
+    write_atomically(path, json.dumps({**plan, "count": count}, indent=1) + "\n")
 
 
 def _png(image: Image.Image) -> bytes:

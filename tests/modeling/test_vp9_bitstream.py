@@ -159,8 +159,9 @@ def traced_levels(packets: list[bytes]) -> list[tuple[int, int]]:
         for packet in packets:
             with av.logging.Capture() as lines:
                 trace.filter(av.Packet(packet))
-            fields = [re.match(r"(\d+) +loop_filter_level .* = (\d+)$", line[2].strip()) for line in lines]
-            found += [(int(field[1]), int(field[2])) for field in fields if field]
+            for *_, line in lines:
+                if field := re.match(r"(\d+) +loop_filter_level .* = (\d+)$", line.strip()):
+                    found.append((int(field[1]), int(field[2])))
     return found
 
 

@@ -131,7 +131,7 @@ class Probes(nn.Module):
 
 class PatchClassifier(nn.Module):
     """Patches (B, K, C*p*p), or tubes (B, K, C*tube*p*p), and positions (B, K, 3) [t, h, w] -> logits
-    (B, F, L)."""
+    (B, F, L); or tokens (B, K, E) of a frozen encoder, which are normalised and go to the probes."""
 
     table: Tensor
 
@@ -141,6 +141,7 @@ class PatchClassifier(nn.Module):
         families: int,
         labels: int,
         tube: int = 1,
+        tokens: int = 0,
         is_padded: bool = False,
     ):
         """Random weights.
@@ -150,12 +151,16 @@ class PatchClassifier(nn.Module):
             families: F.
             labels: L, the most that a family has.
             tube: frames of a tube; 1 for patches.
+            tokens: E of an encoder's tokens, which are probed instead, without layers of its own.
             is_padded: patches whose t is below 0 are not there.
         """
         super().__init__()
         self.is_padded = is_padded
-        self.embed = nn.Linear(3 * tube * settings.patch_size**2, settings.width)
-        self.layers = nn.ModuleList(ClassifierLayer(settings) for _ in range(settings.layers))
+        self.embed = nn.Linear(tokens or 3 * tube * settings.patch_size**2, settings.width)
+        self.layers = nn.ModuleList(
+            ClassifierLayer(settings) for _ in range(0 if tokens else settings.layers)
+        )
+        self.reads_tokens = tokens > 0
         self.probes = Probes(settings.width, settings.heads, settings.expansion, families, labels)
         table = rotary_table(settings.width // settings.heads, settings.patch_size / 8)
         self.register_buffer("table", table, persistent=False)
@@ -168,35 +173,9 @@ class PatchClassifier(nn.Module):
 
     def forward(self, patches: Tensor, positions: Tensor) -> Tensor:
         angles = (positions.float() @ self.table.float())[:, :, None]
-        x = self.embed(patches)
+        x = self.embed(norm(patches) if self.reads_tokens else patches)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         seen = (positions[..., 0] >= 0)[:, None, None] if self.is_padded else None
         for layer in self.layers:
             x = layer(x, cos, sin, seen)
         return self.probes(x, cos, sin, seen)
-
-
-class TokenClassifier(nn.Module):
-    """Probes on the tokens (B, K, E) of a frozen encoder, which are normalised and brought to its own
-    width."""
-
-    table: Tensor
-
-    def __init__(self, settings: ClassifierSettings, width: int, families: int, labels: int):
-        """Random weights.
-
-        Args:
-            settings: sizes.
-            width: E of the encoder's tokens.
-            families: F.
-            labels: L, the most that a family has.
-        """
-        super().__init__()
-        self.embed = nn.Linear(width, settings.width)
-        self.probes = Probes(settings.width, settings.heads, settings.expansion, families, labels)
-        table = rotary_table(settings.width // settings.heads, settings.patch_size / 8)
-        self.register_buffer("table", table, persistent=False)
-
-    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        angles = (positions.float() @ self.table)[:, :, None]
-        return self.probes(self.embed(norm(tokens)), angles.cos(), angles.sin())

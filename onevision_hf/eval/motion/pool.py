@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ...jobs.pool import in_order
-from ...jobs.run_folder import atomic_files, digest_of
+from ...jobs.run_folder import atomic_files, digest_of, save_arrays
 from ...modeling.codec_signals import DEAD_ZONE, absolute_difference
 from ...modeling.frame_sampling import sample_frames
 from ...modeling.patchify_config import PatchifyConfig
@@ -63,7 +63,7 @@ class Pool:
         Raises:
             ValueError: too many clips cannot be read.
         """
-        stages: list[tuple[str, Callable[[str, int], None]]] = [("clips", self.read_chunk)]
+        stages: list[tuple[str, Callable[[tuple[str, int]], None]]] = [("clips", self.read_chunk)]
         stages += [(energy_name(config), partial(self.measure_chunk, config)) for config in configs]
         for stage, work in stages:
             missing = [
@@ -72,7 +72,7 @@ class Pool:
                 for chunk in self.chunks(split)
                 if not self.path(split, stage, chunk).exists()
             ]
-            for number, _ in enumerate(in_order(partial(_one, work), missing, workers), 1):
+            for number, _ in enumerate(in_order(work, missing, workers), 1):
                 if number == len(missing) or number % 10 == 0:
                     report(f"{stage}: {number} of {len(missing)} chunks of {CHUNK} clips")
             if stage == "clips":
@@ -93,8 +93,9 @@ class Pool:
     def numbers(self, split: str, chunk: int) -> range:
         return range(chunk * CHUNK, min((chunk + 1) * CHUNK, self.counts[split]))
 
-    def read_chunk(self, split: str, chunk: int) -> None:
-        """Draw or open the clips of a chunk, decode them, and write both its files."""
+    def read_chunk(self, place: tuple[str, int]) -> None:
+        """Draw or open the clips of a chunk of a split, decode them, and write both its files."""
+        split, chunk = place
         clips: list[tuple[LabelledClip, np.ndarray, np.ndarray]] = []
         rejected = []
         for number in self.numbers(split, chunk):
@@ -127,14 +128,9 @@ class Pool:
             with open(rest, "wb") as file:
                 np.savez(file, **arrays)
 
-    def measure_chunk(self, config: PatchifyConfig, split: str, chunk: int) -> None:
-        """The energies of the clips of a chunk under one config.
-
-        Args:
-            config: what the codec counts as energy.
-            split: "train" or "test".
-            chunk: its number.
-        """
+    def measure_chunk(self, config: PatchifyConfig, place: tuple[str, int]) -> None:
+        """The energies of the clips of a chunk of a split under one config."""
+        split, chunk = place
         with np.load(self.path(split, "clips", chunk)) as arrays:
             files = np.split(arrays["files"], np.cumsum(arrays["sizes"])[:-1])
         measured = [codec_energy(file.tobytes(), config) for file in files if len(file)]
@@ -144,8 +140,8 @@ class Pool:
             for place in (0, 1)
         )
         types = np.array([own for *_, own in measured], "U1").reshape(-1, count)
-        with atomic_files(self.path(split, energy_name(config), chunk)) as (path,), open(path, "wb") as file:
-            np.savez(file, energies=energies, absolute=absolute, types=types)
+        path = self.path(split, energy_name(config), chunk)
+        save_arrays(path, energies=energies, absolute=absolute, types=types)
 
     def read(self, split: str, name: str) -> np.ndarray:
         """An array of all clips of a split: `labels`, `ceilings`, `camera`, `difference-4`."""
@@ -201,10 +197,6 @@ class Pool:
                 f"{len(rejected)} of {total} clips cannot be read (at most {MAX_REJECTED:.0%} may be), the "
                 f"first is {rejected[0]['clip']}: {rejected[0]['reason']}"
             )
-
-
-def _one(work: Callable[[str, int], None], chunk: tuple[str, int]) -> None:
-    work(*chunk)
 
 
 def energy_name(config: PatchifyConfig) -> str:

@@ -1,7 +1,7 @@
 """What a run of the motion suite is made of: clips, inputs, classifiers, the trials of a profile."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ...modeling.patchify_config import PatchifyConfig
@@ -178,6 +178,31 @@ class SuiteSettings:
             self.patches(budget)
         if "codec_energy" in self.frozen_inputs:
             raise ValueError("codec_energy is no input of frozen encoders here: its clips are padded")
+
+    def changed(
+        self,
+        seeds: int | None = None,
+        steps: tuple[int, int] | None = None,
+        inputs: Sequence[str] | None = None,
+        budgets: Sequence[float] | None = None,
+    ) -> "SuiteSettings":
+        """The same with what is given instead.
+
+        Args:
+            seeds: how many.
+            steps: of the mixture and of one input.
+            inputs: names of `INPUTS`.
+            budgets: fractions of all patches.
+        """
+        mixing, training = steps or (self.mixing.steps, self.training.steps)
+        return replace(
+            self,
+            seeds=tuple(range(seeds)) if seeds else self.seeds,
+            mixing=replace(self.mixing, steps=mixing),
+            training=replace(self.training, steps=training),
+            inputs=tuple(inputs or self.inputs),
+            budgets=tuple(budgets or self.budgets),
+        )
 
     @property
     def side(self) -> int:

@@ -79,15 +79,15 @@ class InputSettings:
         if budget.num_patches is not None:
             return int(budget.num_patches)
         geometry, fixed = self.square_frame()
-        if (
-            budget.keep_ratio is None
-            or not fixed
-            or sampling.fps is not None
-            or sampling.timestamps is not None
-        ):
+        if budget.keep_ratio is None or not fixed or not self._by_number:
             return None
         total = sampling.num_frames * geometry.patches_per_frame
         return int(max(geometry.patches_per_frame, round(budget.keep_ratio * total)))
+
+    @property
+    def _by_number(self) -> bool:
+        """Whether as many frames are sampled of every clip that has them."""
+        return self.config.sampling.fps is None and self.config.sampling.timestamps is None
 
     def budget(self) -> str:
         """The budget in words."""
@@ -104,8 +104,7 @@ class InputSettings:
         if self.kind == "dense" or count is None or not (fixed or layout.do_resize):
             return
         frame = geometry.patches_per_frame  # the fewest: the square is the smallest of the shapes
-        by_number = sampling.fps is None and sampling.timestamps is None
-        if fixed and by_number and count > frame * sampling.num_frames:
+        if fixed and self._by_number and count > frame * sampling.num_frames:
             raise ConfigError(
                 f"num_patches is {count}, but {sampling.num_frames} frames of {geometry.canvas_width} x "
                 f"{geometry.canvas_height} pixels have {frame * sampling.num_frames} patches of "
@@ -150,9 +149,7 @@ class ClipTransform:
                 cut = self._cut(reader, config, rng)
                 if self.intervene is not None:
                     cut = self._changed(cut, reader, config, position)
-        except BROKEN:
-            raise
-        except ConfigError:
+        except (*BROKEN, ConfigError):
             raise
         except ValueError as error:
             raise ConfigError(f"{row.key or 'a clip'}: {error}") from error
