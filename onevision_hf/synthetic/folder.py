@@ -243,7 +243,8 @@ def _claimed(out: Path) -> Iterator[None]:
 
 def _match_plan(job: Job, out: Path, count: int) -> None:
     """Match the folder to the job: begin, go on, or refuse."""
-    plan = {"kind": job.kind, "seed": job.seed, "family": job.family, "settings": job.settings}
+    plan: dict[str, Any] = {"kind": job.kind, "seed": job.seed, "family": job.family}
+    plan["settings"] = job.settings
     path = out / PLAN
     if path.exists():
         found = json.loads(path.read_text())

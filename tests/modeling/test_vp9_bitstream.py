@@ -152,7 +152,7 @@ def test_what_reveals_a_picture_shows_one_of_its_slots(profile):
 
 
 def traced_levels(packets: list[bytes]) -> list[tuple[int, int]]:
-    """(bit at which it begins, level of the loop filter) of each coded picture, as FFmpeg reads its header."""
+    """(bit at which it begins, level of the loop filter) of each coded picture, as FFmpeg reads it."""
     with av.open(io.BytesIO(), "w", format="ivf") as container:
         trace = BitStreamFilterContext("trace_headers", container.add_stream("libvpx-vp9"))
         found = []
@@ -160,7 +160,8 @@ def traced_levels(packets: list[bytes]) -> list[tuple[int, int]]:
             with av.logging.Capture() as lines:
                 trace.filter(av.Packet(packet))
             for *_, line in lines:
-                if field := re.match(r"(\d+) +loop_filter_level .* = (\d+)$", line.strip()):
+                field = re.match(r"(\d+) +loop_filter_level .* = (\d+)$", line.strip())
+                if field:
                     found.append((int(field[1]), int(field[2])))
     return found
 
