@@ -19,7 +19,7 @@ import PIL
 from PIL import Image
 
 from ..jobs.pool import in_order, num_cores
-from ..jobs.run_folder import atomic_files, changes, write_atomically
+from ..jobs.run_folder import changes
 from .clips import ClipSettings, wanted_label
 from .encoding import EncodingSettings, encode, encoder_version
 from .families import CLIP_FAMILIES, IMAGE_FAMILIES, Family, named_family
@@ -136,7 +136,7 @@ def produce(
             workers = 1 if media <= _FEW else num_cores()
         rows_left = count
         results: Iterable[Any] = in_order(partial(make_medium, job, out), range(media), min(workers, media))
-        with atomic_files(out / NAME) as (path,), ManifestWriter(path, columns) as manifest:
+        with _whole_file(out / NAME) as path, ManifestWriter(path, columns) as manifest:
             for was_there, rows in progress(results, media) if progress else results:
                 kept += was_there
                 for row in rows[:rows_left]:
@@ -204,10 +204,21 @@ def write_picture(path: Path, picture: Image.Image) -> None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write it whole or not at all, without `atomic_files`' wait for the disk: there are thousands."""
+    with _whole_file(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name; what the body writes there gets the name `path` when it is whole."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 @contextlib.contextmanager
@@ -259,7 +270,7 @@ def _match_plan(job: Job, out: Path, count: int) -> None:
             raise ValueError(f"{out} is a run of {had}; ask for as many or more, found count={count}")
     elif other := sorted(file.name for file in out.iterdir() if not file.name.startswith(".")):
         raise ValueError(f"{out} holds other files ({other[0]}) and no {PLAN}; choose an empty folder")
-    write_atomically(path, json.dumps({**plan, "count": count}, indent=1) + "\n")
+    write_file(path, (json.dumps({**plan, "count": count}, indent=1) + "\n").encode())
 
 
 def _png(image: Image.Image) -> bytes:
