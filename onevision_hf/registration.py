@@ -24,6 +24,7 @@ PUBLIC = {
     "CodecCanvases": "modeling.codec_canvases",
     "CodecSignals": "modeling.codec_signal_reader",
     "CodecStream": "streaming.codec_stream",
+    "FeatureFolder": "eval.feature_folder",
     "FrameSignals": "modeling.codec_signal_reader",
     **dict.fromkeys(
         (
