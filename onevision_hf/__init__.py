@@ -14,73 +14,108 @@ from .registration import install as _install
 from .registration import public as _public
 
 if TYPE_CHECKING:
-    from .eval.feature_folder import FeatureFolder as FeatureFolder
-    from .modeling.codec_canvases import CodecCanvases as CodecCanvases
-    from .modeling.codec_canvases import read_canvases as read_canvases
-    from .modeling.codec_signal_reader import CodecSignals as CodecSignals
-    from .modeling.codec_signal_reader import FrameSignals as FrameSignals
-    from .modeling.codec_signal_reader import iter_codec_signals as iter_codec_signals
-    from .modeling.codec_signal_reader import read_codec_signals as read_codec_signals
-    from .modeling.configuration_llava_onevision2 import LlavaOnevision2Config as LlavaOnevision2Config
-    from .modeling.configuration_llava_onevision2 import LlavaOnevision2MoeConfig as LlavaOnevision2MoeConfig
+    from .eval.feature_folder import FeatureFolder
+    from .modeling.codec_canvases import CodecCanvases, read_canvases
+    from .modeling.codec_signal_reader import (
+        CodecSignals,
+        FrameSignals,
+        iter_codec_signals,
+        read_codec_signals,
+    )
     from .modeling.configuration_llava_onevision2 import (
-        LlavaOnevision2VisionConfig as LlavaOnevision2VisionConfig,
+        LlavaOnevision2Config,
+        LlavaOnevision2MoeConfig,
+        LlavaOnevision2VisionConfig,
+        MageVLConfig,
+        MageVLVisionConfig,
     )
-    from .modeling.configuration_llava_onevision2 import MageVLConfig as MageVLConfig
-    from .modeling.configuration_llava_onevision2 import MageVLVisionConfig as MageVLVisionConfig
-    from .modeling.configuration_onevision import OneVisionConfig as OneVisionConfig
-    from .modeling.configuration_onevision_vl import OneVisionVLConfig as OneVisionVLConfig
-    from .modeling.configuration_openvision3 import OpenVision3Config as OpenVision3Config
-    from .modeling.image_processing_onevision import OneVisionImageProcessor as OneVisionImageProcessor
-    from .modeling.image_processing_onevision_vl import OneVisionVLImageProcessor as OneVisionVLImageProcessor
-    from .modeling.image_processing_openvision3 import OpenVision3ImageProcessor as OpenVision3ImageProcessor
+    from .modeling.configuration_onevision import OneVisionConfig
+    from .modeling.configuration_onevision_vl import OneVisionVLConfig
+    from .modeling.configuration_openvision3 import OpenVision3Config
+    from .modeling.image_processing_onevision import OneVisionImageProcessor
+    from .modeling.image_processing_onevision_vl import OneVisionVLImageProcessor
+    from .modeling.image_processing_openvision3 import OpenVision3ImageProcessor
     from .modeling.modeling_llava_onevision2 import (
-        LlavaOnevision2ForConditionalGeneration as LlavaOnevision2ForConditionalGeneration,
+        LlavaOnevision2ForConditionalGeneration,
+        LlavaOnevision2Model,
+        LlavaOnevision2MoeForConditionalGeneration,
+        LlavaOnevision2MoeModel,
+        MageVLForConditionalGeneration,
+        MageVLModel,
+        MageVLVisionModel,
     )
-    from .modeling.modeling_llava_onevision2 import LlavaOnevision2Model as LlavaOnevision2Model
-    from .modeling.modeling_llava_onevision2 import (
-        LlavaOnevision2MoeForConditionalGeneration as LlavaOnevision2MoeForConditionalGeneration,
-    )
-    from .modeling.modeling_llava_onevision2 import LlavaOnevision2MoeModel as LlavaOnevision2MoeModel
-    from .modeling.modeling_llava_onevision2 import (
-        MageVLForConditionalGeneration as MageVLForConditionalGeneration,
-    )
-    from .modeling.modeling_llava_onevision2 import MageVLModel as MageVLModel
-    from .modeling.modeling_llava_onevision2 import MageVLVisionModel as MageVLVisionModel
-    from .modeling.modeling_onevision import OneVisionModel as OneVisionModel
+    from .modeling.modeling_onevision import OneVisionModel
     from .modeling.modeling_onevision_classification import (
-        OneVisionForImageClassification as OneVisionForImageClassification,
+        OneVisionForImageClassification,
+        OneVisionForVideoClassification,
     )
-    from .modeling.modeling_onevision_classification import (
-        OneVisionForVideoClassification as OneVisionForVideoClassification,
-    )
-    from .modeling.modeling_onevision_vl import (
-        OneVisionVLForConditionalGeneration as OneVisionVLForConditionalGeneration,
-    )
-    from .modeling.modeling_onevision_vl import OneVisionVLModel as OneVisionVLModel
-    from .modeling.modeling_openvision3 import MissingVAEError as MissingVAEError
-    from .modeling.modeling_openvision3 import OpenVision3Model as OpenVision3Model
-    from .modeling.patch_selection import Selection as Selection
-    from .modeling.patchify_config import select_patches as select_patches
-    from .modeling.processing_llava_onevision2 import LlavaOnevision2Processor as LlavaOnevision2Processor
-    from .modeling.processing_onevision_vl import OneVisionVLProcessor as OneVisionVLProcessor
-    from .modeling.video_processing_llava_onevision2 import (
-        LlavaOnevision2VideoProcessor as LlavaOnevision2VideoProcessor,
-    )
-    from .modeling.video_processing_onevision import OneVisionVideoProcessor as OneVisionVideoProcessor
-    from .modeling.video_processing_onevision_vl import OneVisionVLVideoProcessor as OneVisionVLVideoProcessor
-    from .modeling.video_processing_onevision_vl import VideoPatches as VideoPatches
-    from .modeling.video_reader import VideoReader as VideoReader
-    from .modeling.video_reader import VideoReadError as VideoReadError
-    from .pretraining import UnifiedForPreTraining as UnifiedForPreTraining
-    from .pretraining import UnifiedPreTrainingConfig as UnifiedPreTrainingConfig
-    from .streaming.codec_stream import CodecStream as CodecStream
-    from .streaming.codec_stream import StreamEvent as StreamEvent
-    from .streaming.codec_stream import StreamWindow as StreamWindow
+    from .modeling.modeling_onevision_vl import OneVisionVLForConditionalGeneration, OneVisionVLModel
+    from .modeling.modeling_openvision3 import MissingVAEError, OpenVision3Model
+    from .modeling.patch_selection import Selection
+    from .modeling.patchify_config import select_patches
+    from .modeling.processing_llava_onevision2 import LlavaOnevision2Processor
+    from .modeling.processing_onevision_vl import OneVisionVLProcessor
+    from .modeling.video_processing_llava_onevision2 import LlavaOnevision2VideoProcessor
+    from .modeling.video_processing_onevision import OneVisionVideoProcessor
+    from .modeling.video_processing_onevision_vl import OneVisionVLVideoProcessor, VideoPatches
+    from .modeling.video_reader import VideoReader, VideoReadError
+    from .pretraining import UnifiedForPreTraining, UnifiedPreTrainingConfig
+    from .streaming.codec_stream import CodecStream, StreamEvent, StreamWindow
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "bundled_clip", "tiny", *_PUBLIC]
+__all__ = [
+    "CodecCanvases",
+    "CodecSignals",
+    "CodecStream",
+    "FeatureFolder",
+    "FrameSignals",
+    "LlavaOnevision2Config",
+    "LlavaOnevision2ForConditionalGeneration",
+    "LlavaOnevision2Model",
+    "LlavaOnevision2MoeConfig",
+    "LlavaOnevision2MoeForConditionalGeneration",
+    "LlavaOnevision2MoeModel",
+    "LlavaOnevision2Processor",
+    "LlavaOnevision2VideoProcessor",
+    "LlavaOnevision2VisionConfig",
+    "MageVLConfig",
+    "MageVLForConditionalGeneration",
+    "MageVLModel",
+    "MageVLVisionConfig",
+    "MageVLVisionModel",
+    "MissingVAEError",
+    "OneVisionConfig",
+    "OneVisionForImageClassification",
+    "OneVisionForVideoClassification",
+    "OneVisionImageProcessor",
+    "OneVisionModel",
+    "OneVisionVLConfig",
+    "OneVisionVLForConditionalGeneration",
+    "OneVisionVLImageProcessor",
+    "OneVisionVLModel",
+    "OneVisionVLProcessor",
+    "OneVisionVLVideoProcessor",
+    "OneVisionVideoProcessor",
+    "OpenVision3Config",
+    "OpenVision3ImageProcessor",
+    "OpenVision3Model",
+    "Selection",
+    "StreamEvent",
+    "StreamWindow",
+    "UnifiedForPreTraining",
+    "UnifiedPreTrainingConfig",
+    "VideoPatches",
+    "VideoReadError",
+    "VideoReader",
+    "__version__",
+    "bundled_clip",
+    "iter_codec_signals",
+    "read_canvases",
+    "read_codec_signals",
+    "select_patches",
+    "tiny",
+]
 
 
 def __getattr__(name: str) -> Any:
