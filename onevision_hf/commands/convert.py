@@ -28,11 +28,12 @@ def run(
         from onevision_hf.conversion.llava_onevision2 import convert_llava_onevision2
 
         made = convert_llava_onevision2(source, destination, to, revision)
+        files = ", ".join(name for name in made["files"] if not name.endswith(".py"))
         say(
             made,
             as_json,
             f"{source}: {made['from']}, {made['tensors']} tensors of {made['parameters']:,} parameters",
-            f"{destination}: {made['to']}; {', '.join(made['files'])}",
+            f"{destination}: {made['to']}; {files}, and the code",
         )
         return
     if to != "ours":

@@ -20,8 +20,6 @@ from onevision_hf.modeling.configuration_llava_onevision2 import (
 )
 from onevision_hf.modeling.configuration_onevision_vl import OneVisionVLConfig
 
-NAME = "llava_onevision2"
-
 
 def convert_llava_onevision2(
     source: str, destination: str, to: Literal["ours", "published"] = "ours", revision: str | None = None
@@ -78,4 +76,4 @@ def _has_processor(source: str, revision: str | None) -> bool:
     return True
 
 
-__all__ = ["NAME", "convert_llava_onevision2"]
+__all__ = ["convert_llava_onevision2"]

@@ -53,10 +53,11 @@ class CompleteWeights:
             ValueError: weights are missing; they are listed.
             RuntimeError: weights are of another size; likewise.
         """
-        source, loader = pretrained_model_name_or_path, super()
+        source = pretrained_model_name_or_path
+        loader: Any = super()
         how = {"output_loading_info": True, "ignore_mismatched_sizes": True, **kwargs}
         with _report_held_back() as held:
-            model, found = loader.from_pretrained(source, *args, **how)  # type: ignore[misc]
+            model, found = loader.from_pretrained(source, *args, **how)
             held.clear()
         missing = sorted(found["missing_keys"])
         lacking = [key for key in missing if not any(re.search(new, key) for new in cls.may_be_new)]

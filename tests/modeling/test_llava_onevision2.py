@@ -33,6 +33,7 @@ from onevision_hf import (
     OneVisionVLForConditionalGeneration,
     OneVisionVLModel,
 )
+from onevision_hf.cli import main
 from onevision_hf.conversion.llava_onevision2 import convert_llava_onevision2
 from onevision_hf.conversion.tower import extract_encoder
 from onevision_hf.modeling.configuration_llava_onevision2 import our_config, published_config
@@ -241,7 +242,7 @@ def test_what_the_released_models_do_not_have_is_refused_by_name(field, value):
         MageVLConfig(**{**TINY, "vision_config": TINY["vision_config"] | {field: value}})
 
 
-def test_a_folder_is_converted_and_back_bit_for_bit(tmp_path):
+def test_a_folder_is_converted_and_back_bit_for_bit(tmp_path, capsys):
     source = tmp_path / "source"
     shutil.copytree(PUBLISHED, source)
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
@@ -255,7 +256,9 @@ def test_a_folder_is_converted_and_back_bit_for_bit(tmp_path):
     torch.testing.assert_close(
         ours(**inputs).logits[0, -1], recorded("image", "last_logits"), rtol=0, atol=2e-4
     )
-    convert_llava_onevision2(str(tmp_path / "ours"), str(tmp_path / "back"), "published")
+    words = ["convert", "llava_onevision2", str(tmp_path / "ours"), str(tmp_path / "back")]
+    assert main([*words, "--to", "published"]) == 0
+    assert "back: llava_onevision2; config.json" in capsys.readouterr().out
     before, after = (load_file(folder / "model.safetensors") for folder in (source, tmp_path / "back"))
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     with pytest.raises(ValueError, match="has these names already"):
