@@ -174,13 +174,13 @@ def our_config(published: LlavaOnevision2Config) -> OneVisionVLConfig:
     vision = {"rope_temporal_size": None, **published.vision_config.to_dict()}
     del vision["model_type"]
     kept = {name: getattr(published, name) for name in (*OURS, *KEPT)}
+    kept["published_type"] = published.model_type
     return OneVisionVLConfig(
         vision_config=OneVisionConfig(**vision),
         text_config=published.text_config,
         image_token_id=published.image_token_id,
         video_token_id=published.video_token_id,
         dtype=published.dtype,
-        published_type=published.model_type,
         **kept,
     )
 

@@ -42,7 +42,7 @@ INPUTS = (
 
 
 # Names of the authors' folders for transformers 5 and of their multimodal models -> ours.
-FUSED = [
+FUSED: Any = [
     WeightRenaming(r"self_attn\.proj\.", r"self_attn\.out_proj\."),
     WeightConverter(
         "self_attn.qkv", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], [Chunk(dim=0)]

@@ -79,10 +79,11 @@ class OneVisionVLModel(OneVisionVLPreTrainedModel):
             *args: transformers' own.
             **kwargs: transformers' own.
         """
-        config = kwargs.get("config")
+        config: Any = kwargs.get("config")
         if not isinstance(config, PreTrainedConfig):
             hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-            config = cls.config_class.from_pretrained(config or pretrained_model_name_or_path, **hub)
+            kind: Any = cls.config_class
+            config = kind.from_pretrained(config or pretrained_model_name_or_path, **hub)
         names = {**(kwargs.pop("key_mapping", None) or {}), **_names_without_head(config)}
         return super().from_pretrained(pretrained_model_name_or_path, *args, key_mapping=names, **kwargs)
 
@@ -341,8 +342,8 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
 
 def _names_without_head(config: OneVisionVLConfig) -> dict[str, str]:
     """Names of the whole language model -> those of its body alone, for transformers' `key_mapping`."""
-    body = MODEL_FOR_CAUSAL_LM_MAPPING[type(config.text_config)].base_model_prefix
-    return {rf"^language_model\.{body}\.": "^language_model."}
+    language_model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config.text_config)]
+    return {rf"^language_model\.{language_model.base_model_prefix}\.": "^language_model."}
 
 
 __all__ = [

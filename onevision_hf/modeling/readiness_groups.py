@@ -87,7 +87,8 @@ def readiness_groups(scores: np.ndarray, budget: int, max_frames: int) -> np.nda
 
 def _end_of_group(scores: np.ndarray, budget: int, threshold: float) -> int:
     """How many of the frames a group takes."""
-    before, ready = None, None
+    before: float | None = None
+    ready: int | None = None
     for end in range(MIN_GROUP_FRAMES, len(scores) + 1):
         worth, is_spread = _worth(scores[:end], budget)
         if worth >= threshold and is_spread:
