@@ -40,6 +40,8 @@ from .video_reader import VideoReader
 FRAMES_PER_GROUP = 32  # that are sampled
 LEAST_PIXELS = 56 * 56
 CTU = 4  # macroblocks along a side of HEVC's 64 x 64
+# Of a macroblock; fitted to what was read of one real clip, and checked on four other encodes.
+RICH_BITS, RICH_POWER = 32, 0.6
 
 
 class CanvasSettings(NamedTuple):
@@ -288,13 +290,24 @@ class CanvasPlan:
         pictures = read_standalone_pictures(reader, self.frame_ids)
         costs, _ = estimate_bits(pictures, reader.index.size[self.frame_ids].tolist())
         known = [cost * (not picture.is_damaged) for picture, cost in zip(pictures, costs, strict=True)]
+        if reader.codec == "h264":
+            known = [_tempered(cost) for cost in known]
         if self.settings.is_fine:
-            return known
+            # Theirs spreads a macroblock's bits over its blocks of 4 x 4; to a logarithm the unit matters.
+            return [cost / 16 for cost in known]
         if reader.codec == "hevc":
             return [_by_ctu(cost) for cost in known]
         # FFmpeg's rows of macroblocks have one more, always empty, and theirs stretches the whole over the
         # picture: what is kept lies up to a column too far left. The models have seen it so.
         return [np.pad(cost, ((0, 0), (0, 1))) for cost in known]
+
+
+def _tempered(cost: np.ndarray) -> np.ndarray:
+    """Bits of an H.264 picture's blocks as its adaptive coder spends them: the estimate counts levels of a
+    rich block alike, and so makes too much of rich blocks beside poor ones. The sum stays."""
+    rich = np.maximum(cost / RICH_BITS, 1)
+    tempered = cost * rich ** (RICH_POWER - 1)
+    return tempered * (cost.sum() / max(float(tempered.sum()), 1e-6))
 
 
 def _by_ctu(cost: np.ndarray) -> np.ndarray:

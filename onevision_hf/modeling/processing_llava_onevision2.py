@@ -161,13 +161,7 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
             return video
         if isinstance(video, CodecCanvases):
             return self._read_canvases(video)
-        frames: SampledFrames | CodecCanvases = self.video_processor.read(
-            video,
-            patch_size=self.image_processor.patch_size,
-            merge_size=self.merge_size,
-            **how,
-            **settings,
-        )
+        frames = self._decoded(video, **how, **settings)
         if isinstance(frames, CodecCanvases):
             return self._read_canvases(frames)
         patches, positions, grid = self._patches(list(frames.pictures), **self._of_frames(settings))
@@ -176,6 +170,16 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
         positions[:, 0] = torch.from_numpy(np.asarray(frames.numbers))[index]
         runs = list(zip(counts, frames.seconds.tolist(), strict=True))
         return Shown(patches, positions, grid, runs, missing=frames.missing)
+
+    def read_video(self, video: Any, **kwargs: Any) -> Any:
+        """Frames or canvases of a video, read with these settings once; they stand for it in any number of
+        prompts."""
+        return self._decoded(video, **self._split(kwargs)[2])
+
+    def _decoded(self, video: Any, **settings: Any) -> SampledFrames | CodecCanvases:
+        """What the video processor makes of a video, in patches of the image processor's size."""
+        sides = {"patch_size": self.image_processor.patch_size, "merge_size": self.merge_size}
+        return self.video_processor.read(video, **sides, **settings)
 
     def _read_canvases(self, canvases: CodecCanvases) -> Shown:
         """All canvases are one row of the grid, which the model cuts into windows."""
