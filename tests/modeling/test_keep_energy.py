@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onevision_hf.modeling.content_budget import NOISE, STILL, outstanding_energy
 from onevision_hf.modeling.frame_geometry import FrameGeometry
-from onevision_hf.modeling.patch_selection import STILL, BudgetSettings, Selection, select
+from onevision_hf.modeling.patch_selection import BudgetSettings, Selection, select
 
 SIDE = 4
 GEOMETRY = FrameGeometry.fit(SIDE * 14, SIDE * 14, SIDE * 14, 14)
@@ -28,7 +29,9 @@ def chosen(energy: np.ndarray, absolute: np.ndarray | None = None, **budget) -> 
 
 def share(selection: Selection, count: int | None = None) -> float:
     """Of the absolute energy above the noise, what lies in the patches."""
-    above = np.maximum(selection.absolute.astype(np.float64) - STILL, 0)
+    absolute = selection.absolute.astype(np.float64)
+    noise = np.clip(NOISE + 2 * np.median(absolute, axis=(1, 2), keepdims=True), 0, STILL)
+    above = np.maximum(absolute - noise, 0) * (absolute.max() >= STILL)
     return above[tuple(selection.positions[:count].T)].sum() / above.sum()
 
 
@@ -96,7 +99,7 @@ def test_the_share_is_of_what_is_comparable_over_the_clip():
 
 
 def test_noise_is_no_energy():
-    energy = np.full((8, SIDE, SIDE), STILL, np.float32)
+    energy = np.full((8, SIDE, SIDE), STILL - 0.01, np.float32)
     found = chosen(energy, keep_energy=1.0, keep_ratio=1.0)
     assert len(found) == SIDE**2 and set(found.positions[:, 0]) == {0}
     energy[3, 2, 1] = 1.0
@@ -104,18 +107,30 @@ def test_noise_is_no_energy():
     assert found.positions[-1].tolist() == [3, 2, 1] and len(found) == SIDE**2 + 1
 
 
+def test_what_half_of_a_picture_has_is_noise_up_to_what_moves():
+    absolute = np.zeros((3, SIDE, SIDE), np.float32)
+    absolute[0, 0, 0] = absolute[1] = absolute[2, 0, 0] = 1.0
+    absolute[2, 1:] = 0.05
+    found = outstanding_energy(absolute, np.ones((SIDE, SIDE), bool))
+    assert found[0].sum() == found[0, 0, 0] == pytest.approx(1 - NOISE)
+    assert found[1].min() == pytest.approx(1 - STILL), "all of it moves"
+    assert found[2, 0, 0] == found[2].sum() == pytest.approx(1 - NOISE - 0.1), (
+        "a camera's rest lies everywhere"
+    )
+
+
 def test_energy_of_the_anchors_counts_as_kept():
     energy = np.zeros((3, SIDE, SIDE), np.float32)
-    energy[0, 0, 0], energy[1, 0, 0], energy[2, 0, 0] = 8 + STILL, 1.5 + STILL, 0.5 + STILL
+    energy[0, 0, 0], energy[1, 0, 0], energy[2, 0, 0] = 8 + NOISE, 1.5 + NOISE, 0.5 + NOISE
     counts = [len(chosen(energy, keep_energy=one, keep_ratio=1.0)) - SIDE**2 for one in (0.75, 0.9, 0.96)]
     assert counts == [0, 1, 2]
 
 
 def test_merge_blocks_are_kept_whole_and_count_by_their_mean():
     energy = np.zeros((3, SIDE, SIDE), np.float32)
-    energy[1, :2, :2], energy[2, 2, 2] = 1.0, 1.0
+    energy[1, :2, :2], energy[2, 2, 2] = 1.0, 0.3
     found = chosen(energy, keep_energy=1.0, keep_ratio=1.0, merge_size=2)
-    assert len(found) == SIDE**2 + 4, "a quarter of a block that moves is below the noise"
+    assert len(found) == SIDE**2 + 4, "a quarter of a block that moves a little is noise"
     assert set(found.positions[SIDE**2 :, 0]) == {1}
 
 
