@@ -18,11 +18,13 @@ MOST_KEEP_RATIO = 0.25  # of a budget that follows the content
 # hundredth of a clip stays below this on average, nothing moves; nor where no absolute energy reaches it.
 STILL = 0.35
 NOISE = 0.1  # of the encoder and the sensor, where half of the picture has none
-USUAL = 2.0  # medians of a picture that are noise too, up to `STILL`: what a camera leaves lies everywhere
+# Medians of a picture that are noise too, and up to where: what grain and a camera leave lies everywhere, but
+# all of a picture may move.
+USUAL, MOST_NOISE = 2.0, 1.0
 
 
 def outstanding_energy(absolute: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """(T, gh, gw) float32: what each patch has above the noise of its picture, from `NOISE` to `STILL`.
+    """(T, gh, gw) float32: what each patch has above the noise of its picture, from `NOISE` to `MOST_NOISE`.
 
     Args:
         absolute: (T, gh, gw) float32 >= 0, in one unit for all pictures.
@@ -31,7 +33,7 @@ def outstanding_energy(absolute: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     if absolute.max() < STILL:
         return np.zeros_like(absolute)
     usual = np.median(absolute[:, allowed], axis=1)[:, None, None]
-    noise = np.minimum(NOISE + USUAL * usual, STILL)
+    noise = np.minimum(NOISE + USUAL * usual, MOST_NOISE)
     return np.maximum(absolute - noise, 0) * allowed
 
 
