@@ -15,6 +15,7 @@ from .registration import public as _public
 
 if TYPE_CHECKING:
     from .eval.feature_folder import FeatureFolder
+    from .modeling.canvas_selection import CanvasSelection, select_canvases
     from .modeling.codec_canvases import CodecCanvases, read_canvases
     from .modeling.codec_signal_reader import (
         CodecSignals,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CanvasSelection",
     "CodecCanvases",
     "CodecSignals",
     "CodecStream",
@@ -113,6 +115,7 @@ __all__ = [
     "iter_codec_signals",
     "read_canvases",
     "read_codec_signals",
+    "select_canvases",
     "select_patches",
     "tiny",
 ]

@@ -21,6 +21,7 @@ _OURS = __name__.rpartition(".")[0] + "."
 
 # The package's public names and the modules that they are imported from when they are used.
 PUBLIC = {
+    "CanvasSelection": "modeling.canvas_selection",
     "CodecCanvases": "modeling.codec_canvases",
     "CodecSignals": "modeling.codec_signal_reader",
     "CodecStream": "streaming.codec_stream",
@@ -70,6 +71,7 @@ PUBLIC = {
     "iter_codec_signals": "modeling.codec_signal_reader",
     "read_canvases": "modeling.codec_canvases",
     "read_codec_signals": "modeling.codec_signal_reader",
+    "select_canvases": "modeling.canvas_selection",
     "select_patches": "modeling.patchify_config",
 }
 

@@ -236,13 +236,13 @@ def top_patches(
         quota = -(-left // (len(spans) - place))
         later = sum(len(span) for span in spans[place + 1 :]) * per_frame
         quota = min(len(frames) * per_frame, max(quota, left - later))
-        best = _largest(rank[frames].reshape(-1), quota)
+        best = largest(rank[frames].reshape(-1), quota)
         kept.append(frames[best // per_frame] * per_frame + best % per_frame)
         left -= quota
     return np.stack(np.unravel_index(np.sort(np.concatenate(kept)), energy.shape), -1).astype(np.int64)
 
 
-def _largest(values: np.ndarray, count: int) -> np.ndarray:
+def largest(values: np.ndarray, count: int) -> np.ndarray:
     """Places of the `count` largest values by a partial sort; of equal ones the first."""
     if count >= len(values):
         return np.arange(len(values))

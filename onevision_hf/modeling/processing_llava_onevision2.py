@@ -107,6 +107,9 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
     ) -> MultiModalData:
         """Tokens that media of these sizes take, for engines that plan ahead: `image_sizes` of (height,
         width), `video_sizes` of (frames, height, width), all of which are shown.
+
+        Raises:
+            ValueError: videos are shown as canvases.
         """
         _, of_images, of_videos = self._split(kwargs)
         count, block, found = self.image_processor.get_number_of_image_patches, self.merge_size**2, {}
@@ -114,6 +117,10 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
             found["num_image_patches"] = [count(*size, of_images) for size in image_sizes]
             found["num_image_tokens"] = [patches // block for patches in found["num_image_patches"]]
         if video_sizes is not None:
+            if preset := of_videos.get("preset", self.video_processor.preset):
+                raise ValueError(
+                    f"preset={preset!r}: how many canvases a video gives is known once it is read"
+                )
             frame = self._of_frames(of_videos)
             found["num_video_tokens"] = [
                 frames * (count(height, width, frame) // block) for frames, height, width in video_sizes
@@ -154,7 +161,15 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
             return video
         if isinstance(video, CodecCanvases):
             return self._read_canvases(video)
-        frames: SampledFrames = self.video_processor.read(video, **how, **settings)
+        frames: SampledFrames | CodecCanvases = self.video_processor.read(
+            video,
+            patch_size=self.image_processor.patch_size,
+            merge_size=self.merge_size,
+            **how,
+            **settings,
+        )
+        if isinstance(frames, CodecCanvases):
+            return self._read_canvases(frames)
         patches, positions, grid = self._patches(list(frames.pictures), **self._of_frames(settings))
         index = positions[:, 0]
         counts = torch.bincount(index, minlength=len(frames)).tolist()
@@ -178,7 +193,8 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
             (count, frame / canvases.fps)
             for frame, count in zip(frames.tolist(), counts.tolist(), strict=True)
         ]
-        return Shown(patches, positions, torch.tensor([[len(canvases), rows, columns]]), runs, after="\n")
+        whole = torch.tensor([[len(canvases), rows, columns]])
+        return Shown(patches, positions, whole, runs, after="\n", missing=canvases.missing)
 
     def _video_text(self, clip: Any, stamped: bool) -> str:
         block = self.merge_size**2

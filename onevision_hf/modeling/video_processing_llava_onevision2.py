@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 from transformers.video_processing_utils import BaseVideoProcessor
 
+from .codec_canvases import CodecCanvases, canvases_of
 from .frame_geometry import check_positive
 from .frame_sequence import FrameSequence, Video, open_video
 from .image_processing_onevision_vl import OF_ALL_PARTS
@@ -34,6 +35,10 @@ class Policy(NamedTuple):
 # even number of at least four), which hand frames over as images, whose t is 0.
 POLICIES = {"native": Policy(384, "frame"), "lmms_eval": Policy(32, "zero"), "vllm": Policy(32, "zero")}
 POSITIONS = ("frame", "zero")
+PRESETS = (None, "ov2", "auto")
+# What only frames have, and only canvases.
+OF_FRAMES = ("frame_sampling", "frame_positions", "num_frames", "max_frames", "fps")
+OF_CANVASES = ("canvas_settings", "target_canvas", "max_canvases")
 # Names of the published processor -> ours.
 OTHER_NAMES = {"fixed_num_frames": "num_frames", "target_fps": "fps"}
 
@@ -68,6 +73,10 @@ class LlavaOnevision2VideoProcessorKwargs(TypedDict, total=False):
     do_sample_frames: bool
     min_pixels: int | None
     max_pixels: int | None
+    preset: str | None
+    canvas_settings: str
+    target_canvas: int
+    max_canvases: int | None
     default_to_square: bool
     return_metadata: bool
 
@@ -88,6 +97,13 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
         do_sample_frames (`bool`, defaults to `True`): `False` shows every frame of a file.
         min_pixels (`int`, *optional*): smaller frames are made larger; the image processor's by default.
         max_pixels (`int`, *optional*): larger frames are made smaller; likewise.
+        preset (`str`, *optional*): codec input instead of frames: "ov2", canvases of what the codec spent
+            bits on, as the published preprocessor makes them; "auto", the same of the energy of that preset,
+            of any codec. See `select_canvases`. Nothing of the above then counts, and naming it together with
+            a preset is refused.
+        canvas_settings (`str`, defaults to `"bundled"`): "bundled" or "tuned".
+        target_canvas (`int`, defaults to 32): sets how many frames are looked at.
+        max_canvases (`int`, *optional*): never more canvases than this.
         **kwargs: these, by name.
 
     Frames that were decoded elsewhere are all shown. Raises TypeError for an unknown name, ValueError for a
@@ -106,6 +122,10 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
     do_sample_frames = True
     min_pixels = None
     max_pixels = None
+    preset = None
+    canvas_settings = "bundled"
+    target_canvas = 32
+    max_canvases = None
     default_to_square = False
     return_metadata = False
 
@@ -135,8 +155,10 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
         frames: bool = False,
         video_metadata: Any = None,
         errors: str = "raise",
+        patch_size: int = 14,
+        merge_size: int = 2,
         **kwargs: Any,
-    ) -> SampledFrames:
+    ) -> SampledFrames | CodecCanvases:
         """Sample and decode one video.
 
         Args:
@@ -144,6 +166,8 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
             frames: the files of pictures that are listed, lie in a folder or match a pattern are one clip.
             video_metadata: of decoded frames: `frames_indices` and `fps`, or `timestamps`.
             errors: "raise", or "partial": of a truncated file, what is there.
+            patch_size: of the canvases, in pixels.
+            merge_size: of the canvases, patches along a side of a block.
             **kwargs: settings that replace the processor's own in this call.
 
         Raises:
@@ -154,7 +178,18 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
         refuse_unknown(type(self).__name__, kwargs, list(self._known()))
         settings = {name: getattr(self, name) for name in self._known()} | kwargs
         policy = _policy(settings)
+        _check_preset(settings["preset"], kwargs)
         with open_video(video, errors, frames=frames, metadata=video_metadata) as reader:
+            if settings["preset"] is not None:
+                return canvases_of(
+                    reader,
+                    preset=settings["preset"],
+                    settings=settings["canvas_settings"],
+                    target_canvas=settings["target_canvas"],
+                    max_canvases=settings["max_canvases"],
+                    patch_size=patch_size,
+                    merge_size=merge_size,
+                )
             numbers, seconds = self._sampled(reader, settings, policy)
             ids = np.arange(len(reader)) if isinstance(reader, FrameSequence) else numbers
             size = (reader.width, reader.height)
@@ -179,6 +214,16 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
         numbers = np.linspace(0, total - 1, count).round().astype(np.int64)
         # Seconds as the published processors write them: numbers over the average rate.
         return numbers, numbers / rate
+
+
+def _check_preset(preset: Any, given: dict[str, Any]) -> None:
+    """A known preset, and no setting in this call that it leaves without a meaning."""
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be {', '.join(map(str, PRESETS))}, not {preset!r}")
+    unused = [name for name in (OF_CANVASES if preset is None else OF_FRAMES) if given.get(name) is not None]
+    if unused:
+        shown = "frames are shown: give preset too" if preset is None else f"canvases are, by {preset!r}"
+        raise ValueError(f"{', '.join(unused)} cannot be followed where {shown}")
 
 
 def _policy(settings: dict[str, Any]) -> Policy:

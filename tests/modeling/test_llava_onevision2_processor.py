@@ -156,6 +156,8 @@ def test_tokens_are_counted_ahead(processor):
     picture = Image.fromarray(RECORDED["image.raw_0"])
     found = processor._get_num_multimodal_tokens(image_sizes=[picture.size[::-1]], video_sizes=[(6, 84, 112)])
     assert found.num_image_tokens == [24] and found.num_video_tokens == [72]
+    with pytest.raises(ValueError, match="how many canvases"):
+        processor._get_num_multimodal_tokens(video_sizes=[(6, 84, 112)], preset="ov2")
     types = inputs_of(processor, user(("image", picture), "What?"), return_mm_token_type_ids=True)
     assert int((types["mm_token_type_ids"] == 1).sum()) == 24
 
