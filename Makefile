@@ -137,6 +137,10 @@ bench-clustering: $(STAMP)  ## clustering: growth of k-means and assignment, aga
 bench-codec: $(STAMP)  ## codec patchification: time and memory against a plain decode (ONLY=beach,1080p,crop,painted,hour,memory,peer)
 	$(BIN)/python benchmarks/codec.py --only "$(ONLY)"
 
+.PHONY: bench-imports
+bench-imports: $(STAMP)  ## what importing the package costs beside transformers' own Auto classes
+	$(BIN)/python benchmarks/imports.py
+
 .PHONY: bench-painted
 bench-painted: $(STAMP)  ## painted references: recall and end-point errors on drawn scenes
 	$(BIN)/python benchmarks/painted.py

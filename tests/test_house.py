@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
 }
 # These sit on top and may import every room; no room may import them.
-ON_TOP = {"cli", "commands", "demo", "registration", "__init__", "__main__"}
+ON_TOP = {"cli", "commands", "demo", "registration", "installation", "__init__", "__main__"}
 
 
 def sources() -> list[Path]:
