@@ -14,6 +14,7 @@ from .registration import install as _install
 from .registration import public as _public
 
 if TYPE_CHECKING:
+    from .eval.feature_folder import FeatureFolder
     from .modeling.codec_signal_reader import (
         CodecSignals,
         FrameSignals,
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CodecSignals",
     "CodecStream",
+    "FeatureFolder",
     "FrameSignals",
     "MissingVAEError",
     "OneVisionConfig",

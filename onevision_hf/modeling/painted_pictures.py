@@ -28,7 +28,7 @@ REVEALED: dict[str, Callable[[bytes], RevealedStream]] = {
     "vvc": RevealedVVC,
     "vp8": RevealedVP8,
     "vp9": partial(RevealedVP9, loop_filter=False),  # it only blurs the paint
-    "av1": RevealedAV1,
+    "av1": partial(RevealedAV1, loop_filter=False),
 }
 PAINTED_CODECS = (*REVEALED, *NO_B_REFERENCES, "h264")
 # Pictures that nobody refers to can be left out, as they hand nothing on. VP8 and VP9 hand probabilities on.

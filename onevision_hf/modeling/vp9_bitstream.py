@@ -5,8 +5,8 @@ one goes a frame of a byte or two, `show_existing_frame` of a slot that the pict
 decoder hands that slot out and changes no state; libvpx makes such frames itself. The flag `show_frame` of
 the hidden picture is left as it is: it decides about the next picture's motion vectors.
 
-FFmpeg's decoder of VP9 knows no `skip_loop_filter`. The level of the filter is in the header, so the stream can
-have it off.
+FFmpeg's decoder of VP9 knows no `skip_loop_filter`. The level of the filter is in the header, so the stream
+can have it off.
 """
 
 from dataclasses import dataclass
@@ -160,7 +160,8 @@ def _read_header(reader: BitReader) -> FrameHeader:
     if reader.flag():
         return FrameHeader(profile, shows_slot=reader.bits(3))
     is_key, is_shown, is_resilient = not reader.flag(), reader.flag(), reader.flag()
-    refreshes, refers = ALL_SLOTS, ()
+    refreshes = ALL_SLOTS
+    refers: tuple[int, ...] = ()
     if is_key:
         _read_sync_code(reader)
         _skip_colors(reader, profile)

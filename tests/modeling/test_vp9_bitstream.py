@@ -152,15 +152,17 @@ def test_what_reveals_a_picture_shows_one_of_its_slots(profile):
 
 
 def traced_levels(packets: list[bytes]) -> list[tuple[int, int]]:
-    """(bit at which it begins, level of the loop filter) of each coded picture, as FFmpeg reads its header."""
+    """(bit at which it begins, level of the loop filter) of each coded picture, as FFmpeg reads it."""
     with av.open(io.BytesIO(), "w", format="ivf") as container:
         trace = BitStreamFilterContext("trace_headers", container.add_stream("libvpx-vp9"))
         found = []
         for packet in packets:
             with av.logging.Capture() as lines:
                 trace.filter(av.Packet(packet))
-            fields = [re.match(r"(\d+) +loop_filter_level .* = (\d+)$", line[2].strip()) for line in lines]
-            found += [(int(field[1]), int(field[2])) for field in fields if field]
+            for *_, line in lines:
+                field = re.match(r"(\d+) +loop_filter_level .* = (\d+)$", line.strip())
+                if field:
+                    found.append((int(field[1]), int(field[2])))
     return found
 
 
