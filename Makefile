@@ -9,6 +9,8 @@ OLDEST_TRANSFORMERS := 5.13.0
 # Two threads by default: tests and figures are meant for a two-core machine.
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
+# Tests start many processes, each of which would compile the package anew, and pytest its files.
+unexport PYTHONDONTWRITEBYTECODE
 # So many tests run side by side; a test has one thread.
 TEST_PROCESSES ?= 2
 SIDE_BY_SIDE := -n $(TEST_PROCESSES) --dist worksteal

@@ -321,7 +321,8 @@ class OneVisionVLProcessor(ProcessorMixin):
 
     def _packed(self, shown: list[tuple[str, list[Any], list[Any]]]) -> dict[str, torch.Tensor]:
         """The media of prompts, each with its images and its videos, as the model takes them."""
-        images, videos = ([one for own in shown for one in own[kind]] for kind in (1, 2))
+        images = [image for _, own, _ in shown for image in own]
+        videos = [video for _, _, own in shown for video in own]
         return pack_media("image", images) | pack_videos(videos)
 
     @property

@@ -130,15 +130,15 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
     return_metadata = False
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any], **kwargs: Any) -> Any:
+    def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
         """A processor from what a file holds; of a published file what both know counts.
 
         Args:
-            stored: settings by name.
+            video_processor_dict: settings by name.
             **kwargs: settings that replace them, and arguments of `from_pretrained`.
         """
-        named = {OTHER_NAMES.get(name, name): value for name, value in stored.items()}
-        pixels = ("min_pixels", "max_pixels") if "image_processor_type" in stored else ()
+        named = {OTHER_NAMES.get(name, name): value for name, value in video_processor_dict.items()}
+        pixels = ("min_pixels", "max_pixels") if "image_processor_type" in video_processor_dict else ()
         own = cls._known().keys() - set(pixels)
         return super().from_dict({name: named[name] for name in named.keys() & own}, **kwargs)
 
