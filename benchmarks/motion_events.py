@@ -13,8 +13,8 @@ which these clips have as many patches on average. "Nothing moves" is the share 
 import argparse
 import bisect
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,8 @@ from onevision_hf.eval.motion.grounds import Grounds
 from onevision_hf.eval.motion.inputs import codec_config
 from onevision_hf.eval.motion.pool import codec_energy, difference_energy, read_pixels
 from onevision_hf.eval.motion.settings import MOST_OF_ONE_CLIP, MOTION
-from onevision_hf.modeling.patch_selection import Selection, select, top_patches
+from onevision_hf.modeling.patch_selection import BudgetSettings, Selection, reselect, select, top_patches
+from onevision_hf.modeling.patchify_config import PatchifyConfig
 from onevision_hf.synthetic import CODECS, ClipSettings, EncodingSettings, draw_clip
 
 SETTINGS = PROFILES["small"]
@@ -48,30 +49,23 @@ def event_patches(source: Drawn, number: int) -> np.ndarray:
     return found
 
 
-class Energies(NamedTuple):
-    """What the codec gives of a clip: energies (T, gh, gw) and the frames' picture types."""
-
-    energy: np.ndarray
-    absolute: np.ndarray
-    types: Sequence[str]
-
-    def kept(self, **budget: Any) -> Selection:
-        """What a budget keeps of the clip."""
-        config = codec_config(SETTINGS, "codec").replace(**budget)
-        frames = np.arange(len(self.energy))
-        geometry = config.layout.geometry(SETTINGS.clips.size, SETTINGS.clips.size)
-        return select(
-            self.energy, frame_ids=frames, timestamps=frames, picture_types=list(self.types), signal="",
-            geometry=geometry, budget=config.budget, absolute=self.absolute,
-        )  # fmt: skip
+def selected(clip: LabelledClip, config: PatchifyConfig) -> Selection:
+    """What the codec's input keeps of a clip; `reselect` spends other budgets on it."""
+    energy, absolute, types = codec_energy(clip.file, config)
+    frames = np.arange(len(energy))
+    geometry = config.layout.geometry(SETTINGS.clips.size, SETTINGS.clips.size)
+    return select(
+        energy, frame_ids=frames, timestamps=frames, picture_types=list(types), signal="",
+        geometry=geometry, budget=config.budget, absolute=absolute,
+    )  # fmt: skip
 
 
-def share_for(clips: Sequence[Energies], mean: int) -> float:
+def share_for(fixed: Sequence[Selection], budget: BudgetSettings, mean: int) -> float:
     """The `keep_energy` with which clips have so many patches on average, if one has."""
 
     def is_enough(share: float) -> bool:
-        budget = {"keep_energy": share, "num_patches": MOST_OF_ONE_CLIP * mean}
-        return bool(np.mean([len(clip.kept(**budget)) for clip in clips]) >= mean)
+        own = replace(budget, keep_energy=share)
+        return bool(np.mean([len(reselect(clip, own)) for clip in fixed]) >= mean)
 
     shares = np.linspace(0.001, 1, 1000).tolist()
     return float(shares[min(bisect.bisect_left(shares, True, key=is_enough), len(shares) - 1)])
@@ -101,12 +95,12 @@ def main() -> None:
     numbers = [n for n in range(4 * args.clips) if scheduled(n, source.schedule)[0] in MOTION][: args.clips]
     clips = [source.item("test", number) for number in numbers]
     truths = [event_patches(source, number) for number in numbers]
-    config = codec_config(SETTINGS, "codec")
-    energies = [Energies(*codec_energy(clip.file, config)) for clip in clips]
-    fixed = [clip.kept(num_patches=args.budget) for clip in energies]
-    share = share_for(energies, args.budget)
+    config = codec_config(SETTINGS, "codec").replace(num_patches=args.budget)
+    fixed = [selected(clip, config) for clip in clips]
     most = MOST_OF_ONE_CLIP * args.budget
-    by_energy = [clip.kept(keep_energy=share, num_patches=most) for clip in energies]
+    bound = config.replace(num_patches=most).budget
+    share = share_for(fixed, bound, args.budget)
+    by_energy = [reselect(clip, replace(bound, keep_energy=share)) for clip in fixed]
     rows = [
         (
             found_in(truth, whole.positions),

@@ -34,9 +34,10 @@ FRAMES_AT_ONCE = 32
 
 def make_tower(config: PreTrainedConfig) -> nn.Module:
     """The tower of a configuration, with random weights."""
-    if config.model_type in OWN_MODELS or getattr(config, "fused", False):
-        own = OneVisionFusedModel if getattr(config, "fused", False) else OWN_MODELS[config.model_type]
-        return own._from_config(config)
+    if getattr(config, "fused", False):
+        return OneVisionFusedModel._from_config(config)
+    if config.model_type in OWN_MODELS:
+        return OWN_MODELS[config.model_type]._from_config(config)
     if isinstance(config, Qwen3VLVisionConfig):
         return Qwen3VLVisionModel._from_config(config)
     return AutoModel.from_config(config)
