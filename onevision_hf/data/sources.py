@@ -21,6 +21,7 @@ import json
 import os
 import tarfile
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -153,8 +154,16 @@ def _list_folder(path: str) -> list[Item]:
         raise ValueError(f"{path} is not a folder")
     items = []
     wanted = _manifest_paths(Path(path) / "manifest.parquet")
+    seen = {_identity(path)}
+    left_out: list[str] = []
     for folder, subfolders, names in os.walk(path, followlinks=True):
-        subfolders[:] = [s for s in subfolders if not s.startswith(".")]
+        visible = sorted(s for s in subfolders if not s.startswith("."))
+        subfolders.clear()
+        for name in visible:
+            identity = _identity(os.path.join(folder, name))
+            if identity not in seen:  # a link may lead back to where it lies: each folder once
+                seen.add(identity)
+                subfolders.append(name)
         for name in names:
             kind = kind_of_extension(name)
             if kind is None or name.startswith("."):
@@ -162,10 +171,24 @@ def _list_folder(path: str) -> list[Item]:
             full = os.path.join(folder, name)
             if wanted is not None and os.path.relpath(full, path) not in wanted:
                 continue
+            if not os.path.isfile(full):  # a pipe would be waited for, and a link may lead nowhere
+                left_out.append(full)
+                continue
             stat = os.stat(full)
             key = _text(os.path.relpath(full, path).replace(os.sep, "/"))
             items.append(Item(key, kind, full, stat.st_size, stat.st_mtime_ns, 0, stat.st_size))
+    if left_out:
+        warnings.warn(
+            f"{path}: {len(left_out)} names of media are no files (pipes, devices, links to nothing) and are "
+            f"left out, {left_out[0]} the first",
+            stacklevel=2,
+        )
     return items
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    stat = os.stat(folder)
+    return stat.st_dev, stat.st_ino
 
 
 def _manifest_paths(manifest: Path) -> set[str] | None:
@@ -187,9 +210,11 @@ def _list_tars(path: str, tags_column: str | None) -> list[Item]:
             value: Any = read_span(str(file), member.offset_data, member.size).decode("utf-8", "replace")
             if extension == "json":
                 try:
-                    value = json.loads(value).get(tags_column)
+                    value = fields_of(value).get(tags_column)
                 except ValueError as error:
-                    raise ValueError(f"{file} is not a readable tar of samples: {error}") from error
+                    raise ValueError(
+                        f"{file} is not a readable tar of samples: {member.name}: {error}"
+                    ) from error
             if value is not None:
                 tags[sample] = split_tags(value)
         for member in members:
@@ -218,6 +243,18 @@ def open_tars(path: Path, files: Iterable[Path]) -> Iterator[tuple[Path, str, li
         except tarfile.TarError as error:
             raise ValueError(f"{file} is not a readable tar of samples: {error}") from error
         yield file, file.name if path.is_file() else file.relative_to(path).as_posix(), members
+
+
+def fields_of(text: str | bytes) -> dict[str, Any]:
+    """What the .json of a sample says.
+
+    Raises:
+        ValueError: it is no JSON, or no object.
+    """
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"holds a {type(found).__name__} and no object")
+    return found
 
 
 def sample_name(member: str) -> tuple[str, str]:
