@@ -49,6 +49,7 @@ class FrameSequence:
         TypeError: unknown metadata; the nearest name is named.
     """
 
+    name = "<frames>"
     codec = "frames"
     rotation = 0
     mirrored = False

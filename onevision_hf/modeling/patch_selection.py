@@ -18,8 +18,9 @@ from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence
 from .signal_energy import frame_energies
 from .signal_settings import SignalSettings
-from .video_reader import VideoReader
+from .video_reader import VideoReader, VideoReadError
 
+MAX_PATCHES = 1 << 17  # of a clip: 300 MB at 14 x 14 pixels
 ANCHORS = ("first", "keyframes")
 
 
@@ -98,6 +99,8 @@ class BudgetSettings:
             n-th frame.
         time_buckets: split the frames that are no anchors into so many spans of equal budget.
         merge_size: m x m patches are scored and kept together, for models that merge them.
+        max_patches: a clip that would have more is refused, and one whose frames alone have more: a few bytes
+            can ask for frames of any shape, and gigabytes of patches.
 
     Raises:
         ValueError: one is out of range, or both budgets are given.
@@ -109,14 +112,15 @@ class BudgetSettings:
     time_buckets: int = 1
     merge_size: int = 1
     keep_energy: float | None = None
+    max_patches: int = MAX_PATCHES
 
     def __post_init__(self) -> None:
         check_budget(self.num_patches, self.keep_ratio, self.keep_energy)
         if self.num_patches is None and self.keep_ratio is None:
             default = DEFAULT_KEEP_RATIO if self.keep_energy is None else MOST_KEEP_RATIO
             object.__setattr__(self, "keep_ratio", default)
-        for name, value in (("time_buckets", self.time_buckets), ("merge_size", self.merge_size)):
-            check_positive(name, value)
+        for name in ("time_buckets", "merge_size", "max_patches"):
+            check_positive(name, getattr(self, name))
         if isinstance(self.anchors, str):
             if self.anchors not in ANCHORS:
                 raise ValueError(
@@ -342,6 +346,31 @@ def _merge(values: np.ndarray, side: int) -> np.ndarray:
     return values.reshape(frames, rows // side, side, columns // side, side).mean((2, 4))
 
 
+def check_size(
+    reader: VideoReader | FrameSequence, geometry: FrameGeometry, kept: int, max_patches: int
+) -> None:
+    """Refuse a video of more patches than anybody wants, before any of them is cut.
+
+    Args:
+        reader: the video.
+        geometry: how its frames lie on the patch grid.
+        kept: patches that would be kept.
+        max_patches: of those, and of one frame.
+
+    Raises:
+        VideoReadError: there are more.
+    """
+    per_frame = geometry.patches_per_frame
+    if max(kept, per_frame) > max_patches:
+        raise VideoReadError(
+            reader.name,
+            f"its frames of {geometry.width} x {geometry.height} pixels have {per_frame} patches each at "
+            f"{geometry.canvas_width} x {geometry.canvas_height}, and {kept} would be kept, over "
+            f"max_patches={max_patches}: lower size, num_frames or keep_ratio, set max_pixels, or "
+            "raise max_patches",
+        )
+
+
 def read_selection(
     reader: VideoReader | FrameSequence,
     geometry: FrameGeometry,
@@ -366,7 +395,8 @@ def read_selection(
     frame_ids = sample_frames(reader, sampling or SamplingSettings())
     budget = budget or BudgetSettings()
     # Fail on the budget before the time is spent.
-    resolve_budget(budget.num_patches, budget.keep_ratio, len(frame_ids), geometry.patches_per_frame)
+    kept = resolve_budget(budget.num_patches, budget.keep_ratio, len(frame_ids), geometry.patches_per_frame)
+    check_size(reader, geometry, kept, budget.max_patches)
     energy, picture_types, signal, absolute = frame_energies(reader, frame_ids, geometry, signals)
     return select(
         energy,

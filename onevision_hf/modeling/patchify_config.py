@@ -28,7 +28,14 @@ from .frame_geometry import FrameGeometry, LayoutSettings, check_positive
 from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence, Video, open_video
 from .patch_cutting import STORED, PixelSettings, check_placement, cut_patches, read_placed_frames
-from .patch_selection import BudgetSettings, Placement, Selection, check_budget, read_selection
+from .patch_selection import (
+    MAX_PATCHES,
+    BudgetSettings,
+    Placement,
+    Selection,
+    check_budget,
+    read_selection,
+)
 from .setting_names import BOOKKEEPING, refuse_unknown
 from .signal_energy import paints
 from .signal_settings import SignalSettings
@@ -61,7 +68,8 @@ SETTINGS = (
     "rope_temporal_size",
 )
 _OF_THE_MODEL = ("patch_size", "rope_temporal_size")
-_AS_BEFORE = {"passes": None, "keep_energy": None}  # what settings that came later are in plans of before
+# What settings that came later are in plans of before.
+_AS_BEFORE = {"passes": None, "keep_energy": None, "max_patches": MAX_PATCHES}
 
 
 class ClipPatches(NamedTuple):
@@ -355,6 +363,7 @@ def select_patches(
     anchors: str | int = "first",
     time_buckets: int = 1,
     merge_size: int = 1,
+    max_patches: int = MAX_PATCHES,
     sampling: str = "uniform",
     fps: float | None = None,
     timestamps: Sequence[float] | None = None,
@@ -388,6 +397,7 @@ def select_patches(
         anchors: frames kept whole, see `BudgetSettings`.
         time_buckets: spans of time of equal budget.
         merge_size: m x m patches are kept together.
+        max_patches: a clip that would have more is refused, see `BudgetSettings`.
         sampling: "uniform" or "packet_size", see `SamplingSettings`.
         fps: frames a second instead of a number of frames.
         timestamps: seconds instead, of which each shows the frame on screen.
@@ -401,7 +411,7 @@ def select_patches(
             `signal` says how much that is.
 
     Raises:
-        VideoReadError: the video cannot be read.
+        VideoReadError: the video cannot be read, or has over `max_patches`.
         ValueError: an argument is out of range.
     """
     config = PatchifyConfig.from_dict({name: value for name, value in locals().items() if name in SETTINGS})

@@ -74,6 +74,8 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
             n-th.
         time_buckets (`int`, defaults to 1): spans of time of equal budget.
         merge_size (`int`, defaults to 1): m x m patches are scored and kept together.
+        max_patches (`int`, defaults to 131072): a video that would have more is a `VideoReadError`, against
+            small files that ask for gigabytes.
         sampling (`str`, defaults to `"uniform"`): or "packet_size": frames fall where the stream spends
             bytes.
         fps (`float`, *optional*): frames a second instead of a number of frames.
