@@ -48,7 +48,12 @@ class PixelSettings:
                 raise ValueError(
                     f"{name} must be {CHANNELS} numbers, or one for all, not {getattr(self, name)!r}"
                 )
+            if not np.isfinite(value).all() or (name == "image_std" and not (value > 0).all()):
+                what = "finite numbers" if name == "image_mean" else "finite numbers above 0"
+                raise ValueError(f"{name} must be {what}, not {getattr(self, name)!r}")
             object.__setattr__(self, name, tuple(np.broadcast_to(value, CHANNELS).tolist()))
+        if not 0 < abs(self.rescale_factor) < np.inf:
+            raise ValueError(f"rescale_factor must be a finite number but 0, not {self.rescale_factor!r}")
 
     @cached_property
     def scale_and_offset(self) -> tuple[np.ndarray, np.ndarray]:
