@@ -21,7 +21,6 @@ import json
 import os
 import tarfile
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
+from .folders import as_text, list_folder
 from .items import (
     IMAGE_EXTENSIONS,
     VIDEO_EXTENSIONS,
@@ -65,7 +65,7 @@ def open_source(
     """
     scheme, path = _scheme(str(spec))
     if scheme == "folder":
-        source = Source(_list_folder(path), _read_file, reader={"scheme": scheme})
+        source = Source(list_folder(path), _read_file, reader={"scheme": scheme})
     elif scheme == "webdataset":
         source = Source(_list_tars(path, tags_column), _read_tar_member, reader={"scheme": scheme})
     elif scheme == "parquet":
@@ -144,60 +144,6 @@ def _files(path: str, extension: str) -> list[Path]:
     return files
 
 
-def _text(name: str) -> str:
-    """A name as text that JSON and parquet can hold, whatever bytes the file system has in it."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _list_folder(path: str) -> list[Item]:
-    if not os.path.isdir(path):
-        raise ValueError(f"{path} is not a folder")
-    items = []
-    wanted = _manifest_paths(Path(path) / "manifest.parquet")
-    seen = {_identity(path)}
-    left_out: list[str] = []
-    for folder, subfolders, names in os.walk(path, followlinks=True):
-        visible = sorted(s for s in subfolders if not s.startswith("."))
-        subfolders.clear()
-        for name in visible:
-            identity = _identity(os.path.join(folder, name))
-            if identity not in seen:  # a link may lead back to where it lies: each folder once
-                seen.add(identity)
-                subfolders.append(name)
-        for name in names:
-            kind = kind_of_extension(name)
-            if kind is None or name.startswith("."):
-                continue
-            full = os.path.join(folder, name)
-            if wanted is not None and os.path.relpath(full, path) not in wanted:
-                continue
-            if not os.path.isfile(full):  # a pipe would be waited for, and a link may lead nowhere
-                left_out.append(full)
-                continue
-            stat = os.stat(full)
-            key = _text(os.path.relpath(full, path).replace(os.sep, "/"))
-            items.append(Item(key, kind, full, stat.st_size, stat.st_mtime_ns, 0, stat.st_size))
-    if left_out:
-        warnings.warn(
-            f"{path}: {len(left_out)} names of media are no files (pipes, devices, links to nothing) and are "
-            f"left out, {left_out[0]} the first",
-            stacklevel=2,
-        )
-    return items
-
-
-def _identity(folder: str) -> tuple[int, int]:
-    stat = os.stat(folder)
-    return stat.st_dev, stat.st_ino
-
-
-def _manifest_paths(manifest: Path) -> set[str] | None:
-    """The files that a drawn folder's manifest names; None where there is none. Other tables are labels."""
-    if not manifest.is_file() or b"families" not in (pq.read_schema(manifest).metadata or {}):
-        return None
-    return {os.path.normpath(name) for name in pq.read_table(manifest, columns=["path"])["path"].to_pylist()}
-
-
 def _list_tars(path: str, tags_column: str | None) -> list[Item]:
     items: list[Item] = []
     for file, name, members in open_tars(Path(path), _files(path, "tar")):
@@ -210,7 +156,7 @@ def _list_tars(path: str, tags_column: str | None) -> list[Item]:
             value: Any = read_span(str(file), member.offset_data, member.size).decode("utf-8", "replace")
             if extension == "json":
                 try:
-                    value = fields_of(value).get(tags_column)
+                    value = fields_of(value).get(str(tags_column))
                 except ValueError as error:
                     raise ValueError(
                         f"{file} is not a readable tar of samples: {member.name}: {error}"
@@ -221,7 +167,7 @@ def _list_tars(path: str, tags_column: str | None) -> list[Item]:
             if kind := kind_of_extension(member.name):
                 found = tags.get(sample_name(member.name)[0], ()) if tags_column is not None else None
                 place = (member.offset_data, member.size, found)
-                key = _text(f"{name}/{member.name}")
+                key = as_text(f"{name}/{member.name}")
                 items.append(Item(key, kind, str(file), stat.st_size, stat.st_mtime_ns, *place))
     return items
 
