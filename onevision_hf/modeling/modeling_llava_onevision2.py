@@ -32,6 +32,7 @@ class LlavaOnevision2Model(OneVisionVLModel):
     """
 
     config: LlavaOnevision2Config
+    may_hold_others = False
     _keys_to_ignore_on_load_unexpected = [
         *(OneVisionVLModel._keys_to_ignore_on_load_unexpected or ()),
         r"^lm_head\.",
@@ -46,6 +47,7 @@ class LlavaOnevision2ForConditionalGeneration(OneVisionVLForConditionalGeneratio
     """
 
     config: LlavaOnevision2Config
+    may_hold_others = False
     saves_original_format = True
 
 

@@ -175,10 +175,7 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
         """
         if isinstance(video, SampledFrames):
             return video
-        refuse_unknown(type(self).__name__, kwargs, list(self._known()))
-        settings = {name: getattr(self, name) for name in self._known()} | kwargs
-        policy = _policy(settings)
-        _check_preset(settings["preset"], kwargs)
+        settings, policy = self.check_settings(**kwargs)
         with open_video(video, errors, frames=frames, metadata=video_metadata) as reader:
             if settings["preset"] is not None:
                 return canvases_of(
@@ -196,10 +193,24 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
             read = {frame.frame_id: frame.rgb(*size) for frame in reader.frames(np.unique(ids))}
             pictures = np.stack([read[number] for number in ids.tolist()])
             missing = reader.missing
-        positions = settings["frame_positions"] or policy.positions
-        if positions not in POSITIONS:
-            raise ValueError(f"frame_positions must be one of {', '.join(POSITIONS)}, not {positions!r}")
-        return SampledFrames(pictures, numbers * (positions == "frame"), seconds, missing)
+        return SampledFrames(pictures, numbers * (policy.positions == "frame"), seconds, missing)
+
+    def check_settings(self, **kwargs: Any) -> tuple[dict[str, Any], Policy]:
+        """All settings with those of a call, and the policy that they ask for; nothing is read.
+
+        Raises:
+            TypeError: an unknown name. ValueError: a value out of range, or one that cannot be followed.
+        """
+        refuse_unknown(type(self).__name__, kwargs, list(self._known()))
+        settings = {name: getattr(self, name) for name in self._known()} | kwargs
+        _check_preset(settings["preset"], kwargs)
+        return settings, _policy(settings)
+
+    def outlined(self, video: Video, **kwargs: Any) -> tuple[list[float], int, int]:
+        """The seconds of the frames that `read` takes of a video, and their height and width, undecoded."""
+        settings, policy = self.check_settings(**kwargs)
+        with open_video(video) as reader:
+            return self._sampled(reader, settings, policy)[1].tolist(), reader.height, reader.width
 
     def _sampled(
         self, reader: VideoReader | FrameSequence, settings: dict[str, Any], policy: Policy
@@ -235,7 +246,10 @@ def _policy(settings: dict[str, Any]) -> Policy:
             check_positive(bound, settings[bound])
     if settings["fps"] is not None and not 0 < settings["fps"] < float("inf"):
         raise ValueError(f"fps must be a positive number, not {settings['fps']!r}")
-    return POLICIES[name]
+    positions = settings["frame_positions"] or POLICIES[name].positions
+    if positions not in POSITIONS:
+        raise ValueError(f"frame_positions must be one of {', '.join(POSITIONS)}, not {positions!r}")
+    return POLICIES[name]._replace(positions=positions)
 
 
 def _count(total: int, rate: float, settings: dict[str, Any], policy: Policy) -> int:
