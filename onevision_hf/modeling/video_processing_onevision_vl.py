@@ -75,7 +75,7 @@ class VideoPatches:
         return len(self.patches)
 
     def __str__(self) -> str:
-        whole = self.selection.energy.size
+        whole = len(self.timestamps) * self.selection.geometry.patches_per_frame
         share = f"{len(self):,} of {whole:,} patches ({100 * len(self) / whole:.1f} %)"
         return f"{len(self.timestamps)} frames, {share}"
 
