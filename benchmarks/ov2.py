@@ -3,8 +3,8 @@
     ONEVISION_CLIPS=clips python benchmarks/ov2.py
     python benchmarks/ov2.py --clip clip.mp4 --runs 5
 
-Medians of wall and processor seconds for 256 frames: bits, groups (with the blocks), canvases (decoding, cutting), tensors.
-codec-video-prep's reading of bits stands beside ours where it can be imported. Then tokens a second of a
+Medians of wall and processor seconds for 256 frames: bits, groups (with the blocks), canvases (decoding,
+cutting), tensors. codec-video-prep's reading of bits stands beside ours where it can be imported. Then tokens a second of a
 small model's prefill with a window for each group of four canvases, against one window for all of them.
 """
 
@@ -63,7 +63,7 @@ def peer(clip: str) -> Iterator[tuple[str, float, float]]:
 
 
 def prefill(rows: int, columns: int, canvases: int) -> Iterator[tuple[str, float]]:
-    """(what, tokens a second) of a small model: its tower is two layers, a quarter as wide as the large one."""
+    """(what, tokens a second) of a small model, a quarter as wide as the large one."""
     config = LlavaOnevision2Config(
         vision_config={
             "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 4,
