@@ -4,8 +4,8 @@
     python benchmarks/ov2.py --clip clip.mp4 --runs 5
 
 Medians of wall and processor seconds for 256 frames: bits, groups (with the blocks), canvases (decoding,
-cutting), tensors. codec-video-prep's reading of bits stands beside ours where it can be imported. Then tokens a second of a
-small model's prefill with a window for each group of four canvases, against one window for all of them.
+cutting), tensors. codec-video-prep's reading of bits stands beside ours where it can be imported. Then tokens
+a second of a small model's prefill with a window for each group of four canvases, against one window for all.
 """
 
 import argparse

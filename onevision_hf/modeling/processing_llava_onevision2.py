@@ -30,6 +30,7 @@ from .processing_onevision_vl import OneVisionVLProcessor
 from .prompt_media import read_picture
 from .setting_names import refuse_unknown
 from .video_processing_llava_onevision2 import LlavaOnevision2VideoProcessor, SampledFrames
+from .video_reader import VideoReader
 
 START, END = "<|vision_start|>", "<|vision_end|>"
 BOUNDS = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
@@ -202,6 +203,23 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
         patches = self.image_processor.get_number_of_image_patches(*size, self._of_frames(settings))
         runs = SimpleNamespace(runs=[(patches, second) for second in seconds], after="")
         return self._video_text(runs, self.add_timestamps)
+
+    def read_window(
+        self, reader: VideoReader, span: tuple[int, int], first_frame: int, **kwargs: Any
+    ) -> ShownMedium:
+        """Canvases of a part of an open video; they stand for it in prompts.
+
+        Args:
+            reader: the video.
+            span: [start, end) of its frames.
+            first_frame: number of its first frame in its source.
+            **kwargs: settings of the media.
+        """
+        sides = {"patch_size": self.image_processor.patch_size, "merge_size": self.merge_size}
+        settings = self._split(kwargs)[2]
+        return self._read_canvases(
+            self.video_processor.canvases_of_span(reader, span, first_frame, sides, **settings)
+        )
 
     def _decoded(self, video: Any, **settings: Any) -> SampledFrames | CodecCanvases:
         """What the video processor makes of a video, in patches of the image processor's size."""

@@ -179,13 +179,7 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
         with open_video(video, errors, frames=frames, metadata=video_metadata) as reader:
             if settings["preset"] is not None:
                 return canvases_of(
-                    reader,
-                    preset=settings["preset"],
-                    settings=settings["canvas_settings"],
-                    target_canvas=settings["target_canvas"],
-                    max_canvases=settings["max_canvases"],
-                    patch_size=patch_size,
-                    merge_size=merge_size,
+                    reader, **_of_canvases(settings), patch_size=patch_size, merge_size=merge_size
                 )
             numbers, seconds = self._sampled(reader, settings, policy)
             ids = np.arange(len(reader)) if isinstance(reader, FrameSequence) else numbers
@@ -194,6 +188,26 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
             pictures = np.stack([read[number] for number in ids.tolist()])
             missing = reader.missing
         return SampledFrames(pictures, numbers * (policy.positions == "frame"), seconds, missing)
+
+    def canvases_of_span(
+        self,
+        reader: VideoReader,
+        span: tuple[int, int],
+        first_frame: int,
+        sides: dict[str, int],
+        **kwargs: Any,
+    ) -> CodecCanvases:
+        """Canvases of a part of an open video, such as a window of a stream.
+
+        Args:
+            reader: the video.
+            span: [start, end) of its frames.
+            first_frame: number of its first frame in its source.
+            sides: `patch_size` and `merge_size`.
+            **kwargs: settings that replace the processor's own; `preset` is "ov2" by default.
+        """
+        settings, _ = self.check_settings(**{"preset": self.preset or "ov2", **kwargs})
+        return canvases_of(reader, **_of_canvases(settings), **sides, span=span, first_frame=first_frame)
 
     def check_settings(self, **kwargs: Any) -> tuple[dict[str, Any], Policy]:
         """All settings with those of a call, and the policy that they ask for; nothing is read.
@@ -225,6 +239,11 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
         numbers = np.linspace(0, total - 1, count).round().astype(np.int64)
         # Seconds as the published processors write them: numbers over the average rate.
         return numbers, numbers / rate
+
+
+def _of_canvases(settings: dict[str, Any]) -> dict[str, Any]:
+    own = {name: settings[name] for name in ("preset", "target_canvas", "max_canvases")}
+    return {**own, "settings": settings["canvas_settings"]}
 
 
 def _check_preset(preset: Any, given: dict[str, Any]) -> None:
