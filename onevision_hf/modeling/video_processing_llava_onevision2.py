@@ -207,7 +207,8 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
             **kwargs: settings that replace the processor's own; `preset` is "ov2" by default.
         """
         settings, _ = self.check_settings(**{"preset": self.preset or "ov2", **kwargs})
-        return canvases_of(reader, **_of_canvases(settings), **sides, span=span, first_frame=first_frame)
+        how = {**_of_canvases(settings), **sides}
+        return canvases_of(reader, **how, span=span, first_frame=first_frame)
 
     def check_settings(self, **kwargs: Any) -> tuple[dict[str, Any], Policy]:
         """All settings with those of a call, and the policy that they ask for; nothing is read.
