@@ -151,11 +151,12 @@ class CodecStream:
         self.max_bytes, self.max_pixels = max_bytes, max_pixels
         self._canvases: dict[str, Any] | None = None
         if isinstance(processor, LlavaOnevision2Processor):
-            self._canvases = {"preset": self.processor.video_processor.preset or "ov2", **settings}
-            self.processor.video_processor.check_settings(**self._canvases)
+            videos: Any = processor.video_processor
+            self._canvases = {"preset": videos.preset or "ov2", **settings}
+            videos.check_settings(**self._canvases)
             self._config = PatchifyConfig.from_dict({})
         else:
-            videos: Any = self.processor
+            videos = self.processor
             self._config = videos.patchify_config(**settings)
         sampling = self._config.sampling
         if sampling.timestamps is not None or sampling.start is not None or sampling.end is not None:
