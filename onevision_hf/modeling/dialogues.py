@@ -12,6 +12,7 @@ import torch
 from .frame_sequence import open_video
 from .message_media import kind_of, medium_of
 from .prompt_media import media_parts
+from .url_access import UrlAccess
 
 NOT_LEARNED = -100  # the label that losses of transformers pass over
 
@@ -96,7 +97,8 @@ class Dialogues:
 
     def video_text(self: Any, video: Any, **kwargs: Any) -> str:
         """What stands for a video in a prompt, without times; told by the header of its file."""
-        with open_video(video) as reader:
+        urls = UrlAccess.of(self._split(kwargs)[2], self.video_processor)
+        with open_video(video, urls=urls) as reader:
             sizes = [(len(reader), reader.height, reader.width)]
         found = self._get_num_multimodal_tokens(video_sizes=sizes, **kwargs)
         return self.video_token * found["num_video_tokens"][0]

@@ -11,6 +11,7 @@ A list of conversations gives a batch, padded on the left. Settings of `OneVisio
 `OneVisionVLVideoProcessor` go into `processor_kwargs`, flat or as `images_kwargs`, `videos_kwargs`.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -27,6 +28,7 @@ from .message_media import Medium, refuse_empty, told, with_media
 from .patch_inputs import pack_media
 from .prompt_media import is_unreadable, media_of_prompts, read_picture
 from .setting_names import refuse_unknown
+from .url_access import URL_SETTINGS, UrlAccess
 from .video_processing_onevision import check_errors, of_reader
 from .video_processing_onevision_vl import VideoPatches, pack_videos
 from .video_reader import VideoReadError
@@ -59,8 +61,8 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         image_token: stands for an image; must be one token of the tokenizer.
         video_token: stands for a video; must be one token of the tokenizer.
         add_timestamps: write "<1.5 seconds>" before the tokens of each frame of a video.
-
-        **unknown: refused.
+        **urls: settings of both processors that are told once: `allow_urls=False` refuses http and https,
+            `url_timeout` (seconds) and `max_url_bytes` bound them.
 
     Raises:
         ValueError: the tokenizer lacks a media token.
@@ -77,9 +79,13 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         image_token: str = IMAGE_TOKEN,
         video_token: str = VIDEO_TOKEN,
         add_timestamps: bool = False,
-        **unknown: Any,
+        **urls: Any,
     ):
-        refuse_unknown(type(self).__name__, unknown, _ARGUMENTS)
+        refuse_unknown(type(self).__name__, urls, (*_ARGUMENTS, *URL_SETTINGS))
+        UrlAccess.of(urls)  # refuses what is out of range
+        for part, name in itertools.product((image_processor, video_processor), urls):
+            if hasattr(part, name):
+                setattr(part, name, urls[name])
         self.merge_size = merge_size
         self.image_token, self.video_token = image_token, video_token
         self.add_timestamps = add_timestamps
@@ -288,8 +294,14 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
             image, settings = image.content, image.laid_on(settings)
             if sides := settings.pop("resized", None):
                 settings["size"] = sides
-        found = self.image_processor(read_picture(image), return_tensors="pt", **settings)
+        found = self.image_processor(
+            read_picture(image, self._urls(settings)), return_tensors="pt", **settings
+        )
         return found["pixel_values"], found["image_patch_positions"]
+
+    def _urls(self, settings: dict[str, Any]) -> UrlAccess:
+        """Of images; not all image processors have a say."""
+        return UrlAccess.of(settings, self.image_processor, self.video_processor)
 
     def _read_video(self, video: Any, settings: dict[str, Any], **how: Any) -> VideoPatches:
         if isinstance(video, Medium):
@@ -351,7 +363,9 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
     def _settings_of_parts(self) -> dict[str, list[str]]:
         """Names of the settings that a part of a message may hold."""
         parts = {"image": self.image_processor, "video": self.video_processor}
-        return {kind: list(part.valid_kwargs.__annotations__) for kind, part in parts.items()}
+        known = {kind: part.valid_kwargs.__annotations__ for kind, part in parts.items()}
+        # Whoever writes a message does not say whether this machine fetches what it names.
+        return {kind: [name for name in names if name not in URL_SETTINGS] for kind, names in known.items()}
 
     def _split(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Settings of the text, of images and of videos; one that both kinds of media have goes to both."""
@@ -359,8 +373,8 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         nested = [flat.pop(f"{kind}_kwargs", None) or {} for kind in ("text", "images", "videos")]
         known: list[Any] = [
             TEXT_SETTINGS,
-            self.image_processor.valid_kwargs.__annotations__,
-            self.video_processor.valid_kwargs.__annotations__,
+            [*self.image_processor.valid_kwargs.__annotations__, *URL_SETTINGS],
+            [*self.video_processor.valid_kwargs.__annotations__, *URL_SETTINGS],
         ]
         refuse_unknown(type(self).__name__, flat, [*dict.fromkeys(name for names in known for name in names)])
         of_text, of_images, of_videos = (

@@ -10,7 +10,7 @@ processor of the folder.
 Shapes: T sampled frames, H W a frame's height and width in pixels.
 """
 
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 from transformers.video_processing_utils import BaseVideoProcessor
@@ -21,6 +21,7 @@ from .frame_sequence import FrameSequence, Video, open_video
 from .image_processing_onevision_vl import OF_ALL_PARTS
 from .known_names import KnownNames
 from .setting_names import refuse_unknown
+from .url_access import UrlAccess, UrlKwargs
 from .video_reader import VideoReader
 
 
@@ -62,7 +63,7 @@ class SampledFrames:
         return len(self.pictures)
 
 
-class LlavaOnevision2VideoProcessorKwargs(TypedDict, total=False):
+class LlavaOnevision2VideoProcessorKwargs(UrlKwargs, total=False):
     """What `LlavaOnevision2VideoProcessor` takes; its docstring says what they mean."""
 
     frame_sampling: str
@@ -104,6 +105,9 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
         canvas_settings (`str`, defaults to `"bundled"`): "bundled" or "tuned".
         target_canvas (`int`, defaults to 32): sets how many frames are looked at.
         max_canvases (`int`, *optional*): never more canvases than this.
+        allow_urls (`bool`, defaults to `True`): `False` refuses http and https, of images too.
+        url_timeout (`float`, defaults to 30): seconds that a server has to answer and may be silent.
+        max_url_bytes (`int`, *optional*): what is longer is refused.
         **kwargs: these, by name.
 
     Frames that were decoded elsewhere are all shown. Raises TypeError for an unknown name, ValueError for a
@@ -176,7 +180,8 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
         if isinstance(video, SampledFrames):
             return video
         settings, policy = self.check_settings(**kwargs)
-        with open_video(video, errors, frames=frames, metadata=video_metadata) as reader:
+        urls = UrlAccess.of(kwargs, self)
+        with open_video(video, errors, frames=frames, metadata=video_metadata, urls=urls) as reader:
             if settings["preset"] is not None:
                 return canvases_of(
                     reader, **_of_canvases(settings), patch_size=patch_size, merge_size=merge_size
@@ -224,7 +229,7 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
     def outlined(self, video: Video, **kwargs: Any) -> tuple[list[float], int, int]:
         """The seconds of the frames that `read` takes of a video, and their height and width, undecoded."""
         settings, policy = self.check_settings(**kwargs)
-        with open_video(video) as reader:
+        with open_video(video, urls=UrlAccess.of(kwargs, self)) as reader:
             return self._sampled(reader, settings, policy)[1].tolist(), reader.height, reader.width
 
     def _sampled(
