@@ -32,6 +32,7 @@ from .url_access import URL_SETTINGS, UrlAccess
 from .video_processing_onevision import check_errors, of_reader
 from .video_processing_onevision_vl import VideoPatches, pack_videos
 from .video_reader import VideoReadError
+from .written_text import ControlTokens, encode_batch, literal
 
 TEXT_SETTINGS = (
     "padding",
@@ -102,15 +103,25 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
                 *self.video_processor.model_input_names]  # fmt: skip
 
     def apply_chat_template(  # type: ignore[override]
-        self, conversation: Any, *args: Any, processor_kwargs: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        conversation: Any,
+        chat_template: str | None = None,
+        *args: Any,
+        processor_kwargs: dict[str, Any] | None = None,
+        sanitize_control_tokens: bool | None = None,
+        **kwargs: Any,
     ) -> Any:
         """transformers' own, for one conversation or a list of them.
 
         Args:
             conversation: messages with `role` and `content`, or a list of such lists; a part that is a medium
                 may hold settings of its own (see `message_media`), which come before those of the call.
+            chat_template: another than the processor's.
             *args: transformers' own.
             processor_kwargs: settings of the media.
+            sanitize_control_tokens: a control token that stands in what is given (`<|im_end|>`, one of media)
+                is the text that was typed; False: it is that token. None: True with `tokenize=True`. Else the
+                prompt comes back as text, which cannot tell, unless True marks it for a call with True.
             **kwargs: transformers' own; settings of the media may also stand here.
 
         Raises:
@@ -119,8 +130,13 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         refuse_empty(conversation)
         conversation = with_media(conversation, self._settings_of_parts() if kwargs.get("tokenize") else {})
         own = {name: kwargs.pop(name) for name in list(kwargs) if name in self._settings()}
-        kwargs["processor_kwargs"] = {**own, **(processor_kwargs or {})}
-        return super().apply_chat_template(conversation, *args, **kwargs)
+        own |= processor_kwargs or {}
+        asked = own.pop("sanitize_control_tokens", sanitize_control_tokens)
+        if kwargs.get("tokenize") if asked is None else asked:
+            control = ControlTokens(self.tokenizer, f"{chat_template} {self.chat_template}")
+            conversation, args, kwargs = map(control.broken, (conversation, args, kwargs))
+            own["sanitize_control_tokens"] = True
+        return super().apply_chat_template(conversation, chat_template, *args, processor_kwargs=own, **kwargs)
 
     def __call__(  # type: ignore[override]
         self,
@@ -133,6 +149,7 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         video_metadata: Any = None,
         errors: str = "raise",
         add_timestamps: bool | None = None,
+        sanitize_control_tokens: bool = False,
         return_tensors: str | None = "pt",
         **kwargs: Any,
     ) -> BatchFeature:
@@ -153,6 +170,8 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
                 `partial` lists (index of the prompt, what there is). Take the list out before calling the
                 model.
             add_timestamps: write times before the frames of a video; None: the processor's own setting.
+            sanitize_control_tokens: `apply_chat_template` marked what is text in the prompts. Otherwise every
+                control token in them is one: put no strangers' words there.
             return_tensors: "pt".
             kwargs: settings of the tokenizer (padding, ...) and of the media.
 
@@ -175,6 +194,8 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         prompts = [text] if isinstance(text, str) else list(text or [])
         if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
             raise ValueError(f"the prompt is empty: give text, found {text!r}")
+        if not sanitize_control_tokens:
+            prompts = [literal(prompt) for prompt in prompts]
         of_text, of_images, of_videos = self._split(kwargs)
         images_of = media_of_prompts(images, prompts, self.image_token, "image")
         videos_of = media_of_prompts(videos, prompts, self.video_token, "video", frames)
@@ -315,13 +336,14 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         return self.video_processor.read(video, **how, **settings)
 
     def tokenized(self, prompts: list[str], settings: dict[str, Any] | None = None) -> dict[str, Any]:
-        """`input_ids` and `attention_mask` (B, L) of expanded prompts; `settings` are the tokenizer's.
+        """`input_ids` and `attention_mask` (B, L) of expanded prompts, marked as `apply_chat_template` with
+        `sanitize_control_tokens=True` marks them; `settings` are the tokenizer's.
 
         Raises ValueError: more tokens than the context, media that were cut off.
         """
         settings = {"padding": True, "padding_side": "left", **(settings or {})}
         typed = settings.pop("return_mm_token_type_ids", False)
-        found = self.tokenizer(prompts, return_tensors="pt", return_token_type_ids=False, **settings)
+        found = encode_batch(self.tokenizer, prompts, settings)
         for token, number in (
             (self.image_token, self.image_token_id),
             (self.video_token, self.video_token_id),
