@@ -136,7 +136,8 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
             control = ControlTokens(self.tokenizer, f"{chat_template} {self.chat_template}")
             conversation, args, kwargs = map(control.broken, (conversation, args, kwargs))
             own["sanitize_control_tokens"] = True
-        return super().apply_chat_template(conversation, chat_template, *args, processor_kwargs=own, **kwargs)
+        kwargs["processor_kwargs"] = own
+        return super().apply_chat_template(conversation, chat_template, *args, **kwargs)
 
     def __call__(  # type: ignore[override]
         self,
