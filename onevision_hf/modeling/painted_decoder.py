@@ -6,6 +6,7 @@ for picture in revealed.split(packet):
     painted.field.velocity
 """
 
+import copy
 import itertools
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +120,13 @@ class PaintedDecoder:
         self._reader.restart()
 
     def decode(
-        self, picture: CodedPicture, time: float, wanted: bool, is_used: bool = True
+        self,
+        picture: CodedPicture,
+        time: float,
+        wanted: bool,
+        is_used: bool = True,
+        *,
+        glance: bool = False,
     ) -> PaintedPicture | None:
         """One step of the stream.
 
@@ -128,6 +135,7 @@ class PaintedDecoder:
             time: when it is shown, in frames.
             wanted: whether its field is read.
             is_used: whether another picture may be predicted from it.
+            glance: what is found is not remembered for the pictures that come.
 
         Returns:
             None where the decoder gives no picture: damage, or one that refers to what is not there.
@@ -164,7 +172,8 @@ class PaintedDecoder:
                 first = first._replace(planes=[first.planes[0], *decoded[1].planes[1:]])
             elif self.passes == 2:
                 negative = decoded[1].planes
-            field = self._reader.read(first, time, predictions, negative)
+            fields = copy.copy(self._reader) if glance else self._reader
+            field = fields.read(first, time, predictions, negative)
         height, width = self._contexts[0].height, self._contexts[0].width  # without what is cut off
         luma = None
         if field is not None:
@@ -175,7 +184,7 @@ class PaintedDecoder:
         found = PaintedPicture(kind, (height, width), field, luma, is_damaged)
         if is_used and not (self.codec in NO_B_REFERENCES and kind == "B"):
             paint = choose_paint(picture.number, time, self._kept_with(picture), self._compound)
-            paint.velocity = None if field is None else field.velocity
+            paint.velocity = None if field is None or glance else field.velocity
             for brush, one in zip(self._brushes, decoded, strict=True):
                 brush.paint(one.planes, paint, one.bits, one.step, one.start)
             self._paints[picture.number] = paint

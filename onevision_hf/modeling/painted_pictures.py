@@ -1,7 +1,7 @@
 """Motion fields and residuals of chosen frames of a video, by painted references (see `painted_decoder`)."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +61,12 @@ class PlainStream:
 
 
 def iter_painted_pictures(
-    reader: VideoReader, frame_ids: Iterable[int], *, passes: int = 1, threads: int = 1
+    reader: VideoReader,
+    frame_ids: Iterable[int],
+    *,
+    passes: int = 1,
+    threads: int = 1,
+    glanced_at: Collection[int] = (),
 ) -> Iterator[tuple[int, PaintedPicture]]:
     """What frames of a video say, each when the decoder has it.
 
@@ -70,6 +75,7 @@ def iter_painted_pictures(
         frame_ids: numbers in the order of display.
         passes: 1 or 2, see `PaintedDecoder`.
         threads: for the slices of a picture; they change nothing in what is found.
+        glanced_at: frames besides, on the way to those, which change nothing in what is found of them.
 
     Yields:
         (frame_id, picture) of each frame that the decoder gives; `picture.field` is None of intra pictures.
@@ -96,11 +102,17 @@ def iter_painted_pictures(
         for step, is_used in with_use(steps, reader.codec in INDEPENDENT):
             frame_id = round(step.time)
             is_wanted = frame_id in wanted
+            glance = frame_id in glanced_at and not is_wanted
+            is_wanted |= glance
             if not (is_wanted or is_used) and step.picture.is_coded:
                 continue
-            found = decoder.decode(step.picture, step.time, is_wanted, is_used)
+            found = decoder.decode(step.picture, step.time, is_wanted, is_used, glance=glance)
             # The rank of packets outside of the edit list is no frame's.
-            if found is not None and step.picture.is_shown and step.rank in wanted:
+            if (
+                found is not None
+                and step.picture.is_shown
+                and (step.rank in wanted or step.rank in glanced_at)
+            ):
                 yield int(step.rank), found
 
 

@@ -1,5 +1,7 @@
 """Signals of sampled frames by painted references: motion vectors and residual of codecs that give none."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from .codec_signals import vector_energy
@@ -7,6 +9,7 @@ from .intra_fallback import PictureDifferences, keyframe_before, keyframes_befor
 from .motion_field import MotionField
 from .painted_pictures import default_passes, iter_painted_pictures
 from .picture_signals import PictureSignals
+from .shot_cuts import ShotSearch
 from .signal_settings import SignalSettings
 from .video_reader import VideoReader
 
@@ -18,7 +21,10 @@ AGREEING = 1.0  # pixels a frame
 
 
 def painted_signals(
-    reader: VideoReader, frame_ids: np.ndarray, settings: SignalSettings
+    reader: VideoReader,
+    frame_ids: np.ndarray,
+    settings: SignalSettings,
+    search: ShotSearch | None = None,
 ) -> tuple[list[PictureSignals], str]:
     """Vectors and residual of sampled frames.
 
@@ -27,6 +33,7 @@ def painted_signals(
         frame_ids: (T,) numbers of the sampled frames.
         settings: which of "vectors" and "residual", also by the names "painted_vectors" and
             "painted_residual"; the camera model; how many passes.
+        search: for cuts, which looks on.
 
     Returns:
         T pictures, and what is to be said of them.
@@ -42,8 +49,17 @@ def painted_signals(
     pictures: dict[int, PictureSignals] = {}
     changes = PictureDifferences(earlier)
 
-    def read(wanted: set[int], changes: PictureDifferences) -> None:
-        for frame_id, painted in iter_painted_pictures(reader, wanted, passes=passes):
+    def read(wanted: set[int], changes: PictureDifferences, watched: Collection[int] = ()) -> None:
+        pictures_read = iter_painted_pictures(reader, wanted, passes=passes, glanced_at=watched)
+        for frame_id, painted in pictures_read:
+            if search is not None and frame_id in watched:
+                if painted.luma is not None:
+                    search.see(frame_id, painted.luma)
+                elif painted.field is not None:
+                    age = painted.field.age
+                    search.see_vectors(frame_id, float((age > 0).mean()), float((age < 0).mean()))
+            if frame_id not in wanted:
+                continue
             if painted.luma is not None:
                 changes.add(frame_id, painted.luma)
             signals = PictureSignals(painted.picture_type, *painted.size, is_damaged=painted.is_damaged)
@@ -59,7 +75,8 @@ def painted_signals(
                         signals.maps[name] = field.residual
             pictures[frame_id] = signals
 
-    read(sampled | {key for key in earlier.values() if key is not None}, changes)
+    needed = sampled | {key for key in earlier.values() if key is not None}
+    read(needed, changes, set() if search is None else search.watched_among(needed))
     # I pictures that the container calls no keyframes.
     unmarked = [i for i in sampled - earlier.keys() if i in pictures and pictures[i].picture_type == "I"]
     if unmarked:

@@ -2,19 +2,21 @@
 
 import numbers
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from .frame_geometry import FrameGeometry, check_positive, whole_grid
 from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence
+from .shot_cuts import ShotSearch
 from .signal_energy import frame_energies
 from .signal_settings import SignalSettings
 from .video_reader import VideoReader
 
 DEFAULT_KEEP_RATIO = 0.125
-ANCHORS = ("first", "keyframes")
+ANCHORS = ("first", "keyframes", "shots")
 # Energies are about 1 where a block moves as much as the picture's 95th percentile. When even the strongest
 # hundredth of a clip stays below this on average, nothing moves.
 STILL = 0.35
@@ -67,6 +69,9 @@ class Selection(Placement):
         energy: (T, gh, gw) float32 >= 0.
         signal: what the energy was made of.
         picture_types: T of "I", "P", "B", "?".
+        shots: (n,) float64, when the first picture of each shot is shown, in seconds from the first frame of
+            the file, 0.0 the first; of `anchors="shots"`, else 0.0 alone. NaN for frames that came without
+            times.
     """
 
     timestamps: np.ndarray
@@ -74,6 +79,20 @@ class Selection(Placement):
     energy: np.ndarray
     signal: str
     picture_types: tuple[str, ...]
+    shots: np.ndarray = field(default_factory=lambda: np.zeros(1))
+
+
+class Shots(NamedTuple):
+    """The shots of a clip, the first included.
+
+    Attributes:
+        seconds: (n,) float64, when their first pictures are shown.
+        seen: (n,) int64, the first sampled frame (t) of each; where none was sampled, that of a later one or
+            T.
+    """
+
+    seconds: np.ndarray
+    seen: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -83,8 +102,9 @@ class BudgetSettings:
     Attributes:
         num_patches: the budget as a number of patches.
         keep_ratio: or as a fraction of all patches of the sampled frames, 0.125 if neither is given.
-        anchors: frames kept whole: "first", "keyframes" (the first and all sampled I pictures), or n: every
-            n-th frame.
+        anchors: frames kept whole: "first", "shots" (the first sampled frame of each shot, of evenly chosen
+            ones where all would take more than half of the budget), "keyframes" (the first and all sampled
+            I pictures), or n: every n-th frame.
         time_buckets: split the frames that are no anchors into so many spans of equal budget.
         merge_size: m x m patches are scored and kept together, for models that merge them.
 
@@ -118,7 +138,8 @@ class BudgetSettings:
             )
 
     def anchor_frames(self, picture_types: Sequence[str]) -> list[int]:
-        """The sampled frames (t) that are kept whole."""
+        """The sampled frames (t) that are kept whole whatever the budget; `shot_anchors` adds those of
+        shots."""
         if self.anchors == "keyframes":
             return [t for t, kind in enumerate(picture_types) if t == 0 or kind == "I"]
         return list(range(0, len(picture_types), self.anchors)) if isinstance(self.anchors, int) else [0]
@@ -230,6 +251,25 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([above, np.flatnonzero(values == last)[: count - len(above)]])
 
 
+def shot_anchors(seen: Sequence[int] | np.ndarray, num_frames: int, most: int) -> list[int]:
+    """The sampled frames (t) that are kept whole of a clip's shots: evenly chosen ones where there are more
+    shots than anchors.
+
+    Args:
+        seen: the first sampled frame of each shot, rising; `num_frames` or more where there is none.
+        num_frames: T.
+        most: anchors that the budget reaches for; there is always one, the first frame.
+    """
+    starts = np.unique(np.asarray([0, *seen], np.int64))
+    starts = starts[starts < num_frames]
+    return starts[_evenly(len(starts), max(1, most))].tolist()
+
+
+def _evenly(count: int, most: int) -> np.ndarray:
+    """Places of at most `most` of `count`, spread evenly from the first on."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
+
+
 def select(
     energy: np.ndarray,
     *,
@@ -239,6 +279,7 @@ def select(
     signal: str,
     geometry: FrameGeometry,
     budget: BudgetSettings | None = None,
+    shots: Shots | None = None,
 ) -> Selection:
     """Spend a budget on the energy of a clip. Where nothing moves, whole frames are kept uniformly.
 
@@ -250,6 +291,7 @@ def select(
         signal: the name of what the energy is made of.
         geometry: how a frame lies on the grid.
         budget: how much is kept; the defaults of `BudgetSettings`.
+        shots: of the clip, for `anchors="shots"`; one if not given.
 
     Raises:
         ValueError: the budget is more than there is, or less than the anchors need.
@@ -261,13 +303,17 @@ def select(
         budget.num_patches, budget.keep_ratio, len(energy), geometry.patches_per_frame, len(anchors), side**2
     )
     blocks, allowed = _merge(energy, side), _merge(geometry.inside[None], side)[0] == 1
+    if budget.anchors == "shots" and shots is not None and len(shots.seen) > 1:
+        anchors = shot_anchors(shots.seen, len(energy), count // (2 * geometry.patches_per_frame))
+        signal += f" ({len(shots.seen)} shots, of {len(anchors)} a frame is kept whole)"
     positions = top_patches(blocks, count // side**2, anchors, allowed, budget.time_buckets)
     moving = np.delete(blocks, anchors, axis=0)
     if len(moving) and _strongest(moving) < STILL:
         whole = np.linspace(0, len(energy) - 1, max(1, count // geometry.patches_per_frame)).astype(np.int64)
-        spread = sorted({*anchors, *whole.tolist()})[: count // geometry.patches_per_frame]
-        if len(spread) > len(anchors):
-            positions = top_patches(blocks, count // side**2, sorted({*anchors, *spread}), allowed)
+        others = np.setdiff1d(whole, anchors)
+        others = others[_evenly(len(others), count // geometry.patches_per_frame - len(anchors))]
+        if len(others):
+            positions = top_patches(blocks, count // side**2, [*anchors, *others.tolist()], allowed)
             signal += " (nothing moves: uniform whole frames)"
     if side > 1:
         within = np.stack(np.unravel_index(np.arange(side**2), (side, side)), -1)
@@ -276,7 +322,15 @@ def select(
     scores = energy[tuple(positions.T)]
     frame_ids, timestamps = np.asarray(frame_ids), np.asarray(timestamps)
     return Selection(
-        positions, np.asarray(frame_ids), geometry, timestamps, scores, energy, signal, tuple(picture_types)
+        positions,
+        np.asarray(frame_ids),
+        geometry,
+        timestamps,
+        scores,
+        energy,
+        signal,
+        tuple(picture_types),
+        np.zeros(1) if shots is None else shots.seconds,
     )
 
 
@@ -319,7 +373,13 @@ def read_selection(
     budget = budget or BudgetSettings()
     # Fail on the budget before the time is spent.
     resolve_budget(budget.num_patches, budget.keep_ratio, len(frame_ids), geometry.patches_per_frame)
-    energy, picture_types, signal = frame_energies(reader, frame_ids, geometry, signals)
+    search = ShotSearch.over(reader, frame_ids) if budget.anchors == "shots" else None
+    energy, picture_types, signal = frame_energies(reader, frame_ids, geometry, signals, search)
+    shots = None
+    if search is not None:
+        cuts = np.asarray(search.cuts(), np.int64)
+        seen = np.searchsorted(frame_ids, cuts)
+        shots = Shots(np.append(0.0, reader.timestamps[cuts]), np.append(0, seen))
     return select(
         energy,
         frame_ids=frame_ids,
@@ -328,4 +388,5 @@ def read_selection(
         signal=signal,
         geometry=geometry,
         budget=budget,
+        shots=shots,
     )

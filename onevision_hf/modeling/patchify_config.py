@@ -60,6 +60,8 @@ SETTINGS = (
     "rope_temporal_size",
 )
 _OF_THE_MODEL = ("patch_size", "rope_temporal_size")
+# What folders have that were saved before anchors were among their settings.
+_BEFORE_SHOTS = {"anchors": "first"}
 _AS_BEFORE = {"passes": None}  # what settings that came later are in plans of before
 
 
@@ -84,7 +86,7 @@ class PatchifyConfig:
     Attributes:
         sampling: which frames are looked at.
         signals: what counts as energy.
-        budget: how many patches are kept.
+        budget: how many patches are kept; by default an eighth, with the anchors of the preset.
         layout: how frames are laid onto the patch grid.
         pixels: how pixels are scaled.
         rope_temporal_size: frames of the model's time grid; None keeps the number of the sampled frame.
@@ -92,12 +94,15 @@ class PatchifyConfig:
 
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     signals: SignalSettings = field(default_factory=SignalSettings)
-    budget: BudgetSettings = field(default_factory=BudgetSettings)
+    budget: BudgetSettings = None  # type: ignore[assignment]
     layout: LayoutSettings = field(default_factory=LayoutSettings)
     pixels: PixelSettings = field(default_factory=PixelSettings)
     rope_temporal_size: int | None = 64
 
     def __post_init__(self) -> None:
+        if self.budget is None:
+            budget = BudgetSettings(anchors=default_anchors(self.signals.preset))
+            object.__setattr__(self, "budget", budget)
         if self.rope_temporal_size is not None:
             check_positive("rope_temporal_size", self.rope_temporal_size)
 
@@ -127,6 +132,10 @@ class PatchifyConfig:
                     "leave it out, or pass do_sample_frames=True"
                 )
             flat |= dict.fromkeys(SAMPLED_BY)  # those that are stored are of no use now
+        if flat.get("anchors") is None or ("preset" in given and "anchors" not in given):
+            # Those of another preset than the stored one are its own, but where they were asked for.
+            if flat.get("anchors") in (None, "shots"):
+                flat["anchors"] = default_anchors(flat.get("preset"))
         groups: dict[str, Any] = {name: _group(kind, flat) for name, kind in _GROUPS.items()}
         return cls(**groups, rope_temporal_size=flat.get("rope_temporal_size", cls.rope_temporal_size))
 
@@ -152,7 +161,7 @@ class PatchifyConfig:
         model = model if model.get("model_type") == "onevision_encoder" else {}
         if settings is None and not model:
             raise FileNotFoundError(f"{folder} has the settings of no processor and of no OneVision encoder")
-        settings = dict(settings or {})
+        settings = {**_BEFORE_SHOTS, **(settings or {})}
         if (mode := settings.get("video_mode", "codec")) != "codec":
             raise ValueError(
                 f"{folder}: its videos are read with video_mode={mode!r}, not by the codec alone"
@@ -283,6 +292,11 @@ class PatchifyConfig:
         return ClipPatches(patches, self.positions(placement), placement)
 
 
+def default_anchors(preset: str | None) -> str:
+    """The frames that a preset keeps whole where nobody says which."""
+    return "shots" if preset in (None, "auto") else "first"
+
+
 def laid_on_top(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with others on top, which take the place of what says the same in another way: a budget of a
     budget of the other kind, a number of frames of a rate, times of a span."""
@@ -349,7 +363,7 @@ def select_patches(
     normalize: str | None = None,
     camera: str | None = None,
     passes: int | None = None,
-    anchors: str | int = "first",
+    anchors: str | int | None = None,
     time_buckets: int = 1,
     merge_size: int = 1,
     sampling: str = "uniform",
@@ -380,7 +394,7 @@ def select_patches(
         normalize: "frame" or "clip", see `SignalSettings`.
         camera: the camera model that is taken off the vectors, see `SignalSettings`.
         passes: of painted references, 1 or 2, see `SignalSettings`.
-        anchors: frames kept whole, see `BudgetSettings`.
+        anchors: frames kept whole, see `BudgetSettings`; by default "shots" for `auto`, "first" for others.
         time_buckets: spans of time of equal budget.
         merge_size: m x m patches are kept together.
         sampling: "uniform" or "packet_size", see `SamplingSettings`.

@@ -1,0 +1,167 @@
+"""How well cuts are found: recall and precision a codec, on clips of 1 to 8 drawn shots.
+
+    python benchmarks/shots.py                                     # every stream of the codec table
+    python benchmarks/shots.py --streams VP9 AV1 --clips 16
+    python benchmarks/shots.py --footage FOLDER                    # shots out of real clips besides
+
+Shots are drawn by `onevision_hf.synthetic` (resting, panned, zoomed and shaken grounds, flicker, noise) or by
+the codec table's texture, which fills the picture and pans. A cut counts as found where the time of the new
+shot's first picture is given, to half a picture.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from codec_table import STREAMS, X264, X265, texture
+
+from onevision_hf import select_patches
+from onevision_hf.modeling import shot_cuts
+from onevision_hf.synthetic import ClipSettings, draw_clip
+
+FPS, HEIGHT, WIDTH = 25, 160, 224
+# Name -> a stream of the codec table in other hands: encoder, options, B pictures, format, suffix.
+MORE: dict[str, tuple[str, dict[str, str], int, str, str]] = {
+    "H.264, fixed GOP": ("libx264", X264 | {"x264-params": "scenecut=0"}, 3, "yuv420p", "mp4"),
+    "HEVC, fixed GOP": ("libx265", X265 | {"scenecut": "0"}, 3, "yuv420p", "mp4"),
+    "MPEG-4, no B": ("mpeg4", {"b": "600k"}, 0, "yuv420p", "mp4"),
+    "VP9, good": (
+        "libvpx-vp9",
+        {"deadline": "good", "cpu-used": "5", "crf": "32", "b": "0"},
+        0,
+        "yuv420p",
+        "webm",
+    ),
+    "AV1, libaom": ("libaom-av1", {"cpu-used": "8", "crf": "36"}, 0, "yuv420p", "mkv"),
+}
+ALL = STREAMS | MORE
+MOVES = ((3, 0), (0, 2), (0, 0), (-1, 1), (5, 0), (-8, 0))  # pixels a picture
+
+
+def draw_shot(seed: int, length: int) -> np.ndarray:
+    """(length, HEIGHT, WIDTH, 3) uint8: one scene."""
+    rng = np.random.default_rng([seed, 1])
+    if rng.random() < 0.6:
+        settings = ClipSettings(num_frames=max(length, 32), height=HEIGHT, width=WIDTH)
+        return draw_clip(seed, 0, settings=settings).frames[:length]
+    right, down = MOVES[rng.integers(len(MOVES))]
+    low = int(rng.integers(0, 120))
+    ground = texture(rng, HEIGHT + abs(down) * length, WIDTH + abs(right) * length, low, low + 120)
+    square, (top, left) = texture(rng, 48, 48, 0, 255), rng.integers(0, 100, 2)
+    frames = np.empty((length, HEIGHT, WIDTH, 3), np.uint8)
+    for t in range(length):
+        y, x = (t if step >= 0 else t - length + 1 for step in (down, right))
+        frames[t] = ground[y * down :, x * right :][:HEIGHT, :WIDTH]
+        row, column = (top + 2 * t) % (HEIGHT - 48), (left + 3 * t) % (WIDTH - 48)
+        frames[t, row : row + 48, column : column + 48] = square
+    return frames
+
+
+def draw_clip_of_shots(seed: int) -> tuple[np.ndarray, list[int]]:
+    """Frames of 1 to 8 shots, and the numbers of the first frame of all shots but the first."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(15, 64, 1 + seed % 8)
+    shots = [draw_shot(1000 * seed + place, int(length)) for place, length in enumerate(lengths)]
+    return np.concatenate(shots), np.cumsum(lengths)[:-1].tolist()
+
+
+def footage_of_shots(seed: int, clips: list[np.ndarray]) -> tuple[np.ndarray, list[int]]:
+    """The same of pieces of real clips."""
+    rng = np.random.default_rng(seed)
+    shots, lengths = [], rng.integers(15, 64, 1 + seed % 8)
+    order = [int(clip) for _ in range(2) for clip in rng.permutation(len(clips))]
+    for length, number in zip(lengths, order, strict=False):
+        start = int(rng.integers(0, max(1, len(clips[number]) - int(length))))
+        shots.append(clips[number][start : start + int(length)])
+    return np.concatenate(shots), np.cumsum([len(shot) for shot in shots])[:-1].tolist()
+
+
+def read_footage(folder: Path) -> list[np.ndarray]:
+    """(T, HEIGHT, WIDTH, 3) uint8 of every clip in a folder that has no cuts of its own."""
+    clips = []
+    for path in sorted(folder.glob("*.*")):
+        if path.stem in ("beach", "bigbuckbunny", "Megamind"):  # these have cuts
+            continue
+        with av.open(str(path)) as container:
+            frames = [
+                frame.reformat(width=WIDTH, height=HEIGHT, format="rgb24").to_ndarray()
+                for frame, _ in zip(container.decode(video=0), range(160), strict=False)
+            ]
+        clips.append(np.stack(frames))
+    return clips
+
+
+def encode(path: Path, frames: np.ndarray, stream_name: str, gop: int) -> None:
+    codec, options, bframes, pix_fmt, _ = ALL[stream_name]
+    settings = dict(options)
+    if codec == "libx265":
+        scenecut = settings.pop("scenecut", "40")
+        settings["x265-params"] = (
+            f"log-level=error:pools=none:keyint={gop}:bframes={bframes}:scenecut={scenecut}"
+        )
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=FPS, options=settings)
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt = frames.shape[2], frames.shape[1], pix_fmt
+        context.gop_size, context.thread_count = gop, 1
+        if codec in ("libx264", "mpeg4", "mpeg2video"):
+            context.max_b_frames = bframes
+        for t, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = t, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def count_found(found: np.ndarray, cuts: list[int]) -> tuple[int, int, int]:
+    """(cuts that were found, all that was found, cuts)."""
+    numbers = np.rint(np.asarray(found)[1:] * FPS).astype(int)
+    return len(set(numbers.tolist()) & set(cuts)), len(numbers), len(cuts)
+
+
+def clips(count: int, footage: list[np.ndarray]) -> Iterator[tuple[str, int, np.ndarray, list[int]]]:
+    for seed in range(count):
+        yield "drawn", seed, *draw_clip_of_shots(seed)
+    for seed in range(count if footage else 0):
+        yield "real", seed, *footage_of_shots(seed, footage)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--streams", nargs="+", choices=ALL, default=list(ALL), help="rows")
+    parser.add_argument("--clips", type=int, default=8, help="of each kind")
+    parser.add_argument("--footage", type=Path, help="a folder of real clips")
+    parser.add_argument("--gops", nargs="+", type=int, default=[48, 250], help="taken in turns")
+    parser.add_argument("--as-long", action="store_true", help="look at suspects only, as in long clips")
+    parser.add_argument("--verbose", action="store_true", help="name the cuts that are missed or made up")
+    args = parser.parse_args()
+    if args.as_long:
+        shot_cuts.SHORT = 0
+    drawn = list(clips(args.clips, read_footage(args.footage) if args.footage else []))
+    print("| stream | recall | precision |\n| --- | --- | --- |")
+    for name in args.streams:
+        totals = np.zeros(3, int)
+        with tempfile.TemporaryDirectory() as folder:
+            for kind, seed, frames, cuts in drawn:
+                path = Path(folder) / f"{kind}{seed}.{ALL[name][-1]}"
+                gop = args.gops[seed // 2 % len(args.gops)]
+                encode(path, frames, name, gop)
+                found = select_patches(path, patch_size=16, size=64, anchors="shots").shots
+                totals += count_found(found, cuts)
+                numbers = np.rint(found[1:] * FPS).astype(int).tolist()
+                if args.verbose and numbers != cuts:
+                    missed, made_up = sorted(set(cuts) - set(numbers)), sorted(set(numbers) - set(cuts))
+                    print(f"  {kind} {seed}, GOP {gop}: missed {missed}, made up {made_up}", file=sys.stderr)
+        right, given, true = totals.tolist()
+        print(f"| {name} | {right / max(true, 1):.3f} | {right / max(given, 1):.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
