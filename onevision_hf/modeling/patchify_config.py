@@ -132,10 +132,10 @@ class PatchifyConfig:
                     "leave it out, or pass do_sample_frames=True"
                 )
             flat |= dict.fromkeys(SAMPLED_BY)  # those that are stored are of no use now
-        if flat.get("anchors") is None or ("preset" in given and "anchors" not in given):
-            # Those of another preset than the stored one are its own, but where they were asked for.
-            if flat.get("anchors") in (None, "shots"):
-                flat["anchors"] = default_anchors(flat.get("preset"))
+        # Another preset than the stored one has its own anchors, unless others than `auto`'s are stored.
+        is_default = flat.get("anchors") == "shots" and "preset" in given and "anchors" not in given
+        if flat.get("anchors") is None or is_default:
+            flat["anchors"] = default_anchors(flat.get("preset"))
         groups: dict[str, Any] = {name: _group(kind, flat) for name, kind in _GROUPS.items()}
         return cls(**groups, rope_temporal_size=flat.get("rope_temporal_size", cls.rope_temporal_size))
 

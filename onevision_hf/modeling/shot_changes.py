@@ -15,7 +15,9 @@ FLAT = 4.0  # grey levels of contrast below which there is nothing to see
 # Of a picture against the one before, above what is usual around it.
 CUT = 0.38
 AROUND = 6  # pictures to each side that tell what is usual
-FLASH = 2  # pictures that something may be in the picture, or light it, without being a shot
+# (pictures before the last of the one shot, after the first of the other) that are compared, so that one or
+# two pictures of something else are no shot.
+FLASHES = ((0, 1), (0, 2), (1, 0), (2, 0))
 
 
 def thumbnail(luma: np.ndarray) -> np.ndarray:
@@ -82,9 +84,6 @@ def cuts_among(thumbnails: Mapping[int, np.ndarray], places: Sequence[int] | Non
 
 def _goes_back(thumbnails: Mapping[int, np.ndarray], number: int) -> bool:
     """Whether a picture is one of few that differ, after or before which all is as before."""
-    for length in range(1, FLASH + 1):
-        for before, after in ((number - 1, number + length), (number - 1 - length, number)):
-            if before in thumbnails and after in thumbnails:
-                if distance(thumbnails[before], thumbnails[after]) < CUT:
-                    return True
-    return False
+    pairs = [(number - 1 - early, number + late) for early, late in FLASHES]
+    known = [(thumbnails[a], thumbnails[b]) for a, b in pairs if a in thumbnails and b in thumbnails]
+    return any(distance(before, after) < CUT for before, after in known)

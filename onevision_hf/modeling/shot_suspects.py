@@ -61,26 +61,40 @@ def find_suspects(index: PacketIndex, first: int, last: int, codec: str) -> list
     intra_only = bool(keyframe.mean() > 0.5)
     kinds = {} if intra_only else _kinds(np.flatnonzero(index.keyframe))
     counted = np.flatnonzero(~keyframe | intra_only)
-    begin = np.searchsorted(references, first, side="right")
-    end = min(np.searchsorted(references, last) + 1, len(references))
-    larger = A_LITTLE_LARGER if codec in STEADY else LARGER
+    times = sizes / _usual_sizes(sizes, counted)
+    # What a keyframe lacks is made good in the picture behind it.
+    follows = np.append(False, keyframe[:-1]) & (not intra_only and codec not in HIDES)
+    is_large = (times >= (A_LITTLE_LARGER if codec in STEADY else LARGER)) & ~follows
+    begin = max(1, int(np.searchsorted(references, first, side="right")))
+    end = min(int(np.searchsorted(references, last)) + 1, len(references))
     found = []
-    for place in range(max(1, int(begin)), int(end)):
-        frame_id, size = int(references[place]), sizes[place]
-        middle = np.searchsorted(counted, place)
-        after = middle + (middle < len(counted) and counted[middle] == place)
-        sides = counted[max(0, middle - NEIGHBOURS) : middle], counted[after : after + NEIGHBOURS]
-        times = max(
-            (size / max(1.0, float(np.median(sizes[side]))) for side in sides if len(side)), default=0.0
-        )
-        follows = (
-            not intra_only and codec not in HIDES and bool(keyframe[place - 1])
-        )  # what a keyframe lacks is made good behind it
-        if (times >= larger and not follows) or frame_id in kinds:
+    for place in np.flatnonzero(is_large | np.isin(references, list(kinds))):
+        if begin <= place < end:
+            frame_id = int(references[place])
             since = frame_id if codec in HIDES else int(references[place - 1]) + 1
             until = min(frame_id + HIDES.get(codec, 0), last)
-            found.append(Suspect(frame_id, max(since, first + 1), until, times, kinds.get(frame_id, "")))
+            keyframe_kind = kinds.get(frame_id, "")
+            found.append(Suspect(frame_id, max(since, first + 1), until, float(times[place]), keyframe_kind))
     return sorted(found, key=lambda suspect: (suspect.keyframe != "placed", -suspect.times))
+
+
+def _usual_sizes(sizes: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """(n,) bytes, at least 1: for each picture the median of the counted ones before it, or of those behind
+    it, whichever is smaller.
+
+    Args:
+        sizes: (n,) float64 bytes.
+        counted: places of those that count, sorted.
+    """
+    framed = np.pad(sizes[counted], NEIGHBOURS, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(framed, NEIGHBOURS)
+    medians = np.full(len(windows), np.inf)
+    known = ~np.isnan(windows).all(1)
+    medians[known] = np.nanmedian(windows[known], 1)
+    places = np.arange(len(sizes))
+    before = np.searchsorted(counted, places)
+    after = np.searchsorted(counted, places, side="right")
+    return np.maximum(1.0, np.minimum(medians[before], medians[after + NEIGHBOURS]))
 
 
 def _are_largest(index: PacketIndex, references: np.ndarray, around: int) -> np.ndarray:
