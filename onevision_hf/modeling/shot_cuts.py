@@ -28,8 +28,7 @@ MOST_WATCHED = 96  # pictures that are read for their sake besides the sampled o
 UNEXPLAINED, FROM_BEFORE, FROM_LATER = 0.42, 0.25, 0.6
 NONE = 0.1
 EXPLAINED = 0.85  # of a reference: then what is shown before it begins nothing
-# Distances of the thumbnails of two intra pictures, by how likely the second begins a shot anyway.
-UNLIKE = {"placed": 0.5, "unclear": 0.9, "": 0.5}
+UNLIKE = 0.5  # distance of the thumbnails of two intra pictures of which the second begins a shot
 
 
 class Explained(NamedTuple):
@@ -147,7 +146,7 @@ class ShotSearch:
                 # Nobody looked at it. Its encoder did.
                 if suspect.keyframe == "placed" and suspect.frame_id not in self.watched:
                     yield suspect.frame_id
-            elif earlier is not None and distance(earlier, looks) > UNLIKE.get(suspect.keyframe, 2.0):
+            elif earlier is not None and distance(earlier, looks) > UNLIKE:
                 yield self._begin(suspect)
             if looks is not None:
                 earlier = looks

@@ -32,8 +32,7 @@ class Suspect(NamedTuple):
             this one is decoded after it.
         until: the last such frame: packets may hold pictures that are shown later.
         times: how many times larger than its neighbours' its packet is.
-        keyframe: "" for none; "timed" where this one came when it was time, "placed" where it came earlier;
-            "unclear" where none came later, and it after an odd time.
+        keyframe: "" for none; "timed" where this one came when it was time, else "placed".
     """
 
     frame_id: int
@@ -114,5 +113,5 @@ def _kinds(keys: np.ndarray) -> dict[int, str]:
     latest = int(distances.max())
     late = distances >= latest - TIMED
     is_usual = late.sum() > 1 or any(latest % length == 0 for length in USUAL)
-    kind = "timed" if is_usual else "unclear"
+    kind = "timed" if is_usual else "placed"
     return {int(key): kind if is_late else "placed" for key, is_late in zip(keys[1:], late, strict=True)}

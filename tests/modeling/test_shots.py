@@ -83,9 +83,7 @@ def test_cuts_are_found_at_the_picture_in_every_codec(stream, tmp_path):
     assert selection.shots[0] == 0.0
 
 
-@pytest.mark.parametrize(
-    "stream", ["H.264", "H.264 without scene cuts", "HEVC, B", "VP9", "MPEG-4, B", "AV1"]
-)
+@pytest.mark.parametrize("stream", ["H.264", "H.264 without scene cuts", "HEVC", "HEVC, B", "VP8"])
 def test_cuts_of_long_clips_are_found_among_suspects(stream, tmp_path, monkeypatch):
     path = encode(tmp_path / "clip", draw_shots(), stream)
     monkeypatch.setattr(shot_cuts, "SHORT", 0)
