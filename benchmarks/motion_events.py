@@ -47,7 +47,7 @@ def event_patches(source: Drawn, number: int) -> np.ndarray:
 def kept_by_codec(clip: LabelledClip) -> tuple[np.ndarray, bool]:
     """(K, 3) positions, and whether nothing was found to move."""
     config = codec_config(SETTINGS, "codec").replace(num_patches=BUDGET)
-    energy, types = codec_energy(clip.file, config)
+    energy, _, types = codec_energy(clip.file, config)
     frames = np.arange(len(energy))
     geometry = config.layout.geometry(SETTINGS.clips.size, SETTINGS.clips.size)
     selection = select(

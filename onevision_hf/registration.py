@@ -23,6 +23,7 @@ _OURS = __name__.rpartition(".")[0] + "."
 PUBLIC = {
     "CodecSignals": "modeling.codec_signal_reader",
     "CodecStream": "streaming.codec_stream",
+    "FeatureFolder": "eval.feature_folder",
     "FrameSignals": "modeling.codec_signal_reader",
     "MissingVAEError": "modeling.modeling_openvision3",
     "OneVisionConfig": "modeling.configuration_onevision",

@@ -42,12 +42,15 @@ class Documented:
 
 
 def shown_names(root: Path = ROOT) -> set[str]:
-    """Last parts of the names in `onevision_hf.__all__` and of those that docs/reference shows."""
+    """Last parts of the public names of `onevision_hf` and of those that docs/reference shows."""
     tree = ast.parse((root / "onevision_hf/__init__.py").read_text(encoding="utf-8"))
-    names: set[str] = set()
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            names |= {str(item.value) for item in ast.walk(node.value) if isinstance(item, ast.Constant)}
+    imported = [
+        alias
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+        for alias in node.names
+    ]
+    names = {alias.name for alias in imported if not (alias.asname or "").startswith("_")}
     for page in (root / "docs/reference").glob("*.md"):
         shown = re.findall(r"^::: onevision_hf\.([\w.]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
         names |= {name.rsplit(".", 1)[-1] for name in shown}

@@ -112,7 +112,7 @@ def train(
     if start is not None:
         given += [f"model.init_from={start}", "model.overrides={}"]
         # What the pooled output has learned is now asked of the tokens too.
-        tokens = {"clips_of": "object", "source": shards["object"], "readout": "grid", "max_labels": 1}
+        tokens = {"clips_of": "object", "source": shards["object"], "pooling": "grid", "max_labels": 1}
         given += [f"cluster.heads.object_tokens.{k}={v}" for k, v in tokens.items()]
         given.append("cluster.heads.object_tokens.labels_per_sample=1")
     # As `accelerate launch train.py`, which starts one process on a CPU: two make the same losses faster.

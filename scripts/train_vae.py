@@ -21,6 +21,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
+from onevision_hf.data.media import open_picture
 from onevision_hf.data.sources import open_source
 
 
@@ -40,11 +41,9 @@ def make_vae(width: int = 16) -> AutoencoderKL:
 
 
 def read(paths: Iterable[str], size: int) -> torch.Tensor:
-    """Pictures (count, 3, size, size) uint8."""
-    rows = []
-    for path in paths:
-        with Image.open(path) as picture:
-            rows.append(np.asarray(picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)))
+    """Pictures (count, 3, size, size) uint8, as they are displayed, transparency on white."""
+    bilinear = Image.Resampling.BILINEAR
+    rows = [np.asarray(open_picture(path).resize((size, size), bilinear)) for path in paths]
     return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).contiguous()
 
 

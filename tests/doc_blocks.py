@@ -120,13 +120,13 @@ def _makefile() -> str:
 
 
 def _check_requirement(word: str) -> None:
-    extras = re.fullmatch(r"(?:onevision-hf|\.)\[([^\]]+)\]", word)
+    extras = re.fullmatch(r"\.\[([^\]]+)\]", word)
     if extras:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         missing = set(extras[1].split(",")) - set(project["optional-dependencies"])
         if missing:
             raise ValueError(f"no extra {', '.join(sorted(missing))}")
-    elif word not in (".", "onevision-hf"):
+    elif word != ".":  # it is on no index
         raise ValueError(f"pip installs {word}")
 
 

@@ -6,11 +6,13 @@ order, in one scope.
 
 import shutil
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from clips import moving_scene, write_clip
 from PIL import Image
 from vae import tiny_vae
 from vl_tiny import tiny_model, tiny_processor
@@ -103,6 +105,25 @@ def _openvision3(folder: Path) -> Names:
     return {}
 
 
+def _recipes(folder: Path) -> Names:
+    for number, name in enumerate(("left", "right", "left", "right")):
+        (folder / "clips" / name).mkdir(parents=True, exist_ok=True)
+        write_clip(folder / "clips" / name / f"{number}.mp4", moving_scene(12, 64, 96, seed=number))
+    half_hour = moving_scene(450, 64, 64)  # a frame every four seconds
+    write_clip(folder / "half-hour.mp4", half_hour, fps=Fraction(1, 4))
+    for name in ("frames", "pictures"):
+        (folder / name).mkdir()
+    lines = []
+    for number in range(8):
+        picture = Image.fromarray(half_hour[number])
+        picture.save(folder / "frames" / f"{number:03d}.png")
+        picture.save(folder / "pictures" / f"{number}.png")
+        lines.append(f'{{"file_name": "{number}.png", "text": "picture {number}"}}\n')
+    picture.save(folder / "picture.png")
+    (folder / "pictures.jsonl").write_text("".join(lines))
+    return {}
+
+
 STAGES: dict[str, Callable[[Path], Names]] = {
     "docs/cluster-loss.md": _cluster_loss,
     "docs/clustering.md": _clustering,
@@ -110,4 +131,5 @@ STAGES: dict[str, Callable[[Path], Names]] = {
     "docs/faq.md": _faq,
     "docs/multimodal.md": _multimodal,
     "docs/openvision3.md": _openvision3,
+    "docs/recipes.md": _recipes,
 }

@@ -144,6 +144,18 @@ def test_view_shows_the_frames_in_colour_where_patches_are_kept(onevision, tmp_p
     assert np.ptp(pixels, axis=-1).max() > 150
 
 
+def test_a_share_of_the_energy_is_enough(onevision, clip, tmp_path):
+    found = []
+    for command in (["encode", clip], ["view", clip, "--out", tmp_path / "view.png"]):
+        for share in (0.2, 0.9):
+            words = ["--num-frames", 8, "--num-patches", 500, "--keep-energy", share, "--json"]
+            status, out, _ = onevision(*command, *words)
+            report = json.loads(out)
+            found.append((report["clips"][0] if "clips" in report else report)["patches_kept"])
+            assert status == 0 and found[-1] <= 500
+    assert found[0] < found[1] and found[2] < found[3]
+
+
 @pytest.fixture
 def bad_clips(tmp_path, clip):
     (tmp_path / "empty.mp4").touch()
@@ -169,6 +181,8 @@ def test_a_bad_clip_is_status_1_and_one_line_with_its_name(onevision, bad_clips,
     [
         (["encode", "CLIP", "--num-patches", "10000000"], r"10000000.*\d+"),
         (["encode", "CLIP", "--num-patches", "-3"], "-3"),
+        (["encode", "CLIP", "--keep-energy", "90"], r"keep_energy must be in \(0, 1\], not 90"),
+        (["view", "CLIP", "--keep-energy", "0", "--out", "view.png"], r"keep_energy must be in \(0, 1\]"),
         (["encode", "CLIP", "--num-frames", "0"], "num_frames"),
         (["encode", "CLIP", "--model", "./no-such-folder"], "no such model folder"),
         (["encode", "CLIP", "--out", "features.npz"], ".safetensors"),
@@ -212,6 +226,7 @@ def test_help_lists_every_command_and_each_has_its_own(onevision):
         (["vew", "x"], "view"),
         (["cluster", "run", "a", "b", "--clusters", "2", "--select", "size"], "name=value"),
         (["train", "--config", "cluster_smoke", "--dry-run", "--json"], "--json"),
+        (["train", "--config", "cluster_smoke", "--export", "2", "--dry-run"], "--export"),
     ],
 )
 def test_a_wrong_option_is_status_2_and_says_which(onevision, words, named):
@@ -325,6 +340,13 @@ def test_every_argument_and_option_has_a_line_of_help():
         if not parameter.help
     ]
     assert not missing
+
+
+def test_where_a_budget_is_a_share_of_patches_it_is_one_of_energy_too():
+    options = {name: {o for p in command.params for o in p.opts} for name, command in every_command()}
+    offering = {name for name, own in options.items() if "--keep-ratio" in own}
+    assert offering == {"chat", "encode", "patches", "eval suite"}
+    assert {name for name, own in options.items() if "--keep-energy" in own} == offering | {"view"}
 
 
 def test_an_option_is_the_same_thing_in_every_command():

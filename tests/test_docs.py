@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import doc_stages
 import pytest
@@ -9,9 +10,12 @@ import torch
 import yaml
 from doc_blocks import PAGES, ROOT, SHELL, blocks, check, commands, outputs
 
+import onevision_hf
 from onevision_hf.cli import main
 
 LANGUAGES = {"python", "text", "json", "yaml", *SHELL}
+# Run whole: its commands too, and its files of settings, which say their names, are written.
+WHOLE = {"docs/recipes.md"}
 SLOW = {"docs/openvision3.md", "docs/export.md"}  # a VAE and 86 million random numbers; two graphs
 PYTHON_PAGES = [
     pytest.param(page, id=name, marks=[pytest.mark.slow] * (name in SLOW))
@@ -34,22 +38,40 @@ def test_every_block_is_of_a_language_that_is_tested():
 @pytest.mark.parametrize("page", PYTHON_PAGES)
 def test_python_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    names = doc_stages.prepare(str(page.relative_to(ROOT)), tmp_path)
+    name = str(page.relative_to(ROOT))
+    names = doc_stages.prepare(name, tmp_path)
     scope = {"__name__": "__main__"}
+    number = 0
     with torch.random.fork_rng():
-        for number, block in enumerate(block for block in blocks("python") if block.page == page):
+        for block in (block for block in blocks() if block.page == page):
+            if block.language != "python":
+                if name in WHOLE:
+                    _carry_out(block)
+                continue
             scope |= names.get(number, {})
+            number += 1
             # Lines keep their numbers in the page, so a failure points there.
             code = compile("\n" * block.line + block.code, str(page), "exec")
             exec(code, scope)
             shapes = re.findall(
                 r"^print\((\w+)\.last_hidden_state\.shape.*# (\(.*?\))", block.code, re.MULTILINE
             )
-            for name, shape in shapes:
-                assert str(tuple(scope[name].last_hidden_state.shape)) == shape, block
+            for name_of, shape in shapes:
+                assert str(tuple(scope[name_of].last_hidden_state.shape)) == shape, block
 
 
-@pytest.mark.parametrize("block", blocks(*SHELL), ids=str)
+def _carry_out(block):
+    """Write a file of settings under the name in its first line, or run commands, each to its end."""
+    if block.language == "yaml":
+        Path(re.match(r"# (\S+\.yaml)", block.code)[1]).write_text(block.code)
+        return
+    for words in commands(block):
+        assert words[0] == "onevision" and main(words[1:]) == 0, f"{block}: {words}"
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in blocks(*SHELL) if str(b.page.relative_to(ROOT)) not in WHOLE], ids=str
+)
 def test_commands_parse(block):
     found = list(commands(block))
     assert found, "a shell block without a command"
@@ -98,6 +120,11 @@ def test_data_blocks_are_data():
         json.loads(block.code)
     for block in blocks("yaml"):
         list(yaml.safe_load_all(block.code))
+
+
+def test_the_index_of_the_reference_names_all_that_is_public():
+    page = (ROOT / "docs" / "reference" / "index.md").read_text(encoding="utf-8")
+    assert {name for name in onevision_hf.__all__ if f"`{name}`" not in page} == {"__version__"}
 
 
 def _anchors(page):

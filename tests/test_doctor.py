@@ -26,7 +26,7 @@ def test_what_is_missing_comes_with_the_line_that_installs_it(report, monkeypatc
     assert any("(found 99.0)" in name for name in missing["eval"])  # lmms-eval is pinned
     poorer = report | {"missing": missing | {"dev": ["ruff"]}, "codecs": report["codecs"] | {"av1": False}}
     lines = doctor.describe(poorer).splitlines()
-    assert any("accelerate" in line and line.endswith("pip install 'onevision-hf[train]'") for line in lines)
+    assert any("accelerate" in line and line.endswith("pip install '.[train]' in a clone") for line in lines)
     assert not any("ruff" in line for line in lines)
     assert any(line.startswith("av1 ") and "pip install av" in line for line in lines)
 

@@ -1,12 +1,23 @@
 """The pictures show what was kept, and are what their file names say."""
 
+import itertools
+
 import av
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from onevision_hf.view import ClipView, Packets, check_suffix, colour_map, draw_moments, draw_sheet, save
-from onevision_hf.view.painting import ACCENT, FAINT, INK, PANEL, TYPE_COLOURS
+from onevision_hf.view import (
+    ClipView,
+    Packets,
+    check_suffix,
+    colour_map,
+    draw_moments,
+    draw_sheet,
+    moments,
+    save,
+)
+from onevision_hf.view.painting import ACCENT, FAINT, INK, PANEL, TYPE_COLOURS, font_of
 from onevision_hf.view.timeline import TimeAxis, draw_packets, draw_sample_marks, draw_shares
 
 SIZES = np.array([10_000, 100, 100, 2_500, 100, 100, 2_500, 100, 100, 2_500, 100, 400])
@@ -134,6 +145,42 @@ def test_moments_are_one_picture_a_frame_with_even_sides(view):
     assert len(pictures) == 6 and len({picture.size for picture in pictures}) == 1
     assert all(side % 2 == 0 for side in pictures[0].size)
     assert np.any(np.asarray(pictures[0]) != np.asarray(pictures[1]))
+
+
+@pytest.mark.parametrize("panel_width", [300, 480])  # of GIF and of MP4
+@pytest.mark.parametrize("grid", [(9, 16), (12, 12), (16, 12), (16, 9), (30, 10)])
+def test_no_words_lie_over_others_whatever_the_shape_of_the_clip(grid, panel_width, monkeypatch):
+    rng = np.random.default_rng(0)
+    energy = rng.random((3, *grid)).astype(np.float32)
+    names = ("vectors", "residual", "compensated", "difference", "bits")
+    whole = np.argwhere(np.ones((1, *grid), bool))
+    view = ClipView(
+        np.zeros((3, 8 * grid[0], 8 * grid[1], 3), np.uint8),
+        energy,
+        whole,
+        np.array([0.0, 10.0, 20.25]),
+        list("IPB"),
+        title="a-clip-with-a-rather-long-name-of-its-own.mp4",
+        figures=(("of the patches", "12.5 %"), ("frames sampled", "64"), ("energy", "vectors+residual")),
+        signals=dict.fromkeys(names, energy),
+        weights={"vectors": 1.0, "compensated": 0.5},
+    )
+    boxes = []
+
+    def write(draw, place, words, size, fill, anchor):
+        if words:
+            boxes.append((draw.textbbox(place, words, font=font_of(size), anchor=anchor), words))
+
+    monkeypatch.setattr(moments, "draw_text", write)
+    *_, last = draw_moments(view, panel_width)
+    of_a_frame = (len(boxes) - 2) // 3
+    ground, a_frame = boxes[:2], boxes[-of_a_frame:]
+    assert {"kept", "last seen 20.25 s ago", "compensated"} <= {words for _, words in a_frame}
+    for (one, its), (other, others) in itertools.combinations([*ground, *a_frame], 2):
+        apart = one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+        assert apart, (its, others)
+    for (left, top, right, bottom), words in [*ground, *a_frame]:
+        assert left >= 0 and top >= 0 and right <= last.width and bottom <= last.height, words
 
 
 def test_moments_point_at_the_packet_that_is_shown(view):

@@ -14,8 +14,7 @@ no label that stands for nothing.
 """
 
 import collections
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from torch.nn.functional import normalize
 
 from ..jobs.processes import Processes
 from ..jobs.progress import progress
-from ..jobs.run_folder import FinishedRun, RunFolder, digest_of
+from ..jobs.run_folder import FinishedRun, digest_of
 from .dedup import dropped_rows
 from .features import FeatureShards
 from .kmeans import CenterFile
@@ -93,7 +92,6 @@ def assign_labels(
     Raises:
         ValueError: centers of another width, more labels than centers, or `out` was made from something else.
     """
-    processes = Processes.current()
     shards = FeatureShards(features)
     file = CenterFile(centers)
     if file.dim != shards.dim:
@@ -102,34 +100,28 @@ def assign_labels(
     if not 1 <= k <= file.count:
         raise ValueError(f"{k} labels asked for, but there are {file.count} centers")
     dropped, dedup_digest = dropped_rows(dedup, shards)
-    settings = {"labels": k, "classes": file.count, "media": shards.run.plan["sources"], "kind": shards.kind}
+
+    def nearest(index: int) -> pa.Table:
+        kept = shards.kept(index, dropped)
+        matrix = shards.matrix(index)[kept] if len(kept) else np.zeros((0, shards.dim), np.float16)
+        scores, numbers = [np.zeros((0, k), np.float32)], [np.zeros((0, k), np.int32)]
+        for start in range(0, len(matrix), BLOCK_ROWS):
+            block = torch.from_numpy(matrix[start : start + BLOCK_ROWS]).to(device).float()
+            best, found = nearest_centers(normalize(block, dim=1), file.blocks(CENTER_BLOCK), k)
+            scores.append(best.cpu().numpy())
+            numbers.append(found.cpu().numpy().astype(np.int32))
+        return pa.table(
+            {
+                "key": shards.table(index, ["key"])["key"].take(pa.array(kept)),
+                "row": pa.array(kept, pa.int32()),
+                "labels": _lists(np.concatenate(numbers)),
+                "scores": _lists(np.concatenate(scores)),
+            }
+        )
+
+    settings = {"labels": k, "classes": file.count}
     sources = digest_of([shards.run.digest, dedup_digest, file.digest])
-    with _opened(out, shards, settings, sources, redo, processes) as (run, names, missing):
-        if missing is None:
-            return FinishedRun(out, STAGE).summary
-        mine = processes.own(missing)
-        with progress("assign", sum(shards.rows[i] for i in mine), not processes.main) as step:
-            for index in mine:
-                kept = shards.kept(index, dropped)
-                matrix = shards.matrix(index)[kept] if len(kept) else np.zeros((0, shards.dim), np.float16)
-                scores, numbers = [np.zeros((0, k), np.float32)], [np.zeros((0, k), np.int32)]
-                for start in range(0, len(matrix), BLOCK_ROWS):
-                    block = torch.from_numpy(matrix[start : start + BLOCK_ROWS]).to(device).float()
-                    best, found = nearest_centers(normalize(block, dim=1), file.blocks(CENTER_BLOCK), k)
-                    scores.append(best.cpu().numpy())
-                    numbers.append(found.cpu().numpy().astype(np.int32))
-                table = pa.table(
-                    {
-                        "key": shards.table(index, ["key"])["key"].take(pa.array(kept)),
-                        "row": pa.array(kept, pa.int32()),
-                        "labels": _lists(np.concatenate(numbers)),
-                        "scores": _lists(np.concatenate(scores)),
-                    }
-                )
-                with run.shard(names[index]) as path:
-                    pq.write_table(table, path)
-                step(shards.rows[index])
-        return _finish(run, names, processes, file.count)
+    return _write_labels(out, shards, settings, sources, redo, nearest, file.count)
 
 
 def assign_tags(
@@ -154,19 +146,10 @@ def assign_tags(
     Raises:
         ValueError: the features have no tags, or no word is frequent enough.
     """
-    processes = Processes.current()
     shards = FeatureShards(features)
     if not shards.has_tags():
         raise ValueError(f"{features} has no tags: make it with --tags-column or --tags-file")
     dropped, dedup_digest = dropped_rows(dedup, shards)
-    settings = {
-        "tags": True,
-        "min_count": min_count,
-        "vocabulary_size": vocabulary_size,
-        "media": shards.run.plan["sources"],
-        "kind": shards.kind,
-    }
-    sources = digest_of([shards.run.digest, dedup_digest])
     counts: collections.Counter[str] = collections.Counter()
     for index in range(len(shards)):
         for words in _tags(shards, index, dropped)[1]:
@@ -179,28 +162,23 @@ def assign_tags(
             f"no tag occurs in {min_count} items or more ({len(counts)} different tags): --min-count"
         )
     number = {word: index for index, (word, _) in enumerate(frequent)}
-    with _opened(out, shards, settings, sources, redo, processes) as (run, names, missing):
-        if missing is None:
-            return FinishedRun(out, STAGE).summary
-        if processes.main:
-            with run.shard(VOCABULARY) as path:
-                pq.write_table(
-                    pa.table({"tag": [w for w, _ in frequent], "count": [c for _, c in frequent]}), path
-                )
-        for index in processes.own(missing):
-            kept, tags, keys = _tags(shards, index, dropped)
-            labelled = [[number[w] for w in words if w in number] for words in tags]
-            some = [i for i, found in enumerate(labelled) if found]
-            table = pa.table(
-                {
-                    "key": pa.array([keys[i] for i in some], pa.string()),
-                    "row": pa.array([int(kept[i]) for i in some], pa.int32()),
-                    "labels": pa.array([labelled[i] for i in some], pa.list_(pa.int32())),
-                }
-            )
-            with run.shard(names[index]) as path:
-                pq.write_table(table, path)
-        return _finish(run, names, processes, len(frequent))
+    vocabulary = pa.table({"tag": [w for w, _ in frequent], "count": [c for _, c in frequent]})
+
+    def tagged(index: int) -> pa.Table:
+        kept, tags, keys = _tags(shards, index, dropped)
+        labelled = [[number[w] for w in words if w in number] for words in tags]
+        some = [i for i, found in enumerate(labelled) if found]
+        return pa.table(
+            {
+                "key": pa.array([keys[i] for i in some], pa.string()),
+                "row": pa.array([int(kept[i]) for i in some], pa.int32()),
+                "labels": pa.array([labelled[i] for i in some], pa.list_(pa.int32())),
+            }
+        )
+
+    settings = {"tags": True, "min_count": min_count, "vocabulary_size": vocabulary_size}
+    sources = digest_of([shards.run.digest, dedup_digest])
+    return _write_labels(out, shards, settings, sources, redo, tagged, len(frequent), vocabulary)
 
 
 def _tags(
@@ -213,38 +191,47 @@ def _tags(
     return kept, [words or [] for words in table["tags"].to_pylist()], table["key"].to_pylist()
 
 
-@contextlib.contextmanager
-def _opened(
+def _write_labels(
     out: str | Path,
     shards: FeatureShards,
     settings: dict[str, Any],
     sources: str,
     redo: bool,
-    processes: Processes,
-) -> Iterator[tuple[RunFolder, list[str], list[int] | None]]:
-    """The folder to label into, the names of its shards and which of them are missing: None when it is
-    finished."""
-    with processes.main_first():
-        run = RunFolder(out, stage=STAGE, settings=settings, sources=sources, redo=redo, rank=processes.rank)
-    with run:
+    table_of: Callable[[int], pa.Table],
+    classes: int,
+    vocabulary: pa.Table | None = None,
+) -> dict[str, Any]:
+    """Write what `table_of` makes of each shard of features that has no labels yet."""
+    processes = Processes.current()
+    settings |= {"media": shards.run.plan["sources"], "kind": shards.kind}
+    with processes.open_run(out, stage=STAGE, settings=settings, sources=sources, redo=redo) as run:
         names = [f"labels-{i:05d}.parquet" for i in range(len(shards))]
         missing = run.missing(names)
-        yield run, names, None if run.finished and not missing else missing
+        if run.finished and not missing:
+            return FinishedRun(out, STAGE).summary
+        if vocabulary is not None and processes.main:
+            with run.shard(VOCABULARY) as path:
+                pq.write_table(vocabulary, path)
+        mine = processes.own(missing)
+        with progress("assign", sum(shards.rows[i] for i in mine), not processes.main) as step:
+            for index in mine:
+                table = table_of(index)
+                with run.shard(names[index]) as path:
+                    pq.write_table(table, path)
+                step(shards.rows[index])
+
+        def summarise() -> None:
+            rows = [pq.read_metadata(run.path / name).num_rows for name in names]
+            run.finish({"items": sum(rows), "classes": classes, "rows": rows})
+
+        processes.finish(summarise)
+        return FinishedRun(out, STAGE).summary
 
 
 def _lists(values: np.ndarray) -> pa.ListArray:
     """(n, k) -> n lists of k."""
     offsets = pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1])
     return pa.ListArray.from_arrays(offsets, pa.array(values.ravel()))
-
-
-def _finish(run: RunFolder, names: list[str], processes: Processes, classes: int) -> dict[str, Any]:
-    def summarise() -> None:
-        rows = [pq.read_metadata(run.path / name).num_rows for name in names]
-        run.finish({"items": sum(rows), "classes": classes, "rows": rows})
-
-    processes.finish(summarise)
-    return FinishedRun(run.path, STAGE).summary
 
 
 class LabelShards:

@@ -106,7 +106,7 @@ def _moving_objects(reader: VideoReader, frame_ids: np.ndarray) -> np.ndarray:
     """(280,): colours of the clip, colours that its kept patches have more of, edge directions in those, and
     the mean silhouette of what has those colours."""
     geometry = FrameGeometry.fit(reader.height, reader.width, SIDE, CELL)
-    energy, _, _ = frame_energies(reader, frame_ids, geometry, SIGNALS)
+    energy, *_ = frame_energies(reader, frame_ids, geometry, SIGNALS)
     kept = np.zeros(energy.shape, np.float32)
     budget = max(1, round(KEPT_SHARE * energy.size))
     positions = top_patches(energy, budget, anchors=())

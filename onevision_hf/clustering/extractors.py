@@ -22,6 +22,7 @@ from ..modeling.configuration_onevision import OneVisionConfig
 from ..modeling.frame_sequence import open_video
 from ..modeling.grid_pooling import POOLINGS, token_features
 from ..modeling.modeling_onevision import OneVisionModel
+from ..modeling.pretrained_settings import has_video_processor
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..modeling.video_reader import VideoReader
 from .descriptors import PARTS, SIDE, SIGNALS, describe_picture, describe_video
@@ -256,12 +257,8 @@ class ClipExtractor:
 def _sees_clips(name: str) -> bool:
     """Whether `name` is an encoder of this package that was saved with its video processor."""
     from transformers import AutoConfig
-    from transformers.utils import cached_file
 
-    if not isinstance(AutoConfig.from_pretrained(name), OneVisionConfig):
-        return False
-    file = "video_preprocessor_config.json"
-    return cached_file(name, file, _raise_exceptions_for_missing_entries=False) is not None
+    return isinstance(AutoConfig.from_pretrained(name), OneVisionConfig) and has_video_processor(name)
 
 
 def identity_of(name: str, model: Any) -> Any:

@@ -90,11 +90,7 @@ def extract_features(
     if kind == "image":  # which has no signals
         settings.pop("signals_version", None)
     settings |= of_errors
-    with processes.main_first():
-        run = RunFolder(
-            out, stage=STAGE, settings=settings, sources=source.digest, redo=redo, rank=processes.rank
-        )
-    with run:
+    with processes.open_run(out, stage=STAGE, settings=settings, sources=source.digest, redo=redo) as run:
         parts = [items[i : i + shard_items] for i in range(0, len(items), shard_items)]
         names = [f"features-{i:05d}.parquet" for i in range(len(parts))]
         missing = run.missing(names)

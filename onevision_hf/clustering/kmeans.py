@@ -109,9 +109,7 @@ def find_centers(
         "seed": seed,
     }
     sources = digest_of([shards.run.digest, dedup_digest])
-    with processes.main_first():
-        run = RunFolder(out, stage=STAGE, settings=settings, sources=sources, redo=redo, rank=processes.rank)
-    with run:
+    with processes.open_run(out, stage=STAGE, settings=settings, sources=sources, redo=redo) as run:
         if run.finished:
             _remove_states(run)
             return FinishedRun(out, STAGE).summary

@@ -92,9 +92,7 @@ def pack(
         if chosen.version > 1:
             settings["signals_version"] = chosen.version
     sources = digest_of([source.digest, labelled.run.digest])
-    with processes.main_first():
-        run = RunFolder(out, stage=STAGE, settings=settings, sources=sources, redo=redo, rank=processes.rank)
-    with run:
+    with processes.open_run(out, stage=STAGE, settings=settings, sources=sources, redo=redo) as run:
         total = sum(labelled.rows)
         count = -(-total // shard_items)
         names = [shard_names(head, index) for index in range(count)]

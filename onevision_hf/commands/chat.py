@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from typer import Argument as Arg
 from typer import Option as Opt
 
-from .options import KeepRatio, MaxPixels, given
+from .options import KeepEnergy, KeepRatio, MaxPixels, given
 from .printing import Stages, pick_device, quiet_loading
 
 
@@ -30,6 +30,7 @@ def run(
     num_frames: Annotated[int | None, Opt(metavar="N", help="frames sampled of a video")] = None,
     num_patches: Annotated[int | None, Opt(metavar="N", help="patches kept of a video")] = None,
     keep_ratio: KeepRatio = None,
+    keep_energy: KeepEnergy = None,
     max_pixels: MaxPixels = None,
     max_new_tokens: Annotated[int, Opt(metavar="N", help="of an answer")] = 256,
     dtype: Annotated[str, Opt(metavar="NAME", help="of the weights; auto: the folder's")] = "auto",
@@ -51,6 +52,7 @@ def run(
         num_frames=num_frames,
         num_patches=num_patches,
         keep_ratio=keep_ratio,
+        keep_energy=keep_energy,
         max_pixels=max_pixels,
     )
     for word in media or []:

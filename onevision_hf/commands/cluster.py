@@ -116,15 +116,9 @@ def features(
     if kind is None and len(kinds) > 1:
         raise ValueError(f"{source} holds images and videos: name one with --kind, or use `cluster run`")
     make = extractor.make(device)
-    where: dict[str, Any] = {
-        "engine": engine,
-        "actors": actors,
-        "address": ray_address,
-        "make_extractor": make,
-        "errors": errors,
-    }
-    settings: dict[str, Any] = shards.settings(workers) | where
-    return extract_features(media, out, make(), kind or kinds[0], redo=redo, **settings)
+    settings: dict[str, Any] = shards.settings(workers) | {"redo": redo, "errors": errors}
+    settings |= {"engine": engine, "actors": actors, "address": ray_address, "make_extractor": make}
+    return extract_features(media, out, make(), kind or kinds[0], **settings)
 
 
 @stage("near-duplicates of features, joined by union-find")

@@ -129,7 +129,8 @@ class Packing:
         Opt(
             parser=pairs,
             metavar="num_patches=2048,...",
-            help="choose patches now: num_frames, size, patch_size, num_patches or keep_ratio, preset",
+            help="choose patches now: num_frames, size, patch_size, num_patches or keep_ratio, "
+            "keep_energy, preset",
         ),
     ] = None
 

@@ -22,7 +22,7 @@ DECODERS["av1"] = "libdav1d"
 APART = {
     "dev": "",
     "docs": "",
-    "eval": "in an environment of its own, since lmms-eval wants av < 16: pip install 'onevision-hf[eval]'",
+    "eval": "in an environment of its own, since lmms-eval wants av < 16: pip install '.[eval]' in a clone",
 }
 
 
@@ -104,7 +104,7 @@ def describe(report: dict[str, Any]) -> str:
     for codec in (codec for codec, there in report["codecs"].items() if not there):
         lines.append(f"{codec:<12}this FFmpeg cannot decode it; PyAV's own wheels can: pip install av")
     for extra, names in report["missing"].items():
-        advice = APART.get(extra, f"pip install 'onevision-hf[{extra}]'")
+        advice = APART.get(extra, f"pip install '.[{extra}]' in a clone")
         if names and advice:
             lines.append(f"[{extra}]".ljust(12) + f"missing {', '.join(names)}: {advice}")
     return "\n".join(lines)

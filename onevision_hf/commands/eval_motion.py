@@ -13,17 +13,13 @@ The same command goes on where an interrupted one stopped.
 import json
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from typer import Option as Opt
 
 from .groups import OpenEndedOptions
-from .options import Device, JsonOrFile
-
-if TYPE_CHECKING:
-    from onevision_hf.eval.motion import SuiteSettings
+from .options import Device, JsonOrFile, at_least_one, fractions, words
 
 
 class COMMAND_CLASS(OpenEndedOptions):
@@ -59,8 +55,12 @@ def run(
         Path | None, Opt(metavar="DIR", help="labelled clips, DIR/<label>/<clip>, instead")
     ] = None,
     budgets: Annotated[
-        str | None,
-        Opt(metavar="A,B,...", help="fractions of all patches, 0.0625 alone (default: the profile's)"),
+        tuple | None,
+        Opt(
+            parser=fractions,
+            metavar="A,B,...",
+            help="fractions of all patches, 0.0625 alone (default: the profile's)",
+        ),
     ] = None,
     codec: Annotated[
         str, Opt(metavar="NAME", help="of the drawn clips: h264, hevc, hevc10, vp9, av1, mpeg4")
@@ -83,14 +83,13 @@ def run(
     from onevision_hf.eval.motion import PROFILES, run_suite
     from onevision_hf.eval.motion.report import write
 
-    if workers is not None and workers < 1:
-        raise ValueError(f"--workers is at least 1, found {workers}")
+    at_least_one(workers=workers, seeds=seeds, steps=steps and min(steps))
     began = time.perf_counter()
 
     def report(line: str) -> None:
         print(f"[{time.perf_counter() - began:7.0f} s] {line}", file=sys.stderr, flush=True)
 
-    settings = _settings(PROFILES[profile], seeds, steps, inputs, budgets)
+    settings = PROFILES[profile].changed(seeds, steps, inputs and words(inputs), budgets)
     document = run_suite(
         settings,
         work,
@@ -113,42 +112,3 @@ def run(
         found = "not run" if goal["value"] is None else f"{goal['value']:.3g}"
         print(f"{goal['goal']}: {found} (wanted: {goal['wanted']:g})")
     print(*written, sep="\n")
-
-
-def _settings(
-    settings: "SuiteSettings",
-    seeds: int | None,
-    steps: tuple[int, int] | None,
-    inputs: str | None,
-    budgets: str | None,
-) -> "SuiteSettings":
-    """The profile's settings with those of the command line instead.
-
-    Args:
-        settings: of the profile.
-        seeds: how many.
-        steps: of the mixture and of one input.
-        inputs: names with commas between.
-        budgets: fractions with commas between.
-    """
-    if seeds is not None:
-        if seeds < 1:
-            raise ValueError(f"--seeds is at least 1, found {seeds}")
-        settings = replace(settings, seeds=tuple(range(seeds)))
-    if steps is not None:
-        if min(steps) < 1:
-            raise ValueError(f"--steps are at least 1, found {steps[0]} and {steps[1]}")
-        settings = replace(
-            settings,
-            mixing=replace(settings.mixing, steps=steps[0]),
-            training=replace(settings.training, steps=steps[1]),
-        )
-    if inputs is not None:
-        settings = replace(settings, inputs=tuple(inputs.split(",")))
-    if budgets is not None:
-        try:
-            fractions = tuple(float(part) for part in budgets.split(","))
-        except ValueError:
-            raise ValueError(f"--budgets are fractions with commas between, found {budgets!r}") from None
-        settings = replace(settings, budgets=fractions)
-    return settings

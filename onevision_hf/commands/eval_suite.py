@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from typer import Option as Opt
 
-from .options import EvaluatedModel, Json, KeepRatio, MaxPixels, Questions, Tasks
+from .options import EvaluatedModel, Json, KeepEnergy, KeepRatio, MaxPixels, Questions, Tasks
 
 
 def run(
@@ -31,6 +31,7 @@ def run(
     ] = None,
     num_patches: Annotated[int | None, Opt(metavar="N", min=1, help="budget of a video (codec)")] = None,
     keep_ratio: KeepRatio = None,
+    keep_energy: KeepEnergy = None,
     preset: Annotated[str | None, Opt(metavar="NAME", help="which signals of the codec count")] = None,
     max_pixels: MaxPixels = None,
     as_json: Json = False,
@@ -43,6 +44,7 @@ def run(
         num_frames=num_frames,
         num_patches=num_patches,
         keep_ratio=keep_ratio,
+        keep_energy=keep_energy,
         preset=preset,
         max_pixels=max_pixels,
     )

@@ -4,38 +4,26 @@ from typing import Annotated
 
 from typer import Option as Opt
 
-from .options import (
-    BatchSize,
-    Json,
-    MediaColumn,
-    Redo,
-    ShardItems,
-    ShardsOut,
-    Source,
-    StoredType,
-    UnifiedModel,
-    Workers,
-    at_least_one,
-)
+from . import options
 from .printing import rejected, say, stored
 
 
 def run(
-    source: Source,
-    out: ShardsOut,
-    unified: UnifiedModel,
-    media_column: MediaColumn = None,
+    source: options.Source,
+    out: options.ShardsOut,
+    unified: options.UnifiedModel,
+    media_column: options.MediaColumn = None,
     no_mirror: Annotated[
         bool, Opt("--no-mirror", help="leave out latents_flip, of the mirrored pictures")
     ] = False,
-    dtype: StoredType = "float16",
-    batch_size: BatchSize = 32,
-    workers: Workers = 2,
-    shard_items: ShardItems = 1024,
-    redo: Redo = False,
-    as_json: Json = False,
+    dtype: options.StoredType = "float16",
+    batch_size: options.BatchSize = 32,
+    workers: options.Workers = 2,
+    shard_items: options.ShardItems = 1024,
+    redo: options.Redo = False,
+    as_json: options.Json = False,
 ) -> None:
-    at_least_one(batch_size=batch_size, workers=workers, shard_items=shard_items)
+    options.at_least_one(batch_size=batch_size, workers=workers, shard_items=shard_items)
     from onevision_hf.data.sources import open_source
     from onevision_hf.eval.unified.tokens import export_tokens
 

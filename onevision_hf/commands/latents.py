@@ -4,43 +4,30 @@ from typing import Annotated, Literal
 
 from typer import Option as Opt
 
-from .options import (
-    BatchSize,
-    Device,
-    Json,
-    MediaColumn,
-    Redo,
-    ShardItems,
-    ShardsOut,
-    Source,
-    StoredType,
-    Vae,
-    Workers,
-    at_least_one,
-)
+from . import options
 from .printing import pick_device, rejected, say, stored
 
 
 def run(
-    source: Source,
-    out: ShardsOut,
+    source: options.Source,
+    out: options.ShardsOut,
     model: Annotated[
         str | None,
         Opt(metavar="ID", help="an OpenVision 3 encoder, whose config names the VAE and the scaling"),
     ] = None,
-    vae: Vae = None,
+    vae: options.Vae = None,
     size: Annotated[int, Opt(metavar="N", help="side in pixels after resize and crop")] = 256,
-    media_column: MediaColumn = None,
+    media_column: options.MediaColumn = None,
     precision: Annotated[Literal["float32", "bfloat16"], Opt(help="of the VAE")] = "float32",
-    dtype: StoredType = "float16",
-    batch_size: BatchSize = 8,
-    workers: Workers = 2,
-    shard_items: ShardItems = 1024,
-    device: Device = None,
-    redo: Redo = False,
-    as_json: Json = False,
+    dtype: options.StoredType = "float16",
+    batch_size: options.BatchSize = 8,
+    workers: options.Workers = 2,
+    shard_items: options.ShardItems = 1024,
+    device: options.Device = None,
+    redo: options.Redo = False,
+    as_json: options.Json = False,
 ) -> None:
-    at_least_one(size=size, batch_size=batch_size, workers=workers, shard_items=shard_items)
+    options.at_least_one(size=size, batch_size=batch_size, workers=workers, shard_items=shard_items)
     import torch
 
     from onevision_hf import OpenVision3Config

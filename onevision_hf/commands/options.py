@@ -14,22 +14,12 @@ from typer import Argument as Arg
 from typer import BadParameter
 from typer import Option as Opt
 
-
-class Signal(StrEnum):
-    VECTORS = "vectors"
-    RESIDUAL = "residual"
-    COMPENSATED = "compensated"
-    DIFFERENCE = "difference"
-    BITS = "bits"
-    PAINTED_VECTORS = "painted_vectors"
-    PAINTED_RESIDUAL = "painted_residual"
-
-
-class Intervention(StrEnum):
-    REPLACE = "replace"
-    FOREIGN = "foreign"
-    SHUFFLE = "shuffle"
-
+# Of options that may be given several times: typer takes no list of a Literal.
+Signal = StrEnum(
+    "Signal",
+    "vectors residual compensated difference bits painted_vectors painted_residual",
+)
+Intervention = StrEnum("Intervention", "replace foreign shuffle")
 
 Json = Annotated[bool, Opt("--json", help="print one JSON document instead of text")]
 JsonOrFile = Annotated[
@@ -55,6 +45,14 @@ NumPatches = Annotated[
     int | None, Opt(metavar="N", help="patches kept of a clip (default: as the processor)")
 ]
 KeepRatio = Annotated[float | None, Opt(metavar="R", help="share of the patches of a clip kept instead")]
+KeepEnergy = Annotated[
+    float | None,
+    Opt(
+        metavar="E",
+        help="stop at this share of the clip's energy, as 0.9; the budget is then the most (default: 0.25 of "
+        "the patches)",
+    ),
+]
 MaxPixels = Annotated[
     int | None, Opt(metavar="N", min=1, help="larger images and frames of clips are made smaller")
 ]
@@ -187,6 +185,14 @@ def pairs(text: str) -> dict[str, Any]:
         except ValueError:
             found[name] = value
     return found
+
+
+def fractions(text: str) -> tuple[float, ...]:
+    """`0.5,0.25` -> (0.5, 0.25)."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise BadParameter(f"{text!r} is not a list of fractions as 0.5,0.25") from error
 
 
 def numbers(text: str) -> list[int]:

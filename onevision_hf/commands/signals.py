@@ -16,11 +16,7 @@ from .groups import OpenEndedOptions
 from .options import Clip, ClipErrors, Json, NumFrames, at_least_one
 from .printing import Stages
 
-
-class FrameSignal(StrEnum):
-    VECTORS = "vectors"
-    RESIDUAL = "residual"
-    AGE = "age"
+FrameSignal = StrEnum("FrameSignal", "vectors residual age")
 
 
 class COMMAND_CLASS(OpenEndedOptions):

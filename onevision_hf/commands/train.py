@@ -21,9 +21,14 @@ def run(
         int | None, Opt(metavar="N", help="with --dry-run: plan for N processes (default: those running)")
     ] = None,
     max_steps: Annotated[int | None, Opt(metavar="N", help="stop and save after step N")] = None,
+    export: Annotated[
+        int | None, Opt(metavar="STEP", help="train nothing: a model folder out of this step's checkpoint")
+    ] = None,
 ) -> int:
     if dry_run and as_json:
         raise typer.BadParameter("--json goes with a training, not with --dry-run")
+    if export is not None and (dry_run or as_json or max_steps):
+        raise typer.BadParameter("--export trains nothing: leave out --dry-run, --json and --max-steps")
     from onevision_hf.training.config import load_config
     from onevision_hf.training.dry_run.plan import dry_run as plan
     from onevision_hf.training.loop import Trainer, TrainingError, close
@@ -35,6 +40,11 @@ def run(
     try:
         if dry_run:
             status = plan(loaded, processes)
+        elif export is not None:
+            trainer, status = Trainer(loaded), 0
+            target = trainer.export_step(export)
+            if trainer.rank == 0:
+                print(f"{target} loads with {trainer.task.auto_class}.from_pretrained")
         else:
             trainer = Trainer(loaded, max_steps=max_steps)
             status = trainer.fit()

@@ -2,6 +2,7 @@
 
 onevision view bundled --out bundled.png
 onevision view clip.mp4 --num-patches 1024 --out clip.mp4.gif
+onevision view clip.mp4 --keep-energy 0.9 --out followed.png
 onevision view clip.mp4 --preset bits --out bits.png
 onevision view clip.mp4 --signals vectors difference --sampling packet_size --out own.png
 """
@@ -13,7 +14,7 @@ from typing import Annotated
 from typer import Option as Opt
 
 from .groups import OpenEndedOptions
-from .options import Clip, ClipErrors, Json, NumFrames, NumPatches, Preset, Sampling, Signal
+from .options import Clip, ClipErrors, Json, KeepEnergy, NumFrames, NumPatches, Preset, Sampling, Signal
 from .printing import Stages
 
 
@@ -26,6 +27,7 @@ def run(
     out: Annotated[Path, Opt(metavar="F.png|F.gif|F.mp4", help="a picture, or one over time")],
     num_frames: NumFrames = None,
     num_patches: NumPatches = None,
+    keep_energy: KeepEnergy = None,
     preset: Annotated[Preset, Opt(help="what counts")] = "auto",
     signals: Annotated[
         list[Signal] | None, Opt(help="one or more signals of your own instead, equal shares")
@@ -56,6 +58,7 @@ def run(
             reader,
             num_frames=64 if num_frames is None else num_frames,
             num_patches=num_patches,
+            keep_energy=keep_energy,
             preset=preset,
             signals=own,
             sampling=sampling,

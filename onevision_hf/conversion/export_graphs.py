@@ -31,7 +31,7 @@ OPSETS = range(18, 24)
 WEIGHTS = "weights.data"
 # Smaller tensors stay in the graph.
 INLINE_BYTES = 1024
-NEEDED = "onnx export needs: pip install 'onevision-hf[export]'"
+NEEDED = "onnx export needs: pip install '.[export]' in a clone"
 
 
 def export(

@@ -21,14 +21,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoTokenizer,
-)
-from transformers.image_utils import (
-    IMAGENET_DEFAULT_MEAN,
-    IMAGENET_DEFAULT_STD,
-    IMAGENET_STANDARD_MEAN,
-    IMAGENET_STANDARD_STD,
-    OPENAI_CLIP_MEAN,
-    OPENAI_CLIP_STD,
+    image_utils,
 )
 
 from onevision_hf.conversion.card import CARDS, from_template
@@ -52,12 +45,12 @@ from onevision_hf.modeling.video_processing_onevision_vl import OneVisionVLVideo
 
 # Colours of towers that come without an image processor, by the beginning of their model_type.
 COLOURS = {
-    "onevision": (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
-    "clip": (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
-    "siglip": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
-    "openvision3": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
-    "qwen3_vl": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
-    "dinov": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    "onevision": (image_utils.OPENAI_CLIP_MEAN, image_utils.OPENAI_CLIP_STD),
+    "clip": (image_utils.OPENAI_CLIP_MEAN, image_utils.OPENAI_CLIP_STD),
+    "siglip": (image_utils.IMAGENET_STANDARD_MEAN, image_utils.IMAGENET_STANDARD_STD),
+    "openvision3": (image_utils.IMAGENET_STANDARD_MEAN, image_utils.IMAGENET_STANDARD_STD),
+    "qwen3_vl": (image_utils.IMAGENET_STANDARD_MEAN, image_utils.IMAGENET_STANDARD_STD),
+    "dinov": (image_utils.IMAGENET_DEFAULT_MEAN, image_utils.IMAGENET_DEFAULT_STD),
 }
 
 

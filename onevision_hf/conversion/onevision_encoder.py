@@ -12,14 +12,7 @@ from typing import Any
 
 import torch
 
-from onevision_hf.conversion.checkpoint import (
-    CheckpointError,
-    State,
-    check_keys,
-    find_files,
-    read_json,
-    read_safetensors,
-)
+from onevision_hf.conversion import checkpoint
 from onevision_hf.modeling.configuration_onevision import OneVisionConfig
 from onevision_hf.modeling.image_processing_onevision import OneVisionImageProcessor
 from onevision_hf.modeling.modeling_onevision import OneVisionModel
@@ -36,30 +29,30 @@ class OneVisionEncoderAdapter:
 
     def read(
         self, source: str, revision: str | None = None
-    ) -> tuple[State, OneVisionConfig, dict[str, Path]]:
+    ) -> tuple[checkpoint.State, OneVisionConfig, dict[str, Path]]:
         """The published state dict of `source` (folder or Hub id), its config, and the files read."""
         extras = [WEIGHTS, INDEX, "preprocessor_config.json", "README.md"]
-        files = find_files(source, [SETTINGS], extras, revision)
+        files = checkpoint.find_files(source, [SETTINGS], extras, revision)
         if INDEX in files:
-            names = read_json(files[INDEX]).get("weight_map")
+            names = checkpoint.read_json(files[INDEX]).get("weight_map")
             if not isinstance(names, dict):
-                raise CheckpointError(f"{files[INDEX]} has no weight_map")
+                raise checkpoint.CheckpointError(f"{files[INDEX]} has no weight_map")
             shards = sorted(set(names.values()))
         elif WEIGHTS in files:
             shards = [WEIGHTS]
         else:
-            raise CheckpointError(f"{source} holds neither {WEIGHTS} nor {INDEX}")
-        files |= find_files(source, shards, revision=revision)
-        state = read_safetensors([files[name] for name in shards])
-        return state, self.config_of(state, read_json(files[SETTINGS])), files
+            raise checkpoint.CheckpointError(f"{source} holds neither {WEIGHTS} nor {INDEX}")
+        files |= checkpoint.find_files(source, shards, revision=revision)
+        state = checkpoint.read_safetensors([files[name] for name in shards])
+        return state, self.config_of(state, checkpoint.read_json(files[SETTINGS])), files
 
-    def config_of(self, state: State, settings: dict[str, Any]) -> OneVisionConfig:
+    def config_of(self, state: checkpoint.State, settings: dict[str, Any]) -> OneVisionConfig:
         """The configuration in the content of a published config.json; the weights are held to it.
 
         Raises `CheckpointError` for another model type, `CheckpointMismatchError` for keys or shapes.
         """
         if settings.get("model_type") != OneVisionConfig.model_type:
-            raise CheckpointError(
+            raise checkpoint.CheckpointError(
                 f"{SETTINGS} says model_type = {settings.get('model_type')!r}, expected "
                 f"{OneVisionConfig.model_type!r}"
             )
@@ -70,10 +63,10 @@ class OneVisionEncoderAdapter:
         with torch.device("meta"):
             expected = OneVisionModel(config).state_dict()
         shapes = {key: tuple(tensor.shape) for key, tensor in expected.items()}
-        check_keys(f"the OneVision encoder that {SETTINGS} describes", state, shapes)
+        checkpoint.check_keys(f"the OneVision encoder that {SETTINGS} describes", state, shapes)
         return config
 
-    def to_ours(self, state: State) -> State:
+    def to_ours(self, state: checkpoint.State) -> checkpoint.State:
         """A published state dict -> OneVisionModel's: the same names, contiguous."""
         return {name: tensor.contiguous() for name, tensor in state.items()}
 

@@ -15,15 +15,7 @@ from typing import Any
 
 import torch
 
-from onevision_hf.conversion.checkpoint import (
-    CheckpointError,
-    CheckpointMismatchError,
-    State,
-    check_keys,
-    find_files,
-    read_json,
-    read_torch,
-)
+from onevision_hf.conversion import checkpoint
 from onevision_hf.modeling.configuration_openvision3 import OpenVision3Config
 from onevision_hf.modeling.image_processing_openvision3 import OpenVision3ImageProcessor
 from onevision_hf.modeling.modeling_openvision3 import OpenVision3Model, sincos_position_table
@@ -69,14 +61,14 @@ class OpenVision3Adapter:
 
     def read(
         self, source: str, revision: str | None = None
-    ) -> tuple[State, OpenVision3Config, dict[str, Path]]:
+    ) -> tuple[checkpoint.State, OpenVision3Config, dict[str, Path]]:
         """The published state dict of `source` (folder or Hub id), its config, and the files read."""
-        files = find_files(source, [WEIGHTS], [SETTINGS, "README.md"], revision)
-        settings = read_json(files[SETTINGS]) if SETTINGS in files else None
-        state = read_torch(files[WEIGHTS])
+        files = checkpoint.find_files(source, [WEIGHTS], [SETTINGS, "README.md"], revision)
+        settings = checkpoint.read_json(files[SETTINGS]) if SETTINGS in files else None
+        state = checkpoint.read_torch(files[WEIGHTS])
         return state, self.config_of(state, settings), files
 
-    def config_of(self, state: State, settings: dict[str, Any] | None = None) -> OpenVision3Config:
+    def config_of(self, state: checkpoint.State, settings: dict[str, Any] | None = None) -> OpenVision3Config:
         """The configuration of a published state dict: sizes from its shapes, the rest from `settings`.
 
         `settings` is the content of open_clip_config.json. Raises `CheckpointMismatchError` for keys or
@@ -86,7 +78,7 @@ class OpenVision3Adapter:
         head_width, eps = read_settings(settings)
         shapes = check_tower(tower)
         if shapes["width"] % head_width:
-            raise CheckpointError(
+            raise checkpoint.CheckpointError(
                 f"width {shapes['width']} cannot be split into heads of {head_width} channels"
             )
         grid = math.isqrt(shapes["rows"] - 1)
@@ -103,7 +95,7 @@ class OpenVision3Adapter:
             layer_norm_eps=eps,
         )
 
-    def to_ours(self, state: State) -> State:
+    def to_ours(self, state: checkpoint.State) -> checkpoint.State:
         """A published state dict -> OpenVision3Model's, contiguous, without the table, which is a formula."""
         tower = vision_tower(state)
         check_tower(tower)
@@ -133,13 +125,15 @@ class OpenVision3Adapter:
         ]
 
 
-def vision_tower(state: State) -> State:
+def vision_tower(state: checkpoint.State) -> checkpoint.State:
     """The vision tower's tensors under their bare names; text towers are left out by name, the rest stays."""
-    bare: State = {}
+    bare: checkpoint.State = {}
     for key, tensor in state.items():
         name = key.removeprefix("module.")
         if name in bare:
-            raise CheckpointError(f"{name} is in the checkpoint twice, with and without the prefix module.")
+            raise checkpoint.CheckpointError(
+                f"{name} is in the checkpoint twice, with and without the prefix module."
+            )
         bare[name] = tensor
     if not any(name.startswith("visual.") for name in bare):
         return {name: tensor for name, tensor in bare.items() if not TEXT.match(name)}
@@ -150,7 +144,7 @@ def vision_tower(state: State) -> State:
     }
 
 
-def count_layers(tower: State) -> int:
+def count_layers(tower: checkpoint.State) -> int:
     found = (re.match(r"transformer\.resblocks\.(\d+)\.", key) for key in tower)
     return max((int(match[1]) + 1 for match in found if match), default=0)
 
@@ -189,7 +183,7 @@ def tower_shapes(
     return shapes
 
 
-def check_tower(tower: State) -> dict[str, int]:
+def check_tower(tower: checkpoint.State) -> dict[str, int]:
     """The sizes of a tower, read from its shapes. Raises `CheckpointMismatchError` unless every key has its
     place.
     """
@@ -208,7 +202,7 @@ def check_tower(tower: State) -> dict[str, int]:
         missing = [key for key in names if key not in tower]
         misshapen = {key: (tuple(tower[key].shape), (-1,) * sizing[key]) for key in unsized if key in tower}
         hints = [HINTS[key] for key in (*left, *missing) if key in HINTS]
-        raise CheckpointMismatchError(what, left, missing, misshapen, hints)
+        raise checkpoint.CheckpointMismatchError(what, left, missing, misshapen, hints)
     width, channels, patch, _ = tower["conv1.weight"].shape
     rows = tower["positional_embedding"].shape[0]
     sizes = {
@@ -221,7 +215,7 @@ def check_tower(tower: State) -> dict[str, int]:
         # One row for the class token and a square grid.
         "rows": max(math.isqrt(max(rows - 1, 0)), 1) ** 2 + 1,
     }
-    check_keys(what, tower, tower_shapes(**sizes), HINTS)
+    checkpoint.check_keys(what, tower, tower_shapes(**sizes), HINTS)
     return sizes
 
 
@@ -230,7 +224,7 @@ def check_table(table: torch.Tensor, grid: int) -> None:
     formula = torch.cat([torch.zeros(1, table.shape[1]), sincos_position_table(grid, grid, table.shape[1])])
     difference = (table.float() - formula).abs().max().item()
     if not difference <= TABLE_TOLERANCE:
-        raise CheckpointError(
+        raise checkpoint.CheckpointError(
             f"positional_embedding is not the fixed sin-cos table of a {grid} x {grid} grid: it differs by "
             f"{difference:.3g} (at most {TABLE_TOLERANCE:g}); a learned table has no place in "
             "OpenVision3Model"
@@ -247,15 +241,15 @@ def read_settings(settings: dict[str, Any] | None) -> tuple[int, float]:
     model = settings.get("model_cfg")
     vision = model.get("vision_cfg") if isinstance(model, dict) else None
     if not isinstance(model, dict) or not isinstance(vision, dict):
-        raise CheckpointError(f"{SETTINGS} has no model_cfg with a vision_cfg")
+        raise checkpoint.CheckpointError(f"{SETTINGS} has no model_cfg with a vision_cfg")
     required = {"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True}
     for key, expected in required.items():
         if vision.get(key) != expected:
-            raise CheckpointError(
+            raise checkpoint.CheckpointError(
                 f"{SETTINGS} says {key} = {vision.get(key)!r}; an OpenVision 3 tower has {expected!r}"
             )
     if model.get("quick_gelu") or vision.get("act_kwargs"):
-        raise CheckpointError(f"{SETTINGS} asks for another activation than GELU")
+        raise checkpoint.CheckpointError(f"{SETTINGS} asks for another activation than GELU")
     # open_clip's own defaults, where a field is left out.
     return int(vision.get("head_width", HEAD_WIDTH)), float(
         (vision.get("norm_kwargs") or {}).get("eps", 1e-5)

@@ -4,5 +4,5 @@ try:
     import pyarrow  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "listings and shards are parquet: pip install 'onevision-hf[train]' (pyarrow is missing)"
+        "listings and shards are parquet: pip install '.[train]' in a clone (pyarrow is missing)"
     ) from error

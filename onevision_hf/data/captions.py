@@ -5,14 +5,16 @@
 | tars (webdataset): a .tar, or a folder of them | members `.txt`, or fields of `.json` |
 | parquet: a file, or a folder of them | a column of texts, or of lists of texts |
 | `hf:FOLDER` (`save_to_disk`), `hf:NAME:SPLIT`, `hf:NAME:CONFIG:SPLIT` | the same |
+| a .jsonl or .csv in a folder of pictures or beside it; or its folder | the same |
 | a folder that `onevision synth images` drew | those of its manifest |
 
 Keys are those of `onevision latents` on the same source, so cached latents find their rows.
 """
 
+import csv
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from .latents import LatentShards
 from .sources import IMAGE_EXTENSIONS, MediaError, open_dataset, open_tars, read_span, sample_name, undecoded
 
 CAPTION_COLUMNS = ("captions", "caption", "text", "txt")
+FILE_COLUMNS = ("file_name", "image", "file", "path")
+TABLES = (".jsonl", ".csv")
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def open_pairs(spec: str, image_column: str = "", caption_columns: Sequence[str]
 
     Args:
         spec: `hf:NAME`, a folder or file, or one of these after `webdataset:`, `parquet:` or `synth:`.
-        image_column: of a table; found by itself where it is empty.
+        image_column: of a table; found by itself where it is empty. In .jsonl and .csv it names files.
         caption_columns: of a table or a shard's JSON; found by themselves where there are none.
 
     Returns:
@@ -72,9 +76,11 @@ def open_pairs(spec: str, image_column: str = "", caption_columns: Sequence[str]
 
         table = datasets.Dataset.from_parquet([str(file) for file in tables])
         return ArrowPairs(table, spec, image_column, caption_columns, _parquet_keys(path, tables))
+    if not kind and (listed := _table_of(path)):
+        return FolderPairs(*listed, image_column, caption_columns)
     raise ValueError(
-        f"{spec} holds no images with captions: looked for .tar, .parquet and the manifest of "
-        "`onevision synth images`"
+        f"{spec} holds no images with captions: looked for .tar, .parquet, the manifest of "
+        f"`onevision synth images`, and a table (.jsonl, .csv) in {path} or named {path.name}.jsonl beside it"
     )
 
 
@@ -109,8 +115,6 @@ def as_captions(value: Any) -> tuple[str, ...]:
 
 class ArrowPairs:
     """A `datasets.Dataset` with a column of images and one or several of captions."""
-
-    classes = None
 
     def __init__(
         self,
@@ -158,8 +162,6 @@ def _holds_images(feature: Any) -> bool:
 class TarPairs:
     """Webdataset tars: members of one name up to the first dot are one sample."""
 
-    classes = None
-
     def __init__(self, path: Path, files: Sequence[Path], caption_columns: Sequence[str]):
         self._columns = tuple(caption_columns)
         self._samples: list[tuple[str, str, dict[str, tuple[int, int]], str]] = []
@@ -205,10 +207,92 @@ class TarPairs:
         return tuple(captions)
 
 
-class DrawnPairs:
-    """The images of a folder that `onevision synth images` drew."""
+def _table_of(path: Path) -> tuple[Path, Path] | None:
+    """A table of captions and the folder that its names start from, of a folder or of a table.
+
+    A table lies in its folder, or beside it under the folder's name.
+    """
+    if path.is_file():
+        named = path.with_suffix("")
+        return (path, named if named.is_dir() else path.parent) if path.suffix in TABLES else None
+    beside = [path.parent / f"{path.resolve().name}{extension}" for extension in TABLES]
+    inside = [file for file in sorted(path.iterdir()) if file.suffix in TABLES]
+    found = [file for file in (*inside, *beside) if file.is_file()]
+    if len(found) > 1:
+        raise ValueError(
+            f"{path} has {len(found)} tables, {', '.join(map(str, found))}: name one as the source"
+        )
+    return (found[0], path) if found else None
+
+
+class FolderPairs:
+    """Pictures in a folder, and a table that names files and says what is on them.
+
+    A file may have several rows, and a row several captions. Rows are in the order of their files.
+
+    Args:
+        table: .jsonl, an object a line; or .csv, whose first line names the columns.
+        folder: that the files' names start from.
+        image_column: with the names; by default the first of `FILE_COLUMNS` that is there.
+        caption_columns: in order; by default the first of `CAPTION_COLUMNS` that is there.
+
+    Raises:
+        ValueError: the table cannot be read, lacks a column, or names files that are not in the folder.
+    """
 
     classes = None
+
+    def __init__(self, table: Path, folder: Path, image_column: str, caption_columns: Sequence[str]):
+        found: dict[str, list[str]] = {}
+        columns: list[str] = []
+        for line, record in _records(table):
+            if not columns:
+                image = image_column or next((name for name in FILE_COLUMNS if name in record), "")
+                texts = list(caption_columns) or [name for name in CAPTION_COLUMNS if name in record][:1]
+                columns = [image, *texts]
+            if len(columns) < 2 or not record.keys() >= set(columns):
+                raise ValueError(
+                    f"{table}, line {line} has {list(record)}: a row is a column with a file's name "
+                    f"({', '.join(FILE_COLUMNS)}) and columns of captions ({', '.join(CAPTION_COLUMNS)}); "
+                    "name others with unified.pairs.image_column and caption_columns"
+                )
+            key = os.path.normpath(str(record[columns[0]]))
+            captions = found.setdefault(key, [])
+            captions += [text for name in columns[1:] for text in as_captions(record[name])]
+        self._folder, self._rows = folder, sorted(found.items())
+        there = [key for key, _ in self._rows if (folder / key).is_file()]
+        if not there:
+            first = f", {self._rows[0][0]} the first" if self._rows else ""
+            raise ValueError(f"{table} names {len(self._rows)} files{first}, of which none is in {folder}")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> CaptionedImage:
+        key, captions = self._rows[index]
+        return CaptionedImage(Path(key).as_posix(), str(self._folder / key), tuple(captions))
+
+
+def _records(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a table, each with the number of its line."""
+    with open(table, encoding="utf-8-sig", newline="") as file:
+        if table.suffix == ".csv":
+            reader = csv.DictReader(file)
+            yield from ((reader.line_num, row) for row in reader)
+            return
+        for number, line in enumerate(file, 1):
+            try:
+                record = json.loads(line) if line.strip() else None
+            except ValueError as error:
+                raise ValueError(f"{table}, line {number} is not JSON: {error}") from error
+            if record is not None:
+                if not isinstance(record, dict):
+                    raise ValueError(f"{table}, line {number} is no object: {line.strip()[:60]}")
+                yield number, record
+
+
+class DrawnPairs:
+    """The images of a folder that `onevision synth images` drew."""
 
     def __init__(self, path: Path):
         table = read_manifest(path)
@@ -226,8 +310,6 @@ class DrawnPairs:
 
 class WithLatents:
     """Pairs with the latents that `onevision latents` made of the same source."""
-
-    classes = None
 
     def __init__(self, rows: Any, shards: LatentShards):
         self._rows, self._shards = rows, shards

@@ -37,8 +37,6 @@ class Conversation:
 class Conversations:
     """Records by number, made messages when they are asked for."""
 
-    classes: int | None = None
-
     def __init__(self, records: Sequence[Mapping[str, Any]], root: Path | None, name: str):
         self._records, self._root, self._name = records, root, name
 

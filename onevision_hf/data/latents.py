@@ -120,27 +120,32 @@ def fill_shards(
     batch_size: int,
     workers: int,
     noun: str = "latents",
-    moments: Callable[[dict[str, torch.Tensor]], bytes] | None = None,
+    prefix: str = STAGE,
+    join: Callable[[Sequence[str], Sequence[dict[str, torch.Tensor]]], dict[str, torch.Tensor]] | None = None,
+    beside: tuple[str, Callable[[Sequence[str], dict[str, torch.Tensor]], bytes]] | None = None,
 ) -> dict[str, Any]:
-    """Encode pictures into the shards that a run lacks; rows with values that are not finite are rejected.
+    """Encode media into the shards that a run lacks; rows with values that are not finite are rejected.
 
     Args:
         run: the folder; its settings name `shard_items` and `dtype`.
-        items: the pictures.
+        items: the media.
         prepare: what threads make of an item.
-        encode: what is stored of a batch of (item, what was prepared), a row for each.
+        encode: what is stored of a batch of (item, what was prepared), a row for each: tensors, or lists of
+            tensors of unequal shapes.
         none: what a shard holds of which nothing could be used.
-        batch_size: pictures at once.
+        batch_size: items at once.
         workers: threads.
         noun: what is encoded, in the progress and in reasons.
-        moments: of a shard's tensors what is kept beside it, as `moments-00000.npz`.
+        prefix: of the shards' names.
+        join: the tensors of a shard from the keys and rows of its items; by default rows are stacked.
+        beside: a name with `{}` for the shard's number, and what is kept there of its keys and tensors.
 
     Returns:
         `items`, `rejected`, `shards`, `rows` (of each shard).
     """
     size, dtype = run.plan["settings"]["shard_items"], run.plan["settings"]["dtype"]
     parts = [items[i : i + size] for i in range(0, len(items), size)]
-    names = [shard_name(i) for i in range(len(parts))]
+    names = [shard_name(i, prefix) for i in range(len(parts))]
     missing = run.missing(names)
     with progress(noun, sum(len(parts[i]) for i in missing)) as step:
         for index in missing:
@@ -156,21 +161,27 @@ def fill_shards(
                         rows.append(row)
                     else:
                         rejected.append({"key": item.key, "reason": f"its {noun} are not finite in {dtype}"})
-            tensors = {name: torch.stack([row[name] for row in rows]) for name in rows[0]} if rows else none
-            others = (f"keys-{index:05d}.json", f"rejected-{index:05d}.jsonl", f"moments-{index:05d}.npz")
-            with run.shard(names[index], *others) as (path, keys_path, rejected_path, moments_path):
+            tensors = (join or _stacked)(keys, rows) if rows else none
+            others = [f"keys-{index:05d}.json", f"rejected-{index:05d}.jsonl"]
+            others += [beside[0].format(f"{index:05d}")] if beside else []
+            with run.shard(names[index], *others) as (path, keys_path, rejected_path, *more):
                 save_file(tensors, path, metadata={"plan": run.digest})
                 keys_path.write_text(json.dumps(keys, ensure_ascii=False))
                 rejected_path.write_text(json_lines(rejected))
-                if moments is not None:
-                    moments_path.write_bytes(moments(tensors))
-    count = run.gather_rejected(len(parts), len(items), "pictures")
+                if beside:
+                    more[0].write_bytes(beside[1](keys, tensors))
+    things = "pictures" if all(item.kind == "image" for item in items) else "items"
+    count = run.gather_rejected(len(parts), len(items), things)
     lengths = [len(json.loads((run.path / f"keys-{i:05d}.json").read_text())) for i in range(len(parts))]
     return {"items": sum(lengths), "rejected": count, "shards": len(parts), "rows": lengths}
 
 
-def shard_name(index: int) -> str:
-    return f"latents-{index:05d}.safetensors"
+def _stacked(keys: Sequence[str], rows: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def shard_name(index: int, prefix: str = STAGE) -> str:
+    return f"{prefix}-{index:05d}.safetensors"
 
 
 def digest_of_weights(module: torch.nn.Module) -> str:

@@ -344,7 +344,7 @@ def open_dataset(spec: str, *, streaming: bool = False) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError("Hugging Face datasets need: pip install 'onevision-hf[train]'") from error
+        raise ImportError("Hugging Face datasets need: pip install '.[train]' in a clone") from error
     if os.path.isdir(spec) and not streaming:
         return datasets.load_from_disk(spec)
     name, *rest = spec.split(":")

@@ -45,8 +45,17 @@ class OpenedClip:
     seconds: dict[str, float]
     measured: dict[tuple[int, ...], float] = field(default_factory=dict)
 
-    def cut(self, keep_ratio: float, anchors: str | int) -> "Kept":
-        """Spend a budget. Raises ValueError as `select` does."""
+    def cut(self, keep_ratio: float, anchors: str | int, keep_energy: float | None = None) -> "Kept":
+        """Spend a budget.
+
+        Args:
+            keep_ratio: share of the patches.
+            anchors: frames kept whole.
+            keep_energy: share of the energy at which fewer patches are enough.
+
+        Raises:
+            ValueError: as `select` does.
+        """
         whole = self.whole
         selection = select(
             whole.energy,
@@ -55,7 +64,8 @@ class OpenedClip:
             picture_types=whole.picture_types,
             signal=whole.signal,
             geometry=whole.geometry,
-            budget=BudgetSettings(keep_ratio=keep_ratio, anchors=anchors),
+            budget=BudgetSettings(keep_ratio=keep_ratio, anchors=anchors, keep_energy=keep_energy),
+            absolute=whole.absolute,
         )
         return Kept(self, selection)
 

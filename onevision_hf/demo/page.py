@@ -26,10 +26,11 @@ from .opened_clip import Choices, Kept, open_clip
 try:
     import gradio as gr
 except ImportError as error:
-    raise ImportError("the page needs gradio: pip install 'onevision-hf[demo]'") from error
+    raise ImportError("the page needs gradio: pip install '.[demo]' in a clone") from error
 
 HERE = Path(__file__).parent
 MAX_MB = 200
+ALL_OF_THE_BUDGET = 100
 OWN = "own choice"
 GLIDE = "a glide"  # the drawn clip whose direction a linear head predicts
 ANCHORS: dict[str, str | int] = {
@@ -47,20 +48,65 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
     """The page. `examples` is a folder for the drawn example clips (a temporary one by default)."""
     logging.disable_progress_bar()  # of transformers: weights are loaded for each clip
     clips = _example_clips(examples or Path(tempfile.mkdtemp(prefix="onevision-examples-")))
-    with gr.Blocks(title="onevision: what a codec sees", analytics_enabled=False) as page:
+    # Else gradio's own limits of width go up in steps as the window grows.
+    with gr.Blocks(title="onevision: what a codec sees", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(INTRO, elem_id="ov-title")
-        # Three parts that page.css lays out: on a phone the inputs first, then the clip, then the rest.
+        # Three parts that page.css lays out: on a phone the inputs first, then the clip, then the rest. The
+        # budget stays in sight wherever one scrolls.
         with gr.Row(elem_id="ov-layout"):
-            with gr.Column(elem_id="ov-first"):
-                clip = gr.File(
-                    label="A clip: drop it here",
-                    file_types=["video", *SUFFIXES],
-                    elem_id="ov-file",
-                    height=130,
-                )
-                with gr.Row():
-                    buttons = {name: gr.Button(name, size="sm", min_width=80) for name in clips}
-                budget = gr.Slider(1.6, 50, 12.5, step=0.1, label="budget, % of patches", elem_id="ov-budget")
+            with gr.Column(elem_id="ov-left"):
+                with gr.Column(elem_id="ov-first"):
+                    clip = gr.File(
+                        label="A clip",
+                        file_types=["video", *SUFFIXES],
+                        elem_id="ov-file",
+                        height=150,
+                    )
+                    gr.Markdown("or one of these examples:", elem_id="ov-examples")
+                    with gr.Row(elem_id="ov-example-buttons"):
+                        buttons = {name: gr.Button(name, size="sm", min_width=50) for name in clips}
+                    budget = gr.Slider(
+                        1.6, 50, 12.5, step=0.1, label="budget, % of patches", elem_id="ov-budget"
+                    )
+                with gr.Column(elem_id="ov-rest"):
+                    preset = gr.Radio(
+                        [*PRESETS, OWN],
+                        value="auto",
+                        label="what counts",
+                        elem_id="ov-preset",
+                        info="auto: the best that the codec gives; published: what the published weights "
+                        "were trained with; bits: what each block cost",
+                    )
+                    signals = gr.CheckboxGroup(
+                        SIGNALS,
+                        value=["vectors"],
+                        label="signals",
+                        visible=False,
+                        elem_id="ov-signals",
+                        info="vectors go with all; residual and bits do not mix with compensated and "
+                        "difference",
+                    )
+                    anchors = gr.Radio(
+                        list(ANCHORS), value="the first frame", label="kept whole", elem_id="ov-anchors"
+                    )
+                    sampling = gr.Radio(
+                        SAMPLINGS,
+                        value="uniform",
+                        label="frames are taken",
+                        elem_id="ov-sampling",
+                        info="packet_size: more of them where the stream has more bytes",
+                    )
+                    frames = gr.Slider(8, 64, 64, step=8, label="frames sampled", elem_id="ov-frames")
+                    energy = gr.Slider(
+                        50,
+                        ALL_OF_THE_BUDGET,
+                        ALL_OF_THE_BUDGET,
+                        step=1,
+                        label="enough energy, %",
+                        elem_id="ov-energy",
+                        info="a clip that has so much of its energy in fewer patches gets no more; at 100 "
+                        "the whole budget is spent",
+                    )
             with gr.Column(elem_id="ov-clip"):
                 shown = gr.HTML(
                     panels.empty(),
@@ -77,36 +123,8 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
                 selection_file = gr.DownloadButton(visible="hidden", elem_id="ov-selection-file")
                 picture_file = gr.DownloadButton(visible="hidden", elem_id="ov-picture-file")
                 directions = gr.HTML(visible=False, elem_id="ov-directions")
-            with gr.Column(elem_id="ov-rest"):
-                preset = gr.Radio(
-                    [*PRESETS, OWN],
-                    value="auto",
-                    label="what counts",
-                    elem_id="ov-preset",
-                    info="auto: the best that the codec gives; published: what the published weights "
-                    "were trained with; bits: what each block cost",
-                )
-                signals = gr.CheckboxGroup(
-                    SIGNALS,
-                    value=["vectors"],
-                    label="signals",
-                    visible=False,
-                    elem_id="ov-signals",
-                    info="vectors go with all; residual and bits do not mix with compensated and difference",
-                )
-                anchors = gr.Radio(
-                    list(ANCHORS), value="the first frame", label="kept whole", elem_id="ov-anchors"
-                )
-                sampling = gr.Radio(
-                    SAMPLINGS,
-                    value="uniform",
-                    label="frames are taken",
-                    elem_id="ov-sampling",
-                    info="packet_size: more of them where the stream has more bytes",
-                )
-                frames = gr.Slider(8, 64, 64, step=8, label="frames sampled", elem_id="ov-frames")
 
-        inputs = [clip, budget, preset, signals, anchors, sampling, frames]
+        inputs = [clip, budget, preset, signals, anchors, sampling, frames, energy]
         outputs = [shown, selection_button, picture_button]
         # One event for all inputs, so that an earlier answer never comes after a later one; of the
         # positions that a slider passed only the last counts.
@@ -115,6 +133,7 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
                 clip.change,
                 budget.release,
                 frames.release,
+                energy.release,
                 *(choice.change for choice in (preset, signals, anchors, sampling)),
             ],
             _show,
@@ -150,13 +169,33 @@ def launch_settings(max_mb: int = MAX_MB) -> dict[str, Any]:
 
 
 def _keep(
-    clip: str, budget: float, preset: str, signals: list[str], anchors: str, sampling: str, frames: float
+    clip: str,
+    budget: float,
+    preset: str,
+    signals: list[str],
+    anchors: str,
+    sampling: str,
+    frames: float,
+    energy: float,
 ) -> Kept:
+    """What is kept.
+
+    Args:
+        clip: the file.
+        budget: % of the patches.
+        preset: of signals, or `OWN`.
+        signals: that are then chosen.
+        anchors: one of `ANCHORS`.
+        sampling: of frames.
+        frames: how many.
+        energy: % of the energy at which fewer patches are enough; `ALL_OF_THE_BUDGET` for never.
+    """
     if preset == OWN and not signals:
         raise ValueError("choose at least one signal")
     chosen = tuple(name for name in SIGNALS if name in signals) if preset == OWN else None
     choices = Choices(int(frames), "auto" if preset == OWN else preset, chosen, sampling)
-    return open_clip(clip, choices).cut(budget / 100, ANCHORS[anchors])
+    share = None if energy == ALL_OF_THE_BUDGET else energy / 100
+    return open_clip(clip, choices).cut(budget / 100, ANCHORS[anchors], share)
 
 
 def _show(clip: str | None, *inputs: Any) -> tuple[str, Any, Any]:

@@ -25,14 +25,14 @@ WIDTH, BARS, STRIP, GAP = 1000, 90, 24, 6  # of the time axis, in units of its o
 PANELS = (
     ("what is kept", "dropped patches are dimmed"),
     ("energy", "brighter: more happens"),
-    ("whole frames instead", "as many as the same budget pays for"),
+    ("whole frames instead", "as many as the budget pays for"),
 )
 KINDS = {"I": "I, coded alone", "P": "P, from the past", "B": "B, from both sides", "?": "unknown"}
 
 
 def empty() -> str:
     """Before there is a clip."""
-    return '<div class="ov-hint">Drop a clip on the left, or take one of the examples.</div>'
+    return '<div class="ov-hint">Drop a clip, or take one of the examples.</div>'
 
 
 def failure(message: str) -> str:
@@ -54,6 +54,7 @@ def show(kept: Kept) -> str:
         moments=json.dumps([round(x, 1) for x in middles]),
         captions=json.dumps([view.caption(t) for t in range(len(view.frames))]),
         panels=PANELS,
+        shape="portrait" if height > width else "landscape",
         width=width,
         height=height,
         video=base64.b64encode(content).decode(),

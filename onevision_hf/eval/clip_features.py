@@ -10,15 +10,17 @@ Shapes: N clips, K patches of a clip, D channels.
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedModel
-from transformers.utils import cached_file
 
 from ..assets import TINY, model_folder
+from ..jobs.devices import pick_device
 from ..modeling.configuration_onevision import OneVisionConfig
 from ..modeling.patch_selection import Selection
+from ..modeling.pretrained_settings import has_video_processor
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..modeling.video_reader import VideoReader
 
@@ -38,18 +40,22 @@ class ClipFeatures:
     seconds: dict[str, float]
 
 
-def load_clip_encoder(model: str = TINY) -> tuple[PreTrainedModel, OneVisionVideoProcessor, list[str]]:
+def load_clip_encoder(
+    model: str = TINY, *, device: str | None = None, dtype: str | None = None
+) -> tuple[PreTrainedModel, OneVisionVideoProcessor, list[str]]:
     """The encoder, the processor that goes with it, and what a user has to know about them, a line each.
 
     Args:
         model: a folder, a name on the Hub (looked for only if there is no such folder), or `tiny`, the
-            encoder in the package. It runs on a GPU if there is one.
+            encoder in the package.
+        device: where it runs; an accelerator by default, where there is one.
+        dtype: of its weights and features, `float32`, `bfloat16`, ...; the checkpoint's by default.
 
     Raises:
-        ValueError: another kind of model.
+        ValueError: another kind of model, or no such device.
         OSError: there is none.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    place = pick_device(device)
     model = model_folder(model)
     if model.startswith((".", "/", "~")) and not Path(model).is_dir():
         raise FileNotFoundError(
@@ -60,8 +66,8 @@ def load_clip_encoder(model: str = TINY) -> tuple[PreTrainedModel, OneVisionVide
         raise ValueError(
             f"{model} is a {config.model_type}, and this command runs {OneVisionConfig.model_type}"
         )
-    encoder = AutoModel.from_pretrained(model, config=config).eval().to(device)
-    if cached_file(model, "video_preprocessor_config.json", _raise_exceptions_for_missing_entries=False):
+    encoder = AutoModel.from_pretrained(model, config=config, dtype=dtype or "auto").eval().to(place)
+    if has_video_processor(model):
         return encoder, OneVisionVideoProcessor.from_pretrained(model), []
     processor = OneVisionVideoProcessor(
         patch_size=config.patch_size, rope_temporal_size=config.rope_temporal_size
@@ -74,9 +80,7 @@ def encode_clip(
     video: str | Path | VideoReader,
     encoder: PreTrainedModel,
     processor: OneVisionVideoProcessor,
-    *,
-    num_frames: int | None = None,
-    num_patches: int | None = None,
+    **settings: Any,
 ) -> ClipFeatures:
     """Patchify and encode one clip.
 
@@ -84,23 +88,20 @@ def encode_clip(
         video: a file or an open reader.
         encoder: as `load_clip_encoder` gives it.
         processor: of that encoder.
-        num_frames: frames sampled (default: the processor's).
-        num_patches: patches kept (default: the processor's).
+        **settings: of the processor, in place of its own: num_frames, num_patches, keep_energy, ...
 
     Raises:
         VideoReadError: the file cannot be read as a video.
     """
     start = time.perf_counter()
-    inputs = processor(
-        video, num_frames=num_frames, num_patches=num_patches, return_metadata=True, return_tensors="pt"
-    )
+    inputs = processor(video, return_metadata=True, return_tensors="pt", **settings)
     selection = inputs.pop("selections")[0]
     inputs.pop("video_metadata")
     patchified = time.perf_counter()
     with torch.inference_mode():
         outputs = encoder(**inputs.to(encoder.device))
         names = [name for name in ("last_hidden_state", "pooler_output") if outputs.get(name) is not None]
-        tensors = {name: outputs[name].float().cpu() for name in names}
+        tensors = {name: outputs[name].cpu() for name in names}
     seconds = {"patchify": patchified - start, "encode": time.perf_counter() - patchified}
     tensors["patch_positions"] = inputs["patch_positions"].cpu()
     return ClipFeatures(tensors, selection, seconds)

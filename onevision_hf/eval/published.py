@@ -43,6 +43,10 @@ class PublishedTable:
     notes: list[str]
     more: dict[str, Any]
 
+    def by_label(self) -> dict[str, list[float]]:
+        """Label of each column -> its value in each row."""
+        return {self.more["labels"][name]: [row.values[name] for row in self.rows] for name in self.columns}
+
 
 def published_names() -> list[str]:
     return sorted(path.name.removesuffix(".json") for path in FOLDER.iterdir() if path.name.endswith(".json"))

@@ -31,7 +31,7 @@ def new_figure(width: float, height: float) -> "Figure":
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            'charts need matplotlib: pip install "onevision-hf[train]" (or [eval]), or pip install matplotlib'
+            'charts need matplotlib: pip install ".[train]" in a clone (or [eval]), or pip install matplotlib'
         ) from error
     return Figure(figsize=(width / DPI, height / DPI), dpi=DPI, layout="constrained", facecolor="white")
 

@@ -38,6 +38,11 @@ class EngineError(OSError):
     """Workers cannot be had, or die again and again."""
 
 
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def in_order(do: Callable[[TaskT], ResultT], tasks: Sequence[TaskT], workers: int) -> Iterator[ResultT]:
     """`do(task)` for each task, in the order of the tasks.
 

@@ -7,12 +7,14 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from .devices import pick_device
+from .run_folder import RunFolder
 
 ValueT = TypeVar("ValueT")
 
@@ -67,6 +69,11 @@ class Processes:
         """Those of some shards that this process is to do: by their number, since another process may have
         finished some of its own by the time that this one looks at what is missing."""
         return [shard for shard in shards if shard % self.world == self.rank]
+
+    def open_run(self, path: str | Path, **plan: Any) -> RunFolder:
+        """A folder that all of them fill, opened by the main one first; `plan` is that of `RunFolder`."""
+        with self.main_first():
+            return RunFolder(path, rank=self.rank, **plan)
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:

@@ -34,7 +34,7 @@ def run_ray(
         import ray
         import ray.data
     except ImportError as error:
-        raise ImportError(f"--engine ray needs: pip install 'onevision-hf[ray]' ({error})") from error
+        raise ImportError(f"--engine ray needs: pip install '.[ray]' in a clone ({error})") from error
     if not tasks:
         return
     with connected(ray, workers, address):

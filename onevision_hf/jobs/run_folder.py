@@ -15,11 +15,14 @@ what differs, or (`redo=True`) empties the folder and begins anew. `summary.json
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
 
 PLAN, SUMMARY = "plan.json", "summary.json"
 
@@ -95,6 +98,13 @@ def sync_folder(path: Path) -> None:
 def write_atomically(path: Path, content: str | bytes) -> None:
     with atomic_files(path) as (temporary,):
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def save_arrays(path: Path, **arrays: Any) -> None:
+    """An .npz that is there when it is whole."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
 
 
 def open_locked(path: Path, mode: str, busy: str) -> BinaryIO:
@@ -291,15 +301,16 @@ def _finished(folder: Path, digest: str) -> bool:
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     if found.get("stage") != wanted["stage"]:
         return f"it holds the stage {found.get('stage')!r}, not {wanted['stage']!r}"
-    old, new = found.get("settings", {}), wanted["settings"]
-    changed = [
-        f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-    ]
+    changed = changes(found.get("settings", {}), wanted["settings"])
     if found.get("sources") != wanted["sources"]:
         changed.append("the sources have changed (a file added, removed, or written again)")
     return "; ".join(changed)
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Each setting that differs, with both values."""
+    names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    return [f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in names]
 
 
 def json_lines(records: Iterable[dict[str, str]]) -> str:

@@ -10,6 +10,7 @@ compliance. Sections are those of the AV1 bitstream and decoding process specifi
 
 from dataclasses import dataclass, field, replace
 
+from .av1_filters import Filters, find_filters, without_filters
 from .av1_headers import (
     ALTREF,
     ALTREF2,
@@ -26,6 +27,7 @@ from .av1_headers import (
     SEQUENCE_HEADER,
     TILE_GROUP,
     FrameHeader,
+    Inherited,
     Obu,
     SequenceHeader,
     Slot,
@@ -77,6 +79,7 @@ class _State:
 class _Step:
     picture: CodedPicture
     units: list[Obu] = field(default_factory=list)
+    filters: Filters | None = None  # that are to be turned off
 
 
 class RevealedAV1:
@@ -88,13 +91,15 @@ class RevealedAV1:
 
     Args:
         extradata: an av1C record, or its units alone, or b"".
+        loop_filter: False turns deblocking and CDEF off in all pictures whose headers can be read that far;
+            they have other pixels then.
 
     Raises:
         BitstreamError: the record or the sequence header in it cannot be read.
     """
 
-    def __init__(self, extradata: bytes = b""):
-        self.extradata = extradata
+    def __init__(self, extradata: bytes = b"", *, loop_filter: bool = True):
+        self.extradata, self._loop_filter = extradata, loop_filter
         self._state = _State()
         try:
             if extradata[:1] >= b"\x80":
@@ -132,15 +137,16 @@ class RevealedAV1:
             elif obu.kind in (TILE_GROUP, REDUNDANT_FRAME_HEADER):
                 if not steps:
                     raise ValueError("tiles come before the header of their frame")
+                filters = steps[-1].filters
+                if filters is not None and obu.kind == REDUNDANT_FRAME_HEADER:
+                    obu = without_filters(obu, filters)
                 steps[-1].units += [*waiting, obu]
                 waiting = []
                 continue
             elif obu.kind in (FRAME, FRAME_HEADER):
                 if sequence is None:
                     raise ValueError("a picture comes before the first sequence header")
-                header = parse_frame_header(obu, sequence, self._state.slots)
-                picture = self._code(header) if header.shows is None else self._show(header.shows)
-                steps.append(_Step(picture, [*waiting, obu]))
+                steps.append(self._step(obu, sequence, waiting))
                 waiting = []
                 continue
             waiting.append(obu)
@@ -148,14 +154,24 @@ class RevealedAV1:
         self._state = replace(self._state, carried=tuple(carried))
         return steps
 
-    def _code(self, header: FrameHeader) -> CodedPicture:
+    def _step(self, obu: Obu, sequence: SequenceHeader, waiting: list[Obu]) -> _Step:
+        """Of the unit that begins a picture, and of those that came before it."""
+        slots = self._state.slots
+        header = parse_frame_header(obu, sequence, slots)
+        if header.shows is not None:
+            return _Step(self._show(header.shows), [*waiting, obu])
+        filters = None if self._loop_filter else find_filters(obu, header, sequence, slots)
+        picture = self._code(header, filters.inherited if filters else None)
+        return _Step(picture, [*waiting, without_filters(obu, filters) if filters else obu], filters)
+
+    def _code(self, header: FrameHeader, inherited: Inherited | None) -> CodedPicture:
         """A picture that is decoded now."""
         state, sequence = self._state, self._state.sequence
         assert sequence is not None
         opens = header.is_shown and header.frame_type == KEY_FRAME
         order = 0 if opens and sequence.order_hint_bits else self._order_of(header.order_hint)
         sources = [self._slot(slot) for slot in header.references]
-        new = Slot(state.num_pictures, order, header.order_hint, header.frame_type == KEY_FRAME)
+        new = Slot(state.num_pictures, order, header.order_hint, header.frame_type == KEY_FRAME, inherited)
         slots = [new if header.refreshes >> i & 1 else slot for i, slot in enumerate(state.slots)]
         self._state = replace(
             state,

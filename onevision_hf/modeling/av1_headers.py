@@ -20,12 +20,14 @@ SEQUENCE_HEADER, TEMPORAL_DELIMITER, FRAME_HEADER, TILE_GROUP, FRAME, REDUNDANT_
 )
 # frame_type (section 6.8.2)
 KEY_FRAME, INTRA_ONLY_FRAME, SWITCH_FRAME = 0, 2, 3
-NUM_SLOTS, NUM_REFERENCES = 8, 7
+NUM_SLOTS, NUM_REFERENCES, NO_PRIMARY = 8, 7, 7
 ALL_SLOTS = (1 << NUM_SLOTS) - 1
 # Places among the references of a picture (section 6.10.24).
 LAST, LAST2, LAST3, GOLDEN, BWDREF, ALTREF2, ALTREF = range(NUM_REFERENCES)
 # seq_force_screen_content_tools, seq_force_integer_mv: each picture's header tells.
 SELECT = 2
+# color_primaries, transfer_characteristics, matrix_coefficients of RGB pictures
+SRGB = 1 << 16 | 13 << 8
 # More than the parts of a sequence header or of a frame header that are read.
 MAX_HEADER_BYTES = 512
 
@@ -64,7 +66,7 @@ def split_obus(data: bytes) -> Iterator[Obu]:
             raise ValueError("the header of the last unit ends early")
         layers = data[start + 1] if has_extension else 0
         if first & 2:
-            size, place = _read_leb128(data, place)
+            size, place = read_leb128(data, place)
         else:
             size = len(data) - place
         end = place + size
@@ -73,13 +75,13 @@ def split_obus(data: bytes) -> Iterator[Obu]:
         whole = data[start:end]
         if not first & 2:
             head = bytes([first | 2]) + data[start + 1 : place]
-            whole = head + _leb128(size) + data[place:end]
+            whole = head + leb128(size) + data[place:end]
         header = data[place : min(end, place + MAX_HEADER_BYTES)]
         yield Obu(first >> 3 & 15, layers >> 5, layers >> 3 & 3, has_extension, header, whole)
         place = end
 
 
-def _read_leb128(data: bytes, place: int) -> tuple[int, int]:
+def read_leb128(data: bytes, place: int) -> tuple[int, int]:
     """(value, the place behind it); section 4.10.5."""
     value = 0
     for count, byte in enumerate(data[place : place + 8]):
@@ -89,7 +91,7 @@ def _read_leb128(data: bytes, place: int) -> tuple[int, int]:
     raise ValueError(f"the size at byte {place} does not end")
 
 
-def _leb128(value: int) -> bytes:
+def leb128(value: int) -> bytes:
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
@@ -113,6 +115,14 @@ class SequenceHeader:
         has_distance_weights: blocks may average two references by their distances (enable_jnt_comp).
         screen_content_tools: 0 off, 1 on, or SELECT.
         integer_mv: likewise.
+        size_bits: of the width and of the height of a picture that tells its own.
+        size: width and height of all others.
+        has_large_superblocks: of 128 x 128 pixels.
+        has_motion_fields: enable_ref_frame_mvs.
+        has_superres: pictures may be coded narrower.
+        has_cdef: enable_cdef.
+        is_monochrome: there is no chroma.
+        has_separate_chroma: U and V may have different quantizers (separate_uv_delta_q).
     """
 
     is_reduced: bool
@@ -126,6 +136,14 @@ class SequenceHeader:
     has_distance_weights: bool = False
     screen_content_tools: int = SELECT
     integer_mv: int = SELECT
+    size_bits: tuple[int, int] = (0, 0)
+    size: tuple[int, int] = (0, 0)
+    has_large_superblocks: bool = False
+    has_motion_fields: bool = False
+    has_superres: bool = False
+    has_cdef: bool = False
+    is_monochrome: bool = False
+    has_separate_chroma: bool = False
 
     def distance(self, hint: int, other: int) -> int:
         """How far `hint` is behind `other` in the order of display (section 7.8, get_relative_dist)."""
@@ -135,7 +153,8 @@ class SequenceHeader:
 
 def parse_sequence_header(payload: bytes) -> SequenceHeader:
     reader = BitReader(payload)
-    reader.bits(4)  # seq_profile, still_picture
+    profile = reader.bits(3)
+    reader.bits(1)  # still_picture
     is_reduced = reader.flag()
     model = removal_time_bits = presentation_time_bits = 0
     points = [(0, False)]
@@ -172,7 +191,7 @@ def parse_sequence_header(payload: bytes) -> SequenceHeader:
             # The decoder holds lower layers back until it sees the highest, so not each comes out at once.
             raise ValueError("spatial layers cannot be revealed")
     width_bits, height_bits = reader.bits(4) + 1, reader.bits(4) + 1
-    reader.bits(width_bits + height_bits)
+    size = reader.bits(width_bits) + 1, reader.bits(height_bits) + 1
     header = SequenceHeader(is_reduced, tuple(points), bool(model), removal_time_bits, presentation_time_bits)
     if is_reduced:
         return header
@@ -180,34 +199,76 @@ def parse_sequence_header(payload: bytes) -> SequenceHeader:
     if reader.flag():  # frame_id_numbers_present_flag
         delta_frame_id_bits = reader.bits(4) + 2
         frame_id_bits = delta_frame_id_bits + reader.bits(3) + 1
-    reader.bits(7)  # tools from use_128x128_superblock to enable_dual_filter
+    has_large_superblocks = reader.flag()
+    reader.bits(6)  # tools from enable_filter_intra to enable_dual_filter
     has_order_hints = reader.flag()
-    has_distance_weights = bool(has_order_hints and reader.flag())
-    if has_order_hints:
-        reader.bits(1)
+    has_distance_weights = has_order_hints and reader.flag()
+    has_motion_fields = has_order_hints and reader.flag()
     screen_content_tools = SELECT if reader.flag() else reader.bits(1)
     integer_mv = SELECT
     if screen_content_tools:
         integer_mv = SELECT if reader.flag() else reader.bits(1)
+    order_hint_bits = reader.bits(3) + 1 if has_order_hints else 0
+    has_superres, has_cdef = reader.flag(), reader.flag()
+    reader.bits(1)  # enable_restoration
+    is_monochrome, has_separate_chroma = _read_colors(reader, profile)
     return replace(
         header,
         frame_id_bits=frame_id_bits,
         delta_frame_id_bits=delta_frame_id_bits,
-        order_hint_bits=reader.bits(3) + 1 if has_order_hints else 0,
+        order_hint_bits=order_hint_bits,
         has_distance_weights=has_distance_weights,
         screen_content_tools=screen_content_tools,
         integer_mv=integer_mv,
+        size_bits=(width_bits, height_bits),
+        size=size,
+        has_large_superblocks=has_large_superblocks,
+        has_motion_fields=has_motion_fields,
+        has_superres=has_superres,
+        has_cdef=has_cdef,
+        is_monochrome=is_monochrome,
+        has_separate_chroma=has_separate_chroma,
     )
+
+
+def _read_colors(reader: BitReader, profile: int) -> tuple[bool, bool]:
+    """(mono_chrome, separate_uv_delta_q); section 5.5.2."""
+    is_high = reader.flag()
+    has_twelve_bits = profile == 2 and is_high and reader.flag()
+    is_monochrome = profile != 1 and reader.flag()
+    description = reader.bits(24) if reader.flag() else 0
+    if is_monochrome:
+        return True, False
+    if description != SRGB:
+        reader.bits(1)  # color_range
+        # Profile 1 has 4:4:4, profile 0 has 4:2:0; of profile 2 only 12 bit pictures tell what they have.
+        is_halved = reader.flag() if has_twelve_bits else profile != 1
+        if is_halved and (reader.flag() if has_twelve_bits else profile == 0):
+            reader.bits(2)  # chroma_sample_position
+    return False, reader.flag()
+
+
+class Inherited(NamedTuple):
+    """What later frame headers may take from a picture, each by its slot.
+
+    Attributes:
+        size: width and height, before it was coded narrower.
+        quantizers: what each segment adds to base_q_idx.
+    """
+
+    size: tuple[int, int]
+    quantizers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A picture that the decoder holds. `order` as in `CodedPicture`."""
+    """A picture that the decoder holds. `order` as in `CodedPicture`; `inherited` may be not known."""
 
     number: int
     order: int | None = None
     order_hint: int = 0
     is_key: bool = False
+    inherited: Inherited | None = None
 
 
 @dataclass(frozen=True)
@@ -222,6 +283,13 @@ class FrameHeader:
         order_hint: the last bits of its place in the order of display.
         refreshes: refresh_frame_flags, a bit for each slot that the picture is put into.
         references: the slots of LAST to ALTREF; none of an intra picture.
+        rest_at: the bit behind them, at which the size of the picture begins.
+        is_error_resilient: error_resilient_mode.
+        adapts: not disable_cdf_update.
+        has_screen_tools: allow_screen_content_tools.
+        has_integer_mv: force_integer_mv of a picture that is not intra.
+        has_size: frame_size_override_flag.
+        primary: primary_ref_frame, the place of a reference; None where nothing is taken from one.
     """
 
     shows: int | None = None
@@ -231,6 +299,13 @@ class FrameHeader:
     order_hint: int = 0
     refreshes: int = ALL_SLOTS
     references: tuple[int, ...] = ()
+    rest_at: int = 0
+    is_error_resilient: bool = True
+    adapts: bool = True
+    has_screen_tools: bool = False
+    has_integer_mv: bool = False
+    has_size: bool = False
+    primary: int | None = None
 
 
 def parse_frame_header(obu: Obu, sequence: SequenceHeader, slots: tuple[Slot | None, ...]) -> FrameHeader:
@@ -238,6 +313,7 @@ def parse_frame_header(obu: Obu, sequence: SequenceHeader, slots: tuple[Slot | N
     if sequence.is_reduced:
         return FrameHeader()
     reader = BitReader(obu.header)
+    size = reader.left
     if reader.flag():
         return FrameHeader(shows=reader.bits(3))
     frame_type, is_shown = reader.bits(2), reader.flag()
@@ -247,17 +323,14 @@ def parse_frame_header(obu: Obu, sequence: SequenceHeader, slots: tuple[Slot | N
         reader.bits(1)  # showable_frame
     opens = (is_shown and frame_type == KEY_FRAME) or frame_type == SWITCH_FRAME
     is_error_resilient = opens or reader.flag()
-    reader.bits(1)  # disable_cdf_update
+    adapts = not reader.flag()
     tools = reader.bits(1) if sequence.screen_content_tools == SELECT else sequence.screen_content_tools
-    if tools and sequence.integer_mv == SELECT:
-        reader.bits(1)
+    has_integer_mv = tools and (reader.bits(1) if sequence.integer_mv == SELECT else sequence.integer_mv)
     frame_id = reader.bits(sequence.frame_id_bits)
-    if frame_type != SWITCH_FRAME:
-        reader.bits(1)  # frame_size_override_flag
+    has_size = frame_type == SWITCH_FRAME or reader.flag()
     order_hint = reader.bits(sequence.order_hint_bits)
     is_intra = frame_type in (KEY_FRAME, INTRA_ONLY_FRAME)
-    if not (is_intra or is_error_resilient):
-        reader.bits(3)  # primary_ref_frame
+    primary = NO_PRIMARY if is_intra or is_error_resilient else reader.bits(3)
     if sequence.has_decoder_model and reader.flag():
         for layers, has_model in sequence.operating_points:
             inside = layers >> obu.temporal_id & layers >> obu.spatial_id + 8 & 1
@@ -269,7 +342,22 @@ def parse_frame_header(obu: Obu, sequence: SequenceHeader, slots: tuple[Slot | N
     references: tuple[int, ...] = ()
     if not is_intra:
         references = _read_references(reader, sequence, slots, order_hint)
-    return FrameHeader(None, frame_type, is_shown, frame_id, order_hint, refreshes, references)
+    return FrameHeader(
+        None,
+        frame_type,
+        is_shown,
+        frame_id,
+        order_hint,
+        refreshes,
+        references,
+        rest_at=size - reader.left,
+        is_error_resilient=is_error_resilient,
+        adapts=adapts,
+        has_screen_tools=bool(tools),
+        has_integer_mv=bool(has_integer_mv),
+        has_size=has_size,
+        primary=None if primary == NO_PRIMARY else primary,
+    )
 
 
 def _read_references(
@@ -277,6 +365,7 @@ def _read_references(
 ) -> tuple[int, ...]:
     if sequence.order_hint_bits and reader.flag():  # frame_refs_short_signaling
         last, golden = reader.bits(3), reader.bits(3)
+        reader.bits(NUM_REFERENCES * sequence.delta_frame_id_bits)
         hints = [slot.order_hint if slot else 0 for slot in slots]
         return find_references(last, golden, [sequence.distance(hint, order_hint) for hint in hints])
     references = []

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -26,14 +27,14 @@ REVEALED: dict[str, Callable[[bytes], RevealedStream]] = {
     "hevc": RevealedHEVC,
     "vvc": RevealedVVC,
     "vp8": RevealedVP8,
-    "vp9": RevealedVP9,
-    "av1": RevealedAV1,
+    "vp9": partial(RevealedVP9, loop_filter=False),  # it only blurs the paint
+    "av1": partial(RevealedAV1, loop_filter=False),
 }
 PAINTED_CODECS = (*REVEALED, *NO_B_REFERENCES, "h264")
 # Pictures that nobody refers to can be left out, as they hand nothing on. VP8 and VP9 hand probabilities on.
 INDEPENDENT = ("hevc", "av1")
 PROBED_PICTURES = 9  # whose noise is measured
-NOISY = 1.0  # levels: realtime VP9 has 1.4 and more, other VP9 at most 0.4
+NOISY = 0.7  # levels: realtime VP9 has 1.2 and more, other VP9 at most 0.3
 MAX_AHEAD = 16  # pictures after which one that nobody referred to so far is taken for used
 
 
@@ -95,6 +96,8 @@ def iter_painted_pictures(
     decoder = PaintedDecoder(
         reader.codec, stream.extradata, passes=passes, threads=threads, max_pixels=reader.max_pixels
     )
+    if reader.codec == "av1":
+        reader.close()  # dav1d, which read its first picture, would keep 20 MB of 1080p
     for packets in reader.packet_runs(sorted(wanted)):
         stream.enter()
         decoder.restart()

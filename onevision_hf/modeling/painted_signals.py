@@ -18,6 +18,10 @@ DEAD_ZONE = 0.25
 NOISY_DEAD_ZONE = 0.5  # where residuals of the chroma are dense
 FILLED_ROUNDS = 2
 AGREEING = 1.0  # pixels a frame
+# Grey levels of residual: a cell with more differs from its surroundings, and need not move as they do.
+EXPLAINED = 8.0
+# Grey levels of residual that count, where no velocity is known, as a pixel a frame.
+LEVELS_A_PIXEL = 16.0
 
 
 def painted_signals(
@@ -69,6 +73,8 @@ def painted_signals(
                         velocity = filled(field)
                         vectors = np.stack([velocity.real, velocity.imag], -1)
                         energy = vector_energy(vectors, settings.camera_model)
+                        unknown = np.isnan(velocity.real)
+                        energy[unknown] = field.residual[unknown] / np.float32(LEVELS_A_PIXEL)
                         dead = NOISY_DEAD_ZONE if noisy else DEAD_ZONE
                         signals.maps[name] = np.maximum(energy - np.float32(dead), 0)
                     else:
@@ -97,11 +103,12 @@ def painted_signals(
 
 
 def filled(field: MotionField) -> np.ndarray:
-    """(rows, columns) complex64: the velocity, where it is not known (the paint wraps there, mostly) that of
-    the neighbours, if at least three of the eight agree. Intra coded cells stay NaN."""
+    """(rows, columns) complex64: the velocity. Where it is not known and the residual is small, the paint
+    mostly wraps: that of the neighbours, if at least three of the eight agree. Others stay NaN: intra coded
+    cells, and what moves in a way that the paint does not tell."""
     velocity = field.velocity
     for _ in range(FILLED_ROUNDS):
-        places = np.flatnonzero(np.isnan(velocity.real) & ~field.is_intra)
+        places = np.flatnonzero(np.isnan(velocity.real) & ~field.is_intra & (field.residual < EXPLAINED))
         if not len(places):
             break
         rows, columns = velocity.shape

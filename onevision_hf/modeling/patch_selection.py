@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .content_budget import DEFAULT_KEEP_RATIO, MOST_KEEP_RATIO, patches_of_energy
 from .frame_geometry import FrameGeometry, check_positive, whole_grid
 from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence
@@ -15,10 +16,10 @@ from .signal_energy import frame_energies
 from .signal_settings import SignalSettings
 from .video_reader import VideoReader
 
-DEFAULT_KEEP_RATIO = 0.125
 ANCHORS = ("first", "keyframes", "shots")
 # Energies are about 1 where a block moves as much as the picture's 95th percentile. When even the strongest
-# hundredth of a clip stays below this on average, nothing moves.
+# hundredth of a clip stays below this on average, nothing moves. In a budget that follows the content what a
+# patch has below this is noise, of the encoder mostly, and counts as nothing.
 STILL = 0.35
 
 
@@ -69,6 +70,8 @@ class Selection(Placement):
         energy: (T, gh, gw) float32 >= 0.
         signal: what the energy was made of.
         picture_types: T of "I", "P", "B", "?".
+        absolute: (T, gh, gw) float32 >= 0, the energy in one unit for all pictures, see `signal_energy`: what
+            `keep_energy` counts above the noise.
         shots: (n,) float64, when the first picture of each shot is shown, in seconds from the first frame of
             the file, 0.0 the first; of `anchors="shots"`, else 0.0 alone. NaN for frames that came without
             times.
@@ -79,6 +82,7 @@ class Selection(Placement):
     energy: np.ndarray
     signal: str
     picture_types: tuple[str, ...]
+    absolute: np.ndarray
     shots: np.ndarray = field(default_factory=lambda: np.zeros(1))
 
 
@@ -101,7 +105,12 @@ class BudgetSettings:
 
     Attributes:
         num_patches: the budget as a number of patches.
-        keep_ratio: or as a fraction of all patches of the sampled frames, 0.125 if neither is given.
+        keep_ratio: or as a fraction of all patches of the sampled frames, 0.125 if neither is given (with
+            `keep_energy` 0.25).
+        keep_energy: a share of the clip's energy, above 0 and up to 1: the strongest patches are kept until
+            they have it together with the anchors, and never more than the budget. What is counted is the
+            absolute energy of `signal_energy`, in one unit for all pictures, above the noise (`STILL`).
+            Nothing is kept for its own sake where nothing moves: a still clip is its anchors.
         anchors: frames kept whole: "first", "shots" (the first sampled frame of each shot, of evenly chosen
             ones where all would take more than half of the budget), "keyframes" (the first and all sampled
             I pictures), or n: every n-th frame.
@@ -117,11 +126,13 @@ class BudgetSettings:
     anchors: str | int = "first"
     time_buckets: int = 1
     merge_size: int = 1
+    keep_energy: float | None = None
 
     def __post_init__(self) -> None:
-        check_budget(self.num_patches, self.keep_ratio)
+        check_budget(self.num_patches, self.keep_ratio, self.keep_energy)
         if self.num_patches is None and self.keep_ratio is None:
-            object.__setattr__(self, "keep_ratio", DEFAULT_KEEP_RATIO)
+            default = DEFAULT_KEEP_RATIO if self.keep_energy is None else MOST_KEEP_RATIO
+            object.__setattr__(self, "keep_ratio", default)
         for name, value in (("time_buckets", self.time_buckets), ("merge_size", self.merge_size)):
             check_positive(name, value)
         if isinstance(self.anchors, str):
@@ -145,18 +156,28 @@ class BudgetSettings:
         return list(range(0, len(picture_types), self.anchors)) if isinstance(self.anchors, int) else [0]
 
 
-def check_budget(num_patches: int | None, keep_ratio: float | None) -> None:
-    """Refuse budgets that no clip can have."""
+def check_budget(num_patches: int | None, keep_ratio: float | None, keep_energy: float | None = None) -> None:
+    """Refuse budgets that no clip can have.
+
+    Args:
+        num_patches: of the clip, or None.
+        keep_ratio: a share of its patches, or None.
+        keep_energy: a share of its energy, or None.
+
+    Raises:
+        ValueError: one is out of range, or both of the first two are given.
+    """
     if num_patches is not None and keep_ratio is not None:
         raise ValueError(
             f"num_patches={num_patches} and keep_ratio={keep_ratio} are both given: give one of them"
         )
     if num_patches is not None:
         check_positive("num_patches", num_patches)
-    if keep_ratio is not None and (
-        isinstance(keep_ratio, bool) or not isinstance(keep_ratio, numbers.Real) or not 0 < keep_ratio <= 1
-    ):
-        raise ValueError(f"keep_ratio must be in (0, 1], not {keep_ratio!r}")
+    for name, share in (("keep_ratio", keep_ratio), ("keep_energy", keep_energy)):
+        if share is not None and (
+            isinstance(share, bool) or not isinstance(share, numbers.Real) or not 0 < share <= 1
+        ):
+            raise ValueError(f"{name} must be in (0, 1], not {share!r}")
 
 
 def resolve_budget(
@@ -279,9 +300,11 @@ def select(
     signal: str,
     geometry: FrameGeometry,
     budget: BudgetSettings | None = None,
+    absolute: np.ndarray | None = None,
     shots: Shots | None = None,
 ) -> Selection:
-    """Spend a budget on the energy of a clip. Where nothing moves, whole frames are kept uniformly.
+    """Spend a budget on the energy of a clip. Where nothing moves, whole frames are kept uniformly, unless
+    the budget follows the content (`keep_energy`).
 
     Args:
         energy: (T, gh, gw) float32, >= 0.
@@ -291,12 +314,14 @@ def select(
         signal: the name of what the energy is made of.
         geometry: how a frame lies on the grid.
         budget: how much is kept; the defaults of `BudgetSettings`.
+        absolute: (T, gh, gw) float32 >= 0, the energy in one unit for all pictures; `energy` by default.
         shots: of the clip, for `anchors="shots"`; one if not given.
 
     Raises:
         ValueError: the budget is more than there is, or less than the anchors need.
     """
     budget = budget or BudgetSettings()
+    absolute = energy if absolute is None else absolute
     side = budget.merge_size
     anchors = budget.anchor_frames(picture_types)
     count = resolve_budget(
@@ -306,9 +331,17 @@ def select(
     if budget.anchors == "shots" and shots is not None and len(shots.seen) > 1:
         anchors = shot_anchors(shots.seen, len(energy), count // (2 * geometry.patches_per_frame))
         signal += f" ({len(shots.seen)} shots, of {len(anchors)} a frame is kept whole)"
+    if budget.keep_energy is not None:
+        count = side**2 * patches_of_energy(
+            budget.keep_energy,
+            np.maximum(_merge(absolute, side) - STILL, 0) * allowed,
+            count // side**2,
+            lambda k: top_patches(blocks, k, anchors, allowed, budget.time_buckets),
+            fewest=len(set(anchors)) * blocks[0].size,
+        )
     positions = top_patches(blocks, count // side**2, anchors, allowed, budget.time_buckets)
     moving = np.delete(blocks, anchors, axis=0)
-    if len(moving) and _strongest(moving) < STILL:
+    if budget.keep_energy is None and len(moving) and _strongest(moving) < STILL:
         whole = np.linspace(0, len(energy) - 1, max(1, count // geometry.patches_per_frame)).astype(np.int64)
         others = np.setdiff1d(whole, anchors)
         others = others[_evenly(len(others), count // geometry.patches_per_frame - len(anchors))]
@@ -321,16 +354,9 @@ def select(
         positions[:, 1:] = positions[:, 1:] * side + np.tile(within, (len(positions) // side**2, 1))
     scores = energy[tuple(positions.T)]
     frame_ids, timestamps = np.asarray(frame_ids), np.asarray(timestamps)
+    types, begun = tuple(picture_types), np.zeros(1) if shots is None else shots.seconds
     return Selection(
-        positions,
-        np.asarray(frame_ids),
-        geometry,
-        timestamps,
-        scores,
-        energy,
-        signal,
-        tuple(picture_types),
-        np.zeros(1) if shots is None else shots.seconds,
+        positions, frame_ids, geometry, timestamps, scores, energy, signal, types, absolute, begun
     )
 
 
@@ -374,7 +400,7 @@ def read_selection(
     # Fail on the budget before the time is spent.
     resolve_budget(budget.num_patches, budget.keep_ratio, len(frame_ids), geometry.patches_per_frame)
     search = ShotSearch.over(reader, frame_ids) if budget.anchors == "shots" else None
-    energy, picture_types, signal = frame_energies(reader, frame_ids, geometry, signals, search)
+    energy, picture_types, signal, absolute = frame_energies(reader, frame_ids, geometry, signals, search)
     shots = None
     if search is not None:
         cuts = np.asarray(search.cuts(), np.int64)
@@ -388,5 +414,6 @@ def read_selection(
         signal=signal,
         geometry=geometry,
         budget=budget,
+        absolute=absolute,
         shots=shots,
     )

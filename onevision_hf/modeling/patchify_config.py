@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from .content_budget import under_energy
 from .frame_geometry import FrameGeometry, LayoutSettings, check_positive
 from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence, Video, open_video
@@ -62,7 +63,7 @@ SETTINGS = (
 _OF_THE_MODEL = ("patch_size", "rope_temporal_size")
 # What folders have that were saved before anchors were among their settings.
 _BEFORE_SHOTS = {"anchors": "first"}
-_AS_BEFORE = {"passes": None}  # what settings that came later are in plans of before
+_AS_BEFORE = {"passes": None, "keep_energy": None}  # what settings that came later are in plans of before
 
 
 class ClipPatches(NamedTuple):
@@ -121,8 +122,9 @@ class PatchifyConfig:
         refuse_unknown("the settings", settings.keys() - BOOKKEEPING, SETTINGS)
         refuse_unknown(cls.__name__, overrides, SETTINGS)
         given = {k: v for k, v in overrides.items() if v is not None or k == "rope_temporal_size"}
-        check_budget(given.get("num_patches"), given.get("keep_ratio"))
-        flat = laid_on_top({name: settings[name] for name in SETTINGS if name in settings}, given)
+        check_budget(given.get("num_patches"), given.get("keep_ratio"), given.get("keep_energy"))
+        stored = under_energy({name: settings[name] for name in SETTINGS if name in settings}, given)
+        flat = laid_on_top(stored, given)
         if "size" in given and flat.get("do_center_crop") and "crop_size" not in given:
             flat["crop_size"] = following_crop(given["size"], settings.get("size"), settings.get("crop_size"))
         if flat.get("do_sample_frames") is False:
@@ -357,6 +359,7 @@ def select_patches(
     patch_size: int = 14,
     num_patches: int | None = None,
     keep_ratio: float | None = None,
+    keep_energy: float | None = None,
     preset: str = "auto",
     signals: Sequence[str] | None = None,
     weights: Sequence[float] | None = None,
@@ -386,6 +389,8 @@ def select_patches(
         patch_size: pixels.
         num_patches: the budget as a number of patches.
         keep_ratio: or as a fraction of all patches, 0.125 if neither is given.
+        keep_energy: a budget that follows the content: only as many as have this share of the clip's energy,
+            and never more than the budget, 0.25 if none is given; see `BudgetSettings`.
         preset: `auto`, the best signal that the codec gives; `bits`, what each block cost; `published`, the
             published pipeline's signal and geometry (a black square of `size` with the picture in its middle,
             frame 0 kept whole with its padding). See `signal_energy`.

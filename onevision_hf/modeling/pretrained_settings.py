@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils import VIDEO_PROCESSOR_NAME, cached_file
 
 from .configuration_onevision import OneVisionConfig
 from .setting_names import HUB_ARGUMENTS
@@ -72,3 +73,9 @@ def _model_settings(folder: str | PathLike, hub: dict[str, Any]) -> dict[str, An
     if config.get("model_type") != OneVisionConfig.model_type:
         return {}
     return OneVisionConfig(**config).to_dict()
+
+
+def has_video_processor(name: str | PathLike[str]) -> bool:
+    """Whether a folder or a repository of the Hub holds the settings of a video processor."""
+    found = cached_file(name, VIDEO_PROCESSOR_NAME, _raise_exceptions_for_missing_entries=False)
+    return found is not None

@@ -43,8 +43,14 @@ def frame_energies(
     geometry: FrameGeometry,
     settings: SignalSettings | None = None,
     search: ShotSearch | None = None,
-) -> tuple[np.ndarray, list[str], str]:
+) -> tuple[np.ndarray, list[str], str, np.ndarray]:
     """Energy of sampled frames on the patch grid: the maps of `signal_maps`, weighed and added up.
+
+    A picture's maps are divided by what is strong in that picture, so that every picture has its say. What
+    the same maps are in one unit for all pictures is the absolute energy: each signal in its noise floor (a
+    pixel of motion, four grey levels of residual, ...; `FLOORS`), with the same weights, and still cut at the
+    picture's 95th percentile. What stands in for intra pictures is compared with a picture far before, in
+    another unit than theirs, and counts as it does in the energy.
 
     Args:
         reader: the open video.
@@ -54,16 +60,19 @@ def frame_energies(
         search: for cuts, which looks on while pictures are read.
 
     Returns:
-        energy (T, gh, gw) float32 >= 0, picture types (T,), the name of the signal.
+        energy (T, gh, gw) float32 >= 0, picture types (T,), the name of the signal, absolute energy (T, gh,
+        gw) float32 >= 0.
 
     Raises:
         ValueError: a signal was named that this codec does not give.
     """
-    maps, weights, picture_types, signal = signal_maps(reader, frame_ids, geometry, settings, search)
-    energy = np.zeros((len(frame_ids), geometry.grid_height, geometry.grid_width), np.float32)
+    maps, weights, picture_types, signal, floors = _scaled_maps(reader, frame_ids, geometry, settings, search)
+    energy, absolute = np.zeros((2, len(frame_ids), geometry.grid_height, geometry.grid_width), np.float32)
     for name, values in maps.items():
-        energy += np.float32(weights[name]) * values
-    return energy, picture_types, signal
+        weighed = np.float32(weights[name]) * values
+        energy += weighed
+        absolute += weighed * floors[name][:, None, None] if name in floors else weighed
+    return energy, picture_types, signal, absolute
 
 
 def signal_maps(
@@ -90,16 +99,27 @@ def signal_maps(
     Raises:
         ValueError: a signal was named that this codec does not give.
     """
+    return _scaled_maps(reader, frame_ids, geometry, settings, search)[:4]
+
+
+def _scaled_maps(
+    reader: VideoReader | FrameSequence,
+    frame_ids: np.ndarray,
+    geometry: FrameGeometry,
+    settings: SignalSettings | None,
+    search: ShotSearch | None,
+) -> tuple[dict[str, np.ndarray], dict[str, float], list[str], str, dict[str, np.ndarray]]:
+    """What `signal_maps` gives, and by signal (T,) float32: how many noise floors a value of 1 is."""
     settings = settings or SignalSettings()
     pictures, chosen, note = _read_signals(reader, frame_ids, settings, search)
-    maps = _onto_grid(pictures, chosen, geometry, (reader.rotation, reader.mirrored))
+    maps, floors = _onto_grid(pictures, chosen, geometry, (reader.rotation, reader.mirrored))
     signal = "+".join(name for name, _ in chosen.pairs) + note
     if reader.missing:
         signal += f" (the file {reader.missing})"
     if damaged := sum(picture.is_damaged for picture in pictures):
         signal += f" ({damaged} of {len(pictures)} pictures are damaged and give none)"
     weights = dict(chosen.pairs) | {"intra_fallback": INTRA_FALLBACK_WEIGHT}
-    return maps, weights, [picture.picture_type for picture in pictures], signal
+    return maps, weights, [picture.picture_type for picture in pictures], signal, floors
 
 
 def _read_signals(
@@ -218,15 +238,19 @@ def _check_given(names: Sequence[str], reader: VideoReader | FrameSequence) -> N
 
 def _onto_grid(
     pictures: list[PictureSignals], settings: SignalSettings, geometry: FrameGeometry, shown: tuple[int, bool]
-) -> dict[str, np.ndarray]:
-    """Normalise each signal and carry it over: (T, gh, gw) float32 by name, "intra_fallback" the last."""
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Normalise each signal and carry it over: (T, gh, gw) float32 by name, "intra_fallback" the last; and by
+    name of the others (T,) float32, how many noise floors each picture's was divided by."""
     shape = (len(pictures), geometry.grid_height, geometry.grid_width)
     found = {name: np.zeros(shape, np.float32) for name in (*dict(settings.pairs), "intra_fallback")}
+    floors = {name: np.zeros(len(pictures), np.float32) for name, _ in settings.pairs}
     for name, _ in settings.pairs:
         maps = {t: picture.maps[name] for t, picture in enumerate(pictures) if name in picture.maps}
         maps = _in_one_unit(name, maps, pictures)
         if maps:
-            scales = _scales(maps, FLOORS[name.removeprefix("painted_")], settings.normalize == "clip")
+            floor = FLOORS[name.removeprefix("painted_")]
+            scales = _scales(maps, floor, settings.normalize == "clip")
+            floors[name][list(scales)] = [scale / floor for scale in scales.values()]
             # Bits are compared as they are: what cost most comes first. The others are cut where they are
             # large.
             relative = {t: values / scales[t] for t, values in maps.items()}
@@ -239,7 +263,7 @@ def _onto_grid(
     scales = _scales(changes, FLOORS["difference"], False)
     relative = {t: np.minimum(values / scales[t], 1) for t, values in changes.items()}
     pool_into(found["intra_fallback"], relative, pictures, geometry, shown)
-    return found
+    return found, floors
 
 
 def _in_one_unit(

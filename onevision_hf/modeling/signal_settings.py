@@ -12,8 +12,9 @@ SIGNALS = (
 NORMALIZE = ("frame", "clip")
 # Of what `auto` selects, in plans and caches. 2: HEVC, VP8, VP9, AV1 and MPEG-4 with B pictures have vectors
 # and residual by painted references; before, HEVC had a residual, MPEG-4 some of its vectors, the others a
-# difference.
-SIGNALS_VERSION = 2
+# difference. 3: in those, cells without a known velocity count by their residual; VP9 and AV1 are read
+# without their loop filters.
+SIGNALS_VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def load_vae(config: OpenVision3Config) -> VAE:
     except ImportError as error:
         raise MissingVAEError(
             "pixel_values need a VAE, and diffusers, which reads it, is not installed: "
-            f'pip install "onevision-hf[openvision]", {remedy}'
+            f'pip install ".[openvision]" in a clone, {remedy}'
         ) from error
     try:
         vae: Any = AutoencoderKL.from_pretrained(config.vae_name_or_path)

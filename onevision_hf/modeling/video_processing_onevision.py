@@ -16,6 +16,7 @@ from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
+from .content_budget import MOST_KEEP_RATIO, under_energy
 from .frame_files import is_many, refuse_stills
 from .frame_sequence import FrameSequence, is_encoded, is_frames, open_video, pair_of
 from .known_names import KnownNames
@@ -59,6 +60,9 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
         num_patches (`int`, *optional*): the budget as a number. A budget given at the call or in the
             constructor replaces the stored one of either kind.
         keep_ratio (`float`, defaults to 0.125): the budget as a part of all patches of the sampled frames.
+        keep_energy (`float`, *optional*): a budget that follows the content: the strongest patches until they
+            have this share of the clip's energy, anchors included, and never more than the budget above,
+            whose default is then 0.25. See `BudgetSettings`.
         preset (`str`, defaults to `"auto"`): "auto", "published" or "bits", which signals count; see
             `SignalSettings`.
         signals (`list`, *optional*): signals of one's own instead of the preset's.
@@ -111,10 +115,12 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
     return_metadata = False
 
     def __init__(self, **kwargs: Any):
-        check_budget(kwargs.get("num_patches"), kwargs.get("keep_ratio"))
+        check_budget(kwargs.get("num_patches"), kwargs.get("keep_ratio"), kwargs.get("keep_energy"))
         super().__init__(**kwargs)
         if kwargs.get("num_patches") is not None:
             self.keep_ratio = None
+        elif kwargs.get("keep_energy") is not None and kwargs.get("keep_ratio") is None:
+            self.keep_ratio = MOST_KEEP_RATIO
         if kwargs.get("anchors") is None:
             self.anchors = default_anchors(self.preset)
         if "rope_temporal_size" in kwargs:  # None is a value: t stays the frame's index
@@ -141,6 +147,7 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
             video_processor_dict = {**video_processor_dict, "anchors": "first"}
         if any(kwargs.get(name) is not None for name in BUDGETS):
             video_processor_dict = {k: v for k, v in video_processor_dict.items() if k not in BUDGETS}
+        video_processor_dict = under_energy(video_processor_dict, kwargs)
         return super().from_dict(video_processor_dict, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:

@@ -211,8 +211,8 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
     def get_number_of_video_patches(
         self, num_frames: int, height: int, width: int, videos_kwargs: dict[str, Any] | None = None
     ) -> int:
-        """Patches kept of a video; `merge_size`^2 of them make a token. Exact for anchors="first" or a
-        number; "keyframes" depends on the stream.
+        """Patches kept of a video; `merge_size`^2 of them make a token. Exact for anchors="first", "shots"
+        or a number; "keyframes" depends on the stream. With `keep_energy` the most that are kept.
 
         Args:
             num_frames: that the video has.
@@ -259,7 +259,7 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
                 f"video_mode={name!r} is codec input, parts of frames, and the tower of this model sees "
                 "whole pictures: use video_mode='frames'"
             )
-        budgets = [budget for budget in BUDGETS if given.get(budget) is not None]
+        budgets = [budget for budget in (*BUDGETS, "keep_energy") if given.get(budget) is not None]
         if name == "frames" and budgets:
             raise ValueError(
                 f"video_mode='frames' keeps whole frames, so {budgets[0]} does not go with it: "

@@ -4,6 +4,9 @@ A superframe holds hidden pictures and the one that it shows. It is cut into its
 one goes a frame of a byte or two, `show_existing_frame` of a slot that the picture just went into. FFmpeg's
 decoder hands that slot out and changes no state; libvpx makes such frames itself. The flag `show_frame` of
 the hidden picture is left as it is: it decides about the next picture's motion vectors.
+
+FFmpeg's decoder of VP9 knows no `skip_loop_filter`. The level of the filter is in the header, so the stream
+can have it off.
 """
 
 from dataclasses import dataclass
@@ -16,7 +19,8 @@ ALL_SLOTS = (1 << SLOTS) - 1
 SYNC_CODE = 0x498342
 RGB = 7
 # No header is longer than this up to the last field that is read here.
-HEADER_BYTES = 16
+HEADER_BYTES = 24
+LEVEL_BITS = 6
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class FrameHeader:
         is_shown: the picture is displayed when it is decoded.
         refreshes: a bit a slot that the picture goes into, slot 0 the lowest.
         refers: the slots that it is predicted from.
+        level_at: the bit at which the level of the loop filter begins.
     """
 
     profile: int
@@ -38,6 +43,7 @@ class FrameHeader:
     is_shown: bool = True
     refreshes: int = 0
     refers: tuple[int, ...] = ()
+    level_at: int = 0
 
 
 class RevealedVP9:
@@ -47,10 +53,11 @@ class RevealedVP9:
 
     Args:
         extradata: the container's header; it is kept as it is.
+        loop_filter: False turns the filter off in all pictures, which then have other pixels.
     """
 
-    def __init__(self, extradata: bytes = b""):
-        self.extradata = extradata
+    def __init__(self, extradata: bytes = b"", *, loop_filter: bool = True):
+        self.extradata, self._loop_filter = extradata, loop_filter
         self._count = 0
         self.enter()
 
@@ -72,7 +79,7 @@ class RevealedVP9:
             if header.refreshes >> slot & 1:
                 self._slots[slot] = number
         return CodedPicture(
-            data,
+            data if self._loop_filter else without_loop_filter(data, header),
             number,
             reveal=b"" if header.is_shown else reveal(header),
             is_shown=header.is_shown,
@@ -113,7 +120,7 @@ def split_superframe(packet: bytes) -> list[bytes]:
 
 
 def read_header(frame: bytes) -> FrameHeader:
-    """An uncompressed header, up to the slots that the picture refers to (section 6.2).
+    """An uncompressed header, up to the level of the loop filter (section 6.2).
 
     Raises:
         BitstreamError: it is none, or ends early.
@@ -135,7 +142,16 @@ def reveal(header: FrameHeader) -> bytes:
     return writer.bits(1, 1).bits(slot, 3).to_bytes()
 
 
+def without_loop_filter(frame: bytes, header: FrameHeader) -> bytes:
+    """The coded picture with this header, its loop filter at level 0, which is off."""
+    begin, end = header.level_at // 8, -(-(header.level_at + LEVEL_BITS) // 8)
+    behind = 8 * end - header.level_at - LEVEL_BITS
+    kept = int.from_bytes(frame[begin:end], "big") & ~(((1 << LEVEL_BITS) - 1) << behind)
+    return frame[:begin] + kept.to_bytes(end - begin, "big") + frame[end:]
+
+
 def _read_header(reader: BitReader) -> FrameHeader:
+    size = reader.left
     if reader.bits(2) != 0b10:
         raise ValueError("it does not begin with the marker of one")
     profile = reader.bits(1) | reader.bits(1) << 1
@@ -144,19 +160,50 @@ def _read_header(reader: BitReader) -> FrameHeader:
     if reader.flag():
         return FrameHeader(profile, shows_slot=reader.bits(3))
     is_key, is_shown, is_resilient = not reader.flag(), reader.flag(), reader.flag()
+    refreshes = ALL_SLOTS
+    refers: tuple[int, ...] = ()
     if is_key:
         _read_sync_code(reader)
-        return FrameHeader(profile, is_key=True, is_shown=is_shown, refreshes=ALL_SLOTS)
-    is_intra = not is_shown and reader.flag()
+        _skip_colors(reader, profile)
+        _skip_size(reader)
+    else:
+        is_intra = not is_shown and reader.flag()
+        if not is_resilient:
+            reader.bits(2)  # which probabilities are reset
+        if is_intra:
+            _read_sync_code(reader)
+            if profile > 0:
+                _skip_colors(reader, profile)
+        refreshes = reader.bits(SLOTS)
+        if not is_intra:
+            refers = tuple(reader.bits(4) >> 1 for _ in range(3))  # each with a sign bit
+        is_of_size = not is_intra and any(reader.flag() for _ in refers)  # of one of its references
+        _skip_size(reader, has_size=not is_of_size)
+        if not is_intra:
+            reader.bits(1)  # precision of vectors
+            if not reader.flag():  # one interpolation for all blocks
+                reader.bits(2)
     if not is_resilient:
-        reader.bits(2)  # which probabilities are reset
-    if is_intra:
-        _read_sync_code(reader)
-        if profile > 0:
-            _skip_colors(reader, profile)
-    refreshes = reader.bits(SLOTS)
-    refers = () if is_intra else tuple(reader.bits(4) >> 1 for _ in range(3))  # each with a sign bit
-    return FrameHeader(profile, is_shown=is_shown, refreshes=refreshes, refers=refers)
+        reader.bits(2)  # which probabilities go on
+    reader.bits(2)
+    level_at = size - reader.left
+    reader.bits(LEVEL_BITS)
+    return FrameHeader(
+        profile,
+        is_key=is_key,
+        is_shown=is_shown,
+        refreshes=refreshes,
+        refers=refers,
+        level_at=level_at,
+    )
+
+
+def _skip_size(reader: BitReader, has_size: bool = True) -> None:
+    """Size of the picture, and the size it is to be displayed with."""
+    if has_size:
+        reader.bits(32)
+    if reader.flag():
+        reader.bits(32)
 
 
 def _read_sync_code(reader: BitReader) -> None:

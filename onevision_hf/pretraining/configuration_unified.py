@@ -172,17 +172,13 @@ class UnifiedPreTrainingConfig(PreTrainedConfig):
         self._check()
 
     def _check(self) -> None:
-        for name in self.weight_names:
+        for name in (*self.weight_names, "noise_tau", "contrastive_chunk"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 (off) or more")
-        if self.noise_tau < 0:
-            raise ValueError(f"noise_tau is {self.noise_tau}, expected 0 (no noise) or more")
         if self.contrastive_form not in ("softmax", "sigmoid"):
             raise ValueError(
                 f"contrastive_form is {self.contrastive_form!r}, expected 'softmax' or 'sigmoid'"
             )
-        if self.contrastive_chunk < 0:
-            raise ValueError(f"contrastive_chunk is {self.contrastive_chunk}, expected 0 (all) or more")
         encoder = self.encoder_config
         if isinstance(encoder, OneVisionConfig) and not encoder.use_head:
             raise ValueError(

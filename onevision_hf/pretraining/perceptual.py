@@ -39,7 +39,7 @@ def load_lpips(backbone: str | PathLike | None = None) -> nn.Module:
     except ImportError as error:
         raise MissingLPIPSError(
             "lpips_weight is not 0 and the package lpips is not installed: "
-            'pip install "onevision-hf[openvision]"'
+            'pip install ".[openvision]" in a clone'
         ) from error
     if not path.is_file():
         raise MissingLPIPSError(f"lpips_weight is not 0 and {path} does not exist: {remedy}")

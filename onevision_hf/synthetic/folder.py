@@ -18,7 +18,8 @@ from typing import Any, Literal, get_args
 import PIL
 from PIL import Image
 
-from ..jobs.pool import in_order
+from ..jobs.pool import in_order, num_cores
+from ..jobs.run_folder import changes
 from .clips import ClipSettings, wanted_label
 from .encoding import EncodingSettings, encode, encoder_version
 from .families import CLIP_FAMILIES, IMAGE_FAMILIES, Family, named_family
@@ -132,8 +133,7 @@ def produce(
         for folder in {Path(job.path(index)).parent for index in range(min(media, 64))}:
             (out / folder).mkdir(exist_ok=True)
         if workers is None:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            workers = 1 if media <= _FEW else cores
+            workers = 1 if media <= _FEW else num_cores()
         rows_left = count
         results: Iterable[Any] = in_order(partial(make_medium, job, out), range(media), min(workers, media))
         with _whole_file(out / NAME) as path, ManifestWriter(path, columns) as manifest:
@@ -254,26 +254,23 @@ def _claimed(out: Path) -> Iterator[None]:
 
 def _match_plan(job: Job, out: Path, count: int) -> None:
     """Match the folder to the job: begin, go on, or refuse."""
-    plan = {"kind": job.kind, "seed": job.seed, "family": job.family, "settings": job.settings}
+    plan: dict[str, Any] = {"kind": job.kind, "seed": job.seed, "family": job.family}
+    plan["settings"] = job.settings
     path = out / PLAN
     if path.exists():
         found = json.loads(path.read_text())
         had = found.pop("count")
         if found != plan:
+            old, new = ({**p.pop("settings"), **p} for p in (found, {**plan}))
             raise ValueError(
-                f"{out} was drawn otherwise: {_difference(found, plan)}. Choose another folder, or delete it"
+                f"{out} was drawn otherwise: {'; '.join(changes(old, new))}. Choose another folder, or "
+                "delete it"
             )
         if count < had:
             raise ValueError(f"{out} is a run of {had}; ask for as many or more, found count={count}")
     elif other := sorted(file.name for file in out.iterdir() if not file.name.startswith(".")):
         raise ValueError(f"{out} holds other files ({other[0]}) and no {PLAN}; choose an empty folder")
     write_file(path, (json.dumps({**plan, "count": count}, indent=1) + "\n").encode())
-
-
-def _difference(found: dict[str, Any], plan: dict[str, Any]) -> str:
-    old, new = ({k: v for k, v in p.items() if k != "settings"} | p["settings"] for p in (found, plan))
-    names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
-    return "; ".join(f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in names)
 
 
 def _png(image: Image.Image) -> bytes:

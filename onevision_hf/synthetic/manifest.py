@@ -31,7 +31,7 @@ def needs_pyarrow() -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise ImportError(
-            "the manifest is a parquet file, which needs pyarrow: pip install 'onevision-hf[train]'"
+            "the manifest is a parquet file, which needs pyarrow: pip install '.[train]' in a clone"
         ) from error
     return pyarrow
 

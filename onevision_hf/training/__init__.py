@@ -13,5 +13,5 @@ try:
     import yaml  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        f"training needs the extra `train`: pip install 'onevision-hf[train]' ({error.name} is missing)"
+        f"training needs the extra `train`: pip install '.[train]' in a clone ({error.name} is missing)"
     ) from error

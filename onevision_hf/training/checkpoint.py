@@ -79,6 +79,15 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found
 
 
+def checkpoint_of(folder: Path, step: int) -> Path:
+    """The checkpoint of a step. Raises CheckpointError when there is none."""
+    found = folder / f"step-{step:08d}"
+    if not _is_whole(found):
+        there = ", ".join(str(int(path.name[5:])) for path in all_checkpoints(folder)) or "none"
+        raise CheckpointError(f"{folder} has no whole checkpoint of step {step}; there are: {there}")
+    return found
+
+
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], keep: int) -> Path:
     """Write step-NNNNNNNN; every process calls this with its parts of the same tensors.
 

@@ -31,8 +31,10 @@ class Counts:
     broken: int
 
 
-def export(config: TrainConfig, task: Task, weights: Mapping[str, Tensor], counts: Counts) -> Path:
-    """Write `out`/model: weights, processor, centers-NAME.safetensors, README.md.
+def export(
+    config: TrainConfig, task: Task, weights: Mapping[str, Tensor], counts: Counts, name: str = MODEL
+) -> Path:
+    """Write `out`/`name`: weights, processor, centers-NAME.safetensors, README.md.
 
     Every process calls this. The folder is written under another name and renamed.
 
@@ -41,12 +43,13 @@ def export(config: TrainConfig, task: Task, weights: Mapping[str, Tensor], count
         task: built and trained.
         weights: of `task.model`, or their average.
         counts: for the card.
+        name: of the folder.
 
     Returns:
         The folder.
     """
     processes, out = Processes.current(), Path(config.out)
-    target, partial = out / MODEL, out / f".{MODEL}.partial"
+    target, partial = out / name, out / f".{name}.partial"
     state = {name: _whole(tensor.detach()) for name, tensor in weights.items()}
     if processes.main:
         shutil.rmtree(partial, ignore_errors=True)
@@ -77,7 +80,8 @@ def card(config: TrainConfig, task: Task, counts: Counts, processes: int) -> str
         processes: that trained it.
     """
     out = Path(config.out)
-    log, validation = (read_lines(out / name) for name in (LOG, VALIDATION))
+    records = (read_lines(out / name) for name in (LOG, VALIDATION))
+    log, validation = ([line for line in lines if line["step"] <= counts.step] for lines in records)
     figures = []
     if log:
         first, last = log[0], log[-1]

@@ -30,7 +30,7 @@ from ..modeling.patch_inputs import trusted_values
 from ..objectives.cluster_sampling import derive_key
 from . import checkpoint
 from .config import TrainConfig
-from .export import Counts, export
+from .export import MODEL, Counts, export
 from .loader import Batch, open_loader
 from .mixture import RankSlice
 from .optimisation import Average, Optimizers, distribute, learning_rate_factor
@@ -151,11 +151,23 @@ class Trainer:
         """Whether a checkpoint is due after this step."""
         return self.step % self.config.save_steps == 0 or self.step == self.stop_at
 
-    def finish(self, report: RunReport) -> None:
-        """Every process calls this after the last step."""
+    def export_step(self, step: int) -> Path:
+        """Write `out`/model-step-NNNNNNNN out of the checkpoint of a step; every process calls this.
+
+        Raises CheckpointError when there is none, or it is damaged or of another run.
+        """
+        found = checkpoint.checkpoint_of(self.out / "checkpoints", step)
+        self._load(found)
+        return self._export(f"{MODEL}-{found.name}")
+
+    def _export(self, name: str) -> Path:
         weights = self.average.weights if self.average else dict(self.task.model.named_parameters())
         counts = Counts(self.step, self.samples, self.broken)
-        target = export(self.config, self.task, weights, counts)
+        return export(self.config, self.task, weights, counts, name)
+
+    def finish(self, report: RunReport) -> None:
+        """Every process calls this after the last step."""
+        target = self._export(MODEL)
         report.show(f"trained: {target} loads with {self.task.auto_class}.from_pretrained")
 
     def _steps(self, report: RunReport) -> Generator[int, None, None]:
@@ -328,6 +340,10 @@ class Trainer:
         found = checkpoint.latest_checkpoint(self.out / "checkpoints")
         if found is None:
             return False
+        self._load(found)
+        return True
+
+    def _load(self, found: Path) -> None:
         state = checkpoint.load(found, self.tensors())
         # A run of an earlier version has its config under the names of that time.
         fixed = differences(type(self.config), state["config"], self.config.to_dict())
@@ -337,7 +353,6 @@ class Trainer:
                 "as they were; use the same values, or another `out`"
             )
         self.step, self.samples, self.broken = state["step"], state["samples"], state["broken"]
-        return True
 
 
 def _is_lost_process(error: RuntimeError) -> bool:

@@ -15,8 +15,9 @@ import numpy as np
 
 from ..data.labelled import Examples
 from ..data.media import BROKEN
+from ..jobs.processes import Processes
 from ..objectives.cluster_sampling import derive_key
-from .sampler import ITEM, STREAMED, Sampler, rank_slice
+from .sampler import ITEM, STREAMED, Sampler
 from .workers import DataError, Notes
 
 REPLACEMENTS = 16  # broken examples in a row after which the source is broken
@@ -67,8 +68,7 @@ class MixtureComponent:
         """Which samples of the run this process takes in micro-batch k."""
         step, micro = divmod(k, own.accumulation)
         count = self.batch_size // own.accumulation
-        taken = rank_slice(count, own.rank, own.size)
-        return step * self.batch_size + micro * count + np.arange(taken.start, taken.stop)
+        return step * self.batch_size + micro * count + np.array(Processes(own.rank, own.size).part(count))
 
     def draw(
         self,

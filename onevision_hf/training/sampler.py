@@ -84,14 +84,3 @@ class Sampler:
         """The example that replaces a broken one."""
         drawn = derive_key(REPLACEMENT, *self._key, position, attempt) % self._length
         return int(self._train(np.array([drawn]))[0])
-
-
-def rank_slice(total: int, rank: int, size: int) -> range:
-    """The part of 0..total-1 that a process takes; the parts are consecutive and differ by one at most.
-
-    Args:
-        total: to be divided.
-        rank: of the process.
-        size: processes.
-    """
-    return range(total * rank // size, total * (rank + 1) // size)

@@ -88,11 +88,8 @@ class Validation:
                 raise ValueError(f"validation: none of {_BLOCK} samples could be read")
             inputs = collate(samples)
             found = inputs.pop("labels")[:, 0]
-            encoded = (
-                self.task.encode({name: tensor.to(self.device) for name, tensor in inputs.items()})
-                .float()
-                .cpu()
-            )
+            moved = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+            encoded = self.task.encode(moved).float().cpu()
             keep = (found >= 0) & (not last)
             parts.append((block, encoded[keep], found[keep]))
         model.train()

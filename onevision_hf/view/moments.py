@@ -12,16 +12,21 @@ from .timeline import TimeAxis, draw_packets, draw_sample_marks, draw_shares
 def draw_moments(view: ClipView, panel_width: int = 480) -> Iterator[Image.Image]:
     """The panels at every sampled frame in turn: T pictures of one size, with even sides.
 
-    Frame, uniform sampling, energy and kept patches in pairs; below them a row with a small panel for each
-    signal that the clip gives; at the foot the packets of the stream and the share kept of each frame.
+    Frame, uniform sampling, energy and kept patches in pairs, or of a portrait clip in one row; below them a
+    row with a small panel for each signal that the clip gives; at the foot the packets of the stream and the
+    share kept of each frame.
     """
     height, width = view.frames.shape[1:3]
-    panel_width = min(panel_width, round(0.9 * panel_width * width / height))
-    tile = (2 * (panel_width // 2), 2 * round(panel_width * height / width / 2))
+    columns = 2 if width >= height else 4
+    if columns == 2:
+        panel_width = min(panel_width, round(0.9 * panel_width * width / height))
     scale = panel_width / 480
-    margin, gap, name_height = (2 * round(v * scale / 2) for v in (28, 16, 34))
+    # Over a narrow panel its name and its note have a line each.
+    margin, gap, name_height = (2 * round(v * scale / 2) for v in (28, 16, 34 if columns == 2 else 62))
     head = 2 * round(33 * scale)
-    inner = 2 * tile[0] + gap
+    panel_width = panel_width if columns == 2 else (2 * panel_width - 2 * gap) // 4
+    tile = (2 * (panel_width // 2), 2 * round(panel_width * height / width / 2))
+    inner = columns * tile[0] + (columns - 1) * gap
     # Five to a row, whatever the clip gives, so that pictures of different clips can be laid side by side.
     small_width = (inner - 4 * gap) // 5
     small = (small_width, round(small_width * height / width))
@@ -29,7 +34,7 @@ def draw_moments(view: ClipView, panel_width: int = 480) -> Iterator[Image.Image
     signals_height = small[1] + small_name + gap if view.given else 0
     foot = 2 * round(27 * scale)
     panels_top = margin + head + margin
-    signals_top = panels_top + 2 * (tile[1] + name_height) + gap + gap
+    signals_top = panels_top + 4 // columns * (tile[1] + name_height + gap)
     foot_top = signals_top + signals_height
     size = (inner + 2 * margin, 2 * ((foot_top + foot + margin + 1) // 2))
     figures = " · ".join(f"{value} {label}" for label, value in view.figures)
@@ -62,10 +67,13 @@ def draw_moments(view: ClipView, panel_width: int = 480) -> Iterator[Image.Image
             ("kept", f"{view.kept[t].sum():,} of {view.kept[t].size:,} patches", view.dimmed(t)),
         ]
         for i, (name, note, panel) in enumerate(panels):
-            x = margin + (i % 2) * (tile[0] + gap)
-            y = panels_top + (i // 2) * (tile[1] + name_height + gap)
+            x = margin + (i % columns) * (tile[0] + gap)
+            y = panels_top + (i // columns) * (tile[1] + name_height + gap)
             draw_text(draw, (x, y + 3 * scale), name, round(20 * scale), INK, "la")
-            draw_text(draw, (x + tile[0], y + 5 * scale), note, round(17 * scale), FAINT, "ra")
+            if columns == 2:
+                draw_text(draw, (x + tile[0], y + 5 * scale), note, round(17 * scale), FAINT, "ra")
+            else:
+                draw_text(draw, (x, y + 31 * scale), note, round(17 * scale), FAINT, "la")
             paste(image, panel, (x, y + name_height), tile)
         for place, name in enumerate(view.given):
             x = margin + place * (small[0] + gap)

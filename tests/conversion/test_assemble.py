@@ -254,6 +254,12 @@ def test_chat_streams_and_says_what_was_spent(folders, tmp_path, capsys, monkeyp
     spent = [line for line in lines if "tokens in" in line]
     assert len(spent) == 2 and spent[0].startswith("[116 visual + ") and ", 3 out, " in spent[0]
     assert len(calls) == 1  # the second question found the features of the first
+    words = ["chat", str(folders["vl"]), CLIP, "--num-frames", "8", "--max-new-tokens", "1", "--ask", "What?"]
+    assert main([*words, "--keep-energy", "0.2"]) == 0
+    kept = capsys.readouterr().out.split(" patches")[0].split(" frames, ")[1]
+    assert 448 <= int(kept.split(" of ")[0].replace(",", "")) < 896, (
+        "the first frame at least, a quarter at most"
+    )
     assert main(["chat", str(folders["vl"]), "--ask", "Hello?"]) == 0
     assert "[0 visual + " in capsys.readouterr().out
     assert main(["chat", str(folders["vl"]), str(tmp_path / "no.mp4")]) == 1

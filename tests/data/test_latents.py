@@ -19,8 +19,8 @@ from vae import tiny_vae
 from onevision_hf import OpenVision3Config, OpenVision3ImageProcessor, OpenVision3Model
 from onevision_hf.cli import main
 
-pytest.importorskip("pyarrow", reason='needs the extra: pip install "onevision-hf[train]"')
-pytest.importorskip("diffusers", reason='needs the extra: pip install "onevision-hf[openvision]"')
+pytest.importorskip("pyarrow", reason='needs the extra: pip install ".[train]"')
+pytest.importorskip("diffusers", reason='needs the extra: pip install ".[openvision]"')
 
 from onevision_hf.data import latents as stage
 from onevision_hf.data.latents import LatentShards, cache_latents

@@ -264,8 +264,9 @@ def test_the_command_says_what_it_made_and_refuses_in_one_line(corpus, made, tmp
     (tmp_path / "empty").mkdir()
     assert "no pictures or videos" in error_of(tmp_path / "empty", tmp_path / "b")
     assert "both given" in error_of(corpus, tmp_path / "c", "--num-patches", 9, "--keep-ratio", 0.5)
+    assert "keep_energy must be in (0, 1]" in error_of(corpus, tmp_path / "c", "--keep-energy", 90)
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert "pip install 'onevision-hf[ray]'" in error_of(corpus, tmp_path / "d", "--engine", "ray")
+    assert "pip install '.[ray]'" in error_of(corpus, tmp_path / "d", "--engine", "ray")
     bad = tmp_path / "bad"
     bad.mkdir()
     (bad / "text.mp4").write_text("no video")
@@ -279,6 +280,16 @@ def test_whole_frames_and_ratios_are_settings_too(corpus, tmp_path):
     expected = select_patches(str(corpus / row.key), num_frames=4, size=56, keep_ratio=0.5)
     assert (row.grid_height, row.grid_width) == (4, 6)
     assert np.array_equal(row.positions, expected.positions)
+
+
+def test_a_share_of_the_energy_gives_rows_of_their_own_lengths(corpus, tmp_path, capsys):
+    words = ["--num-frames", "8", "--size", "56", "--keep-energy", "0.5", "--workers", "0", "--whole-frame"]
+    assert main(["patches", str(corpus), str(tmp_path / "followed"), *words, "--errors", "skip"]) == 0
+    shards = PatchShards(tmp_path / "followed")
+    assert (shards.config.budget.keep_energy, shards.config.budget.keep_ratio) == (0.5, 0.25)
+    for row in [shards[number] for number in range(len(shards))]:
+        expected = select_patches(str(corpus / row.key), num_frames=8, size=56, keep_energy=0.5)
+        assert np.array_equal(row.positions, expected.positions)
 
 
 def test_shards_of_an_older_version_are_refused_with_the_command_that_cuts_again(tmp_path):
@@ -297,7 +308,7 @@ def test_what_was_cut_by_the_signals_of_before_is_not_taken_for_equal(corpus, ma
     summary = json.loads((old / "summary.json").read_text()) | {"plan": digest_of(plan)}
     (old / "plan.json").write_text(json.dumps(plan))
     (old / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(ValueError, match=r"signals_version was None, now 2.*--redo"):
+    with pytest.raises(ValueError, match=r"signals_version was None, now 3.*--redo"):
         extract_patches(str(corpus), old, SETTINGS, shard_items=4, workers=0)
     assert len(PatchShards(old)) == 10  # H.264, whose signals are as ever
     other = tmp_path / "other"  # an index that was read is kept

@@ -4,6 +4,7 @@ Run: make test-browser
 """
 
 import base64
+import itertools
 import json
 import os
 import re
@@ -207,8 +208,51 @@ def test_it_fits_a_phone(address, open_page):
     page.get_by_role("button", name="a nudge").click()
     drawn(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    tops = [page.locator(name).bounding_box()["y"] for name in ("#ov-first", "#ov-clip", "#ov-rest")]
+    tops = [page.locator(name).bounding_box()["y"] for name in ("#ov-file", "#ov-clip", "#ov-rest")]
     assert tops == sorted(tops)
+    page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
+    assert (
+        0 <= page.locator("#ov-budget").bounding_box()["y"] < 300
+    )  # wherever one is, the budget is in sight
+    small = page.evaluate(
+        """() => [...document.querySelectorAll('.ov-clip *, #ov-examples *')]
+            .filter((e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()))
+            .filter((e) => e.checkVisibility() && parseFloat(getComputedStyle(e).fontSize) < 13)
+            .map((e) => e.textContent)"""
+    )
+    assert small == []
+
+
+def test_the_page_grows_with_the_window_and_not_in_steps(address, open_page):
+    page = open_page(address)
+    widths = []
+    for wide in range(800, 1440, 20):
+        page.set_viewport_size({"width": wide, "height": 900})
+        widths.append(page.locator("#ov-layout").bounding_box()["width"])
+    assert max(after - before for before, after in itertools.pairwise(widths)) <= 21
+    assert widths == sorted(widths) and widths[-1] > 1200
+
+
+def test_a_portrait_clip_stands_beside_its_energy_without_bars(address, open_page):
+    page = open_page(address)
+    frames = draw_clip(3, 0).frames
+    height = frames.shape[1]
+    drop(page, "portrait.mp4", encode(np.ascontiguousarray(frames[:, :, : 2 * (9 * height // 32)])))
+    drawn(page)
+    kept, energy, whole = (figure.bounding_box() for figure in page.locator(".ov-panels canvas").all())
+    assert kept["y"] == energy["y"] == whole["y"]
+    assert kept["x"] + kept["width"] <= energy["x"] and energy["x"] + energy["width"] <= whole["x"]
+    assert kept["height"] > 1.5 * kept["width"]
+    page.mouse.wheel(0, 3000)
+    box = page.locator("#ov-budget").bounding_box()
+    assert box["y"] >= 0 and box["y"] + box["height"] <= 900
+
+
+def test_examples_are_called_examples(address, open_page):
+    page = open_page(address)
+    label = page.locator("#ov-examples")
+    assert "examples" in label.inner_text()
+    assert label.bounding_box()["y"] < page.get_by_role("button", name="valley").bounding_box()["y"]
 
 
 def test_the_folder_runs_as_a_space(tmp_path):
@@ -216,7 +260,6 @@ def test_the_folder_runs_as_a_space(tmp_path):
     shutil.copytree(ROOT / "onevision_hf" / "demo", folder, ignore=shutil.ignore_patterns("__pycache__"))
     head = (folder / "README.md").read_text().split("---")[1]
     assert "sdk: gradio" in head and "app_file: app.py" in head
-    assert (folder / "requirements.txt").read_text().startswith("onevision-hf[demo]")
     port = free_port()
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_SERVER_PORT": str(port)}
     process = subprocess.Popen([sys.executable, "app.py"], cwd=folder, env=variables)

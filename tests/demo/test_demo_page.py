@@ -5,10 +5,12 @@ import re
 import runpy
 import socket
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import onevision_hf
 from onevision_hf import select_patches
 from onevision_hf.cli import main
 from onevision_hf.demo import panels
@@ -23,6 +25,12 @@ def test_a_budget_keeps_what_select_patches_keeps(clip):
             clip, num_frames=12, sampling="packet_size", keep_ratio=ratio, anchors=anchors
         )
         assert np.array_equal(kept.positions, expected.positions) and kept.signal == expected.signal
+
+
+def test_a_share_of_the_energy_keeps_what_select_patches_keeps(clip):
+    kept = open_clip(str(clip), Choices(12)).cut(0.4, "first", 0.8).selection
+    expected = select_patches(clip, num_frames=12, keep_ratio=0.4, keep_energy=0.8)
+    assert np.array_equal(kept.positions, expected.positions) and kept.keep_ratio < 0.4
 
 
 def test_a_clip_is_read_once_for_all_budgets_and_again_when_it_changes(clip, tmp_path):
@@ -70,7 +78,7 @@ def test_the_page_says_what_is_wrong_without_the_folder_of_the_upload(clip, tmp_
 
     broken = tmp_path / "broken.mp4"
     broken.write_text("no video")
-    rest = ("the first frame", "uniform", 8)
+    rest = ("the first frame", "uniform", 8, 100)
     content, *buttons = _show(str(broken), 12.5, "auto", [], *rest)
     assert "broken.mp4" in content and str(tmp_path) not in content and not buttons[0]["interactive"]
     content, *_ = _show(str(clip), 12.5, OWN, [], *rest)
@@ -91,6 +99,12 @@ def test_a_taken_port_is_one_line(capsys):
     assert len(err.splitlines()) == 1 and str(port) in err and "--port" in err
 
 
+def test_a_space_installs_the_wheel_that_lies_beside_it():
+    """The package is on no index."""
+    wanted = Path(panels.__file__).with_name("requirements.txt").read_text()
+    assert wanted == f"./onevision_hf-{onevision_hf.__version__}-py3-none-any.whl[demo]\n"
+
+
 @pytest.mark.parametrize("words", [["--max-mb", "0"], ["--port", "70000"]])
 def test_a_number_out_of_range_is_one_line(words, capsys):
     assert main(["demo", "--no-browser", *words]) == 1
@@ -99,5 +113,5 @@ def test_a_number_out_of_range_is_one_line(words, capsys):
 
 def test_without_gradio_it_says_which_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(ImportError, match=re.escape("pip install 'onevision-hf[demo]'")):
+    with pytest.raises(ImportError, match=re.escape("pip install '.[demo]'")):
         runpy.run_module("onevision_hf.demo.page")

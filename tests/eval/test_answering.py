@@ -239,6 +239,8 @@ def test_batches_hold_every_prompt_once_within_budget_and_number(lengths, budget
         ({"num_patches": 0}, "num_patches must be a positive integer"),
         ({"num_patches": 64, "keep_ratio": 0.5}, "both given: give one of them"),
         ({"sampling": "frames", "keep_ratio": 0.5}, "keeps whole frames"),
+        ({"sampling": "frames", "keep_energy": 0.9}, "keep_energy is a setting of sampling=codec"),
+        ({"keep_energy": 90}, r"keep_energy must be in \(0, 1\], not 90"),
         ({"sampling": "dense", "num_patches": 64}, "keeps whole frames"),
         ({"batch_size": "many"}, 'whole number or "auto"'),
         ({"on_error": "ignore"}, "on_error is one of wrong, skip, stop"),
@@ -257,6 +259,8 @@ def test_what_lmms_eval_passes_by_itself_is_taken():
     assert (parsed.batch_size, parsed.device) == (1, "cpu")
     assert Settings.parse({"pretrained": "tiny", "batch_size": "auto"}).batch_size is None
     assert parsed.processor_kwargs() == {"video_mode": "codec"}
+    followed = Settings.parse({"pretrained": "tiny", "keep_energy": 0.9, "num_patches": 512})
+    assert followed.processor_kwargs() == {"video_mode": "codec", "keep_energy": 0.9, "num_patches": 512}
     assert Settings("tiny", sampling="frames").processor_kwargs() == {"video_mode": "frames", "num_frames": 8}
     assert Settings("tiny", sampling="dense").processor_kwargs() == {"video_mode": "frames", "num_frames": 64}
 

@@ -141,8 +141,8 @@ def test_options_replace_what_the_profile_says(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--seeds 0", "--seeds is at least 1, found 0"),
-        ("--steps 0 5", "--steps are at least 1, found 0 and 5"),
+        ("--seeds 0", "--seeds must be at least 1, found 0"),
+        ("--steps 0 5", "--steps must be at least 1, found 0"),
         ("--inputs codec,frames", "no input is called 'frames'; choose one of codec, "),
     ],
 )
@@ -155,7 +155,7 @@ def test_options_out_of_range_are_refused(tmp_path, words, message, capsys):
 def test_bad_options_end_with_one_line(tmp_path, tiny_profile, capsys):
     work = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "x.md")]
     assert main(["eval", "motion", "--model", "none", "--workers", "0", *work]) == 1
-    assert "--workers is at least 1, found 0" in capsys.readouterr().err
+    assert "--workers must be at least 1, found 0" in capsys.readouterr().err
     assert main(["eval", "motion", "--model", str(tmp_path / "no-model"), *work]) == 1
     assert "no-model" in capsys.readouterr().err
     assert main(["eval", "motion", "--model", "none", "--clips", str(tmp_path / "no"), *work]) == 1

@@ -11,10 +11,11 @@ from motion_worlds import ONE_TRIAL, TINY
 
 from onevision_hf import OneVisionConfig, OneVisionModel, select_patches
 from onevision_hf.eval.motion import SuiteSettings, TrainSettings, Trial, run_suite, trials
+from onevision_hf.eval.motion.classifier import PatchClassifier
 from onevision_hf.eval.motion.clips import Drawn, LabelledClip
 from onevision_hf.eval.motion.folder import Labelled
 from onevision_hf.eval.motion.frozen import Encoder, encode_input
-from onevision_hf.eval.motion.inputs import build, selected
+from onevision_hf.eval.motion.inputs import build, by_energy, selected
 from onevision_hf.eval.motion.interventions import INTERVENTIONS
 from onevision_hf.eval.motion.pool import Pool
 from onevision_hf.eval.motion.settings import ClassifierSettings
@@ -37,7 +38,7 @@ def pool(work: Path, document: dict) -> Pool:
 
 
 def test_every_cell_has_a_result_for_every_family(document):
-    assert len(document["trials"]) == 6 * 2 + 1
+    assert len(document["trials"]) == 7 * 2 + 1
     for trial in document["trials"]:
         assert set(trial["accuracy"]) == set(document["families"])
         who = trial["accuracy"]["nudge_who"]
@@ -48,7 +49,7 @@ def test_every_cell_has_a_result_for_every_family(document):
     assert document["chance"]["nudge_direction"] == 1 / 8
 
 
-@pytest.mark.parametrize("name", [n for n in TINY.inputs if n not in ("dense", "positions")])
+@pytest.mark.parametrize("name", [n for n in TINY.inputs if n not in ("dense", "positions", "codec_energy")])
 def test_an_input_keeps_as_many_patches_as_its_budget(pool, name):
     for budget in TINY.budgets:
         kept = selected(pool, TINY, Trial("scratch", name, budget, 0), "test")
@@ -56,6 +57,45 @@ def test_an_input_keeps_as_many_patches_as_its_budget(pool, name):
         assert all(len(set(row)) == len(row) for row in kept.tolist())
         if name != "uniform":
             assert (kept[:, :16] == np.arange(16)).all(), "the first frame is whole"
+
+
+def test_by_energy_clips_have_as_many_patches_as_the_budget_on_average_and_each_its_own_number(pool):
+    for budget in TINY.budgets:
+        trial, wanted = Trial("scratch", "codec_energy", budget, 0), TINY.patches(budget)
+        means = []
+        for split in ("train", "test"):
+            kept = selected(pool, TINY, trial, split)
+            counts = (kept >= 0).sum(1)
+            means.append(counts.mean())
+            assert counts.min() < wanted < counts.max() == kept.shape[1] <= 4 * wanted
+            assert all((row[:n] >= 0).all() for row, n in zip(kept, counts, strict=True)), "filled at the end"
+        assert means[0] == pytest.approx(wanted, rel=0.1)
+        share = by_energy(pool, TINY, budget).budget.keep_energy
+        file = Drawn(TINY.clips).item("test", 0).file
+        chosen = select_patches(
+            file, num_frames=32, size=64, patch_size=16, keep_energy=share, num_patches=4 * wanted
+        )
+        own = np.ravel_multi_index(tuple(chosen.positions.T), (32, 4, 4))
+        assert np.array_equal(kept[0][kept[0] >= 0], own)
+
+
+def test_what_fills_up_a_clip_is_not_read(pool):
+    data = build(pool, TINY, Trial("scratch", "codec_energy", 1 / 16, 0), "test")
+    numbers = torch.arange(4)
+    patches, positions = data.batch(numbers)
+    torch.manual_seed(0)
+    classifier = PatchClassifier(TINY.classifier, 2, 3, is_padded=True).eval()
+    torch.nn.init.normal_(classifier.probes.head)
+    torch.nn.init.normal_(classifier.layers[0].mlp.fc2.weight)
+    filled = positions[..., 0] < 0
+    assert filled.any() and not filled.all(1).any()
+    expected = classifier(patches, positions)
+    patches[filled] = 100.0
+    positions[filled] = torch.tensor([-1, 3, 2], dtype=positions.dtype)
+    torch.testing.assert_close(classifier(patches, positions), expected)
+    alone = ~filled[:1, :]
+    own = classifier(patches[:1][alone][None], positions[:1][alone][None])
+    torch.testing.assert_close(own, expected[:1], rtol=1e-4, atol=1e-5)
 
 
 def test_codec_input_is_what_codec_patchification_keeps(pool):
@@ -196,6 +236,8 @@ def test_budgets_and_inputs_that_cannot_be_are_refused():
         SuiteSettings(budgets=(0.1,))
     with pytest.raises(ValueError, match="no input is called 'codecs'; choose one of codec,"):
         SuiteSettings(inputs=("codecs",)).trials(False)
+    with pytest.raises(ValueError, match="codec_energy is no input of frozen encoders"):
+        SuiteSettings(frozen_inputs=("codec_energy",))
     with pytest.raises(ValueError, match="patches of 12 pixels must fill frames of 64"):
         SuiteSettings(classifier=ClassifierSettings(patch_size=12))
     with pytest.raises(ValueError, match="ceilings are known for"):
@@ -211,10 +253,10 @@ def test_a_gpu_that_is_not_there_is_named(tmp_path, monkeypatch):
 
 def test_the_cells_of_the_goals_come_first():
     order = replace(TINY, budgets=(1 / 32, 1 / 16, 1 / 8), seeds=(0, 1)).trials(False)
-    assert [c.budget for c in order[:12]] == [1 / 16] * 12
-    assert [c.seed for c in order[:12]] == [0] * 6 + [1] * 6
-    assert [c.input for c in order[12:14]] == ["dense", "dense"], "the longest"
-    assert not any(c.input == "dense" for c in order[14:])
+    assert [c.budget for c in order[:14]] == [1 / 16] * 14
+    assert [c.seed for c in order[:14]] == [0] * 7 + [1] * 7
+    assert [c.input for c in order[14:16]] == ["dense", "dense"], "the longest"
+    assert not any(c.input == "dense" for c in order[16:])
 
 
 class Stub:

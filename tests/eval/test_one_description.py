@@ -37,7 +37,7 @@ PUBLISHED = {
     "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 112}, "do_center_crop": True,
     "crop_size": {"height": 112, "width": 112}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.3, 0.3, 0.4],
 }  # fmt: skip
-NAMES = ("tiny", "published", "keyframes")
+NAMES = ("tiny", "published", "keyframes", "energy")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,10 @@ def made(tmp_path_factory):
     OneVisionVideoProcessor(
         size=56, patch_size=14, num_frames=12, keep_ratio=0.5, anchors="keyframes", camera="none"
     ).save_pretrained(folder / "keyframes")
+    save_encoder(folder / "energy")
+    OneVisionVideoProcessor(size=56, patch_size=14, num_frames=12, keep_energy=0.5).save_pretrained(
+        folder / "energy"
+    )
     return folder
 
 

@@ -107,6 +107,19 @@ def test_the_budget_of_every_input_is_the_processors(clips, kind):
     assert len(show(clips, kind="dense", keep_ratio=0.25)[0]) == 8 * GRID
 
 
+def test_a_share_of_the_energy_is_a_budget_of_clips_and_no_number(clips):
+    def settings(kind):
+        return InputSettings(
+            kind, with_overrides(PROCESSOR.patchify_config(), {"keep_energy": 0.5, "keep_ratio": 0.5})
+        )
+
+    counts = [len(positions) for _, positions in [show(clips, keep_energy=0.5, keep_ratio=0.5)]]
+    assert all(GRID <= count < 4 * GRID for count in counts)
+    assert settings("codec").num_patches is None
+    assert settings("codec").budget() == "50 % of the energy, at most 50 % of the patches"
+    assert settings("frames").budget() == f"{4 * GRID} patches", "whole frames spend all of it"
+
+
 def test_training_clips_vary_with_their_generator_alone(clips):
     def drawn(seed):
         rng = np.random.default_rng(seed)

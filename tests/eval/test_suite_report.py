@@ -107,5 +107,5 @@ def test_a_metric_that_is_not_there_is_an_error_that_names_those_that_are():
 
 def test_without_matplotlib_a_chart_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"charts need matplotlib: pip install .onevision-hf\[train\]"):
+    with pytest.raises(ImportError, match=r"charts need matplotlib: pip install .\.\[train\]"):
         draw_report(report_of("videomme"))

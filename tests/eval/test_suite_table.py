@@ -6,24 +6,24 @@ from importlib.util import find_spec
 import pytest
 
 from onevision_hf import cli
-from onevision_hf.eval.lmms.report import suite_table
 from onevision_hf.eval.lmms.suite import IMAGE, OPENVISION3, PUBLISHED, SUITES, VIDEO, row_of, select
+from onevision_hf.eval.published import published_table
 
 
 def test_all16_is_seven_video_and_nine_image_rows_in_the_papers_order():
     rows = select("all16")
     assert [row.media for row in rows] == ["video"] * 7 + ["image"] * 9
-    assert [row.name for row in rows] == list(suite_table("lmm_probe").rows)
+    assert [row.name for row in rows] == list(published_table("lmm_probe").by_label())
 
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
 def test_every_row_has_its_published_values_and_every_published_row_is_in_the_table(name):
-    assert list(suite_table(name).rows) == [row.name for row in PUBLISHED[name]]
+    assert list(published_table(name).by_label()) == [row.name for row in PUBLISHED[name]]
 
 
 def test_the_headline_of_the_paper_is_the_mean_of_the_caption_supervised_video_rows():
-    table = suite_table("lmm_probe")
-    means = [sum(column) / 7 for column in zip(*[table.rows[row.name] for row in VIDEO], strict=True)]
+    values = published_table("lmm_probe").by_label()
+    means = [sum(column) / 7 for column in zip(*[values[row.name] for row in VIDEO], strict=True)]
     assert [round(mean, 2) for mean in means] == [52.11, 48.03, 51.51, 49.20, 48.07]
 
 
@@ -90,4 +90,4 @@ def test_rows_cannot_be_changed():
 def test_without_lmms_eval_the_command_says_how_to_get_it(tmp_path, capsys):
     assert cli.main(["eval", "suite", "--model", str(tmp_path), "--tasks", "tomato"]) == 1
     error = capsys.readouterr().err
-    assert "lmms-eval 0.7.3, which is not installed" in error and "onevision-hf[eval]" in error
+    assert "lmms-eval 0.7.3, which is not installed" in error and ".[eval]" in error

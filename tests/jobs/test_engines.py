@@ -61,7 +61,7 @@ def test_options_that_do_not_fit_are_refused():
 
 def test_without_ray_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(ImportError, match=r"--engine ray needs: pip install 'onevision-hf\[ray\]'"):
+    with pytest.raises(ImportError, match=r"--engine ray needs: pip install '\.\[ray\]'"):
         list(run_tasks(squaring, [1], engine="ray"))
 
 

@@ -1,23 +1,31 @@
 """AV1 streams of which a decoder hands out every picture: pixels, times and references of real streams."""
 
-import subprocess
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from typing import NamedTuple
 
-import av
-import numpy as np
 import pytest
-from clips import moving_scene, write_clip
+from av1_streams import (
+    OTHERS,
+    SVT,
+    Stream,
+    encode,
+    hidden_key_stream,
+    payload,
+    payload_length,
+    plain_decode,
+    revealed_decode,
+    shown_pixels,
+    split_stream,
+    stream_of,
+    unit,
+    with_separate_headers,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from onevision_hf.modeling.av1_bitstream import RevealedAV1
 from onevision_hf.modeling.av1_headers import (
     FRAME,
-    FRAME_HEADER,
-    REDUNDANT_FRAME_HEADER,
     SEQUENCE_HEADER,
     TEMPORAL_DELIMITER,
     TILE_GROUP,
@@ -26,101 +34,6 @@ from onevision_hf.modeling.av1_headers import (
 )
 from onevision_hf.modeling.bitstream import BitWriter
 from onevision_hf.modeling.coded_picture import BitstreamError, CodedPicture
-from onevision_hf.modeling.video_demuxer import padded_packet
-
-# SVT-AV1: what is encoded, and with what; `size` is height and width.
-SVT = {
-    "preset 8": {"options": {"preset": "8", "crf": "36"}},
-    "preset 10": {"options": {"preset": "10", "crf": "45"}},
-    "preset 12": {"options": {"preset": "12"}},
-    "low delay": {"options": {"svtav1-params": "pred-struct=1"}},
-    "10 bit": {"pix_fmt": "yuv420p10le"},
-    "odd sizes": {"size": (67, 101)},
-    "film grain": {"options": {"svtav1-params": "film-grain=20"}},
-    "overlays": {"gop": 200, "options": {"preset": "10", "svtav1-params": "enable-overlays=1:lookahead=40"}},
-    "open GOP": {"options": {"svtav1-params": "irefresh-type=1"}},
-    "deep": {"gop": 200, "options": {"preset": "10", "svtav1-params": "hierarchical-levels=5"}},
-}
-# Other encoders: options of the ffmpeg that the package imageio-ffmpeg carries.
-AOM = "-c:v libaom-av1 -cpu-used 8 -crf 40 -lag-in-frames 19 -g 16 "
-OTHERS = {
-    "libaom": AOM,
-    "libaom, frame numbers": AOM + "-aom-params error-resilient=1",
-    "libaom, decoder model": AOM + "-aom-params timing-info=model",
-    "libaom, tile groups": AOM + "-tiles 2x2 -aom-params num-tile-groups=2 -s 256x192",
-    "libaom, other sizes": AOM + "-aom-params resize-mode=2",
-    "libaom, 4:4:4 12 bit": AOM + "-pix_fmt yuv444p12le",
-    "libaom, low delay": "-c:v libaom-av1 -cpu-used 8 -usage realtime -crf 40 -g 16",
-    "rav1e": "-c:v librav1e -speed 10 -qp 140 -g 16",
-}
-
-
-class Stream(NamedTuple):
-    extradata: bytes
-    packets: list[bytes]
-
-
-class Decoded(NamedTuple):
-    """A step, and the pixels that the decoder handed out behind it."""
-
-    step: CodedPicture
-    pixels: list[bytes]
-
-
-def read_stream(path: Path) -> Stream:
-    with av.open(str(path)) as container:
-        video = container.streams.video[0]
-        extradata = video.codec_context.extradata or b""
-        return Stream(extradata, [bytes(packet) for packet in container.demux(video) if packet.size])
-
-
-class Decoder:
-    """dav1d as painting opens it. Of damaged data it gives no picture."""
-
-    def __init__(self, extradata: bytes, threads: int = 1):
-        self.context = av.CodecContext.create("libdav1d", "r")
-        self.context.extradata = extradata or None
-        self.context.thread_type, self.context.thread_count = "SLICE", threads
-        self.context.options = {"filmgrain": "0", "max_frame_delay": "1"}
-
-    def __call__(self, data: bytes) -> list[bytes]:
-        try:
-            return [pixels_of(frame) for frame in self.context.decode(padded_packet(data))]
-        except av.FFmpegError:
-            return []
-
-
-def pixels_of(frame: av.VideoFrame) -> bytes:
-    """Without the padding of lines, which is not defined."""
-    size = (frame.format.components[0].bits + 7) // 8
-    planes = [(plane, np.frombuffer(memoryview(plane), np.uint8)) for plane in frame.planes]
-    return b"".join(
-        values.reshape(plane.height, -1)[:, : plane.width * size].tobytes() for plane, values in planes
-    )
-
-
-def plain_decode(stream: Stream) -> list[bytes]:
-    decode = Decoder(stream.extradata)
-    return [picture for packet in stream.packets for picture in decode(packet)]
-
-
-def split_stream(stream: Stream) -> list[CodedPicture]:
-    revealed = RevealedAV1(stream.extradata)
-    return [step for packet in stream.packets for step in revealed.split(packet)]
-
-
-def revealed_decode(
-    stream: Stream, steps: list[CodedPicture] | None = None, threads: int = 1
-) -> list[Decoded]:
-    decode = Decoder(RevealedAV1(stream.extradata).extradata, threads)
-    return [
-        Decoded(step, decode(step.data) + (decode(step.reveal) if step.reveal else []))
-        for step in steps or split_stream(stream)
-    ]
-
-
-def shown_pixels(decoded: list[Decoded]) -> list[bytes]:
-    return [picture for step, pixels in decoded if step.is_shown for picture in pixels]
 
 
 def frame_numbers(steps: list[CodedPicture]) -> list[int | None]:
@@ -135,35 +48,9 @@ def frame_numbers(steps: list[CodedPicture]) -> list[int | None]:
     return numbers
 
 
-def encode(folder: Path, name: str, suffix: str = ".mkv", length: int = 40) -> Stream:
-    settings = {"gop": 16, "size": (64, 96), "options": {}} | SVT[name]
-    frames = moving_scene(length, *settings.pop("size"), seed=3)
-    settings["options"] = {"preset": "10"} | settings["options"]
-    return read_stream(write_clip(folder / f"{name}{suffix}", frames, codec="libsvtav1", **settings))
-
-
-def encode_otherwise(folder: Path, name: str, length: int = 28) -> Stream:
-    program = pytest.importorskip(
-        "imageio_ffmpeg", reason="libaom and rav1e: PyAV has none, pip install imageio-ffmpeg"
-    )
-    frames = moving_scene(length, 64, 96, seed=3)
-    given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "96x64", "-r", "25", "-i", "-"]
-    path = folder / f"{name}.mkv"
-    command = [program.get_ffmpeg_exe(), "-v", "error", *given, "-pix_fmt", "yuv420p", "-threads", "1"]
-    subprocess.run([*command, *OTHERS[name].split(), str(path)], input=frames.tobytes(), check=True)
-    return read_stream(path)
-
-
 @pytest.fixture(scope="module")
-def streams(tmp_path_factory):
-    folder, made = tmp_path_factory.mktemp("av1"), {}
-
-    def get(name: str) -> Stream:
-        if name not in made:
-            made[name] = encode(folder, name) if name in SVT else encode_otherwise(folder, name)
-        return made[name]
-
-    return get
+def streams():
+    return stream_of
 
 
 @pytest.fixture(params=[*SVT, *OTHERS])
@@ -294,18 +181,8 @@ def test_a_sequence_header_in_a_packet_of_its_own_goes_before_the_next_picture(s
 
 def without_last_size(packet: bytes) -> bytes:
     *units, last = split_obus(packet)
-    start = len(last.data) - _payload_length(last.data)
+    start = len(last.data) - payload_length(last.data)
     return b"".join(obu.data for obu in units) + bytes([last.data[0] & ~2]) + last.data[start:]
-
-
-def _payload_length(data: bytes) -> int:
-    size = shift = 0
-    for byte in data[2 if data[0] & 4 else 1 :]:
-        size |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            break
-    return size
 
 
 def test_the_last_unit_needs_no_size(streams):
@@ -313,18 +190,6 @@ def test_the_last_unit_needs_no_size(streams):
     shorter = [without_last_size(packet) for packet in stream.packets]
     assert all(len(a) < len(b) for a, b in zip(shorter, stream.packets, strict=True))
     assert split_stream(Stream(stream.extradata, shorter)) == split_stream(stream)
-
-
-def unit(kind: int, payload: bytes) -> bytes:
-    return bytes([kind << 3 | 2]) + _leb128(len(payload)) + payload
-
-
-def _leb128(size: int) -> bytes:
-    return bytes([size & 127 | 128, size >> 7 & 127 | 128, size >> 14])  # longer than need be, as is allowed
-
-
-def payload(data: bytes) -> bytes:
-    return data[len(data) - _payload_length(data) :]
 
 
 def test_units_that_are_no_pictures_change_nothing(streams):
@@ -387,51 +252,13 @@ def test_spatial_layers_are_refused(streams):
         RevealedAV1().split(extended.packets[0])
 
 
-def cut_frame(before: list[bytes], packet: bytes) -> tuple[bytes, bytes, bytes]:
-    """(units before the picture, frame header, tiles) of a packet with one OBU_FRAME.
-
-    Where the header ends is found by cutting it where it still decodes to the same.
-    """
-
-    def decode(data: bytes) -> list[bytes]:
-        decoder = Decoder(b"")
-        return [decoder(part) for part in [*before, data]][-1]
-
-    *others, frame = split_obus(packet)
-    start = b"".join(obu.data for obu in others)
-    whole, expected = payload(frame.data), decode(packet)
-    for length in range(3, 80):
-        header, tiles = whole[:length], whole[length:]
-        if decode(start + unit(FRAME_HEADER, header + b"\x80") + unit(TILE_GROUP, tiles)) == expected != []:
-            return start, header, tiles
-    raise AssertionError("no place to cut the frame header was found")
-
-
 def test_a_picture_may_be_a_frame_header_and_tile_groups(streams):
     """With a redundant header and padding between them, which belong to the picture too."""
     stream = streams("low delay")
-    packets = list(stream.packets)
-    for rank in (0, 3):
-        start, header, tiles = cut_frame(packets[:rank], packets[rank])
-        packets[rank] = start + unit(FRAME_HEADER, header + b"\x80") + unit(15, bytes(3))
-        packets[rank] += unit(REDUNDANT_FRAME_HEADER, header + b"\x80") + unit(TILE_GROUP, tiles)
-    cut = Stream(stream.extradata, packets)
+    cut = with_separate_headers(stream)
+    assert cut != stream
     assert bare(split_stream(cut)) == bare(split_stream(stream))
     check_pictures(cut)
-
-
-def hidden_key_stream(stream: Stream, rank: int) -> Stream:
-    """The shown key picture of packet `rank` is hidden in slot 7, and shown by a header of its own."""
-    start, header, tiles = cut_frame([], stream.packets[rank])
-    bits = "".join(format(byte, "08b") for byte in header)
-    assert bits[:4] == "0001", "a key frame that is shown"
-    sequence = parse_sequence_header(next(split_obus(start)).header)
-    before_refreshes = 4 + 3 + int(bits[5]) + sequence.order_hint_bits
-    hidden = "0000" + "10" + bits[4:before_refreshes] + "10000000" + bits[before_refreshes:]
-    coded = unit(FRAME_HEADER, BitWriter().raw(hidden + "1").to_bytes()) + unit(TILE_GROUP, tiles)
-    shows = unit(FRAME_HEADER, BitWriter().bits(0b1111, 4).bits(1, 1).to_bytes())
-    packets = [*stream.packets[:rank], start + coded + shows, *stream.packets[rank + 1 :]]
-    return Stream(stream.extradata, packets)
 
 
 def test_a_hidden_key_picture_is_not_revealed_and_opens_the_stream_anew_when_it_is_shown(streams):
@@ -457,7 +284,7 @@ def test_pictures_that_may_not_be_shown_are_revealed_all_the_same(streams):
     for packet in stream.packets:
         units = []
         for obu in split_obus(packet):
-            start = len(obu.data) - _payload_length(obu.data)
+            start = len(obu.data) - payload_length(obu.data)
             is_hidden = obu.kind == FRAME and not obu.data[start] & 0x90 and obu.data[start] & 0x08
             flipped = bytes([obu.data[start] & ~0x08]) if is_hidden else b""
             units.append(obu.data[:start] + flipped + obu.data[start + len(flipped) :])

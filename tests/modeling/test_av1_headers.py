@@ -58,6 +58,7 @@ class Writer:
         writer.bits(0, 1).bits(1, 1).bits(1, 1)  # screen content tools everywhere, integer vectors by picture
         if self.hint_bits:
             writer.bits(self.hint_bits - 1, 3)
+        writer.bits(0, 3).bits(0, 8)  # neither superres nor filters; 8 bit, 4:2:0, no film grain
         return unit(1, writer)
 
     def frame(

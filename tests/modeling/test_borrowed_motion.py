@@ -63,7 +63,7 @@ def test_the_energy_is_its_maps_weighed_and_added_up(panned):
     with VideoReader(panned) as reader:
         geometry = FrameGeometry.fit(reader.height, reader.width, 160, 16)
         ids = np.arange(0, 36, 5)
-        energy, types, signal = frame_energies(reader, ids, geometry, SignalSettings())
+        energy, types, signal, _ = frame_energies(reader, ids, geometry, SignalSettings())
         maps, weights, again, named = signal_maps(reader, ids, geometry, SignalSettings())
     assert list(maps) == ["vectors", "residual", "intra_fallback"] and (types, signal) == (again, named)
     assert np.allclose(energy, sum(weights[name] * maps[name] for name in maps), atol=1e-6)

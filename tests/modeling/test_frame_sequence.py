@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from onevision_hf import VideoReader
+from onevision_hf import OneVisionVideoProcessor, OneVisionVLVideoProcessor, VideoReader
 from onevision_hf.modeling.frame_sequence import FrameSequence, is_encoded, open_video
 
 
@@ -82,3 +82,57 @@ def test_files_and_frames_are_told_apart(clip, scene):
         assert is_encoded(file) and not is_encoded(frames)
         with open_video(file) as again:
             assert again is file  # taken as it is, and not closed
+
+
+def known(scene):
+    """Five frames in each form that people have, beside the uint8 RGB frames that show the same."""
+    plain = scene[:5]  # four rows of grey could be a picture with channels
+    grey = plain[..., 1]
+    clear = np.concatenate([plain, np.full_like(plain[..., :1], 255)], axis=-1)
+    clear[:, :40, :, 3] = 0  # nothing there: white
+    clear[:, 40:80] = (0, 0, 0, 128)  # half of black over white
+    on_white = plain.copy()
+    on_white[:, :40], on_white[:, 40:80] = 255, 127
+    unit = plain / np.float32(255)
+    return {
+        "floats": (unit, plain),
+        "floats64": (unit.astype(np.float64), plain),
+        "float tensors": (torch.from_numpy(unit).permute(0, 3, 1, 2), plain),
+        "bfloat16": (torch.from_numpy(unit).round().bfloat16(), (unit >= 0.5).astype(np.uint8) * 255),
+        "a list of floats": (list(unit), plain),
+        "levels as floats": (plain.astype(np.float32), plain),
+        "grey": (grey, grey[..., None].repeat(3, axis=-1)),
+        "grey floats": (grey / np.float32(255), grey[..., None].repeat(3, axis=-1)),
+        "RGBA": (clear, on_white),
+        "RGBA floats": (clear / np.float32(255), on_white),
+        "RGBA pictures": ([Image.fromarray(frame) for frame in clear], on_white),
+    }
+
+
+@pytest.mark.parametrize("form", list(known(np.zeros((5, 144, 192, 3), np.uint8))))
+def test_processors_make_of_every_form_what_they_make_of_the_same_frames_in_uint8(scene, form):
+    frames, same = known(scene)[form]
+    for processor in (OneVisionVideoProcessor(size=112), OneVisionVLVideoProcessor(size=112)):
+        found, wanted = (
+            processor(clip, keep_ratio=1.0, return_tensors="pt")
+            for clip in (frames, np.ascontiguousarray(same))
+        )
+        assert found.keys() == wanted.keys() and found["pixel_values_videos"].numel() > 10_000
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_decoder_of_torchcodec_is_the_frames_that_it_decodes_with_their_seconds(clip):
+    """`pip install torchcodec`, which no extra brings; with it, FFmpeg's libraries."""
+    decoders = pytest.importorskip("torchcodec.decoders", reason="torchcodec is not installed")
+    processor = OneVisionVideoProcessor(size=112, num_frames=8)
+    with VideoReader(clip) as reader:
+        frames, times = shown(reader), reader.timestamps
+    found, wanted = (
+        processor(video, start=0.5, return_tensors="pt", return_metadata=True)
+        for video in (decoders.VideoDecoder(str(clip)), (frames, {"timestamps": times.tolist()}))
+    )
+    (one,), (other,) = found["selections"], wanted["selections"]
+    assert np.allclose(one.timestamps, other.timestamps) and one.timestamps[0] == pytest.approx(0.52)
+    assert torch.equal(found["patch_positions"], wanted["patch_positions"])
+    difference = (found["pixel_values_videos"] - wanted["pixel_values_videos"]).abs().mean()
+    assert difference < 0.02  # of levels normalised to about 1: its colours are converted by other flags

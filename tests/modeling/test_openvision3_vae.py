@@ -4,12 +4,14 @@ Run: python -m pytest tests/modeling/test_openvision3_vae.py
 """
 
 import copy
+import runpy
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 from vae import ShuffleVAE, tiny_vae
@@ -32,7 +34,7 @@ def model() -> OpenVision3Model:
 
 @pytest.fixture(scope="module")
 def vae() -> nn.Module:
-    pytest.importorskip("diffusers", reason='needs the extra: pip install "onevision-hf[openvision]"')
+    pytest.importorskip("diffusers", reason='needs the extra: pip install ".[openvision]"')
     return tiny_vae()
 
 
@@ -146,7 +148,7 @@ def test_what_to_install_or_to_pass_is_said_when_there_is_no_vae(model, pixels, 
         model(pixel_values=pixels)
     monkeypatch.setitem(sys.modules, "diffusers", None)
     named = OpenVision3Model(OpenVision3Config.tiny())
-    with pytest.raises(MissingVAEError, match=r'pip install "onevision-hf\[openvision\]".*set_vae'):
+    with pytest.raises(MissingVAEError, match=r'pip install "\.\[openvision\]".*set_vae'):
         named(pixel_values=pixels)
 
 
@@ -178,3 +180,13 @@ def test_pixels_outside_their_range_are_warned_about_with_the_range(model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model(pixel_values=torch.linspace(-1, 1, 3 * 256).view(1, 3, 16, 16))
+
+
+def test_the_script_that_trains_a_vae_puts_transparency_on_white(vae, tmp_path):
+    """As everything else that reads pictures does."""
+    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "train_vae.py"))
+    for name, alpha in (("clear", 0), ("whole", 255), ("half", 128)):
+        Image.new("RGBA", (24, 16), (0, 0, 0, alpha)).save(tmp_path / f"{name}.png")
+    found = script["read"]([str(tmp_path / f"{name}.png") for name in ("clear", "whole", "half")], 8)
+    assert found.shape == (3, 3, 8, 8) and found.dtype == torch.uint8
+    assert [set(picture.flatten().tolist()) for picture in found] == [{255}, {0}, {127}]

@@ -68,6 +68,7 @@ CHANGES = st.fixed_dictionaries(
     optional={
         "num_frames": st.integers(1, 99),
         "keep_ratio": st.floats(0.01, 1),
+        "keep_energy": st.floats(0.01, 1),
         "preset": st.sampled_from(["auto", "published", "bits"]),
         "camera": st.sampled_from([None, "none", "median", "affine"]),
         "anchors": st.sampled_from(["first", "keyframes", 3]),

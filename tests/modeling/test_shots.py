@@ -107,6 +107,14 @@ def test_anchors_take_no_more_than_half_of_the_budget(three_shots):
         assert len(selection.shots) == 3
 
 
+def test_a_budget_that_follows_the_content_has_the_anchors_of_the_shots(three_shots):
+    little = select(three_shots, keep_energy=0.001, keep_ratio=0.4)
+    assert len(little) == 3 * little.geometry.patches_per_frame
+    assert whole_frames(little) == [0, *np.searchsorted(little.timestamps, np.array(CUTS) - 1e-6)]
+    tight = select(three_shots, keep_energy=1.0, num_patches=4 * little.geometry.patches_per_frame)
+    assert "3 shots, of 2 a frame is kept whole" in tight.signal and len(tight) <= 4 * len(little) // 3
+
+
 def test_the_range_that_is_sampled_is_searched(three_shots):
     np.testing.assert_allclose(select(three_shots, start=1.0).shots, [0.0, CUTS[1]], atol=0.5 / FPS)
     assert select(three_shots, start=1.0, end=1.3).shots.tolist() == [0.0]
@@ -117,7 +125,7 @@ def test_a_clip_without_a_cut_is_as_before_to_the_bit(monkeypatch):
         monkeypatch.setattr(shot_cuts, "SHORT", short)
         ours, before = (select_patches(bundled_clip(), anchors=anchors) for anchors in ("shots", "first"))
         assert ours.shots.tolist() == [0.0] and ours.signal == before.signal
-        for name in ("positions", "energy", "scores"):
+        for name in ("positions", "energy", "absolute", "scores"):
             np.testing.assert_array_equal(getattr(ours, name), getattr(before, name))
 
 
@@ -127,6 +135,7 @@ def test_suspects_change_nothing_in_the_energy_of_the_sampled_frames(stream, tmp
     monkeypatch.setattr(shot_cuts, "SHORT", 0)
     with_search, without = (select(path, anchors=anchors) for anchors in ("shots", "first"))
     np.testing.assert_array_equal(with_search.energy, without.energy)
+    np.testing.assert_array_equal(with_search.absolute, without.absolute)
 
 
 def test_published_keeps_its_single_anchor(three_shots):

@@ -1,9 +1,15 @@
 """Revealed VP9: each picture comes out right behind its step with the pixels of a plain decode, and the
 headers say rightly what it refers to and what stays."""
 
+import io
+import re
+from dataclasses import replace
 from functools import cache
 
+import av
+import av.logging
 import pytest
+from av.bitstream import BitStreamFilterContext
 from clips import moving_scene
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +30,7 @@ from onevision_hf.modeling.vp9_bitstream import (
     read_header,
     reveal,
     split_superframe,
+    without_loop_filter,
 )
 
 QUICK = {"deadline": "realtime", "cpu-used": "8", "b": "100k"}
@@ -144,10 +151,46 @@ def test_what_reveals_a_picture_shows_one_of_its_slots(profile):
         assert frame[-1] & 0xE0 != 0xC0, "a decoder looks for an index there"
 
 
+def traced_levels(packets: list[bytes]) -> list[tuple[int, int]]:
+    """(bit at which it begins, level of the loop filter) of each coded picture, as FFmpeg reads it."""
+    with av.open(io.BytesIO(), "w", format="ivf") as container:
+        trace = BitStreamFilterContext("trace_headers", container.add_stream("libvpx-vp9"))
+        found = []
+        for packet in packets:
+            with av.logging.Capture() as lines:
+                trace.filter(av.Packet(packet))
+            for *_, line in lines:
+                field = re.match(r"(\d+) +loop_filter_level .* = (\d+)$", line.strip())
+                if field:
+                    found.append((int(field[1]), int(field[2])))
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loop_filter_is_turned_off_and_nothing_else_is_changed(name):
+    packets = packets_of(name)
+    plain, bare = steps_of(RevealedVP9(), packets), steps_of(RevealedVP9(loop_filter=False), packets)
+    coded = [(one, other) for one, other in zip(plain, bare, strict=True) if one.is_coded]
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.TRACE)
+    try:
+        before = traced_levels([one.data for one, _ in coded])
+        after = traced_levels([other.data for _, other in coded])
+    finally:
+        av.logging.set_level(level)
+    assert [at for at, _ in before] == [read_header(one.data).level_at for one, _ in coded]
+    assert after == [(at, 0) for at, _ in before]
+    for (one, other), (at, _) in zip(coded, before, strict=True):
+        changed = int.from_bytes(one.data, "big") ^ int.from_bytes(other.data, "big")
+        assert changed & ~(0b111111 << 8 * len(one.data) - at - 6) == 0
+        assert replace(one, data=b"") == replace(other, data=b"")
+    assert any(level for _, level in before) == (name != "lossless")
+
+
 def intra_only_frame(profile: int, color: str, refreshes: int, resilient: bool) -> bytes:
     low, high = profile & 1, profile >> 1
     bits = f"10{low}{high}{'0' * (profile == 3)}010{resilient:d}1{'' if resilient else '11'}"
-    bits += f"{0x498342:024b}{color}{refreshes:08b}"
+    bits += f"{0x498342:024b}{color}{refreshes:08b}{15:016b}{15:016b}0{'' if resilient else '10'}00111111"
     return int(bits.ljust(-(-len(bits) // 8) * 8, "1"), 2).to_bytes(-(-len(bits) // 8), "big")
 
 
@@ -161,6 +204,9 @@ def test_intra_only_pictures_refer_to_nothing_and_are_no_keyframes(profile, colo
     [step] = stream.split(intra_only_frame(profile, color, 0b00100100, resilient))
     assert (step.is_key, step.is_shown, step.references) == (False, False, ())
     assert step.kept == {0, 1} and read_header(step.reveal).shows_slot == 2
+    bare = without_loop_filter(step.data, read_header(step.data))
+    level = read_header(step.data).level_at
+    assert f"{int.from_bytes(bare, 'big'):0{8 * len(bare)}b}"[level:].rstrip("1") == "000000"
     [unkept] = stream.split(intra_only_frame(profile, color, 0, resilient))
     assert unkept.kept == {0, 1} and unkept.reveal == b""
 

@@ -102,7 +102,11 @@ def test_a_window_is_the_files_selection_between_the_same_times_to_the_bit(files
 
 
 @pytest.mark.parametrize(
-    "settings", [{"preset": "published", "size": 112}, {"preset": "bits"}, {"do_sample_frames": False}]
+    "settings",
+    [
+        *({"preset": "published", "size": 112}, {"preset": "bits"}),
+        *({"do_sample_frames": False}, {"keep_energy": 0.5, "num_patches": 60}),
+    ],
 )
 def test_settings_hold_for_streams(files, settings):
     processor = OneVisionVideoProcessor(**({"num_frames": 6, "size": 56} | settings))

@@ -354,7 +354,7 @@ def test_two_runs_do_not_write_into_one_folder(tmp_path):
 def test_without_pyarrow_the_extra_is_named_before_anything_is_drawn(synth, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     status, _, printed = synth("clips", "--out", tmp_path / "out", "--count", 1, *SMALL)
-    assert status == 1 and "pip install 'onevision-hf[train]'" in printed and not (tmp_path / "out").exists()
+    assert status == 1 and "pip install '.[train]'" in printed and not (tmp_path / "out").exists()
 
 
 def test_another_encoder_does_not_go_on_with_a_folder(tmp_path, monkeypatch):

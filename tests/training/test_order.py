@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onevision_hf.jobs.processes import Processes
 from onevision_hf.training.loader import MicroBatches, open_loader
 from onevision_hf.training.mixture import MixtureComponent, RankSlice
-from onevision_hf.training.sampler import Permutation, Sampler, rank_slice
+from onevision_hf.training.sampler import Permutation, Sampler
 
 
 @given(size=st.integers(1, 3000), key=st.integers(0, 2**40))
@@ -38,7 +39,7 @@ def test_held_out_rows_are_never_trained_on_and_all_others_are_once_an_epoch(row
 
 @given(total=st.integers(0, 50), size=st.integers(1, 7))
 def test_the_shares_of_all_processes_are_the_whole(total, size):
-    parts = [rank_slice(total, rank, size) for rank in range(size)]
+    parts = [Processes(rank, size).part(total) for rank in range(size)]
     assert [i for part in parts for i in part] == list(range(total))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 

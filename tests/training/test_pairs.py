@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tarfile
 
 import datasets
@@ -130,6 +131,74 @@ def test_a_drawn_folder_gives_the_captions_of_its_manifest(drawn):
     assert len(rows) == 4 and all(len(rows[i].captions) == 3 for i in range(4))
     assert Image.open(rows[1].media).size == (32, 32)
     same_keys(rows, drawn)
+
+
+LISTED = {"b/0.png": CAPTIONS[0], "1.png": CAPTIONS[1], "b/2.png": CAPTIONS[2]}
+
+
+def listed(folder):
+    (folder / "b").mkdir(parents=True)
+    for name, image in zip(LISTED, IMAGES, strict=True):
+        (folder / name).write_bytes(image)
+    return folder
+
+
+def lines(path, column="file_name", **more):
+    rows = [{column: name, "captions": found, **more} for name, found in LISTED.items()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def table_in_it(folder):
+    lines(folder / "metadata.jsonl")
+
+
+def table_beside_it(folder):
+    lines(folder.with_suffix(".jsonl"), column="image", width=48)
+
+
+def csv_with_a_row_a_caption(folder):
+    rows = [f'{name},"{text}"' for name, found in LISTED.items() for text in found]
+    (folder / "list.csv").write_text("\n".join(["file,caption", *rows]), encoding="utf-8-sig")
+
+
+@pytest.mark.parametrize("write", [table_in_it, table_beside_it, csv_with_a_row_a_caption])
+def test_a_folder_gives_the_captions_of_a_table_in_it_or_beside_it(tmp_path, write):
+    folder = listed(tmp_path / "pictures")
+    write(folder)
+    rows = open_pairs(str(folder))
+    assert {rows[i].key: list(rows[i].captions) for i in range(len(rows))} == LISTED
+    assert Image.open(rows[0].media).getpixel((0, 0)) == (80, 40, 200)
+    same_keys(rows, folder)
+
+
+def test_a_table_is_a_source_itself_and_its_columns_can_be_named(tmp_path):
+    lines(listed(tmp_path / "in") / "own.jsonl", column="where", alt="x", caption=None)
+    rows = open_pairs(str(tmp_path / "in" / "own.jsonl"), "where", ["captions", "alt", "caption"])
+    assert rows[0].captions == (*CAPTIONS[1], "x")
+    samples, broken = draw(rows, view(), [0, 1, 2])
+    assert len(samples) == 3 and not broken
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"file_name": "1.png"}', "line 1 has ['file_name']: a row is a column with a file's name"),
+        ('{"file_name": "x.png", "text": "a"}', "names 1 files, x.png the first, of which none is in"),
+        ('{"file_name": "1.png", "text": "a"}\n["b"]', "line 2 is no object"),
+        ('{"file_name": "1.png", "text": "a"}\n{"file', "line 2 is not JSON"),
+    ],
+)
+def test_a_table_that_says_nothing_of_pictures_is_refused_by_line(tmp_path, text, said):
+    (listed(tmp_path / "in") / "t.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        open_pairs(str(tmp_path / "in"))
+
+
+def test_two_tables_are_a_question(tmp_path):
+    table_in_it(listed(tmp_path / "in"))
+    table_beside_it(tmp_path / "in")
+    with pytest.raises(ValueError, match=r"has 2 tables, .*name one as the source"):
+        open_pairs(str(tmp_path / "in"))
 
 
 def test_sources_that_hold_no_pairs_are_named(tmp_path, table, tars):

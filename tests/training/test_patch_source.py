@@ -93,6 +93,7 @@ WAYS = {
     "whole frames": {"do_center_crop": False, "keep_ratio": 0.25, "num_patches": None},
     "anchors": {"anchors": 4, "num_patches": 64},
     "rate": {"fps": 10.0, "keep_ratio": 0.4, "num_patches": None},
+    "energy": {"keep_energy": 0.6, "keep_ratio": 0.6, "num_patches": None},
 }
 
 
@@ -119,6 +120,18 @@ def test_the_camera_of_a_head_is_in_its_batches_and_in_what_it_saves(folders, tm
         its.export(tmp_path / str(camera), {f"encoder.{name}": value for name, value in weights.items()})
         assert OneVisionVideoProcessor.from_pretrained(tmp_path / str(camera)).camera == camera
     assert not torch.equal(*kept), "the scene pans"
+
+
+def test_a_share_of_the_energy_asked_of_a_head_is_in_its_batches_and_in_what_it_saves(folders, tmp_path):
+    its = task(folders[0], {"keep_energy": 0.5})
+    batch = MicroBatches(its.mixture, RankSlice(seed=3))[0].inputs["v"]
+    counts = batch["pixel_attention_mask"].sum(1)
+    assert counts.min() >= 16 and counts.max() <= 48, "the first frame at least, the budget at most"
+    assert len(counts.unique()) > 1
+    weights = OneVisionModel(its.encoder_config).state_dict()
+    its.export(tmp_path / "saved", {f"encoder.{name}": value for name, value in weights.items()})
+    saved = OneVisionVideoProcessor.from_pretrained(tmp_path / "saved")
+    assert (saved.keep_energy, saved.num_patches) == (0.5, 48)
 
 
 def test_a_damaged_shard_is_a_broken_row(folders, tmp_path):

@@ -1,4 +1,4 @@
-"""Heads that share clips: one decode and one forward pass, labels of their own, another readout."""
+"""Heads that share clips: one decode and one forward pass, labels of their own, another pooling."""
 
 import sys
 from pathlib import Path
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "clustering"))
 import drawn
 
 OBJECT = {**workers.HEADS["video"], "batch_size": 6, "max_labels": 1, "labels_per_sample": 1}
-MOTION = {"clips_of": "object", "readout": "grid", "classes": 5, "max_labels": 1, "labels_per_sample": 1}
+MOTION = {"clips_of": "object", "pooling": "grid", "classes": 5, "max_labels": 1, "labels_per_sample": 1}
 
 
 def shared(**changes):
@@ -68,7 +68,7 @@ def test_a_sample_has_the_labels_of_both_heads_by_its_key(packs):
     assert view(unknown, None, 0)["labels/motion"].tolist() == [-100, -100]
 
 
-def test_the_clip_is_encoded_once_and_each_readout_meets_its_own_centers(tmp_path):
+def test_the_clip_is_encoded_once_and_each_pooling_meets_its_own_centers(tmp_path):
     config = workers.make_config(tmp_path, **shared())
     config.cluster.heads.pop("image", None)
     config.cluster.heads.pop("video", None)
@@ -117,7 +117,8 @@ def test_clips_kept_in_a_cache_train_alike(packs, tmp_path):
     [
         ({"clips_of": "objects"}, "clips_of is 'objects', expected one of object"),
         ({"batch_size": 7}, "batch_size is 7, expected that of object"),
-        ({"readout": "mean"}, "readout is 'mean', expected one of pooler, grid"),
+        ({"pooling": "mean"}, "pooling is 'mean', expected one of pooler, grid"),
+        ({"readout": "grid"}, "heads.motion.readout is now called cluster.heads.motion.pooling"),
     ],
 )
 def test_heads_that_do_not_fit_are_named(changes, message):
@@ -126,7 +127,7 @@ def test_heads_that_do_not_fit_are_named(changes, message):
 
 
 def test_a_picture_has_no_grid_of_time():
-    heads = {"image": {**workers.HEADS["image"], "readout": "grid"}}
+    heads = {"image": {**workers.HEADS["image"], "pooling": "grid"}}
     with pytest.raises(ConfigError, match="pooler for images"):
         from_dict({"max_steps": 1, "cluster": {"heads": heads}})
 

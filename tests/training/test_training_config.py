@@ -143,7 +143,7 @@ def test_what_a_run_cannot_change_is_compared_under_old_names_too():
 
 
 def test_every_field_is_in_the_documentation():
-    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "training-fields.md").read_text()
     sections = {"model", "cluster", "cluster.heads", "unified", "unified.pairs", "vl", "optim", "validation"}
     for task in TASKS:
         missing = [key for key in every_key(part_of(task, "config")) if f"`{key}`" not in page]

@@ -18,6 +18,7 @@ import torch
 import training_workers as workers
 from processes import wait_for
 
+from onevision_hf.modeling.modeling_onevision import OneVisionModel
 from onevision_hf.training import checkpoint
 from onevision_hf.training.loop import Trainer, TrainingError
 from onevision_hf.training.report import read_lines
@@ -44,6 +45,23 @@ def copy(run, tmp_path):
 
 def newest(out):
     return checkpoint.latest_checkpoint(out / "checkpoints")
+
+
+def test_a_model_folder_comes_out_of_any_checkpoint_and_the_run_stays_as_it_was(copy):
+    """The folder of the last step is the one that the run itself wrote, but for its name."""
+    before = sorted(path.name for path in (copy / "checkpoints").iterdir())
+    first = trainer(copy, save_steps=2).export_step(2)
+    last = trainer(copy, save_steps=2).export_step(6)
+    assert (first.name, last.name) == ("model-step-00000002", "model-step-00000006")
+    early, late, own = (OneVisionModel.from_pretrained(f).state_dict() for f in (first, last, copy / "model"))
+    assert all(torch.equal(late[name], own[name]) for name in own)
+    assert any(not torch.equal(early[name], own[name]) for name in own)
+    assert {p.name for p in first.iterdir()} == {p.name for p in (copy / "model").iterdir()}
+    assert "at step 6" in (last / "README.md").read_text()
+    assert "at step 6" not in (first / "README.md").read_text()
+    assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == before
+    with pytest.raises(checkpoint.CheckpointError, match="no whole checkpoint of step 5; there are: 2, 4, 6"):
+        trainer(copy, save_steps=2).export_step(5)
 
 
 def test_the_last_checkpoints_are_kept_and_latest_names_the_newest(tmp_path):

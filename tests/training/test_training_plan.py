@@ -80,7 +80,7 @@ def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys)
     monkeypatch.setitem(sys.modules, "accelerate", None)
     assert onevision(["train", "--config", "cluster_smoke"]) == 1
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "pip install 'onevision-hf[train]' (accelerate is missing)" in error
+    assert error.count("\n") == 1 and "pip install '.[train]' in a clone (accelerate is missing)" in error
 
 
 def test_a_wrong_key_on_the_command_line_is_one_line_with_the_right_one(config, capsys):

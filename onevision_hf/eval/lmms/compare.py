@@ -15,7 +15,8 @@ from typing import Any
 from ...jobs.pages import render
 from ...jobs.run_folder import canonical_json, write_atomically
 from .. import markdown
-from .report import SuiteReport, suite_table
+from ..published import published_table
+from .report import SuiteReport
 from .run import ANSWERS, SAMPLES, SuiteJob, run_suite
 from .scores import Scores, difference, read_scores
 from .suite import Benchmark
@@ -140,10 +141,11 @@ def _compared(row: Benchmark, folders: Mapping[str, Path]) -> Compared:
     scores = {name: read_scores(row, read_samples(folders[name] / SAMPLES, row)) for name in samplings}
     first, second = (scores[name] for name in samplings[:2])
     published = None
-    table = suite_table("lmm_probe")
-    if row.name in table.rows and set(samplings[:2]) <= set(PAPER):
-        names = [column.label for column in table.columns]
-        mine, other = (table.rows[row.name][names.index(PAPER[name])] for name in samplings[:2])
+    table = published_table("lmm_probe")
+    values = table.by_label()
+    if row.name in values and set(samplings[:2]) <= set(PAPER):
+        names = [column.label for column in table.rows]
+        mine, other = (values[row.name][names.index(PAPER[name])] for name in samplings[:2])
         published = row.published(mine) - row.published(other)
     return Compared(
         row,

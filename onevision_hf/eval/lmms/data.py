@@ -109,7 +109,7 @@ def fetch(benchmarks: Sequence[Benchmark], root: Path) -> dict[str, str]:
         manager = task_manager_of(benchmarks)
         for name in dict.fromkeys(benchmark.task for benchmark in benchmarks):
             try:
-                load_tasks([name], manager, _Chat())
+                load_tasks([name], manager)
             except ValueError as error:
                 failed[name] = str(error)
         if any(benchmark.task == "ocrbench_v2" for benchmark in benchmarks):
@@ -118,12 +118,6 @@ def fetch(benchmarks: Sequence[Benchmark], root: Path) -> dict[str, str]:
             if not nltk.download("wordnet", download_dir=str(root / "nltk_data"), quiet=True):
                 failed["ocrbench_v2 (WordNet)"] = "nltk could not download it"
     return failed
-
-
-class _Chat:
-    """What `load_tasks` asks of a model."""
-
-    is_simple, rank = False, 0
 
 
 def _tables(benchmark: Benchmark, root: Path) -> list[Path]:
@@ -170,9 +164,8 @@ def _rows(benchmark: Benchmark, tables: list[Path]) -> int | None:
 def _look_at_videos(state: State, folder: Path) -> None:
     videos = sorted(path for path in _files(folder) if path.suffix in VIDEOS)
     state.videos = len(videos)
-    for index in sorted(
-        {round(i * (len(videos) - 1) / (DECODED - 1)) for i in range(DECODED)} if videos else ()
-    ):
+    spread = {round(i * (len(videos) - 1) / (DECODED - 1)) for i in range(DECODED if videos else 0)}
+    for index in sorted(spread):
         try:
             with VideoReader(str(videos[index])) as reader:
                 next(iter(reader.frames([len(reader) // 2])))

@@ -177,6 +177,16 @@ class OneVision(lmms):
 
     def _next_round(self, request: Any, number: int, outputs: list[str], note: Any) -> Any:
         """(conversation, note for the round after), or None when the task is done."""
+        function, document = self._asked(request)
+        found = function(document, round_idx=number, previous_output=list(outputs), previous_round_info=note)
+        return self._round(found) if isinstance(found, tuple) else None
+
+    def _asked(self, request: Any) -> tuple[Callable[..., Any], Any]:
+        """What a request of several rounds calls in each, and its document."""
+        raise NotImplementedError
+
+    def _round(self, found: tuple) -> Any:
+        """See `_next_round`, of what that function gave."""
         raise NotImplementedError
 
     def _visual_parts(self, text: str, doc_to_visual: Any, doc_id: int, task: str, split: str) -> Parts:
@@ -336,17 +346,12 @@ class OneVisionChat(OneVision):
 
         return Parts(text, messages, task_of(doc_to_messages), doc_id, task, split), generation
 
-    def _next_round(self, request: Any, number: int, outputs: list[str], note: Any) -> Any:
+    def _asked(self, request: Any) -> tuple[Callable[..., Any], Any]:
         _, doc_to_messages, _, doc_id, task, split = request.args
-        found = doc_to_messages(
-            self._documents[task, split, doc_id],
-            round_idx=number,
-            previous_output=list(outputs),
-            previous_round_info=note,
-        )
-        if not isinstance(found, tuple) or found[1]:
-            return None
-        return chat_messages(found[0]), found[3]
+        return doc_to_messages, self._documents[task, split, doc_id]
+
+    def _round(self, found: tuple) -> Any:
+        return None if found[1] else (chat_messages(found[0]), found[3])
 
 
 class OneVisionSimple(OneVision):
@@ -359,17 +364,12 @@ class OneVisionSimple(OneVision):
         text, generation, doc_to_visual, *_, doc_id, task, split = request.args
         return self._visual_parts(text, doc_to_visual, doc_id, task, split), generation
 
-    def _next_round(self, request: Any, number: int, outputs: list[str], note: Any) -> Any:
+    def _asked(self, request: Any) -> tuple[Callable[..., Any], Any]:
         _, _, _, doc_to_text, doc_id, task, split = request.args
-        found = doc_to_text(
-            self._documents[task, split, doc_id],
-            round_idx=number,
-            previous_output=list(outputs),
-            previous_round_info=note,
-        )
-        if not isinstance(found, tuple) or found[2]:
-            return None
-        return visual_messages(found[1], found[0]), found[4]
+        return doc_to_text, self._documents[task, split, doc_id]
+
+    def _round(self, found: tuple) -> Any:
+        return None if found[2] else (visual_messages(found[1], found[0]), found[4])
 
 
 def _is_padding(request: Any) -> bool:

@@ -14,7 +14,7 @@ from ...jobs.charts import INK, QUIET, RULE, new_figure, save_figure
 from ...jobs.pages import render
 from ...jobs.run_folder import canonical_json, write_atomically
 from .. import markdown
-from ..published import PublishedRow, published_table
+from ..published import PublishedTable, published_table
 from .questions import BrokenQuestion
 from .scores import Result
 from .suite import PUBLISHED, SUITES
@@ -27,33 +27,6 @@ OURS = "#d1495b"
 # Okabe and Ito's colours, apart from ours; a marker's form is its group's.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#56b4e9", "#7a5195", "#8c6d31", "#4d4d4d", "#94a3b8")
 BAR = {"marker": "|", "ms": 18, "mew": 4}
-
-
-@dataclass(frozen=True)
-class SuiteTable:
-    """A published table by benchmark.
-
-    Attributes:
-        columns: its models, each with a `label` and the `group` that it shares with its neighbours.
-        rows: benchmark -> a value for each model, on the paper's own scale.
-        notes: what contradicts what in it.
-    """
-
-    title: str
-    source: str
-    columns: Sequence[PublishedRow]
-    rows: Mapping[str, Sequence[float]]
-    notes: Sequence[str]
-
-
-def suite_table(name: str) -> SuiteTable:
-    """The table `published/NAME.json`, by benchmark. Raises ValueError: there is none."""
-    table = published_table(name)
-    rows = {
-        table.more["labels"][column]: [model.values[column] for model in table.rows]
-        for column in table.columns
-    }
-    return SuiteTable(table.title, f"{table.source}. {table.note}", table.rows, rows, table.notes)
 
 
 @dataclass
@@ -77,18 +50,18 @@ class SuiteReport:
     rows: Sequence[Result]
     broken: Sequence[BrokenQuestion] = ()
     limit: int | None = None
-    tables: list[SuiteTable] = field(init=False)
+    tables: list[PublishedTable] = field(init=False)
 
     def __post_init__(self) -> None:
         names = {row.name for row in self.rows}
         self.tables = [
-            suite_table(name)
+            published_table(name)
             for name, benchmarks in PUBLISHED.items()
             if names & {benchmark.name for benchmark in benchmarks}
         ]
 
-    def rows_of(self, table: SuiteTable) -> list[Result]:
-        return [row for row in self.rows if row.name in table.rows]
+    def rows_of(self, table: PublishedTable) -> list[Result]:
+        return [row for row in self.rows if row.name in table.by_label()]
 
     def broken_in(self, row: Result) -> list[BrokenQuestion]:
         task = row.benchmark.task
@@ -100,11 +73,11 @@ class SuiteReport:
         skipped = sum(item.counted == "skipped" for item in self.broken_in(row))
         return row.documents + skipped < row.benchmark.documents
 
-    def published_of(self, table: SuiteTable, row: Result) -> list[float]:
+    def published_of(self, table: PublishedTable, row: Result) -> list[float]:
         """On 0 to 100."""
-        return [row.benchmark.published(value) for value in table.rows[row.name]]
+        return [row.benchmark.published(value) for value in table.by_label()[row.name]]
 
-    def means(self, table: SuiteTable) -> list[tuple[str, float, list[float]]]:
+    def means(self, table: PublishedTable) -> list[tuple[str, float, list[float]]]:
         """(name, ours, published) over the seven video and the nine image rows, where all were measured."""
         found = []
         for name in ("video", "image"):
@@ -121,7 +94,7 @@ class SuiteReport:
         rows = []
         for table in self.tables:
             for row in self.rows_of(table):
-                keys = [f"{column.group}: {column.label}" for column in table.columns]
+                keys = [f"{column.group}: {column.label}" for column in table.rows]
                 rows.append(
                     {
                         "name": row.name,
@@ -134,7 +107,7 @@ class SuiteReport:
                         "documents_published": row.benchmark.documents,
                         "broken": len(self.broken_in(row)),
                         "published": dict(zip(keys, self.published_of(table, row), strict=True)),
-                        "published_source": table.source,
+                        "published_source": f"{table.source}. {table.note}",
                         "caution": row.benchmark.caution,
                     }
                 )
@@ -162,9 +135,9 @@ class SuiteReport:
             more=len(self.broken) - SHOWN_BROKEN,
         )
 
-    def table(self, table: SuiteTable) -> str:
-        unique = len({column.label for column in table.columns}) == len(table.columns)
-        names = [c.label if unique else f"{c.label}, {c.group}" for c in table.columns]
+    def table(self, table: PublishedTable) -> str:
+        unique = len({column.label for column in table.rows}) == len(table.rows)
+        names = [c.label if unique else f"{c.label}, {c.group}" for c in table.rows]
         rows = []
         for row in self.rows_of(table):
             ours = "-" if row.figure is None else f"**{row.figure:.1f}**"
@@ -196,11 +169,11 @@ def draw_report(report: SuiteReport) -> "Figure":
     return figure
 
 
-def _draw_table(axes: Any, report: SuiteReport, table: SuiteTable) -> None:
+def _draw_table(axes: Any, report: SuiteReport, table: PublishedTable) -> None:
     rows = report.rows_of(table)
-    groups = list(dict.fromkeys(column.group for column in table.columns))
+    groups = list(dict.fromkeys(column.group for column in table.rows))
     places = range(len(rows))
-    for number, column in enumerate(table.columns):
+    for number, column in enumerate(table.rows):
         values = [report.published_of(table, row)[number] for row in rows]
         look = {"marker": "D", "ms": 9, "mec": "white"} if groups.index(column.group) else BAR
         label = f"{column.label}, {column.group}"

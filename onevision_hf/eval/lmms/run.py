@@ -74,7 +74,7 @@ def run_suite(job: SuiteJob) -> SuiteReport | None:
         manager = task_manager_of(job.benchmarks)
         results = evaluator.simple_evaluate(
             model=model,
-            tasks=load_tasks(job.tasks, manager, model),
+            tasks=load_tasks(job.tasks, manager),
             task_manager=manager,
             batch_size=1,
             limit=job.limit,
@@ -111,7 +111,7 @@ def require_lmms_eval() -> None:
     if importlib.util.find_spec("lmms_eval") is None:
         raise ImportError(
             f"the benchmarks run through lmms-eval {LMMS_EVAL}, which is not installed here: make an "
-            "environment of its own (it wants av < 16) and `pip install 'onevision-hf[eval]'` there; in a "
+            "environment of its own (it wants av < 16) and `pip install '.[eval]'` there, in a clone; in a "
             "clone, `make test-eval` makes .venv-eval"
         )
 
@@ -133,13 +133,13 @@ def task_manager_of(benchmarks: Sequence[Benchmark]) -> Any:
     )
 
 
-def load_tasks(names: Sequence[str], manager: Any, model: Any) -> list[Any]:
-    """lmms-eval's task objects, the first process before the others, so that data are prepared once.
+def load_tasks(names: Sequence[str], manager: Any) -> list[Any]:
+    """lmms-eval's task objects for its chat protocol, the first process before the others, so that data are
+    prepared once.
 
     Args:
         names: of the tasks.
         manager: lmms-eval's `TaskManager`.
-        model: which knows its protocol (`is_simple`).
 
     Raises:
         ValueError: some cannot be loaded; each is named with what went wrong.
@@ -149,9 +149,7 @@ def load_tasks(names: Sequence[str], manager: Any, model: Any) -> list[Any]:
     with Processes.current().main_first():
         for name in names:
             try:
-                tasks.extend(
-                    _leaves(manager.load_task_or_group([name], "simple" if model.is_simple else "chat"))
-                )
+                tasks.extend(_leaves(manager.load_task_or_group([name], "chat")))
             except (Exception, SystemExit) as error:  # task files end the process where something is missing
                 failed[name] = _reason(error)
     if failed:
@@ -175,16 +173,12 @@ def check_modules(benchmarks: Sequence[Benchmark]) -> None:
     if any(benchmark.task == "ocrbench_v2" for benchmark in benchmarks):
         import nltk
 
-        try:
-            nltk.data.find("corpora/wordnet")
-        except LookupError:
-            try:
-                nltk.data.find("corpora/wordnet.zip")
-            except LookupError:
-                raise ImportError(
-                    "OCRBench v2 scores with METEOR, which needs nltk's WordNet, and it is not there: "
-                    "python -m nltk.downloader wordnet, or copy it into a folder that NLTK_DATA names"
-                ) from None
+        names = ("corpora/wordnet", "corpora/wordnet.zip")
+        if not any((Path(folder) / name).exists() for folder in nltk.data.path for name in names):
+            raise ImportError(
+                "OCRBench v2 scores with METEOR, which needs nltk's WordNet, and it is not there: "
+                "python -m nltk.downloader wordnet, or copy it into a folder that NLTK_DATA names"
+            )
 
 
 @contextlib.contextmanager

@@ -31,7 +31,10 @@ WHOLE_FRAMES = {"frames": 8, "dense": 64}
 # What lmms-eval passes to every model besides model_args.
 IGNORED = ("max_batch_size",)
 # Settings of the processor that choose patches by the codec.
-_OF_CODEC = ("num_patches", "keep_ratio", "preset", "signals", "weights", "normalize", "camera", "anchors")
+_OF_CODEC = (
+    *("num_patches", "keep_ratio", "keep_energy", "preset", "signals", "weights", "normalize", "camera"),
+    "anchors",
+)
 
 
 @dataclass(frozen=True)

@@ -72,19 +72,20 @@ class ClassifierLayer(nn.Module):
         with torch.no_grad():
             self.qkv.weight[width : 2 * width] = self.qkv.weight[:width]  # a patch first looks at its like
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, seen: Tensor | None = None) -> Tensor:
         """(B, K, D) -> (B, K, D).
 
         Args:
             x: (B, K, D) tokens.
             cos: (B, K, 1, d / 2) of the angles of their positions.
             sin: likewise.
+            seen: (B, 1, 1, K) bool, the patches that are there; None: all.
         """
         heads = rotate(self.qkv(norm(x)).unflatten(-1, (3 * self.heads, -1)), cos, sin)
         query, key, value = (part.transpose(1, 2) for part in heads.chunk(3, dim=2))
-        seen = scaled_dot_product_attention(query, key, value).transpose(1, 2)
+        read = scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(1, 2)
         # Turned back by its own place: a value arrives as it lies from here.
-        x = x + self.out(rotate(seen, cos, -sin).flatten(2))
+        x = x + self.out(rotate(read, cos, -sin).flatten(2))
         return x + self.mlp(norm(x))
 
 
@@ -110,30 +111,39 @@ class Probes(nn.Module):
         self.head = nn.Parameter(torch.zeros(families, width, labels))
         self.bias = nn.Parameter(torch.zeros(families, labels))
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, seen: Tensor | None = None) -> Tensor:
         """(B, K, D) -> logits (B, F, L).
 
         Args:
             x: (B, K, D) tokens.
             cos: (B, K, 1, d / 2) of the angles of their positions.
             sin: likewise.
+            seen: (B, 1, 1, K) bool, the patches that are there; None: all.
         """
         heads = rotate(self.key_value(norm(x)).unflatten(-1, (2 * self.heads, -1)), cos, sin)
         key, value = (part.transpose(1, 2) for part in heads.chunk(2, dim=2))
         query = norm(self.probe).unflatten(-1, (self.heads, -1)).transpose(0, 1).to(key.dtype)
-        seen = scaled_dot_product_attention(query.expand(len(x), -1, -1, -1), key, value)
-        pooled = self.out(seen.transpose(1, 2).flatten(2))
+        read = scaled_dot_product_attention(query.expand(len(x), -1, -1, -1), key, value, attn_mask=seen)
+        pooled = self.out(read.transpose(1, 2).flatten(2))
         pooled = norm(pooled + self.mlp(norm(pooled)))
         return torch.einsum("bfd,fdl->bfl", pooled.float(), self.head.float()) + self.bias.float()
 
 
 class PatchClassifier(nn.Module):
     """Patches (B, K, C*p*p), or tubes (B, K, C*tube*p*p), and positions (B, K, 3) [t, h, w] -> logits
-    (B, F, L)."""
+    (B, F, L); or tokens (B, K, E) of a frozen encoder, which are normalised and go to the probes."""
 
     table: Tensor
 
-    def __init__(self, settings: ClassifierSettings, families: int, labels: int, tube: int = 1):
+    def __init__(
+        self,
+        settings: ClassifierSettings,
+        families: int,
+        labels: int,
+        tube: int = 1,
+        tokens: int = 0,
+        is_padded: bool = False,
+    ):
         """Random weights.
 
         Args:
@@ -141,10 +151,16 @@ class PatchClassifier(nn.Module):
             families: F.
             labels: L, the most that a family has.
             tube: frames of a tube; 1 for patches.
+            tokens: E of an encoder's tokens, which are probed instead, without layers of its own.
+            is_padded: patches whose t is below 0 are not there.
         """
         super().__init__()
-        self.embed = nn.Linear(3 * tube * settings.patch_size**2, settings.width)
-        self.layers = nn.ModuleList(ClassifierLayer(settings) for _ in range(settings.layers))
+        self.is_padded = is_padded
+        self.embed = nn.Linear(tokens or 3 * tube * settings.patch_size**2, settings.width)
+        self.layers = nn.ModuleList(
+            ClassifierLayer(settings) for _ in range(0 if tokens else settings.layers)
+        )
+        self.reads_tokens = tokens > 0
         self.probes = Probes(settings.width, settings.heads, settings.expansion, families, labels)
         table = rotary_table(settings.width // settings.heads, settings.patch_size / 8)
         self.register_buffer("table", table, persistent=False)
@@ -157,34 +173,9 @@ class PatchClassifier(nn.Module):
 
     def forward(self, patches: Tensor, positions: Tensor) -> Tensor:
         angles = (positions.float() @ self.table.float())[:, :, None]
-        x = self.embed(patches)
+        x = self.embed(norm(patches) if self.reads_tokens else patches)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        seen = (positions[..., 0] >= 0)[:, None, None] if self.is_padded else None
         for layer in self.layers:
-            x = layer(x, cos, sin)
-        return self.probes(x, cos, sin)
-
-
-class TokenClassifier(nn.Module):
-    """Probes on the tokens (B, K, E) of a frozen encoder, which are normalised and brought to its own
-    width."""
-
-    table: Tensor
-
-    def __init__(self, settings: ClassifierSettings, width: int, families: int, labels: int):
-        """Random weights.
-
-        Args:
-            settings: sizes.
-            width: E of the encoder's tokens.
-            families: F.
-            labels: L, the most that a family has.
-        """
-        super().__init__()
-        self.embed = nn.Linear(width, settings.width)
-        self.probes = Probes(settings.width, settings.heads, settings.expansion, families, labels)
-        table = rotary_table(settings.width // settings.heads, settings.patch_size / 8)
-        self.register_buffer("table", table, persistent=False)
-
-    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        angles = (positions.float() @ self.table)[:, :, None]
-        return self.probes(self.embed(norm(tokens)), angles.cos(), angles.sin())
+            x = layer(x, cos, sin, seen)
+        return self.probes(x, cos, sin, seen)

@@ -1,15 +1,26 @@
 """From pooled clips to what a classifier sees: which patches an input keeps, then the patches themselves."""
 
+from collections.abc import Iterator
+from itertools import islice
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...modeling.patch_selection import select, top_patches
+from ...modeling.patch_selection import Selection, select, top_patches
 from ...modeling.patchify_config import PatchifyConfig
 from .clips import uniform_frames
 from .pool import Pool
-from .settings import CODEC_INPUTS, DECODED_MORE, TUBE, SuiteSettings, Trial
-from .training import InputData
+from .settings import (
+    CALIBRATED_ON,
+    CODEC_INPUTS,
+    DECODED_MORE,
+    MOST_OF_ONE_CLIP,
+    TUBE,
+    SuiteSettings,
+    Trial,
+)
+from .training import PADDED, InputData
 
 
 def codec_config(settings: SuiteSettings, name: str) -> PatchifyConfig:
@@ -22,7 +33,8 @@ def selected(pool: Pool, settings: SuiteSettings, trial: Trial, split: str) -> n
     """(n, K) int64: the patches that an input keeps of each clip, as t * gh * gw + h * gw + w.
 
     The first frame whole and the patches of the highest energy, as the processor takes them; `uniform` has
-    whole frames only.
+    whole frames only. `codec_energy` keeps of each clip as many as have a share of its energy, on average as
+    many as the others: clips with fewer are filled up with -1.
 
     Args:
         pool: the clips.
@@ -53,18 +65,45 @@ def selected(pool: Pool, settings: SuiteSettings, trial: Trial, split: str) -> n
             t, h, w = top_patches(energy, k).T
             kept.append((t * step * settings.side + h) * settings.side + w)
         return np.stack(kept)
-    config = codec_config(settings, trial.input).replace(num_patches=k)
-    geometry = config.layout.geometry(settings.clips.size, settings.clips.size)
+    if trial.input == "codec_energy":
+        config = by_energy(pool, settings, trial.budget)
+    else:
+        config = codec_config(settings, trial.input).replace(num_patches=k)
     kept = []
-    for energy, types in zip(*pool.energies(split, config), strict=True):
-        frames = np.arange(count)
-        selection = select(
-            energy, frame_ids=frames, timestamps=frames, picture_types=types.tolist(), signal="pooled",
-            geometry=geometry, budget=config.budget,
-        )  # fmt: skip
+    for selection in _selections(pool, config, split):
         t, h, w = selection.positions.T
         kept.append((t * settings.side + h) * settings.side + w)
-    return np.stack(kept)
+    most = max(map(len, kept))
+    return np.stack([np.pad(own, (0, most - len(own)), constant_values=-1) for own in kept])
+
+
+def by_energy(pool: Pool, settings: SuiteSettings, budget: float) -> PatchifyConfig:
+    """What chooses the patches of `codec_energy`: the `keep_energy` with which train clips have as many
+    patches on average as the other inputs have of each clip."""
+    k = settings.patches(budget)
+    config = codec_config(settings, "codec_energy").replace(
+        num_patches=min(MOST_OF_ONE_CLIP * k, settings.patches(1.0)), keep_energy=1.0
+    )
+    low, high = 0.0, 1.0
+    for _ in range(10):
+        share = (low + high) / 2
+        config = config.replace(keep_energy=share)
+        counts = [len(selection) for selection in _selections(pool, config, "train", CALIBRATED_ON)]
+        low, high = (share, high) if np.mean(counts) <= k else (low, share)
+    return config
+
+
+def _selections(
+    pool: Pool, config: PatchifyConfig, split: str, first: int | None = None
+) -> Iterator[Selection]:
+    """What a config selects of the first clips of a split, or of all."""
+    geometry = config.layout.geometry(pool.settings.size, pool.settings.size)
+    for energy, absolute, types in islice(zip(*pool.energies(split, config), strict=True), first):
+        frames = np.arange(len(energy))
+        yield select(
+            energy, frame_ids=frames, timestamps=frames, picture_types=types.tolist(), signal="pooled",
+            geometry=geometry, budget=config.budget, absolute=absolute,
+        )  # fmt: skip
 
 
 def _coarser(energies: np.ndarray, side: int) -> np.ndarray:
@@ -95,7 +134,8 @@ def build(pool: Pool, settings: SuiteSettings, trial: Trial, split: str) -> Inpu
             symmetric=symmetric,
         )
     kept = selected(pool, settings, trial, split)
-    positions = np.stack(np.unravel_index(kept, (settings.clips.num_frames, side, side)), -1)
+    positions = np.stack(np.unravel_index(np.maximum(kept, 0), (settings.clips.num_frames, side, side)), -1)
+    positions[kept < 0, 0] = PADDED
     patches = None
     if trial.input != "positions":
         patches = torch.from_numpy(cut(pool, split, positions, p))

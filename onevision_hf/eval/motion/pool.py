@@ -2,8 +2,9 @@
 
 train-clips-000300-000400.npz         files, labels, ceilings, camera, energies of differences, the rejected
 train-pixels-000300-000400.npy        (clips, T, 3, size, size) uint8
-train-9f2c81d0a7b3-000300-000400.npz  energy (clips, T, gh, gw) float32 and picture types (clips, T) under one
-                                      `PatchifyConfig` but for its budget, when an input needs it
+train-9f2c81d0a7b3-000300-000400.npz  energy and absolute energy (clips, T, gh, gw) float32 and picture types
+                                      (clips, T) under one `PatchifyConfig` but for its budget, when an input
+                                      needs it
 
 More clips of the same settings go on in the same folder.
 """
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ...jobs.pool import in_order
-from ...jobs.run_folder import atomic_files, digest_of
+from ...jobs.run_folder import atomic_files, digest_of, save_arrays
 from ...modeling.codec_signals import DEAD_ZONE, absolute_difference
 from ...modeling.frame_sampling import sample_frames
 from ...modeling.patchify_config import PatchifyConfig
@@ -62,7 +63,7 @@ class Pool:
         Raises:
             ValueError: too many clips cannot be read.
         """
-        stages: list[tuple[str, Callable[[str, int], None]]] = [("clips", self.read_chunk)]
+        stages: list[tuple[str, Callable[[tuple[str, int]], None]]] = [("clips", self.read_chunk)]
         stages += [(energy_name(config), partial(self.measure_chunk, config)) for config in configs]
         for stage, work in stages:
             missing = [
@@ -71,7 +72,7 @@ class Pool:
                 for chunk in self.chunks(split)
                 if not self.path(split, stage, chunk).exists()
             ]
-            for number, _ in enumerate(in_order(partial(_one, work), missing, workers), 1):
+            for number, _ in enumerate(in_order(work, missing, workers), 1):
                 if number == len(missing) or number % 10 == 0:
                     report(f"{stage}: {number} of {len(missing)} chunks of {CHUNK} clips")
             if stage == "clips":
@@ -92,8 +93,9 @@ class Pool:
     def numbers(self, split: str, chunk: int) -> range:
         return range(chunk * CHUNK, min((chunk + 1) * CHUNK, self.counts[split]))
 
-    def read_chunk(self, split: str, chunk: int) -> None:
-        """Draw or open the clips of a chunk, decode them, and write both its files."""
+    def read_chunk(self, place: tuple[str, int]) -> None:
+        """Draw or open the clips of a chunk of a split, decode them, and write both its files."""
+        split, chunk = place
         clips: list[tuple[LabelledClip, np.ndarray, np.ndarray]] = []
         rejected = []
         for number in self.numbers(split, chunk):
@@ -126,22 +128,20 @@ class Pool:
             with open(rest, "wb") as file:
                 np.savez(file, **arrays)
 
-    def measure_chunk(self, config: PatchifyConfig, split: str, chunk: int) -> None:
-        """The energies of the clips of a chunk under one config.
-
-        Args:
-            config: what the codec counts as energy.
-            split: "train" or "test".
-            chunk: its number.
-        """
+    def measure_chunk(self, config: PatchifyConfig, place: tuple[str, int]) -> None:
+        """The energies of the clips of a chunk of a split under one config."""
+        split, chunk = place
         with np.load(self.path(split, "clips", chunk)) as arrays:
             files = np.split(arrays["files"], np.cumsum(arrays["sizes"])[:-1])
         measured = [codec_energy(file.tobytes(), config) for file in files if len(file)]
         count, grid = self.settings.num_frames, self.settings.size // config.layout.patch_size
-        energies = np.array([energy for energy, _ in measured], np.float32).reshape(-1, count, grid, grid)
-        types = np.array([own for _, own in measured], "U1").reshape(-1, count)
-        with atomic_files(self.path(split, energy_name(config), chunk)) as (path,), open(path, "wb") as file:
-            np.savez(file, energies=energies, types=types)
+        energies, absolute = (
+            np.array([found[place] for found in measured], np.float32).reshape(-1, count, grid, grid)
+            for place in (0, 1)
+        )
+        types = np.array([own for *_, own in measured], "U1").reshape(-1, count)
+        path = self.path(split, energy_name(config), chunk)
+        save_arrays(path, energies=energies, absolute=absolute, types=types)
 
     def read(self, split: str, name: str) -> np.ndarray:
         """An array of all clips of a split: `labels`, `ceilings`, `camera`, `difference-4`."""
@@ -151,11 +151,14 @@ class Pool:
                 parts.append(arrays[name])
         return np.concatenate([part for part in parts if len(part)])
 
-    def energies(self, split: str, config: PatchifyConfig) -> tuple[np.ndarray, np.ndarray]:
-        """Energies (n, T, gh, gw) and picture types (n, T) of all clips of a split under one config."""
+    def energies(self, split: str, config: PatchifyConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Energies and absolute energies (n, T, gh, gw), and picture types (n, T), of all clips of a split
+        under one config."""
         parts = [np.load(self.path(split, energy_name(config), chunk)) for chunk in self.chunks(split)]
-        energies, types = (np.concatenate([part[name] for part in parts]) for name in ("energies", "types"))
-        return energies, types
+        energies, absolute, types = (
+            np.concatenate([part[name] for part in parts]) for name in ("energies", "absolute", "types")
+        )
+        return energies, absolute, types
 
     def pixels(self, split: str) -> list[np.ndarray]:
         """A chunk after the other, mapped and not read."""
@@ -196,15 +199,11 @@ class Pool:
             )
 
 
-def _one(work: Callable[[str, int], None], chunk: tuple[str, int]) -> None:
-    work(*chunk)
-
-
 def energy_name(config: PatchifyConfig) -> str:
     """What the energies under a config are filed by; they do not depend on its budget."""
     budget = {entry.name for entry in fields(config.budget)}
     values = {name: value for name, value in config.recorded().items() if name not in budget}
-    return digest_of(values)[:12]
+    return digest_of(values | {"holds": ["energies", "absolute", "types"]})[:12]
 
 
 def read_pixels(file: bytes | Path, settings: ClipSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -226,13 +225,15 @@ def read_pixels(file: bytes | Path, settings: ClipSettings) -> tuple[np.ndarray,
     return pixels, luma
 
 
-def codec_energy(file: bytes, config: PatchifyConfig) -> tuple[np.ndarray, Sequence[str]]:
-    """What the codec gives of a clip: energies (T, gh, gw) float32, and the sampled frames' picture types."""
+def codec_energy(file: bytes, config: PatchifyConfig) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
+    """What the codec gives of a clip: energies and absolute energies (T, gh, gw) float32, and the sampled
+    frames' picture types."""
     with VideoReader(file) as reader:
         # Every input shows the same pixels: preset `published` does not pad them here.
         geometry = config.layout.geometry(reader.height, reader.width)
         frame_ids = sample_frames(reader, config.sampling)
-        return frame_energies(reader, frame_ids, geometry, config.signals)[:2]
+        energy, types, _, absolute = frame_energies(reader, frame_ids, geometry, config.signals)
+        return energy, absolute, types
 
 
 def difference_energy(luma: np.ndarray, block: int) -> np.ndarray:

@@ -31,8 +31,7 @@ def write(
         out: the page.
         json_path: where the document goes; None writes none.
     """
-    families = {name: tuple(answers) for name, answers in document["families"].items()}
-    results = Results(families, document["trials"], document["ceilings"])
+    results = _results(document)
     figure = out.parent / "images" / f"{out.stem}.png"
     save_figure(draw(results, settings.budgets), figure)
     text = out.read_text(encoding="utf-8") if out.exists() else ""
@@ -51,21 +50,24 @@ def page(document: dict[str, Any], settings: SuiteSettings, figure: str | None) 
         settings: of the run.
         figure: its path from the page; None leaves it out.
     """
-    families = {name: tuple(answers) for name, answers in document["families"].items()}
-    results = Results(families, document["trials"], document["ceilings"])
+    results = _results(document)
     parts = [_heading(document, settings)]
     if document["goals"]:
         parts.append(_goals(document["goals"]))
     if figure:
         parts.append(f"![Accuracy over the motion families against the budget]({figure})")
     for budget in sorted(settings.budgets, key=lambda b: (b != 1 / 16, b)):
-        parts.append(_budget_table(results, settings, budget))
+        k = settings.patches(budget)
+        parts.append(f"### {100 * budget:.3g} %: {k} patches, {settings.frames(budget)} whole frames")
+        parts.append(_accuracies(results, budget, "scratch"))
     for budget in settings.budgets:
         if interventions := results.interventions(budget):
             parts.append(_interventions(results, interventions, budget))
     for budget in settings.budgets:
-        if frozen := _frozen(results, budget, document.get("model")):
-            parts.append(frozen)
+        if _inputs_of(results, budget, "frozen"):
+            model = document.get("model")
+            parts.append(f"### A probe on the tokens of `{model}`, frozen, {100 * budget:.3g} %")
+            parts.append(_accuracies(results, budget, "frozen"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -76,6 +78,11 @@ def into_page(text: str, results: str) -> str:
         before, rest = text.split(BEGIN, 1)
         return before + block + rest.split(END, 1)[1].lstrip("\n")
     return text + ("\n" if text else "") + block
+
+
+def _results(document: dict[str, Any]) -> Results:
+    families = {name: tuple(answers) for name, answers in document["families"].items()}
+    return Results(families, document["trials"], document["ceilings"])
 
 
 def _heading(document: dict[str, Any], settings: SuiteSettings) -> str:
@@ -114,22 +121,32 @@ def _signed(value: float) -> str:
     return f"{100 * value:+.1f} points"
 
 
-def _budget_table(results: Results, settings: SuiteSettings, budget: float) -> str:
-    names = [name for name in ORDER if results.seeds(name, budget, tuple(results.families)[:1])]
-    k = settings.patches(budget)
-    lines = [f"### {100 * budget:.3g} %: {k} patches, {settings.frames(budget)} whole frames"]
+def _inputs_of(results: Results, budget: float, mode: str) -> list[str]:
+    """The inputs that trials of a mode ran on at a budget."""
+    first = tuple(results.families)[:1]
+    return [name for name in ORDER if results.seeds(name, budget, first, "all", mode)]
+
+
+def _accuracies(results: Results, budget: float, mode: str) -> str:
+    names = _inputs_of(results, budget, mode)
     header = ["family", "chance", "ceiling of uniform", *(INPUTS[name] for name in names)]
     rows = []
     for group, families in results.groups().items():
         for family in families:
-            rows.append(_row(results, family, budget, (family,), "all", names))
-        for subset in SUBSETS if group == "motion" else ("all",):
+            rows.append(_row(results, family, budget, (family,), "all", names, mode))
+        for subset in SUBSETS if group == "motion" and mode == "scratch" else ("all",):
             named = {"all": "", "still": ", still camera", "moving": ", moving camera"}
             title = f"**mean, {group}{named.get(subset, f', {subset}')}**"
-            row = _row(results, title, budget, families, subset, names)
+            row = _row(results, title, budget, families, subset, names, mode)
             if any(row[2:]):  # footage neither pans nor zooms nor shakes
                 rows.append(row)
-    return "\n\n".join([*lines, table(header, rows)])
+    told = [
+        f"{INPUTS['codec_energy']}: `keep_energy={own['keep_energy']:.3g}`, {own['mean']:.1f} patches of a "
+        f"test clip on average, {own['least']:.0f} to {own['most']:.0f}."
+        for own in results.patches_of("codec_energy", budget)[:1]
+        if mode == "scratch"
+    ]
+    return "\n\n".join([table(header, rows), *told])
 
 
 def _row(
@@ -169,16 +186,3 @@ def _interventions(results: Results, interventions: dict[str, list[dict]], budge
     header = ["family", "chance", "ceiling of uniform", INPUTS["positions"]]
     header += [name.replace("_", " ") for name in names]
     return f"### Interventions on the codec's input, {100 * budget:.3g} %\n\n" + table(header, rows)
-
-
-def _frozen(results: Results, budget: float, model: str | None) -> str | None:
-    first = tuple(results.families)[:1]
-    names = [n for n in ORDER if results.seeds(n, budget, first, "all", "frozen")]
-    if not names:
-        return None
-    rows = []
-    for group, families in results.groups().items():
-        for title, some in [*((f, (f,)) for f in families), (f"**mean, {group}**", families)]:
-            rows.append(_row(results, title, budget, some, "all", names, "frozen"))
-    header = ["family", "chance", "ceiling of uniform", *(INPUTS[n] for n in names)]
-    return f"### A probe on the tokens of `{model}`, frozen, {100 * budget:.3g} %\n\n" + table(header, rows)

@@ -1,7 +1,7 @@
 """What a run of the motion suite is made of: clips, inputs, classifiers, the trials of a profile."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ...modeling.patchify_config import PatchifyConfig
@@ -35,6 +35,7 @@ NEED_PIXELS = ("brief_colour", "nudge_who", "first", "binding")
 # Name -> how reports call it; what each is stands in docs/motion-suite.md.
 INPUTS = {
     "codec": "codec",
+    "codec_energy": "codec, by energy",
     "codec_published": "codec, published",
     "codec_bits": "codec, bits",
     "uniform": "uniform frames",
@@ -50,9 +51,14 @@ MIXTURE = ("codec", "uniform", "difference_all", "positions")
 # The inputs that the codec chooses: what each changes of the processor's settings.
 CODEC_INPUTS: dict[str, dict[str, Any]] = {
     "codec": {},
+    "codec_energy": {},
     "codec_published": {"preset": "published"},
     "codec_bits": {"preset": "bits"},
 }
+# Of `codec_energy`: no clip has more than so many times the patches that clips have on average, and the share
+# of energy is found on so many train clips.
+MOST_OF_ONE_CLIP = 4
+CALIBRATED_ON = 256
 # `difference_few` looks at every so manieth frame; energies are kept for all of these.
 STEPS = (1, 2, 4, 8, 16)
 DECODED_MORE = 4
@@ -152,7 +158,7 @@ class SuiteSettings:
     test: int = 960
     budgets: tuple[float, ...] = (1 / 16, 1 / 8)
     seeds: tuple[int, ...] = (0,)
-    inputs: tuple[str, ...] = tuple(name for name in INPUTS if name != "codec_bits")
+    inputs: tuple[str, ...] = tuple(n for n in INPUTS if n not in ("codec_bits", "codec_energy"))
     frozen_budgets: tuple[float, ...] = (1 / 16,)
     frozen_inputs: tuple[str, ...] = ("codec", "uniform", "positions")
     clips: ClipSettings = field(default_factory=ClipSettings)
@@ -170,6 +176,33 @@ class SuiteSettings:
             )
         for budget in self.budgets:
             self.patches(budget)
+        if "codec_energy" in self.frozen_inputs:
+            raise ValueError("codec_energy is no input of frozen encoders here: its clips are padded")
+
+    def changed(
+        self,
+        seeds: int | None = None,
+        steps: tuple[int, int] | None = None,
+        inputs: Sequence[str] | None = None,
+        budgets: Sequence[float] | None = None,
+    ) -> "SuiteSettings":
+        """The same with what is given instead.
+
+        Args:
+            seeds: how many.
+            steps: of the mixture and of one input.
+            inputs: names of `INPUTS`.
+            budgets: fractions of all patches.
+        """
+        mixing, training = steps or (self.mixing.steps, self.training.steps)
+        return replace(
+            self,
+            seeds=tuple(range(seeds)) if seeds else self.seeds,
+            mixing=replace(self.mixing, steps=mixing),
+            training=replace(self.training, steps=training),
+            inputs=tuple(inputs or self.inputs),
+            budgets=tuple(budgets or self.budgets),
+        )
 
     @property
     def side(self) -> int:

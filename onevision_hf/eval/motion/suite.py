@@ -7,7 +7,6 @@ The folder holds clips/ (pooled), mixed/ (classifiers to begin with) and trials/
 on with after a kill, and serves the small and the full profile.
 """
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...jobs.devices import pick_device
+from ...jobs.pool import num_cores
 from ...jobs.run_folder import RunFolder
 from ...modeling.patchify_config import PatchifyConfig
 from ...synthetic.encoding import EncodingSettings
@@ -82,8 +82,6 @@ def run_suite(
             f"a budget of {min(unknown)} whole frames has no ceiling; ceilings are known for "
             f"{', '.join(map(str, CEILING_FRAMES))} frames"
         )
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     began = time.perf_counter()
     plan = {"clips": asdict(settings.clips), "source": source.identity}
     with RunFolder(work / "clips", stage="motion clips", settings=plan, sources="", redo=redo) as run:
@@ -91,9 +89,9 @@ def run_suite(
         job = Job(work, pool, settings, encoder, place)
         trials = settings.trials(encoder is not None)
         missing = [trial for trial in trials if job.stored(trial) is None]
-        pool.fill(_codec_configs(job, missing), workers, report)
+        pool.fill(_codec_configs(job, missing), workers or num_cores(), report)
         pool.check_labels()
-        run_trials(job, missing, workers, report)
+        run_trials(job, missing, workers or num_cores(), report)
         ceilings = ceiling_table(pool, settings)
         return summarise(settings, source.families, job.results(trials), ceilings) | {
             "clips": pool.counts | {"rejected": pool.rejected()},

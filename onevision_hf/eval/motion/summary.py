@@ -86,6 +86,15 @@ class Results:
         found = self.seeds(name, budget, tuple(families), subset)
         return float(np.mean(found)) if found else None
 
+    def patches_of(self, name: str, budget: float) -> list[dict[str, float]]:
+        """Of an input whose clips have patches of their own numbers: how many, a list entry a seed."""
+        found = []
+        for result in self.trials:
+            trial = result["settings"]["trial"]
+            if "patches" in result and (trial["input"], trial["budget"]) == (name, budget):
+                found.append(result["patches"])
+        return found
+
     def interventions(self, budget: float) -> dict[str, list[dict]]:
         """Accuracies of codec trials, as they are and under each intervention, a list entry a seed."""
         found: dict[str, list[dict]] = {}

@@ -16,6 +16,7 @@ from . import symmetry
 from .settings import TrainSettings
 
 MIDDLE = 128
+PADDED = -1  # the t of a patch that fills up a clip which has fewer than others
 
 
 @dataclass
@@ -23,9 +24,9 @@ class InputData:
     """One input of all clips of a split.
 
     patches (n, K, C * tube * p * p) uint8, a tensor or what cuts them (`Tubes`), or None where all are blank;
-    positions (n, K, 3) int16 on a grid of `side` x `side`; labels (n, F), -1 for none. `is_tokens`: an
-    encoder's tokens (n, K, D) stand in place of the patches, and know no symmetry. `symmetric`: what is
-    turned or mirrored has the turned or mirrored label.
+    positions (n, K, 3) int16 on a grid of `side` x `side`, t = `PADDED` where there is no patch; labels (n,
+    F), -1 for none. `is_tokens`: an encoder's tokens (n, K, D) stand in place of the patches, and know no
+    symmetry. `symmetric`: what is turned or mirrored has the turned or mirrored label.
     """
 
     patches: Any

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from ...jobs.pool import as_done
 from ...jobs.run_folder import canonical_json, digest_of, write_atomically
-from .classifier import PatchClassifier, TokenClassifier
+from .classifier import PatchClassifier
 from .clips import in_subset
 from .frozen import Encoder, encode_input
-from .inputs import build
+from .inputs import build, by_energy
 from .interventions import INTERVENTIONS
 from .pool import Pool
 from .settings import MIXTURE, SUBSETS, TUBE, SuiteSettings, Trial
@@ -158,18 +158,16 @@ def run_trial(job: Job, trial: Trial) -> dict[str, Any]:
     torch.manual_seed(trial.seed)
     data, held_out = (build(job.pool, settings, trial, split) for split in ("train", "test"))
     data, held_out = data.to(job.device), held_out.to(job.device)
-    classifier: nn.Module
+    how, tube, tokens = settings.training, TUBE if trial.input == "dense" else 1, 0
     if trial.mode == "frozen":
         assert job.encoder is not None
         data, held_out = (encode_input(job.encoder, settings, d) for d in (data, held_out))
-        width = data.patches.shape[-1]
-        classifier = TokenClassifier(settings.classifier, width, len(families), labels).to(job.device)
-        train(classifier, [data], families, settings.probing, trial.seed, _end_with_parent)
-    else:
-        tube = TUBE if trial.input == "dense" else 1
-        classifier = PatchClassifier(settings.classifier, len(families), labels, tube)
-        classifier.begin_with(load_file(job.mixed_path(trial.budget, trial.seed)), tube).to(job.device)
-        train(classifier, [data], families, settings.training, trial.seed, _end_with_parent)
+        how, tokens = settings.probing, data.patches.shape[-1]
+    is_padded = trial.input == "codec_energy"
+    classifier = PatchClassifier(settings.classifier, len(families), labels, tube, tokens, is_padded)
+    if trial.mode == "scratch":
+        classifier.begin_with(load_file(job.mixed_path(trial.budget, trial.seed)), tube)
+    train(classifier.to(job.device), [data], families, how, trial.seed, _end_with_parent)
     camera = job.pool.read("test", "camera")
     accuracy = score(classifier, held_out, families, camera)
     result: dict[str, Any] = {
@@ -179,6 +177,14 @@ def run_trial(job: Job, trial: Trial) -> dict[str, Any]:
         "cpu_seconds": round(time.process_time() - spent, 1),
         "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "cpu",
     }
+    if trial.input == "codec_energy":
+        counts = (held_out.positions[..., 0] >= 0).sum(1)
+        result["patches"] = {
+            "keep_energy": by_energy(job.pool, settings, trial.budget).budget.keep_energy,
+            "mean": round(float(counts.float().mean()), 1),
+            "least": int(counts.min()),
+            "most": int(counts.max()),
+        }
     if trial.mode == "scratch" and trial.input == "codec":
         result["interventions"] = {}
         for name, intervene in INTERVENTIONS.items():

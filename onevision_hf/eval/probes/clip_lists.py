@@ -37,22 +37,25 @@ class ClipDataset:
     """Labelled clips by number (see `data.labelled.Examples`).
 
     Args:
-        entries: a clip each.
+        keys: of the clips.
+        paths: of their files.
         labels: (N,) numbers of the classes.
         classes: how many there are.
+        kind: of the files: videos, or tokens of them.
     """
 
-    def __init__(self, entries: Sequence[Entry], labels: Sequence[int], classes: int):
-        self.keys = [entry.key for entry in entries]
-        self._paths = [entry.path for entry in entries]
+    def __init__(
+        self, keys: list[str], paths: list[str], labels: np.ndarray, classes: int, kind: str = "video"
+    ):
+        self.keys, self._paths, self._kind = keys, paths, kind
         self.labels: np.ndarray = np.asarray(labels, np.int64)
-        self.classes: int | None = classes
+        self.classes = classes
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getitem__(self, index: int) -> Example:
-        return Example(self.keys[index], "video", self._paths[index], self.labels[index : index + 1])
+        return Example(self.keys[index], self._kind, self._paths[index], self.labels[index : index + 1])
 
     def stamp(self, index: int) -> list[Any]:
         """What tells that a clip is still the same: name, size in bytes, time of change."""
@@ -108,7 +111,8 @@ def open_clips(config: ClipsConfig) -> ProbeClips:
             if not found
         ]
         kept_entries = [entry for entry, found in zip(entries, there, strict=True) if found]
-        rows.append(ClipDataset(kept_entries, labels[np.asarray(there, bool)], len(names)))
+        keys, paths = [entry.key for entry in kept_entries], [entry.path for entry in kept_entries]
+        rows.append(ClipDataset(keys, paths, labels[np.asarray(there, bool)], len(names)))
     return ProbeClips(rows[0], rows[1], names, missing)
 
 

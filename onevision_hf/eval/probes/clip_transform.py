@@ -74,27 +74,28 @@ class InputSettings:
     def num_patches(self) -> int | None:
         """The budget in patches of a clip that has all of its frames; None where that depends on the clip."""
         budget, sampling = self.config.budget, self.config.sampling
+        if self.kind == "codec" and budget.keep_energy is not None:
+            return None
         if budget.num_patches is not None:
             return int(budget.num_patches)
         geometry, fixed = self.square_frame()
-        if (
-            budget.keep_ratio is None
-            or not fixed
-            or sampling.fps is not None
-            or sampling.timestamps is not None
-        ):
+        if budget.keep_ratio is None or not fixed or not self._by_number:
             return None
         total = sampling.num_frames * geometry.patches_per_frame
         return int(max(geometry.patches_per_frame, round(budget.keep_ratio * total)))
 
+    @property
+    def _by_number(self) -> bool:
+        """Whether as many frames are sampled of every clip that has them."""
+        return self.config.sampling.fps is None and self.config.sampling.timestamps is None
+
     def budget(self) -> str:
         """The budget in words."""
-        count = self.num_patches
-        return (
-            f"{count} patches"
-            if count
-            else f"{100 * (self.config.budget.keep_ratio or 0):g} % of the patches"
-        )
+        count, budget = self.num_patches or self.config.budget.num_patches, self.config.budget
+        most = f"{count} patches" if count else f"{100 * (budget.keep_ratio or 0):g} % of the patches"
+        if self.kind != "codec" or budget.keep_energy is None:
+            return most
+        return f"{100 * budget.keep_energy:g} % of the energy, at most {most}"
 
     def check(self) -> None:
         """Raise ConfigError for a budget that no clip can give."""
@@ -103,8 +104,7 @@ class InputSettings:
         if self.kind == "dense" or count is None or not (fixed or layout.do_resize):
             return
         frame = geometry.patches_per_frame  # the fewest: the square is the smallest of the shapes
-        by_number = sampling.fps is None and sampling.timestamps is None
-        if fixed and by_number and count > frame * sampling.num_frames:
+        if fixed and self._by_number and count > frame * sampling.num_frames:
             raise ConfigError(
                 f"num_patches is {count}, but {sampling.num_frames} frames of {geometry.canvas_width} x "
                 f"{geometry.canvas_height} pixels have {frame * sampling.num_frames} patches of "
@@ -149,9 +149,7 @@ class ClipTransform:
                 cut = self._cut(reader, config, rng)
                 if self.intervene is not None:
                     cut = self._changed(cut, reader, config, position)
-        except BROKEN:
-            raise
-        except ConfigError:
+        except (*BROKEN, ConfigError):
             raise
         except ValueError as error:
             raise ConfigError(f"{row.key or 'a clip'}: {error}") from error

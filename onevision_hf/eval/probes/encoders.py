@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoVideoProcessor
-from transformers.utils import cached_file
 
 from ...assets import model_folder
 from ...clustering.extractors import identity_of
@@ -28,6 +27,7 @@ from ...modeling.configuration_onevision import OneVisionConfig
 from ...modeling.grid_pooling import token_features
 from ...modeling.modeling_onevision import OneVisionModel
 from ...modeling.patchify_config import BUDGETS, PatchifyConfig
+from ...modeling.pretrained_settings import has_video_processor
 from ...modeling.video_processing_onevision import OneVisionVideoProcessor
 from ...training.schema import ConfigError
 from ...training.transforms import with_overrides
@@ -237,14 +237,9 @@ class FrameTokens(FrozenEncoder):
         rows = int(positions[..., 1].max()) + 1
         per_frame = rows * (int(positions[..., 2].max()) + 1)
         frames = _as_frames(patches, rows, per_frame, self.patchify.layout.patch_size)
-        if mask is None:
-            return (
-                frames,
-                torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device),
-                rows,
-                per_frame,
-            )
-        return frames, mask[:, ::per_frame], rows, per_frame  # a clip is padded with whole frames
+        # A clip is padded with whole frames.
+        real = frames.new_ones(frames.shape[:2], dtype=torch.bool) if mask is None else mask[:, ::per_frame]
+        return frames, real, rows, per_frame
 
     def _encode_clips(self, frames: Tensor, real: Tensor, per_frame: int) -> Tensor:
         """One clip after the other: they differ in length, and every group attends to its whole clip."""
@@ -342,9 +337,7 @@ def sines(count: int, size: int, device: torch.device) -> Tensor:
 
 def _processor(name: str, video: bool) -> Any:
     """What knows the colours that the encoder was trained with."""
-    if video and cached_file(
-        name, "video_preprocessor_config.json", _raise_exceptions_for_missing_entries=False
-    ):
+    if video and has_video_processor(name):
         return AutoVideoProcessor.from_pretrained(name)
     return AutoImageProcessor.from_pretrained(name)
 

@@ -65,7 +65,7 @@ class FeatureCache:
 
     def fill(
         self, rows: ClipDataset, transform: ClipTransform, encoder: FrozenEncoder, title: str = "features"
-    ) -> tuple["CachedDataset", list[dict[str, str]]]:
+    ) -> tuple[ClipDataset, list[dict[str, str]]]:
         """Encode what is missing, each process its part.
 
         Args:
@@ -89,7 +89,8 @@ class FeatureCache:
         reasons = {int(record["key"]): record["reason"] for part in everyone for record in part}
         whole = [i for i in range(len(rows)) if i not in reasons]
         records = [{"key": rows.keys[i], "reason": reasons[i]} for i in sorted(reasons)]
-        return CachedDataset(rows, whole, files), records
+        keys, paths = [rows.keys[i] for i in whole], [str(files[i]) for i in whole]
+        return ClipDataset(keys, paths, rows.labels[whole], rows.classes, "tokens"), records
 
 
 def _encode(batch: list[tuple[int, Sample]], files: list[Path], encoder: FrozenEncoder) -> None:
@@ -107,28 +108,6 @@ def _encode(batch: list[tuple[int, Sample]], files: list[Path], encoder: FrozenE
         }
         with atomic_files(files[index]) as (path,):
             save_file(content, path)
-
-
-class CachedDataset:
-    """Clips whose media are files of tokens (see `data.labelled.Examples`).
-
-    Args:
-        rows: the clips.
-        numbers: of those that have tokens.
-        files: of all.
-    """
-
-    def __init__(self, rows: ClipDataset, numbers: list[int], files: list[Path]):
-        self.keys = [rows.keys[i] for i in numbers]
-        self.labels = rows.labels[numbers]
-        self.classes = rows.classes
-        self._files = [str(files[i]) for i in numbers]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __getitem__(self, index: int) -> Example:
-        return Example(self.keys[index], "tokens", self._files[index], self.labels[index : index + 1])
 
 
 class CachedTransform:

@@ -158,6 +158,7 @@ def evaluate_knn(
             raise ConfigError(f"{model} has no {pooling} output, it has {', '.join(matrices)}")
         matrix = matrices[pooling]
         by_pooling = {name: _accuracies(values, found, folds) for name, values in matrices.items()}
+    partial = {"partial": len(features.partial), "partial_items": features.partial}
     if picture is not None:
         _draw(source, features.items, matrix, found, rows.names, folds, model).save(picture)
     return {
@@ -169,11 +170,7 @@ def evaluate_knn(
         "items": len(found),
         "rejected": len(features.rejected),
         "rejected_items": features.rejected,
-        **(
-            {"partial": len(features.partial), "partial_items": features.partial}
-            if errors == "partial"
-            else {}
-        ),
+        **(partial if errors == "partial" else {}),
         "classes": dict(zip(rows.names, counts.tolist(), strict=True)),
         "neighbours": NEIGHBOURS,
         "split": f"{FOLDS} folds of each class by the SHA-256 of the key; each item against the other folds",

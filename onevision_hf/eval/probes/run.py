@@ -22,9 +22,9 @@ import torch.distributed as dist
 from accelerate import PartialState
 
 from ...jobs.processes import Processes
-from ...jobs.run_folder import RunFolder, canonical_json, digest_of, json_lines, write_atomically
+from ...jobs.run_folder import canonical_json, digest_of, json_lines, write_atomically
 from ...training.config import TrainConfig
-from ...training.loop import Trainer, TrainingError
+from ...training.loop import Trainer
 from ...training.report import VALIDATION, RunReport, read_lines
 from .clip_lists import ProbeClips, check_clips, open_clips
 from .clip_transform import ClipTransform, InputSettings, shown_size
@@ -33,7 +33,7 @@ from .encoders import FrozenEncoder, input_settings, load_frozen
 from .feature_cache import CachedTransform, FeatureCache
 from .report import RESULT, write_report
 from .task import ProbeData, ProbeTask
-from .testing import BEST, ProbeTest, figures, predict
+from .testing import BEST, ProbeTest, predict, too_many_broken
 
 STAGE = "probe"
 # Fields that the trainer has under the same names.
@@ -113,10 +113,8 @@ class ProbeRun(Trainer):
         return found
 
     def _figures(self, transform: ClipTransform) -> dict[str, float]:
-        rows = self.task.data.test_clips
-        numbers, logits, _ = predict(self.task, rows, transform, self.probe, self.device)
-        keys = [rows.keys[i] for i in numbers]
-        return figures(logits, rows.labels[numbers], keys, self.probe.mean_average_precision)
+        found = predict(self.task, self.task.data.test_clips, transform, self.probe, self.device)
+        return found.figures
 
 
 def run_probe(config: ProbeConfig) -> tuple[int, dict[str, Any]]:
@@ -139,9 +137,7 @@ def run_probe(config: ProbeConfig) -> tuple[int, dict[str, Any]]:
     settings = clip_settings(config, encoder)
     plan = {"encoder": encoder.identity, "transform": settings.identity(), **config.plan()}
     sources = digest_of([clips.train.digest(), clips.test.digest(), *clips.names])
-    with processes.main_first():
-        folder = RunFolder(out, stage=STAGE, settings=plan, sources=sources, rank=processes.rank)
-    with folder:
+    with processes.open_run(out, stage=STAGE, settings=plan, sources=sources):
         data, broken = _data(config, settings, clips, encoder, processes)
         for seed in config.seeds:
             if _finished(config, seed):
@@ -188,11 +184,7 @@ def _data(
     broken = [*broken_train, *broken_test]
     total = len(clips.train) + len(clips.test)
     if len(broken) > config.max_broken * total or not (len(train) and len(test)):
-        named = "; ".join(f"{record['key']}: {record['reason']}" for record in broken[:3])
-        raise TrainingError(
-            f"{len(broken)} of {total} clips cannot be read, more than max_broken = {config.max_broken:g}: "
-            f"{named}"
-        )
+        raise too_many_broken(f"{total} clips", broken, config)
     return ProbeData(clips, train, test, CachedTransform(), CachedTransform(), settings), broken
 
 

@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ...data.labelled import Examples
 from ...modeling.configuration_onevision import OneVisionConfig
 from ...modeling.modeling_onevision_classification import (
     OneVisionAttentiveHead,
@@ -24,7 +23,6 @@ from .clip_lists import ClipDataset, ProbeClips
 from .clip_transform import InputSettings
 from .config import ProbeConfig
 from .encoders import FrozenEncoder, OneVisionTokens, Tokens
-from .feature_cache import CachedDataset
 
 COMPONENT = "probe"
 
@@ -56,8 +54,8 @@ class ProbeData:
     cut."""
 
     clips: ProbeClips
-    train: Examples
-    test: ClipDataset | CachedDataset
+    train: ClipDataset
+    test: ClipDataset
     train_transform: Transform
     test_transform: Transform
     settings: InputSettings

@@ -6,11 +6,10 @@
 Published is the best epoch *on the test set*; both are kept, and both are reported.
 """
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from safetensors.torch import save_file
 
 from ...data.media import BROKEN, reason_of
 from ...jobs.processes import Processes
-from ...jobs.run_folder import atomic_files
+from ...jobs.run_folder import atomic_files, save_arrays
 from ...training.loader import collate
 from ...training.loop import TrainingError
 from ...training.mixture import Transform
@@ -66,12 +65,21 @@ class TestBlocks:
         return numbers, collate(samples) if samples else None, broken
 
 
+class Predictions(NamedTuple):
+    """Numbers (N,) of the clips that could be read, in order, their logits (N, C) float32, `figures` of them,
+    and records of the others."""
+
+    numbers: np.ndarray
+    logits: np.ndarray
+    figures: dict[str, float]
+    broken: list[dict[str, str]]
+
+
 @torch.no_grad()
 def predict(
     task: ProbeTask, rows: Any, transform: Transform, config: ProbeConfig, device: torch.device
-) -> tuple[np.ndarray, np.ndarray, list[dict[str, str]]]:
-    """Numbers (N,) of the clips that could be read, in order, their logits (N, C) float32, and records of the
-    others; the same on every process.
+) -> Predictions:
+    """What a probe says of clips; the same on every process.
 
     Raises TrainingError when more than `max_broken` cannot be read, DataError for a worker that fails.
 
@@ -102,13 +110,25 @@ def predict(
     found = sorted((part for own_parts, _ in everyone for part in own_parts), key=lambda part: part[0])
     broken = sorted((r for _, records in everyone for r in records), key=lambda record: record["key"])
     if len(broken) > config.max_broken * len(rows) or not found:
-        named = "; ".join(f"{record['key']}: {record['reason']}" for record in broken[:3])
-        raise TrainingError(
-            f"{len(broken)} of {len(rows)} test clips cannot be read, more than max_broken = "
-            f"{config.max_broken:g}: {named}"
-        )
-    rows_read = np.concatenate([np.asarray(numbers, np.int64) for numbers, _ in found])
-    return rows_read, np.concatenate([logits for _, logits in found]), broken
+        raise too_many_broken(f"{len(rows)} test clips", broken, config)
+    read = np.concatenate([np.asarray(numbers, np.int64) for numbers, _ in found])
+    logits = np.concatenate([part for _, part in found])
+    measured = figures(logits, rows.labels[read], [rows.keys[i] for i in read], config.mean_average_precision)
+    return Predictions(read, logits, measured, broken)
+
+
+def too_many_broken(clips: str, broken: list[dict[str, str]], config: ProbeConfig) -> TrainingError:
+    """The error for more broken clips than the config allows.
+
+    Args:
+        clips: how many there are, of what.
+        broken: records of those that cannot be read.
+        config: of the probe.
+    """
+    named = "; ".join(f"{record['key']}: {record['reason']}" for record in broken[:3])
+    return TrainingError(
+        f"{len(broken)} of {clips} cannot be read, more than max_broken = {config.max_broken:g}: {named}"
+    )
 
 
 def figures(logits: np.ndarray, labels: np.ndarray, keys: list[str], precision: bool) -> dict[str, float]:
@@ -179,10 +199,9 @@ class ProbeTest:
     def report(self, report: RunReport, step: int) -> None:
         data = self.task.data
         rows = data.test
-        numbers, logits, self.broken = predict(self.task, rows, data.test_transform, self.config, self.device)
-        labels = rows.labels[numbers]
-        keys = [rows.keys[i] for i in numbers]
-        values = figures(logits, labels, keys, self.config.mean_average_precision)
+        numbers, logits, values, self.broken = predict(
+            self.task, rows, data.test_transform, self.config, self.device
+        )
         epoch = self.ends.index(step) + 1
         before = [line["accuracy"] for line in read_lines(self.out / VALIDATION) if line["step"] < step]
         if report.main:
@@ -195,21 +214,7 @@ class ProbeTest:
                 with atomic_files(self.out / BEST) as (path,):
                     save_file(head, path, metadata={"epoch": str(epoch)})
             for name in names:
-                write_predictions(self.out / f"predictions-{name}.npz", numbers, labels, logits.argmax(1))
+                predicted = {"rows": numbers, "labels": rows.labels[numbers], "predicted": logits.argmax(1)}
+                save_arrays(self.out / f"predictions-{name}.npz", **predicted)
         accuracy = values.pop("accuracy")
         report.validated(step, accuracy, message=f"epoch {epoch}: top-1", epoch=epoch, **values)
-
-
-def write_predictions(path: Path, rows: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> None:
-    """Keep what was predicted, as an .npz.
-
-    Args:
-        path: of the file.
-        rows: (N,) numbers of the clips.
-        labels: (N,) their classes.
-        predicted: (N,) the classes they were taken for.
-    """
-    with atomic_files(path) as (partial,), open(partial, "wb") as file:
-        np.savez(file, rows=rows, labels=labels, predicted=predicted)
-        file.flush()
-        os.fsync(file.fileno())

@@ -28,7 +28,7 @@ def needs(package: str, metric: str) -> Any:
         return __import__(package)
     except ImportError as error:
         raise MissingBackboneError(
-            f'{metric} needs the package {package.replace("_", "-")}: pip install "onevision-hf[openvision]"'
+            f'{metric} needs the package {package.replace("_", "-")}: pip install ".[openvision]" in a clone'
         ) from error
 
 

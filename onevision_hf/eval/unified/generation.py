@@ -20,19 +20,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from . import distances
 from .backbones import needs
-from .distances import (
-    NEIGHBOURS,
-    SPLITS,
-    Looked,
-    Statistics,
-    frechet_distance,
-    gaussian,
-    inception_score,
-    joined,
-    look,
-    precision_recall,
-)
 from .pictures import Pictures, as_bytes, middle, none_left
 from .reconstruction import check_metrics
 
@@ -46,8 +35,8 @@ def measure_generation(
     *,
     metrics: Sequence[str] = METRICS,
     size: int | None = None,
-    neighbours: int = NEIGHBOURS,
-    splits: int = SPLITS,
+    neighbours: int = distances.NEIGHBOURS,
+    splits: int = distances.SPLITS,
     batch_size: int = 64,
     workers: int = 4,
     step: Callable[[int], None] = lambda count: None,
@@ -73,23 +62,40 @@ def measure_generation(
     """
     metrics = check_metrics(metrics, METRICS)
     needs("torch_fidelity", "gfid")
-    ours = _looked(samples, inception, size, batch_size, workers, step)
+
+    def looked(pictures: Pictures) -> distances.Looked:
+        parts: list[distances.Looked] = []
+        first: tuple[str, tuple[int, int]] | None = None
+        for batch in pictures.batches(batch_size, workers, step):
+            shown = [picture if size is None else middle(picture, size) for _, picture in batch]
+            for (number, _), picture in zip(batch, shown, strict=True):
+                first = first or (pictures.keys[number], picture.size)
+                if picture.size != first[1]:
+                    raise ValueError(
+                        f"{pictures.name} holds pictures of several sizes: {first[0]} has {_by(first[1])} "
+                        f"pixels, {pictures.keys[number]} has {_by(picture.size)}: give --size to crop and "
+                        "resize all"
+                    )
+            parts.append(distances.look(inception, as_bytes(shown)))
+        if not parts:
+            raise none_left(pictures)
+        return distances.joined(parts)
+
+    ours = looked(samples)
     figures: dict[str, Any] = {}
     given = _given_statistics(reference, ours.features.shape[1])
     theirs = None
     if {"precision", "recall"} & set(metrics) or ("gfid" in metrics and given is None):
-        theirs = _looked(reference, inception, size, batch_size, workers, step)
+        theirs = looked(reference)
     if "gfid" in metrics:
-        if given is None:
-            assert theirs is not None
-            given = gaussian(theirs.features, reference.name)
-        figures["gfid"] = frechet_distance(gaussian(ours.features, samples.name), given)
+        against = given or distances.gaussian(theirs.features, reference.name)  # type: ignore[union-attr]
+        figures["gfid"] = distances.frechet_distance(distances.gaussian(ours.features, samples.name), against)
     if "is" in metrics:
-        figures["is"], figures["is_deviation"] = inception_score(ours.logits, splits)
+        figures["is"], figures["is_deviation"] = distances.inception_score(ours.logits, splits)
     if theirs is not None and {"precision", "recall"} & set(metrics):
         parameter = next(inception.parameters(), None)
         device = "cpu" if parameter is None else parameter.device
-        found = precision_recall(ours.features, theirs.features, neighbours, device)
+        found = distances.precision_recall(ours.features, theirs.features, neighbours, device)
         figures |= {
             name: value for name, value in zip(("precision", "recall"), found, strict=True) if name in metrics
         }
@@ -99,49 +105,19 @@ def measure_generation(
         "figures": figures,
         "samples": len(ours.features),
         "reference": len(theirs.features) if theirs is not None else None,
-        "reference_statistics": "mu and sigma of the file" if _has_statistics(reference) else "its pictures",
+        "reference_statistics": "its pictures" if given is None else "mu and sigma of the file",
         "rejected": [*samples.rejected, *reference.rejected],
         "samples_of_a_class": [each[0], each[-1]] if each else None,
     }
-
-
-def _looked(
-    pictures: Pictures,
-    inception: nn.Module,
-    size: int | None,
-    batch_size: int,
-    workers: int,
-    step: Callable[[int], None],
-) -> Looked:
-    parts: list[Looked] = []
-    first: tuple[str, tuple[int, int]] | None = None
-    for batch in pictures.batches(batch_size, workers, step):
-        shown = [picture if size is None else middle(picture, size) for _, picture in batch]
-        for (number, _), picture in zip(batch, shown, strict=True):
-            first = first or (pictures.keys[number], picture.size)
-            if picture.size != first[1]:
-                raise ValueError(
-                    f"{pictures.name} holds pictures of several sizes: {first[0]} has {_by(first[1])} "
-                    f"pixels, {pictures.keys[number]} has {_by(picture.size)}: give --size to crop and "
-                    "resize all"
-                )
-        parts.append(look(inception, as_bytes(shown)))
-    if not parts:
-        raise none_left(pictures)
-    return joined(parts)
 
 
 def _by(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
 
-def _has_statistics(pictures: Pictures) -> bool:
-    return "mu" in pictures.more and "sigma" in pictures.more
-
-
-def _given_statistics(pictures: Pictures, features: int) -> Statistics | None:
+def _given_statistics(pictures: Pictures, features: int) -> distances.Statistics | None:
     """`mu` and `sigma` of an .npz, where it has them."""
-    if not _has_statistics(pictures):
+    if not {"mu", "sigma"} <= pictures.more.keys():
         return None
     found = {name: np.asarray(pictures.more[name], np.float64) for name in ("mu", "sigma")}
     mean, covariance = found["mu"].shape, found["sigma"].shape

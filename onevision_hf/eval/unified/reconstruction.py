@@ -200,13 +200,13 @@ def compare(
     return {name: found.float().cpu() for name, found in values.items()}
 
 
-def grid_picture(rows: dict[str, Tensor], zoom: int | None = None) -> Image.Image:
+def grid_picture(rows: dict[str, Tensor]) -> Image.Image:
     """Rows of pictures (count, 3, S, S) uint8, one below the other, with their names on the left."""
     from PIL import ImageDraw, ImageFont
 
     first = next(iter(rows.values()))
     size = first.shape[-1]
-    zoom = zoom or max(1, math.ceil(96 / size))
+    zoom = max(1, math.ceil(96 / size))
     font = ImageFont.load_default(13)
     left = 74
     sheet = Image.new("RGB", (left + len(first) * size * zoom, len(rows) * size * zoom), "white")

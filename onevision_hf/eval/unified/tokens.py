@@ -115,7 +115,7 @@ def export_tokens(
             batch_size=batch_size,
             workers=workers,
             noun="tokens",
-            moments=_moments,
+            beside=("moments-{}.npz", _moments),
         )
         shards = range(filled["shards"])
         total, mean, var = _merged([run.path / f"moments-{i:05d}.npz" for i in shards])
@@ -170,7 +170,7 @@ class TokenShards:
         self.labels = labels.repeat(len(self.latents) // max(1, len(labels)))
 
 
-def _moments(tensors: dict[str, Tensor]) -> bytes:
+def _moments(keys: Sequence[str], tensors: dict[str, Tensor]) -> bytes:
     """Number, mean and sum of squared deviations of a shard's rows, float64, as an .npz."""
     rows = [tensors[name] for name in ("latents", "latents_flip") if name in tensors]
     found: dict[str, Any] = {"count": np.array(0)}

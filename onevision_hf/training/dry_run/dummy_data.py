@@ -83,8 +83,6 @@ class DummyExamples:
 class DummyPairs:
     """Random pictures of `size` pixels, each with a caption longer than any head takes."""
 
-    classes = None
-
     def __init__(self, size: int, count: int = 4096):
         self.size, self._count = size, count
 

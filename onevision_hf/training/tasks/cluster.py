@@ -32,7 +32,7 @@ class ClusterEncoder(nn.Module):
 
     Args:
         encoder: of both kinds of head.
-        heads: component -> (head, readout) of all that look at its samples; a component that is not there has
+        heads: component -> (head, pooling) of all that look at its samples; a component that is not there has
             one head of its name, pooled.
     """
 
@@ -45,8 +45,8 @@ class ClusterEncoder(nn.Module):
         outputs = {}
         for component, tensors in inputs.items():
             encoded = self.encoder(**{k: v for k, v in tensors.items() if not k.startswith(LABELS)})
-            for name, readout in self.heads.get(component, [(component, "pooler")]):
-                if readout == "grid":
+            for name, pooling in self.heads.get(component, [(component, "pooler")]):
+                if pooling == "grid":
                     outputs[name] = grid_means(
                         encoded.last_hidden_state,
                         tensors["patch_positions"],
@@ -73,11 +73,11 @@ class ClusterTask(Task):
 
     def build(self) -> None:
         torch.manual_seed(derive_key(MODEL, self.config.seed) % 2**63)
-        readouts: dict[str, list[tuple[str, str]]] = {}
+        poolings: dict[str, list[tuple[str, str]]] = {}
         for name, head in self.config.cluster.heads.items():
-            readouts.setdefault(head.clips_of or name, []).append((name, head.readout))
+            poolings.setdefault(head.clips_of or name, []).append((name, head.pooling))
         encoder = _encoder(self.config, self.encoder_config)
-        self.model = ClusterEncoder(encoder, readouts)
+        self.model = ClusterEncoder(encoder, poolings)
         if self.config.optim.gradient_checkpointing:
             encoder.gradient_checkpointing_enable({"use_reentrant": False})
         self.sharded = self.heads.build()

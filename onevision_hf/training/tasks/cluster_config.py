@@ -11,8 +11,9 @@ from ..schema import fixed, require, took, was
 class HeadConfig:
     source: str = ""  # a folder of `cluster pack`, a folder with a subfolder a class, hf:..., stream:...
     clips_of: str = ""  # another head, whose samples this one labels too, by key; encoded once for both
-    readout: Literal["pooler", "grid"] = "pooler"  # what meets the centers: pooler_output, or the means of
-    # the patches in a coarse grid of time and space, joined (4 x 2 x 2 of them, of a video)
+    # what meets the centers: pooler_output, or (`grid`) the means of a video's patches in 4 x 2 x 2 parts of
+    # time and space, joined
+    pooling: Literal["pooler", "grid"] = was("readout", "pooler")
     kind: Literal["image", "video"] = "image"
     batch_size: int = fixed(0)  # samples an optimizer step, over all processes and micro-batches
     classes: int = 0  # centers; 0 takes the number that the source names
@@ -80,8 +81,8 @@ class ClusterTrainConfig(TrainConfig):
                 same = head.batch_size in (0, lead.batch_size)
                 require(same, f"{at}.batch_size", head.batch_size, f"that of {head.clips_of}, or none")
                 head.batch_size, head.kind = lead.batch_size, lead.kind
-            video = head.kind == "video" or head.readout == "pooler"
-            require(video, f"{at}.readout", head.readout, "pooler for images: a picture has no time")
+            video = head.kind == "video" or head.pooling == "pooler"
+            require(video, f"{at}.pooling", head.pooling, "pooler for images: a picture has no time")
             require(head.batch_size >= 1, f"{at}.batch_size", head.batch_size, "at least 1")
             self.optim.check_batch_size(f"{at}.batch_size", head.batch_size)
             shares = (head.codec, head.uniform, head.collage)

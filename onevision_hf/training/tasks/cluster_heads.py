@@ -35,7 +35,7 @@ class ClusterHeads:
         config: of the run.
         datasets: by head, in place of its source.
         own: what the encoder's own processor is set to.
-        embedding_dim: D of what a head with the readout `pooler` discriminates.
+        embedding_dim: D of what a head with the pooling `pooler` discriminates.
         transform: makes the transform of a head, given what it shows of a video.
     """
 
@@ -132,7 +132,7 @@ class ClusterHeads:
         return int(given or known or 0)
 
     def embedding_size(self, head: HeadConfig) -> int:
-        return self.embedding_dim * (math.prod(GRID) if head.readout == "grid" else 1)
+        return self.embedding_dim * (math.prod(GRID) if head.pooling == "grid" else 1)
 
     def prepare(self, inputs: Inputs, key: int) -> Any:
         """The sampled classes of every head, in one exchange."""

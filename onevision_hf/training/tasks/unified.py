@@ -230,9 +230,9 @@ def _check(config: UnifiedTrainConfig) -> None:
     if clash:
         raise ConfigError(f"cluster.heads.{clash.pop()}: the name is taken, call the head something else")
     for name, head in config.cluster.heads.items():
-        if head.clips_of or head.readout != "pooler":
+        if head.clips_of or head.pooling != "pooler":
             raise ConfigError(
-                f"cluster.heads.{name}: clips_of and readout=grid are for the task cluster; here a head "
+                f"cluster.heads.{name}: clips_of and pooling=grid are for the task cluster; here a head "
                 "has samples of its own and discriminates pooler_output"
             )
     if config.unified.contrastive_chunk and config.optim.parallel == "fsdp":

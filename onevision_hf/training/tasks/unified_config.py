@@ -12,10 +12,10 @@ LOSSES = ("pixel", "latent", "lpips", "caption", "contrastive")
 
 @dataclass
 class PairsConfig:
-    source: str = ""  # images with captions: tars, parquet, hf:..., or a folder of `synth images`
+    source: str = ""  # images with captions: tars, parquet, hf:..., a folder with a table or drawn
     batch_size: int = fixed(0)  # samples an optimizer step, over all processes and micro-batches
     size: int = 128  # side in pixels, a multiple of 16 (and of a OneVision encoder's patch)
-    image_column: str = ""  # of parquet and datasets; empty: the only one of images
+    image_column: str = ""  # of a table; empty: the only one of images, or of files' names
     caption_columns: list[str] = field(default_factory=list)  # in order; empty: captions, caption, text, txt
     target: Literal["first", "drawn"] = "first"  # which caption is to be written
     texts: int = 1  # captions of an image that the contrastive loss takes, drawn anew in each step

@@ -42,8 +42,6 @@ LENGTHS = "lengths.npz"
 class PackedConversations:
     """Packs of conversations by number."""
 
-    classes: int | None = None
-
     def __init__(self, conversations: Any, packs: list[np.ndarray]):
         self.conversations, self.packs = conversations, packs
 
