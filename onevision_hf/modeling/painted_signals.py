@@ -21,7 +21,7 @@ AGREEING = 1.0  # pixels a frame
 # Grey levels of residual: a cell with more differs from its surroundings, and need not move as they do.
 EXPLAINED = 8.0
 # Grey levels of residual that count, where no velocity is known, as a pixel a frame.
-LEVELS_A_PIXEL = 16.0
+LEVELS_A_PIXEL = 24.0
 
 
 def painted_signals(
