@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from onevision_hf.modeling.frame_sequence import Video, open_video
-from onevision_hf.modeling.patch_selection import BudgetSettings, Selection, select
+from onevision_hf.modeling.patch_selection import BudgetSettings, Selection, reselect
 from onevision_hf.modeling.patchify_config import PatchifyConfig
 from onevision_hf.synthetic import ClipSettings, draw_clip, encode
 
@@ -51,19 +51,7 @@ def counts(video: Video) -> tuple[list[int], Selection]:
     """Patches at each of `SHARES`, and what the clip is."""
     with open_video(video) as reader:
         clip = PatchifyConfig().replace(anchors="first").select(reader)
-    found = []
-    for share in SHARES:
-        chosen = select(
-            clip.energy,
-            frame_ids=clip.frame_ids,
-            timestamps=clip.timestamps,
-            picture_types=clip.picture_types,
-            signal=clip.signal,
-            geometry=clip.geometry,
-            budget=BudgetSettings(keep_energy=share),
-            absolute=clip.absolute,
-        )
-        found.append(len(chosen))
+    found = [len(reselect(clip, BudgetSettings(keep_energy=share))) for share in SHARES]
     return found, clip
 
 

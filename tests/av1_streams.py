@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 from clips import moving_scene, write_clip
+from hypothesis import strategies as st
 
 from onevision_hf.modeling.av1_bitstream import RevealedAV1
 from onevision_hf.modeling.av1_headers import (
@@ -152,6 +153,17 @@ def encode_otherwise(folder: Path, name: str, length: int = 28) -> Stream:
 def stream_of(name: str) -> Stream:
     with tempfile.TemporaryDirectory() as folder:
         return (encode_otherwise if name in OTHERS else encode)(Path(folder), name)
+
+
+def draw_damage(data: st.DataObject, packet: bytes) -> bytes:
+    """The packet with up to four bits of its headers changed, and perhaps its end cut off."""
+    damaged = bytearray(packet)
+    for _ in range(data.draw(st.integers(0, 4))):
+        place = data.draw(st.integers(0, min(len(damaged), 64) - 1))
+        damaged[place] ^= 1 << data.draw(st.integers(0, 7))
+    if data.draw(st.booleans()):
+        del damaged[data.draw(st.integers(0, len(damaged))) :]
+    return bytes(damaged)
 
 
 def payload_length(data: bytes) -> int:

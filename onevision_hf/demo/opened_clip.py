@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..modeling.patch_selection import BudgetSettings, Selection, select
+from ..modeling.patch_selection import BudgetSettings, Selection, reselect
 from ..modeling.patchify_config import select_patches
 from ..modeling.signal_settings import SignalSettings
 from ..modeling.video_reader import VideoReader
@@ -56,18 +56,8 @@ class OpenedClip:
         Raises:
             ValueError: as `select` does.
         """
-        whole = self.whole
-        selection = select(
-            whole.energy,
-            frame_ids=whole.frame_ids,
-            timestamps=whole.timestamps,
-            picture_types=whole.picture_types,
-            signal=whole.signal,
-            geometry=whole.geometry,
-            budget=BudgetSettings(keep_ratio=keep_ratio, anchors=anchors, keep_energy=keep_energy),
-            absolute=whole.absolute,
-        )
-        return Kept(self, selection)
+        budget = BudgetSettings(keep_ratio=keep_ratio, anchors=anchors, keep_energy=keep_energy)
+        return Kept(self, reselect(self.whole, budget))
 
     @cached_property
     def signals(self) -> tuple[dict[str, np.ndarray | str], dict[str, float]]:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers.utils import cached_file
 
 from ..assets import TINY, model_folder
 from ..data.items import Item, MediaError, Source
@@ -23,6 +22,7 @@ from ..jobs.run_folder import RunFolder, canonical_json
 from ..modeling.frame_sequence import open_video
 from ..modeling.image_processing_onevision import OneVisionImageProcessor
 from ..modeling.patch_selection import Selection
+from ..modeling.pretrained_settings import has_image_processor
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor, of_reader
 from ..modeling.video_reader import VideoReadError
 from .clip_features import load_clip_encoder
@@ -168,7 +168,7 @@ def _by_key(keys: Sequence[str], rows: Sequence[Mapping[str, Tensor]]) -> dict[s
 
 def _image_processor(model: str, videos: OneVisionVideoProcessor) -> OneVisionImageProcessor:
     folder = model_folder(model)
-    if cached_file(folder, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False):
+    if has_image_processor(folder):
         return OneVisionImageProcessor.from_pretrained(folder)
     names = ("patch_size", "size", "crop_size", "do_resize", "do_center_crop", "image_mean", "image_std")
     return OneVisionImageProcessor(**{name: getattr(videos, name) for name in names})

@@ -360,6 +360,20 @@ def select(
     )
 
 
+def reselect(selection: Selection, budget: BudgetSettings) -> Selection:
+    """Spend another budget on the same clip. Raises ValueError as `select` does."""
+    return select(
+        selection.energy,
+        frame_ids=selection.frame_ids,
+        timestamps=selection.timestamps,
+        picture_types=selection.picture_types,
+        signal=selection.signal,
+        geometry=selection.geometry,
+        budget=budget,
+        absolute=selection.absolute,
+    )
+
+
 def _strongest(energy: np.ndarray) -> float:
     """Mean of the strongest hundredth."""
     flat, count = energy.reshape(-1), max(1, energy.size // 100)

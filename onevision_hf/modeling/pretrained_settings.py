@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.utils import VIDEO_PROCESSOR_NAME, cached_file
+from transformers.utils import IMAGE_PROCESSOR_NAME, VIDEO_PROCESSOR_NAME, cached_file
 
 from .configuration_onevision import OneVisionConfig
 from .setting_names import HUB_ARGUMENTS
@@ -77,5 +77,13 @@ def _model_settings(folder: str | PathLike, hub: dict[str, Any]) -> dict[str, An
 
 def has_video_processor(name: str | PathLike[str]) -> bool:
     """Whether a folder or a repository of the Hub holds the settings of a video processor."""
-    found = cached_file(name, VIDEO_PROCESSOR_NAME, _raise_exceptions_for_missing_entries=False)
-    return found is not None
+    return _holds(name, VIDEO_PROCESSOR_NAME)
+
+
+def has_image_processor(name: str | PathLike[str]) -> bool:
+    """Whether a folder or a repository of the Hub holds the settings of an image processor."""
+    return _holds(name, IMAGE_PROCESSOR_NAME)
+
+
+def _holds(name: str | PathLike[str], file: str) -> bool:
+    return cached_file(name, file, _raise_exceptions_for_missing_entries=False) is not None

@@ -1,21 +1,16 @@
 """AV1 without deblocking and CDEF: what FFmpeg reads of headers before and after, and what dav1d decodes."""
 
-import io
 import re
-from contextlib import suppress
 from dataclasses import replace
 from random import Random
-from typing import NamedTuple
 
-import av
-import av.logging
 import pytest
-from av.bitstream import BitStreamFilterContext
 from av1_streams import (
     OTHERS,
     SVT,
     UNUSUAL,
     Stream,
+    draw_damage,
     hidden_key_stream,
     payload,
     revealed_decode,
@@ -26,6 +21,7 @@ from av1_streams import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from traced_headers import Field, traced_fields
 
 from onevision_hf.modeling.av1_bitstream import RevealedAV1
 from onevision_hf.modeling.av1_headers import (
@@ -38,19 +34,12 @@ from onevision_hf.modeling.av1_headers import (
 from onevision_hf.modeling.bitstream import BitWriter
 from onevision_hf.modeling.coded_picture import BitstreamError, CodedPicture
 
+ENCODER = "libsvtav1"
 KEY, INTER, INTRA_ONLY, SWITCH = range(4)
 MADE = {
     "separate headers": lambda: with_separate_headers(stream_of("low delay")),
     "hidden key picture": lambda: hidden_key_stream(stream_of("low delay"), 16),
 }
-
-
-class Field(NamedTuple):
-    """Of a header; `at` is its first bit in the unit."""
-
-    name: str
-    value: int
-    at: int
 
 
 def is_off_field(name: str) -> bool:
@@ -63,24 +52,6 @@ def is_free_field(name: str) -> bool:
     """What means nothing while the filters are off, and the size."""
     free = r"obu_size|loop_filter_level\[[23]\]|loop_filter_delta_\w+|update_(ref|mode)_delta\[.*"
     return bool(re.fullmatch(free + r"|loop_filter_(ref|mode)_deltas\[.*", name))
-
-
-def traced(packets: list[bytes]) -> list[list[Field]]:
-    """The header fields of each packet, as FFmpeg reads them; up to the first error in it."""
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.TRACE)
-    found = []
-    try:
-        with av.open(io.BytesIO(), "w", format="ivf") as container:
-            trace = BitStreamFilterContext("trace_headers", container.add_stream("libsvtav1"))
-            for packet in packets:
-                with av.logging.Capture() as lines, suppress(av.FFmpegError):
-                    trace.filter(av.Packet(packet))
-                fields = [re.match(r"(\d+) +(\S+) +[01]* = (-?\d+)$", line[2].strip()) for line in lines]
-                found.append([Field(field[2], int(field[3]), int(field[1])) for field in fields if field])
-    finally:
-        av.logging.set_level(level)
-    return found
 
 
 def check_off(before: list[Field], after: list[Field]) -> None:
@@ -103,7 +74,7 @@ def stream(request) -> Stream:
 def test_the_filters_are_off_and_nothing_else_is_changed(stream):
     plain, bare = split_stream(stream), split_bare(stream)
     assert [replace(step, data=b"") for step in bare] == [replace(step, data=b"") for step in plain]
-    before, after = (traced([step.data for step in steps]) for steps in (plain, bare))
+    before, after = (traced_fields([step.data for step in steps], ENCODER) for steps in (plain, bare))
     for one, other, old, new in zip(plain, bare, before, after, strict=True):
         assert len(other.data) - len(one.data) in range(-1, 9)
         check_off(old, new)
@@ -124,7 +95,7 @@ def test_headers_without_filters_stay_as_they_are(name):
 
 def test_the_streams_have_what_they_are_named_for():
     def values(name: str) -> set[tuple[str, int]]:
-        return {field[:2] for fields in traced(stream_of(name).packets) for field in fields}
+        return {field[:2] for fields in traced_fields(stream_of(name).packets, ENCODER) for field in fields}
 
     assert {("use_superres", 1), ("loop_filter_level[0]", 3)} <= values("superres")
     assert {("found_ref[0]", 1), ("found_ref[6]", 0)} <= values("other sizes")
@@ -151,7 +122,7 @@ def drawn_packets(seed: int, share: float) -> list[bytes]:
     sequence.bits(width_bits - 1, 4).bits(width_bits - 1, 4)
     sequence.bits(size, width_bits).bits(size // 2, width_bits).raw(drawn_bits(random, share, 80))
     drawn = unit(SEQUENCE_HEADER, sequence.to_bytes())
-    *_, last = traced([drawn])[0]
+    *_, last = traced_fields([drawn], ENCODER)[0]
     if last.name != "trailing_one_bit":  # what was drawn is not allowed
         return []
     bits = "".join(format(byte, "08b") for byte in drawn)[8 * (len(drawn) - len(payload(drawn))) : last.at]
@@ -173,7 +144,7 @@ def check_drawn(seed: int, share: float) -> int:
                 kept += [step.data for step in revealed.split(packet)]
         except BitstreamError:
             break
-    before, after = map(traced, steps)
+    before, after = (traced_fields(packets, ENCODER) for packets in steps)
     num_read = 0
     for old, new in zip(before, after, strict=True):
         names = [field.name for field in old]
@@ -203,13 +174,8 @@ def test_damaged_packets_are_read_or_refused_as_with_filters(data):
     stream = stream_of("other sizes")
     plain, bare = RevealedAV1(stream.extradata), RevealedAV1(stream.extradata, loop_filter=False)
     for packet in stream.packets[: data.draw(st.integers(1, 6))]:
-        damaged = bytearray(packet)
-        for _ in range(data.draw(st.integers(0, 4))):
-            place = data.draw(st.integers(0, min(len(damaged), 64) - 1))
-            damaged[place] ^= 1 << data.draw(st.integers(0, 7))
-        if data.draw(st.booleans()):
-            del damaged[data.draw(st.integers(0, len(damaged))) :]
-        assert split_or_refuse(bare, bytes(damaged)) == split_or_refuse(plain, bytes(damaged))
+        damaged = draw_damage(data, packet)
+        assert split_or_refuse(bare, damaged) == split_or_refuse(plain, damaged)
 
 
 def test_a_picture_whose_header_ends_early_stays_as_it_is():

@@ -1,18 +1,14 @@
 """Revealed VP9: each picture comes out right behind its step with the pixels of a plain decode, and the
 headers say rightly what it refers to and what stays."""
 
-import io
-import re
 from dataclasses import replace
 from functools import cache
 
-import av
-import av.logging
 import pytest
-from av.bitstream import BitStreamFilterContext
 from clips import moving_scene
 from hypothesis import given
 from hypothesis import strategies as st
+from traced_headers import traced_fields
 from vpx_streams import (
     RESIZED_VP9,
     are_equal,
@@ -153,17 +149,8 @@ def test_what_reveals_a_picture_shows_one_of_its_slots(profile):
 
 def traced_levels(packets: list[bytes]) -> list[tuple[int, int]]:
     """(bit at which it begins, level of the loop filter) of each coded picture, as FFmpeg reads it."""
-    with av.open(io.BytesIO(), "w", format="ivf") as container:
-        trace = BitStreamFilterContext("trace_headers", container.add_stream("libvpx-vp9"))
-        found = []
-        for packet in packets:
-            with av.logging.Capture() as lines:
-                trace.filter(av.Packet(packet))
-            for *_, line in lines:
-                field = re.match(r"(\d+) +loop_filter_level .* = (\d+)$", line.strip())
-                if field:
-                    found.append((int(field[1]), int(field[2])))
-    return found
+    fields = [field for header in traced_fields(packets, "libvpx-vp9") for field in header]
+    return [(field.at, field.value) for field in fields if field.name == "loop_filter_level"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -171,13 +158,8 @@ def test_the_loop_filter_is_turned_off_and_nothing_else_is_changed(name):
     packets = packets_of(name)
     plain, bare = steps_of(RevealedVP9(), packets), steps_of(RevealedVP9(loop_filter=False), packets)
     coded = [(one, other) for one, other in zip(plain, bare, strict=True) if one.is_coded]
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.TRACE)
-    try:
-        before = traced_levels([one.data for one, _ in coded])
-        after = traced_levels([other.data for _, other in coded])
-    finally:
-        av.logging.set_level(level)
+    before = traced_levels([one.data for one, _ in coded])
+    after = traced_levels([other.data for _, other in coded])
     assert [at for at, _ in before] == [read_header(one.data).level_at for one, _ in coded]
     assert after == [(at, 0) for at, _ in before]
     for (one, other), (at, _) in zip(coded, before, strict=True):

@@ -1,7 +1,6 @@
 """From pooled clips to what a classifier sees: which patches an input keeps, then the patches themselves."""
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -70,7 +69,7 @@ def selected(pool: Pool, settings: SuiteSettings, trial: Trial, split: str) -> n
     else:
         config = codec_config(settings, trial.input).replace(num_patches=k)
     kept = []
-    for selection in _selections(pool, config, split):
+    for selection in _selections(pool, config, pool.energies(split, config)):
         t, h, w = selection.positions.T
         kept.append((t * settings.side + h) * settings.side + w)
     most = max(map(len, kept))
@@ -84,21 +83,20 @@ def by_energy(pool: Pool, settings: SuiteSettings, budget: float) -> PatchifyCon
     config = codec_config(settings, "codec_energy").replace(
         num_patches=min(MOST_OF_ONE_CLIP * k, settings.patches(1.0)), keep_energy=1.0
     )
+    energies = [array[:CALIBRATED_ON] for array in pool.energies("train", config)]
     low, high = 0.0, 1.0
     for _ in range(10):
         share = (low + high) / 2
         config = config.replace(keep_energy=share)
-        counts = [len(selection) for selection in _selections(pool, config, "train", CALIBRATED_ON)]
+        counts = [len(selection) for selection in _selections(pool, config, energies)]
         low, high = (share, high) if np.mean(counts) <= k else (low, share)
     return config
 
 
-def _selections(
-    pool: Pool, config: PatchifyConfig, split: str, first: int | None = None
-) -> Iterator[Selection]:
-    """What a config selects of the first clips of a split, or of all."""
+def _selections(pool: Pool, config: PatchifyConfig, energies: Sequence[np.ndarray]) -> Iterator[Selection]:
+    """What a config selects of each clip, of whose energies there is what `Pool.energies` gives."""
     geometry = config.layout.geometry(pool.settings.size, pool.settings.size)
-    for energy, absolute, types in islice(zip(*pool.energies(split, config), strict=True), first):
+    for energy, absolute, types in zip(*energies, strict=True):
         frames = np.arange(len(energy))
         yield select(
             energy, frame_ids=frames, timestamps=frames, picture_types=types.tolist(), signal="pooled",
