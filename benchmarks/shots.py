@@ -147,6 +147,9 @@ def main() -> None:
     drawn = list(clips(args.clips, read_footage(args.footage) if args.footage else []))
     print("| stream | recall | precision |\n| --- | --- | --- |")
     for name in args.streams:
+        if ALL[name][0] not in av.codecs_available:
+            print(f"{name}: this PyAV has no {ALL[name][0]}", file=sys.stderr)
+            continue
         totals = np.zeros(3, int)
         with tempfile.TemporaryDirectory() as folder:
             for kind, seed, frames, cuts in drawn:

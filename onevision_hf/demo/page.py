@@ -35,6 +35,7 @@ OWN = "own choice"
 GLIDE = "a glide"  # the drawn clip whose direction a linear head predicts
 ANCHORS: dict[str, str | int] = {
     "the first frame": "first",
+    "the first frame of each shot": "shots",
     "all sampled keyframes": "keyframes",
     "every 16th frame": 16,
     "every 8th frame": 8,

@@ -1,7 +1,7 @@
 """Motion fields and residuals of chosen frames of a video, by painted references (see `painted_decoder`)."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +18,7 @@ from .painted_decoder import (
     PaintedPicture,
     PaintingError,
 )
+from .shot_cuts import ShotSearch
 from .video_reader import VideoReader
 from .vp8_bitstream import RevealedVP8
 from .vp9_bitstream import RevealedVP9
@@ -67,7 +68,7 @@ def iter_painted_pictures(
     *,
     passes: int = 1,
     threads: int = 1,
-    glanced_at: Collection[int] = (),
+    search: ShotSearch | None = None,
 ) -> Iterator[tuple[int, PaintedPicture]]:
     """What frames of a video say, each when the decoder has it.
 
@@ -76,7 +77,7 @@ def iter_painted_pictures(
         frame_ids: numbers in the order of display.
         passes: 1 or 2, see `PaintedDecoder`.
         threads: for the slices of a picture; they change nothing in what is found.
-        glanced_at: frames besides, on the way to those, which change nothing in what is found of them.
+        search: for cuts, which looks on; it changes nothing in what is found.
 
     Yields:
         (frame_id, picture) of each frame that the decoder gives; `picture.field` is None of intra pictures.
@@ -103,19 +104,18 @@ def iter_painted_pictures(
         decoder.restart()
         steps = with_times(_steps(stream, packets))
         for step, is_used in with_use(steps, reader.codec in INDEPENDENT):
-            frame_id = round(step.time)
-            is_wanted = frame_id in wanted
-            glance = frame_id in glanced_at and not is_wanted
-            is_wanted |= glance
-            if not (is_wanted or is_used) and step.picture.is_coded:
+            is_wanted = round(step.time) in wanted
+            unclear = search is not None and search.is_unclear(step.time)
+            if not (is_wanted or is_used or unclear) and step.picture.is_coded:
                 continue
-            found = decoder.decode(step.picture, step.time, is_wanted, is_used, glance=glance)
+            looked_at = search is not None and step.picture.is_coded and search.looks_at(step.rank, step.time)
+            found = decoder.decode(step.picture, step.time, is_wanted, is_used, looked_at=looked_at)
+            if found is None:
+                continue
+            if search is not None and looked_at and found.look is not None:
+                search.see_painted(step.time, found.look)
             # The rank of packets outside of the edit list is no frame's.
-            if (
-                found is not None
-                and step.picture.is_shown
-                and (step.rank in wanted or step.rank in glanced_at)
-            ):
+            if step.picture.is_shown and step.rank in wanted:
                 yield int(step.rank), found
 
 

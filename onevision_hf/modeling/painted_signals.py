@@ -1,7 +1,5 @@
 """Signals of sampled frames by painted references: motion vectors and residual of codecs that give none."""
 
-from collections.abc import Collection
-
 import numpy as np
 
 from .codec_signals import vector_energy
@@ -53,17 +51,8 @@ def painted_signals(
     pictures: dict[int, PictureSignals] = {}
     changes = PictureDifferences(earlier)
 
-    def read(wanted: set[int], changes: PictureDifferences, watched: Collection[int] = ()) -> None:
-        pictures_read = iter_painted_pictures(reader, wanted, passes=passes, glanced_at=watched)
-        for frame_id, painted in pictures_read:
-            if search is not None and frame_id in watched:
-                if painted.luma is not None:
-                    search.see(frame_id, painted.luma)
-                elif painted.field is not None:
-                    age = painted.field.age
-                    search.see_vectors(frame_id, float((age > 0).mean()), float((age < 0).mean()))
-            if frame_id not in wanted:
-                continue
+    def read(wanted: set[int], changes: PictureDifferences, search: ShotSearch | None = None) -> None:
+        for frame_id, painted in iter_painted_pictures(reader, wanted, passes=passes, search=search):
             if painted.luma is not None:
                 changes.add(frame_id, painted.luma)
             signals = PictureSignals(painted.picture_type, *painted.size, is_damaged=painted.is_damaged)
@@ -82,7 +71,7 @@ def painted_signals(
             pictures[frame_id] = signals
 
     needed = sampled | {key for key in earlier.values() if key is not None}
-    read(needed, changes, set() if search is None else search.watched_among(needed))
+    read(needed, changes, search)
     # I pictures that the container calls no keyframes.
     unmarked = [i for i in sampled - earlier.keys() if i in pictures and pictures[i].picture_type == "I"]
     if unmarked:

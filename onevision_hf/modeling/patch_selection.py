@@ -75,6 +75,8 @@ class Selection(Placement):
         shots: (n,) float64, when the first picture of each shot is shown, in seconds from the first frame of
             the file, 0.0 the first; of `anchors="shots"`, else 0.0 alone. NaN for frames that came without
             times.
+        shots_seen: (n,) int64, the first sampled frame (t) of each, or behind it where none was sampled.
+        note: the end of `signal`, what is said of the budget.
     """
 
     timestamps: np.ndarray
@@ -84,6 +86,8 @@ class Selection(Placement):
     picture_types: tuple[str, ...]
     absolute: np.ndarray
     shots: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    shots_seen: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    note: str = ""
 
 
 class Shots(NamedTuple):
@@ -328,9 +332,10 @@ def select(
         budget.num_patches, budget.keep_ratio, len(energy), geometry.patches_per_frame, len(anchors), side**2
     )
     blocks, allowed = _merge(energy, side), _merge(geometry.inside[None], side)[0] == 1
-    if budget.anchors == "shots" and shots is not None and len(shots.seen) > 1:
+    shots, note = shots or Shots(np.zeros(1), np.zeros(1, np.int64)), ""
+    if budget.anchors == "shots" and len(shots.seen) > 1:
         anchors = shot_anchors(shots.seen, len(energy), count // (2 * geometry.patches_per_frame))
-        signal += f" ({len(shots.seen)} shots, of {len(anchors)} a frame is kept whole)"
+        note = f" ({len(shots.seen)} shots, of {len(anchors)} a frame is kept whole)"
     if budget.keep_energy is not None:
         count = side**2 * patches_of_energy(
             budget.keep_energy,
@@ -347,30 +352,41 @@ def select(
         others = others[_evenly(len(others), count // geometry.patches_per_frame - len(anchors))]
         if len(others):
             positions = top_patches(blocks, count // side**2, [*anchors, *others.tolist()], allowed)
-            signal += " (nothing moves: uniform whole frames)"
+            note += " (nothing moves: uniform whole frames)"
     if side > 1:
         within = np.stack(np.unravel_index(np.arange(side**2), (side, side)), -1)
         positions = positions.repeat(side**2, axis=0)
         positions[:, 1:] = positions[:, 1:] * side + np.tile(within, (len(positions) // side**2, 1))
     scores = energy[tuple(positions.T)]
     frame_ids, timestamps = np.asarray(frame_ids), np.asarray(timestamps)
-    types, begun = tuple(picture_types), np.zeros(1) if shots is None else shots.seconds
     return Selection(
-        positions, frame_ids, geometry, timestamps, scores, energy, signal, types, absolute, begun
+        positions,
+        frame_ids,
+        geometry,
+        timestamps,
+        scores,
+        energy,
+        signal + note,
+        tuple(picture_types),
+        absolute,
+        shots.seconds,
+        shots.seen,
+        note,
     )
 
 
 def reselect(selection: Selection, budget: BudgetSettings) -> Selection:
-    """Spend another budget on the same clip. Raises ValueError as `select` does."""
+    """Spend another budget on the same clip, read with `anchors="shots"` if with that. Raises as `select`."""
     return select(
         selection.energy,
         frame_ids=selection.frame_ids,
         timestamps=selection.timestamps,
         picture_types=selection.picture_types,
-        signal=selection.signal,
+        signal=selection.signal.removesuffix(selection.note),
         geometry=selection.geometry,
         budget=budget,
         absolute=selection.absolute,
+        shots=Shots(selection.shots, selection.shots_seen),
     )
 
 

@@ -14,6 +14,7 @@ MOST_SHIFT = 4  # cells
 FLAT = 4.0  # grey levels of contrast below which there is nothing to see
 # Of a picture against the one before, above what is usual around it.
 CUT = 0.38
+CUT_APART = 0.7  # of pictures that are no neighbours
 AROUND = 6  # pictures to each side that tell what is usual
 # (pictures before the last of the one shot, after the first of the other) that are compared, so that one or
 # two pictures of something else are no shot.
@@ -49,41 +50,38 @@ def distance(first: np.ndarray, second: np.ndarray) -> float:
     return min(plain, float(np.abs(here - there).mean()))
 
 
-def cuts_among(thumbnails: Mapping[int, np.ndarray], places: Sequence[int] | None = None) -> list[int]:
-    """The pictures that begin a shot.
+def cuts_among(thumbnails: Mapping[int, np.ndarray], near: int = 1) -> list[int]:
+    """The pictures that begin a shot, of some of a clip's: each is compared with the one before that is
+    there, if that is near.
 
     Args:
-        thumbnails: by number; only neighbours are compared, so what is to be judged comes with some.
-        places: those that are judged, all by default.
+        thumbnails: by number in the order of display.
+        near: by how many numbers the two differ at most.
 
     Returns:
         their numbers, sorted.
     """
-    changes: dict[int, float] = {}
-
-    def change(number: int) -> float | None:
-        """Against the one before, None where one of them is not there."""
-        if number not in thumbnails or number - 1 not in thumbnails:
-            return None
-        if number not in changes:
-            changes[number] = distance(thumbnails[number - 1], thumbnails[number])
-        return changes[number]
-
+    numbers = sorted(thumbnails)
+    looks = [thumbnails[number] for number in numbers]
+    near = np.diff(numbers) <= near
+    changes = np.array([distance(*looks[k : k + 2]) if near[k] else np.nan for k in range(len(near))])
     found = []
-    for number in sorted(thumbnails if places is None else places):
-        here = change(number)
-        if here is None or here < CUT:
-            continue
-        around = [change(number + step) for step in range(-AROUND, AROUND + 1) if step]
-        known = [value for value in around if value is not None]
-        usual = float(np.median(known)) if known else 0.0
-        if here - usual >= CUT and not _goes_back(thumbnails, number):
-            found.append(number)
+    # What lies between two that are compared may have moved far.
+    least = np.where(np.diff(numbers) > 1, CUT_APART, CUT)
+    for place in np.flatnonzero(changes >= least).tolist():
+        around = np.concatenate([changes[max(0, place - AROUND) : place], changes[place + 1 :][:AROUND]])
+        known = around[~np.isnan(around)]
+        usual = float(np.median(known)) if len(known) else 0.0
+        if changes[place] - usual >= CUT and not _goes_back(looks, place + 1):
+            found.append(numbers[place + 1])
     return found
 
 
-def _goes_back(thumbnails: Mapping[int, np.ndarray], number: int) -> bool:
+def _goes_back(looks: Sequence[np.ndarray], place: int) -> bool:
     """Whether a picture is one of few that differ, after or before which all is as before."""
-    pairs = [(number - 1 - early, number + late) for early, late in FLASHES]
-    known = [(thumbnails[a], thumbnails[b]) for a, b in pairs if a in thumbnails and b in thumbnails]
-    return any(distance(before, after) < CUT for before, after in known)
+    pairs = [(place - 1 - early, place + late) for early, late in FLASHES]
+    return any(
+        distance(looks[before], looks[after]) < CUT
+        for before, after in pairs
+        if before >= 0 and after < len(looks)
+    )

@@ -16,8 +16,6 @@ LARGER = 2.2  # than the median of its neighbours
 A_LITTLE_LARGER = 1.3
 STEADY = ("mpeg1video", "mpeg2video", "mpeg4")
 NEIGHBOURS = 5  # references to each side
-# Packets of these codecs hold pictures that are shown later, of as many frames.
-HIDES = {"vp9": 16, "av1": 16}
 TIMED = 2  # frames by which distances of timed keyframes differ
 # Lengths of groups of pictures that encoders are set to are multiples of one of these.
 USUAL = (10, 12, 15, 16, 25)
@@ -30,14 +28,12 @@ class Suspect(NamedTuple):
         frame_id: of the picture, a reference.
         since: the first frame that may be of the new shot: what is shown between the reference before and
             this one is decoded after it.
-        until: the last such frame: packets may hold pictures that are shown later.
         times: how many times larger than its neighbours' its packet is.
         keyframe: "" for none; "timed" where this one came when it was time, else "placed".
     """
 
     frame_id: int
     since: int
-    until: int
     times: float
     keyframe: str
 
@@ -53,27 +49,21 @@ def find_suspects(index: PacketIndex, first: int, last: int, codec: str) -> list
     """
     decoded = np.argsort(index.rank)
     references = np.unique(np.maximum.accumulate(decoded))
-    if codec in HIDES:
-        references = references[_are_largest(index, references, HIDES[codec] // 2)]
     sizes = index.size[references].astype(np.float64)
     keyframe = index.keyframe[references]
     intra_only = bool(keyframe.mean() > 0.5)
     kinds = {} if intra_only else _kinds(np.flatnonzero(index.keyframe))
     counted = np.flatnonzero(~keyframe | intra_only)
     times = sizes / _usual_sizes(sizes, counted)
-    # What a keyframe lacks is made good in the picture behind it.
-    follows = np.append(False, keyframe[:-1]) & (not intra_only and codec not in HIDES)
-    is_large = (times >= (A_LITTLE_LARGER if codec in STEADY else LARGER)) & ~follows
+    is_large = times >= (A_LITTLE_LARGER if codec in STEADY else LARGER)
     begin = max(1, int(np.searchsorted(references, first, side="right")))
     end = min(int(np.searchsorted(references, last)) + 1, len(references))
     found = []
     for place in np.flatnonzero(is_large | np.isin(references, list(kinds))):
         if begin <= place < end:
             frame_id = int(references[place])
-            since = frame_id if codec in HIDES else int(references[place - 1]) + 1
-            until = min(frame_id + HIDES.get(codec, 0), last)
-            keyframe_kind = kinds.get(frame_id, "")
-            found.append(Suspect(frame_id, max(since, first + 1), until, float(times[place]), keyframe_kind))
+            since = max(int(references[place - 1]), first) + 1
+            found.append(Suspect(frame_id, since, float(times[place]), kinds.get(frame_id, "")))
     return sorted(found, key=lambda suspect: (suspect.keyframe != "placed", -suspect.times))
 
 
@@ -94,15 +84,6 @@ def _usual_sizes(sizes: np.ndarray, counted: np.ndarray) -> np.ndarray:
     before = np.searchsorted(counted, places)
     after = np.searchsorted(counted, places, side="right")
     return np.maximum(1.0, np.minimum(medians[before], medians[after + NEIGHBOURS]))
-
-
-def _are_largest(index: PacketIndex, references: np.ndarray, around: int) -> np.ndarray:
-    """(n,) bool: whose packets no other outdoes within so many frames, and keyframes: where packets hold
-    several pictures, the smaller ones hold one that is hardly coded."""
-    sizes = np.where(index.keyframe, 0, index.size)[references]
-    framed = np.pad(sizes, around)
-    largest = np.lib.stride_tricks.sliding_window_view(framed, 2 * around + 1).max(1)
-    return (sizes == largest) | index.keyframe[references]
 
 
 def _kinds(keys: np.ndarray) -> dict[int, str]:

@@ -49,7 +49,7 @@ def standalone_signals(
             if picture.picture_type == "I":
                 search.see(frame_id, picture.luma)
             elif reader.codec in VECTOR_CODECS:
-                search.see_vectors(frame_id, *parts_explained(picture.vectors, height, width))
+                search.see_vectors(frame_id, *parts_explained(picture.vectors, picture.luma, height, width))
         if picture.picture_type == "I" or frame_id not in needed:
             return signals
         if frame_id in sources:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onevision_hf import OneVisionVideoProcessor, VideoReader, select_patches
 from onevision_hf.assets import bundled_clip
 from onevision_hf.modeling import shot_cuts
-from onevision_hf.modeling.patch_selection import shot_anchors
+from onevision_hf.modeling.patch_selection import BudgetSettings, reselect, shot_anchors
 from onevision_hf.modeling.patchify_config import PatchifyConfig
 from onevision_hf.modeling.shot_changes import cuts_among, distance, thumbnail
 from onevision_hf.modeling.shot_suspects import find_suspects
@@ -83,10 +83,12 @@ def test_cuts_are_found_at_the_picture_in_every_codec(stream, tmp_path):
     assert selection.shots[0] == 0.0
 
 
-@pytest.mark.parametrize("stream", ["H.264", "H.264 without scene cuts", "HEVC", "HEVC, B", "VP8"])
-def test_cuts_of_long_clips_are_found_among_suspects(stream, tmp_path, monkeypatch):
+@pytest.mark.parametrize("stream", STREAMS)
+def test_cuts_of_long_clips_are_found_without_decoding_them_besides(stream, tmp_path, monkeypatch):
     path = encode(tmp_path / "clip", draw_shots(), stream)
     monkeypatch.setattr(shot_cuts, "SHORT", 0)
+    if stream not in ("MJPEG", "MPEG-4, B"):  # where what tells is not on the way to the sampled frames
+        monkeypatch.setattr(shot_cuts, "MOST_DECODED", 0)
     np.testing.assert_allclose(select(path).shots, [0.0, *CUTS], atol=0.5 / FPS)
 
 
@@ -113,6 +115,19 @@ def test_a_budget_that_follows_the_content_has_the_anchors_of_the_shots(three_sh
     assert whole_frames(little) == [0, *np.searchsorted(little.timestamps, np.array(CUTS) - 1e-6)]
     tight = select(three_shots, keep_energy=1.0, num_patches=4 * little.geometry.patches_per_frame)
     assert "3 shots, of 2 a frame is kept whole" in tight.signal and len(tight) <= 4 * len(little) // 3
+
+
+def test_another_budget_keeps_the_anchors_of_the_shots(three_shots):
+    clip = select(three_shots, keep_ratio=1.0)
+    for budget in (BudgetSettings(keep_ratio=0.4, anchors="shots"), BudgetSettings(keep_ratio=0.4)):
+        other = reselect(clip, budget)
+        read = select(three_shots, keep_ratio=0.4, anchors=budget.anchors)
+        np.testing.assert_array_equal(other.positions, read.positions)
+        assert other.signal == read.signal
+    assert (
+        reselect(other, BudgetSettings(keep_ratio=0.4, anchors="shots")).signal
+        == select(three_shots, keep_ratio=0.4).signal
+    )
 
 
 def test_the_range_that_is_sampled_is_searched(three_shots):
