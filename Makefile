@@ -9,6 +9,8 @@ OLDEST_TRANSFORMERS := 5.13.0
 # Two threads by default: tests and figures are meant for a two-core machine.
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
+# Tests start many processes, each of which would compile the package anew, and pytest its files.
+unexport PYTHONDONTWRITEBYTECODE
 # So many tests run side by side; a test has one thread.
 TEST_PROCESSES ?= 2
 SIDE_BY_SIDE := -n $(TEST_PROCESSES) --dist worksteal
@@ -136,6 +138,10 @@ bench-clustering: $(STAMP)  ## clustering: growth of k-means and assignment, aga
 .PHONY: bench-codec bench-codec-agreement
 bench-codec: $(STAMP)  ## codec patchification: time and memory against a plain decode (ONLY=beach,1080p,crop,painted,hour,memory,peer)
 	$(BIN)/python benchmarks/codec.py --only "$(ONLY)"
+
+.PHONY: bench-imports
+bench-imports: $(STAMP)  ## what importing the package costs beside transformers' own Auto classes
+	$(BIN)/python benchmarks/imports.py
 
 .PHONY: bench-painted
 bench-painted: $(STAMP)  ## painted references: recall and end-point errors on drawn scenes

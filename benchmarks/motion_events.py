@@ -2,13 +2,18 @@
 
     python benchmarks/motion_events.py --codec av1
     python benchmarks/motion_events.py --grounds FOOTAGE
+    python benchmarks/motion_events.py --budget 128
 
 Test clips of the suite that ask of brief motion, 64 of 1024 patches. It says in a few minutes what a run of
-`onevision eval motion` with the same options can hope for. "Nothing moves" is the share of clips of which
+`onevision eval motion` with the same options can hope for. "By energy" is `keep_energy` with the share at
+which these clips have as many patches on average. "Nothing moves" is the share of clips of which
 `select_patches` keeps whole frames instead, since so little of their energy is strong.
 """
 
 import argparse
+import bisect
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +23,12 @@ from onevision_hf.eval.motion.clips import Drawn, LabelledClip, in_subset, sched
 from onevision_hf.eval.motion.grounds import Grounds
 from onevision_hf.eval.motion.inputs import codec_config
 from onevision_hf.eval.motion.pool import codec_energy, difference_energy, read_pixels
-from onevision_hf.eval.motion.settings import MOTION
-from onevision_hf.modeling.patch_selection import select, top_patches
+from onevision_hf.eval.motion.settings import MOST_OF_ONE_CLIP, MOTION
+from onevision_hf.modeling.patch_selection import BudgetSettings, Selection, reselect, select, top_patches
+from onevision_hf.modeling.patchify_config import PatchifyConfig
 from onevision_hf.synthetic import CODECS, ClipSettings, EncodingSettings, draw_clip
 
 SETTINGS = PROFILES["small"]
-BUDGET = 64
 COVERED = 24  # pixels of the 256 of a patch: the sprite is seen in it
 
 
@@ -44,22 +49,38 @@ def event_patches(source: Drawn, number: int) -> np.ndarray:
     return found
 
 
-def kept_by_codec(clip: LabelledClip) -> tuple[np.ndarray, bool]:
-    """(K, 3) positions, and whether nothing was found to move."""
-    config = codec_config(SETTINGS, "codec").replace(num_patches=BUDGET)
-    energy, _, types = codec_energy(clip.file, config)
+def selected(clip: LabelledClip, config: PatchifyConfig) -> Selection:
+    """What the codec's input keeps of a clip; `reselect` spends other budgets on it."""
+    energy, absolute, types = codec_energy(clip.file, config)
     frames = np.arange(len(energy))
     geometry = config.layout.geometry(SETTINGS.clips.size, SETTINGS.clips.size)
-    selection = select(
-        energy, frame_ids=frames, timestamps=frames, picture_types=list(types), signal="", geometry=geometry,
-        budget=config.budget,
+    return select(
+        energy, frame_ids=frames, timestamps=frames, picture_types=list(types), signal="",
+        geometry=geometry, budget=config.budget, absolute=absolute,
     )  # fmt: skip
-    return selection.positions, bool(selection.signal)
 
 
-def kept_by_difference(clip: LabelledClip) -> np.ndarray:
+def share_for(fixed: Sequence[Selection], budget: BudgetSettings, mean: int) -> float:
+    """The `keep_energy` with which clips have so many patches on average, if one has."""
+
+    def is_enough(share: float) -> bool:
+        own = replace(budget, keep_energy=share)
+        return bool(np.mean([len(reselect(clip, own)) for clip in fixed]) >= mean)
+
+    shares = np.linspace(0.001, 1, 1000).tolist()
+    return float(shares[min(bisect.bisect_left(shares, True, key=is_enough), len(shares) - 1)])
+
+
+def kept_by_difference(clip: LabelledClip, budget: int) -> np.ndarray:
     _, luma = read_pixels(clip.file, SETTINGS.clips)
-    return top_patches(difference_energy(luma, SETTINGS.classifier.patch_size), BUDGET)
+    return top_patches(difference_energy(luma, SETTINGS.classifier.patch_size), budget)
+
+
+def found_in(truth: np.ndarray, positions: np.ndarray) -> float:
+    """The share of the patches of events, (T, gh, gw) bool, that are among positions (K, 3)."""
+    kept = np.zeros_like(truth)
+    kept[tuple(positions.T)] = True
+    return float(kept[truth].mean())
 
 
 def main() -> None:
@@ -67,26 +88,37 @@ def main() -> None:
     parser.add_argument("--codec", choices=CODECS, default="h264")
     parser.add_argument("--grounds", type=Path, help="a folder of footage")
     parser.add_argument("--clips", type=int, default=96)
+    parser.add_argument("--budget", type=int, default=64, help="patches of a clip")
     args = parser.parse_args()
     grounds = None if args.grounds is None else Grounds.open(args.grounds, SETTINGS.clips.seed)
     source = Drawn(SETTINGS.clips, EncodingSettings(args.codec), grounds)
     numbers = [n for n in range(4 * args.clips) if scheduled(n, source.schedule)[0] in MOTION][: args.clips]
-    cameras, shares = [], []
-    for number in numbers:
-        clip, truth = source.item("test", number), event_patches(source, number)
-        chosen, still = kept_by_codec(clip)
-        found = []
-        for positions in (chosen, kept_by_difference(clip)):
-            kept = np.zeros_like(truth)
-            kept[tuple(positions.T)] = True
-            found.append(kept[truth].mean())
-        cameras.append(clip.camera)
-        shares.append([*found, still])
-    print("| camera | clips | codec | difference, all | nothing moves |\n|---|---|---|---|---|")
+    clips = [source.item("test", number) for number in numbers]
+    truths = [event_patches(source, number) for number in numbers]
+    config = codec_config(SETTINGS, "codec").replace(num_patches=args.budget)
+    fixed = [selected(clip, config) for clip in clips]
+    most = MOST_OF_ONE_CLIP * args.budget
+    bound = config.replace(num_patches=most).budget
+    share = share_for(fixed, bound, args.budget)
+    by_energy = [reselect(clip, replace(bound, keep_energy=share)) for clip in fixed]
+    rows = [
+        (
+            found_in(truth, whole.positions),
+            found_in(truth, kept_by_difference(clip, args.budget)),
+            bool(whole.signal),
+            found_in(truth, own.positions),
+            len(own),
+        )
+        for clip, truth, whole, own in zip(clips, truths, fixed, by_energy, strict=True)
+    ]
+    cameras = np.array([clip.camera for clip in clips])
+    print("| camera | clips | codec | difference, all | nothing moves | by energy | its patches |")
+    print("|---|---|---|---|---|---|---|")
     for subset in ("all", "still", "moving"):
-        which = in_subset(np.array(cameras), subset)
-        means = " | ".join(f"{mean:.2f}" for mean in np.array(shares, float)[which].mean(0))
-        print(f"| {subset} | {which.sum()} | {means} |")
+        which = in_subset(cameras, subset)
+        *means, count = np.array(rows, float)[which].mean(0)
+        print(f"| {subset} | {which.sum()} | {' | '.join(f'{mean:.2f}' for mean in means)} | {count:.0f} |")
+    print(f"\n{args.budget} patches; by energy: keep_energy={share:.3f}, at most {most}")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
     make tiny-table                                    # a quarter of an hour on two cores
     python benchmarks/tiny.py --clips 400 --seeds 1    # minutes
 
-Three inputs go through the same readouts: the encoder in the package, its architecture with random weights,
-and raw pixels (each kept patch as its own 192 values). Three seeds: each draws other clips to fit the readout
-on, and other random weights. All are tested on one set of clips, of a seed that nothing else has seen.
+Three inputs go through the same classifiers: the encoder in the package, its architecture with random
+weights, and raw pixels (each kept patch as its own 192 values). Three seeds: each draws other clips to fit
+the classifier on, and other random weights. All are tested on one set of clips, of a seed that nothing else
+has seen.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from onevision_hf.training.neighbours import neighbour_accuracy
 FAMILIES = ("mover_colour", "mover_shape", "direction", "speed")
 FIT_SEED, TEST_SEED = 1001, 2001  # training drew its clips from the seeds 1 and 2
 PENALTIES = (1e1, 1e2, 1e3, 1e4, 1e5)
-READOUTS = ("linear", "nearest neighbours")
+CLASSIFIERS = ("linear", "nearest neighbours")
 BEGIN, END = "<!-- make tiny-table -->", "<!-- end of the table -->"
 
 
@@ -52,7 +53,7 @@ class Clips:
 
 @torch.inference_mode()
 def encode(model: OneVisionModel, clips: Clips, batch: int = 50) -> dict[str, Tensor]:
-    """readout -> (N, values)."""
+    """pooling -> (N, values)."""
     grid, pooled = [], []
     for patches, positions in zip(clips.patches.split(batch), clips.positions.split(batch), strict=True):
         outputs = model(pixel_values_videos=patches, patch_positions=positions)
@@ -83,7 +84,7 @@ def linear_accuracy(fit: Tensor, fit_labels: Tensor, test: Tensor, labels: Tenso
 
 
 def read(fit: Tensor, test: Tensor, fit_clips: Clips, test_clips: Clips) -> dict[str, dict[str, float]]:
-    """family -> readout -> accuracy."""
+    """family -> classifier -> accuracy."""
     mean, spread = fit.mean(0), fit.std(0) + 1e-4
     near, far = (fit - mean) / spread, (test - mean) / spread
     found = {}
@@ -97,7 +98,7 @@ def read(fit: Tensor, test: Tensor, fit_clips: Clips, test_clips: Clips) -> dict
 
 
 def measure(folder: Path, model_folder: Path, count: int, seeds: int) -> dict[str, list]:
-    """input -> for each seed, family -> readout -> accuracy."""
+    """input -> for each seed, family -> classifier -> accuracy."""
     processor = OneVisionVideoProcessor.from_pretrained(model_folder)
     cache = PatchCache(folder / "cache", processor.patchify_config())
     test = Clips(folder, TEST_SEED, count, cache)
@@ -129,17 +130,17 @@ def _pairs(model: OneVisionModel, fit: Clips, test: Clips) -> dict[str, tuple[Te
 def table(found: dict[str, list]) -> str:
     """Mean and spread (half of largest minus smallest) over the seeds, in percent."""
     lines = [
-        f"| input, features | readout | {' | '.join(f.replace('_', ' ') for f in FAMILIES)} |",
+        f"| input, features | classifier | {' | '.join(f.replace('_', ' ') for f in FAMILIES)} |",
         "|---|---|" + "---|" * len(FAMILIES),
         "| chance | | " + " | ".join(f"{100 * CLIP_FAMILIES[f].chance:.1f}" for f in FAMILIES) + " |",
     ]
     for name, runs in found.items():
-        for readout in READOUTS:
+        for classifier in CLASSIFIERS:
             cells = []
             for family in FAMILIES:
-                values = [100 * run[family][readout] for run in runs]
+                values = [100 * run[family][classifier] for run in runs]
                 cells.append(f"{np.mean(values):.1f} ± {(max(values) - min(values)) / 2:.1f}")
-            lines.append(f"| {name} | {readout} | {' | '.join(cells)} |")
+            lines.append(f"| {name} | {classifier} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

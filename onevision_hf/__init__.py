@@ -15,11 +15,20 @@ from .registration import public as _public
 
 if TYPE_CHECKING:
     from .eval.feature_folder import FeatureFolder
+    from .modeling.canvas_selection import CanvasSelection, select_canvases
+    from .modeling.codec_canvases import CodecCanvases, read_canvases
     from .modeling.codec_signal_reader import (
         CodecSignals,
         FrameSignals,
         iter_codec_signals,
         read_codec_signals,
+    )
+    from .modeling.configuration_llava_onevision2 import (
+        LlavaOnevision2Config,
+        LlavaOnevision2MoeConfig,
+        LlavaOnevision2VisionConfig,
+        MageVLConfig,
+        MageVLVisionConfig,
     )
     from .modeling.configuration_onevision import OneVisionConfig
     from .modeling.configuration_onevision_vl import OneVisionVLConfig
@@ -27,16 +36,27 @@ if TYPE_CHECKING:
     from .modeling.image_processing_onevision import OneVisionImageProcessor
     from .modeling.image_processing_onevision_vl import OneVisionVLImageProcessor
     from .modeling.image_processing_openvision3 import OpenVision3ImageProcessor
+    from .modeling.modeling_llava_onevision2 import (
+        LlavaOnevision2ForConditionalGeneration,
+        LlavaOnevision2Model,
+        LlavaOnevision2MoeForConditionalGeneration,
+        LlavaOnevision2MoeModel,
+        MageVLForConditionalGeneration,
+        MageVLModel,
+        MageVLVisionModel,
+    )
     from .modeling.modeling_onevision import OneVisionModel
     from .modeling.modeling_onevision_classification import (
         OneVisionForImageClassification,
         OneVisionForVideoClassification,
     )
-    from .modeling.modeling_onevision_vl import OneVisionVLForConditionalGeneration
+    from .modeling.modeling_onevision_vl import OneVisionVLForConditionalGeneration, OneVisionVLModel
     from .modeling.modeling_openvision3 import MissingVAEError, OpenVision3Model
     from .modeling.patch_selection import Selection
     from .modeling.patchify_config import select_patches
+    from .modeling.processing_llava_onevision2 import LlavaOnevision2Processor
     from .modeling.processing_onevision_vl import OneVisionVLProcessor
+    from .modeling.video_processing_llava_onevision2 import LlavaOnevision2VideoProcessor
     from .modeling.video_processing_onevision import OneVisionVideoProcessor
     from .modeling.video_processing_onevision_vl import OneVisionVLVideoProcessor, VideoPatches
     from .modeling.video_reader import VideoReader, VideoReadError
@@ -46,10 +66,26 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CanvasSelection",
+    "CodecCanvases",
     "CodecSignals",
     "CodecStream",
     "FeatureFolder",
     "FrameSignals",
+    "LlavaOnevision2Config",
+    "LlavaOnevision2ForConditionalGeneration",
+    "LlavaOnevision2Model",
+    "LlavaOnevision2MoeConfig",
+    "LlavaOnevision2MoeForConditionalGeneration",
+    "LlavaOnevision2MoeModel",
+    "LlavaOnevision2Processor",
+    "LlavaOnevision2VideoProcessor",
+    "LlavaOnevision2VisionConfig",
+    "MageVLConfig",
+    "MageVLForConditionalGeneration",
+    "MageVLModel",
+    "MageVLVisionConfig",
+    "MageVLVisionModel",
     "MissingVAEError",
     "OneVisionConfig",
     "OneVisionForImageClassification",
@@ -59,6 +95,7 @@ __all__ = [
     "OneVisionVLConfig",
     "OneVisionVLForConditionalGeneration",
     "OneVisionVLImageProcessor",
+    "OneVisionVLModel",
     "OneVisionVLProcessor",
     "OneVisionVLVideoProcessor",
     "OneVisionVideoProcessor",
@@ -76,7 +113,9 @@ __all__ = [
     "__version__",
     "bundled_clip",
     "iter_codec_signals",
+    "read_canvases",
     "read_codec_signals",
+    "select_canvases",
     "select_patches",
     "tiny",
 ]

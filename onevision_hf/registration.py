@@ -21,10 +21,29 @@ _OURS = __name__.rpartition(".")[0] + "."
 
 # The package's public names and the modules that they are imported from when they are used.
 PUBLIC = {
+    "CanvasSelection": "modeling.canvas_selection",
+    "CodecCanvases": "modeling.codec_canvases",
     "CodecSignals": "modeling.codec_signal_reader",
     "CodecStream": "streaming.codec_stream",
     "FeatureFolder": "eval.feature_folder",
     "FrameSignals": "modeling.codec_signal_reader",
+    **dict.fromkeys(
+        (
+            *("LlavaOnevision2Config", "LlavaOnevision2MoeConfig"),
+            *("LlavaOnevision2VisionConfig", "MageVLConfig", "MageVLVisionConfig"),
+        ),
+        "modeling.configuration_llava_onevision2",
+    ),
+    **dict.fromkeys(
+        (
+            *("LlavaOnevision2ForConditionalGeneration", "LlavaOnevision2Model"),
+            *("LlavaOnevision2MoeForConditionalGeneration", "LlavaOnevision2MoeModel"),
+            *("MageVLForConditionalGeneration", "MageVLModel", "MageVLVisionModel"),
+        ),
+        "modeling.modeling_llava_onevision2",
+    ),
+    "LlavaOnevision2Processor": "modeling.processing_llava_onevision2",
+    "LlavaOnevision2VideoProcessor": "modeling.video_processing_llava_onevision2",
     "MissingVAEError": "modeling.modeling_openvision3",
     "OneVisionConfig": "modeling.configuration_onevision",
     "OneVisionForImageClassification": "modeling.modeling_onevision_classification",
@@ -34,6 +53,7 @@ PUBLIC = {
     "OneVisionVLConfig": "modeling.configuration_onevision_vl",
     "OneVisionVLForConditionalGeneration": "modeling.modeling_onevision_vl",
     "OneVisionVLImageProcessor": "modeling.image_processing_onevision_vl",
+    "OneVisionVLModel": "modeling.modeling_onevision_vl",
     "OneVisionVLProcessor": "modeling.processing_onevision_vl",
     "OneVisionVLVideoProcessor": "modeling.video_processing_onevision_vl",
     "OneVisionVideoProcessor": "modeling.video_processing_onevision",
@@ -49,7 +69,9 @@ PUBLIC = {
     "VideoReadError": "modeling.video_reader",
     "VideoReader": "modeling.video_reader",
     "iter_codec_signals": "modeling.codec_signal_reader",
+    "read_canvases": "modeling.codec_canvases",
     "read_codec_signals": "modeling.codec_signal_reader",
+    "select_canvases": "modeling.canvas_selection",
     "select_patches": "modeling.patchify_config",
 }
 
@@ -60,6 +82,19 @@ class Registered(NamedTuple):
     auto: str
     config: str
     name: str
+
+
+def _published(name: str) -> list[Registered]:
+    """The classes of a published multimodal model, whose names begin with `name`."""
+    config, model = f"{name}Config", f"{name}ForConditionalGeneration"
+    autos = ("AutoModelForCausalLM", "AutoModelForMultimodalLM", "AutoModelForImageTextToText")
+    return [
+        Registered("AutoConfig", config, config),
+        Registered("AutoModel", config, f"{name}Model"),
+        *(Registered(auto, config, model) for auto in autos),
+        Registered("AutoProcessor", config, "LlavaOnevision2Processor"),
+        Registered("AutoVideoProcessor", config, "LlavaOnevision2VideoProcessor"),
+    ]
 
 
 _ENCODER, _OPENVISION, _VL = "OneVisionConfig", "OpenVision3Config", "OneVisionVLConfig"
@@ -75,12 +110,20 @@ CLASSES = (
     Registered("AutoModel", _OPENVISION, "OpenVision3Model"),
     Registered("AutoImageProcessor", _OPENVISION, "OpenVision3ImageProcessor"),
     Registered("AutoConfig", _VL, "OneVisionVLConfig"),
+    Registered("AutoModel", _VL, "OneVisionVLModel"),
     # The last one of a class is the one that its saved folders name beside their code.
     Registered("AutoModelForMultimodalLM", _VL, "OneVisionVLForConditionalGeneration"),
     Registered("AutoModelForImageTextToText", _VL, "OneVisionVLForConditionalGeneration"),
     Registered("AutoProcessor", _VL, "OneVisionVLProcessor"),
     Registered("AutoImageProcessor", _VL, "OneVisionVLImageProcessor"),
     Registered("AutoVideoProcessor", _VL, "OneVisionVLVideoProcessor"),
+    *(
+        registered
+        for name in ("LlavaOnevision2", "LlavaOnevision2Moe", "MageVL")
+        for registered in _published(name)
+    ),
+    Registered("AutoConfig", "MageVLVisionConfig", "MageVLVisionConfig"),
+    Registered("AutoModel", "MageVLVisionConfig", "MageVLVisionModel"),
     Registered("AutoConfig", _UNIFIED, "UnifiedPreTrainingConfig"),
     Registered("AutoModel", _UNIFIED, "UnifiedForPreTraining"),
     Registered("AutoModelForPreTraining", _UNIFIED, "UnifiedForPreTraining"),

@@ -5,31 +5,26 @@ python scripts/code_lines.py
 
 import ast
 import sys
-import tokenize
 from collections import Counter
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "onevision_hf"
-NOT_CODE = {
-    *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),
-    *(tokenize.ENCODING, tokenize.ENDMARKER),
-}
 
 
 def code_lines(path: Path) -> int:
     """Lines of a Python file that hold code."""
-    with tokenize.open(path) as file:
-        source = file.read()
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(iter(source.splitlines(keepends=True)).__next__):
-        if token.type not in NOT_CODE:
-            lines |= set(range(token.start[0], token.end[0] + 1))
+    source = path.read_text(encoding="utf-8")
+    numbered = enumerate(map(str.lstrip, source.splitlines()), 1)
+    code = {number for number, line in numbered if line and not line.startswith("#")}
+    docstrings: set[int] = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.Constant | ast.JoinedStr):  # a blank line within a string is one of code
+            code |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
-                lines -= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
-    return len(lines)
+                docstrings |= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+    return len(code - docstrings)
 
 
 def lines_by_room(package: Path = PACKAGE) -> Counter[str]:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs/images/architecture.svg"
 PACKAGE = "onevision_hf"
 TOP = "commands, demo"
-ON_TOP = {"__init__", "__main__", "cli", "commands", "demo", "registration"}
+ON_TOP = {"__init__", "__main__", "cli", "commands", "demo", "installation", "registration"}
 
 BOX_WIDTH, BOX_HEIGHT, GAP, LEVEL, MARGIN = 160, 56, 24, 116, 24  # units of the picture
 SWEEPS = 24  # after so many the order of the boxes stays

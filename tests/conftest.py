@@ -1,6 +1,7 @@
 """What all tests share: capped threads, no network, and clips drawn once a session.
 
-The environment is set before torch and transformers are imported anywhere: they read it at import.
+The environment is set before torch and transformers are imported anywhere: they read it at import. Neither is
+imported here: the process that hands out the tests (`pytest -n`) would wait for it, and needs none.
 """
 # ruff: noqa: E402
 
@@ -16,12 +17,10 @@ os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 reports its settings on standar
 import hypothesis
 import numpy as np
 import pytest
-import torch
 from clip_zoo import Zoo
 from clips import moving_scene, write_clip
 from processes import warm_forkserver
 
-torch.set_num_threads(1)
 warm_forkserver()
 # A busy machine must not fail a test, and neither must chance: every run draws the same examples. `make slow`
 # draws others, and prints its seed and, with a failure, what repeats it.

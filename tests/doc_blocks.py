@@ -88,7 +88,7 @@ def check(words: list[str]) -> None:
         case ["pip", "install", *rest]:
             for word in rest:
                 _check_requirement(word)
-        case ["python", "-m", "venv", _]:
+        case ["python", "-m", "venv", _] | ["hf", "download", _, "--local-dir", _]:
             pass
         case ["onevision", *rest]:
             _check_onevision(rest)

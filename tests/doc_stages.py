@@ -45,6 +45,12 @@ def _encoder(folder: Path) -> OneVisionModel:
     return model
 
 
+def _llava_onevision2(folder: Path) -> Names:
+    """A published folder of random weights, under the name that the page downloads to."""
+    shutil.copytree(FIXTURES / "llava_onevision2", folder / "ov2")
+    return {}
+
+
 def _cluster_loss(folder: Path) -> Names:
     from onevision_hf.objectives import ClusterDiscriminationLoss
 
@@ -129,6 +135,7 @@ STAGES: dict[str, Callable[[Path], Names]] = {
     "docs/clustering.md": _clustering,
     "docs/encoder.md": _encoder_page,
     "docs/faq.md": _faq,
+    "docs/llava-onevision2.md": _llava_onevision2,
     "docs/multimodal.md": _multimodal,
     "docs/openvision3.md": _openvision3,
     "docs/recipes.md": _recipes,

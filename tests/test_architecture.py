@@ -1,5 +1,6 @@
 """A newcomer finds his way: the picture of the rooms is of the code, and every path named is there."""
 
+import functools
 import re
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import draw_architecture as drawing  # noqa: E402
 
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+imports_now = functools.cache(drawing.imports_between_rooms)  # it parses the whole package
 
 
 def changes():
@@ -29,17 +31,17 @@ def named_paths(text):
 
 
 def test_the_picture_of_the_rooms_is_of_these_imports():
-    assert drawing.imports_of_picture() == drawing.imports_between_rooms(), (
+    assert drawing.imports_of_picture() == imports_now(), (
         "the imports have changed: run `python scripts/draw_architecture.py`, and look at the picture"
     )
 
 
 def test_the_picture_is_what_the_script_draws():
-    assert drawing.PICTURE.read_text(encoding="utf-8") == drawing.draw(drawing.imports_between_rooms())
+    assert drawing.PICTURE.read_text(encoding="utf-8") == drawing.draw(imports_now())
 
 
 def test_every_room_is_on_the_page():
-    rooms = {room for room in drawing.imports_between_rooms() if room != drawing.TOP}
+    rooms = {room for room in imports_now() if room != drawing.TOP}
     assert rooms == set(re.findall(r"^\| `(\w+)/` \|", PAGE, re.MULTILINE))
 
 

@@ -7,8 +7,15 @@ extract_encoder("out/vl", "out/encoder")                     # `onevision extrac
 import os
 from typing import Any
 
-from torch import nn
-from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
+import torch
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedConfig,
+)
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
@@ -18,10 +25,11 @@ from onevision_hf.modeling.configuration_onevision_vl import OneVisionVLConfig
 from onevision_hf.modeling.configuration_openvision3 import OpenVision3Config
 from onevision_hf.modeling.image_processing_onevision import OneVisionImageProcessor
 from onevision_hf.modeling.image_processing_openvision3 import OpenVision3ImageProcessor
-from onevision_hf.modeling.modeling_onevision_vl import OneVisionVLForConditionalGeneration
-from onevision_hf.modeling.processing_onevision_vl import OneVisionVLProcessor
+from onevision_hf.modeling.modeling_onevision import OneVisionFusedModel, OneVisionModel
 from onevision_hf.modeling.video_processing_onevision import OneVisionVideoProcessor
 
+# Settings of the encoder itself, in the configuration of a published multimodal model's.
+_ENCODER = OneVisionConfig.__annotations__.keys() - {"rope_temporal_size"}
 # Where Qwen3-VL keeps its tower in a checkpoint of the whole.
 QWEN_VISION = {r"^(model\.)?visual\.": ""}
 
@@ -34,7 +42,7 @@ def load_tower(source: str | os.PathLike[str]) -> Any:
     """
     config = AutoConfig.from_pretrained(source)
     if isinstance(config, OneVisionVLConfig):
-        return OneVisionVLForConditionalGeneration.from_pretrained(source, dtype="auto").vision_tower
+        return plain_tower(AutoModelForImageTextToText.from_pretrained(source, dtype="auto").vision_tower)
     part = getattr(config, "vision_config", None)
     options: dict[str, Any] = {"dtype": "auto", "output_loading_info": True}
     if isinstance(part, Qwen3VLVisionConfig) or isinstance(config, Qwen3VLVisionConfig):
@@ -75,12 +83,23 @@ def extract_encoder(
         raise CheckpointError(
             f"{source} is a {config.model_type}, an encoder is taken out of {OneVisionVLConfig.model_type}"
         )
-    tower: nn.Module = OneVisionVLForConditionalGeneration.from_pretrained(source, dtype="auto").vision_tower
+    tower: Any = load_tower(source)
     with new_folder(destination) as folder:
-        tower.save_pretrained(folder)  # type: ignore[operator]
+        tower.save_pretrained(folder)
         for processor in _processors(source, tower.config):
             processor.save_pretrained(folder)
-    return tower.config, sum(parameter.numel() for parameter in tower.parameters())  # type: ignore
+    return tower.config, sum(parameter.numel() for parameter in tower.parameters())
+
+
+def plain_tower(tower: Any) -> Any:
+    """The OneVision encoder under its own names, if it was published within a multimodal model."""
+    if not isinstance(tower, OneVisionFusedModel):
+        return tower
+    settings = {name: value for name, value in tower.config.to_dict().items() if name in _ENCODER}
+    with torch.device("meta"):
+        made = OneVisionModel(OneVisionConfig(**settings, rope_temporal_size=None))
+    made.load_state_dict(tower.state_dict(), strict=True, assign=True)
+    return made.eval()
 
 
 def _processors(source: str | os.PathLike[str], config: Any) -> list[Any]:
@@ -88,7 +107,7 @@ def _processors(source: str | os.PathLike[str], config: Any) -> list[Any]:
         return [OpenVision3ImageProcessor()]
     if not isinstance(config, OneVisionConfig):
         return []
-    whole = OneVisionVLProcessor.from_pretrained(source)
+    whole: Any = AutoProcessor.from_pretrained(source)
     images, videos = whole.image_processor, whole.video_processor
     common: dict[str, Any] = {
         "patch_size": config.patch_size,
@@ -96,7 +115,10 @@ def _processors(source: str | os.PathLike[str], config: Any) -> list[Any]:
         "image_std": images.image_std,
     }
     video = OneVisionVideoProcessor(
-        size=dict(videos.size), rope_temporal_size=config.rope_temporal_size, **common
+        rope_temporal_size=config.rope_temporal_size,
+        **common,
+        # Frames of the published models have no size of their own.
+        **({"size": dict(videos.size)} if videos.size else {}),
     )
     return [OneVisionImageProcessor(**common), video]
 

@@ -42,6 +42,17 @@ def chatml_template(image_token: str = IMAGE_TOKEN, video_token: str = VIDEO_TOK
     return _with_tokens(_CONTENT, image_token, video_token) + _CHATML
 
 
+def bracketed_template(image: str, video: str) -> str:
+    """ChatML with media in brackets and directly followed by what comes next, as Qwen2-VL has them.
+
+    Args:
+        image: what an image is written as, brackets included.
+        video: what a video is written as.
+    """
+    content = _CONTENT.replace("{%- if not loop.last -%}{{ '\\n' }}{%- endif -%}", "")
+    return _with_tokens(content, image, video) + _CHATML
+
+
 def wrapped_template(template: str, image_token: str = IMAGE_TOKEN, video_token: str = VIDEO_TOKEN) -> str:
     """A language model's own template behind one that writes every content as a string.
 
@@ -64,4 +75,11 @@ def _with_tokens(text: str, image_token: str, video_token: str) -> str:
     return text.replace("IMAGE", image_token).replace("VIDEO", video_token)
 
 
-__all__ = ["IMAGE_TOKEN", "TURN_TOKENS", "VIDEO_TOKEN", "chatml_template", "wrapped_template"]
+__all__ = [
+    "IMAGE_TOKEN",
+    "TURN_TOKENS",
+    "VIDEO_TOKEN",
+    "bracketed_template",
+    "chatml_template",
+    "wrapped_template",
+]

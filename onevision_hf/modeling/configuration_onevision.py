@@ -20,8 +20,28 @@ HEAD_SIZE_STEP = 2 * sum(ROTARY_SPLIT)
 _CLASSIFIER_DEFAULTS = {"probe_position": None, "label_smoothing": 0.0, "num_frames": None}
 
 
+class NamesItsOwnCode(PreTrainedConfig):
+    """A configuration whose saved `auto_map` names no code that stayed behind where it came from."""
+
+    def save_pretrained(self, save_directory: str | PathLike, *args: Any, **kwargs: Any) -> Any:
+        """Write `config.json`.
+
+        Args:
+            save_directory: the folder, made where it is not there.
+            *args: transformers' own.
+            **kwargs: transformers' own.
+        """
+        if auto_map := getattr(self, "auto_map", None):
+            self.auto_map = {
+                auto_class: reference
+                for auto_class, reference in auto_map.items()
+                if "--" in reference or (Path(save_directory) / f"{reference.split('.')[0]}.py").is_file()
+            }
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+
 @strict
-class OneVisionConfig(PreTrainedConfig):
+class OneVisionConfig(NamesItsOwnCode):
     r"""
     Configuration of [`OneVisionModel`]; the defaults are those of the published large encoder.
 
@@ -78,23 +98,6 @@ class OneVisionConfig(PreTrainedConfig):
     probe_position: list[int | float] | tuple[int | float, ...] | None = None
     label_smoothing: float | int = 0.0
     num_frames: int | None = None
-
-    def save_pretrained(self, save_directory: str | PathLike, *args: Any, **kwargs: Any) -> Any:
-        """Write `config.json`; its `auto_map` names no code that stayed behind where the configuration came
-        from.
-
-        Args:
-            save_directory: the folder, made where it is not there.
-            *args: transformers' own.
-            **kwargs: transformers' own.
-        """
-        if auto_map := getattr(self, "auto_map", None):
-            self.auto_map = {
-                auto_class: reference
-                for auto_class, reference in auto_map.items()
-                if "--" in reference or (Path(save_directory) / f"{reference.split('.')[0]}.py").is_file()
-            }
-        return super().save_pretrained(save_directory, *args, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields; those of the classifier only where they are set."""
@@ -196,4 +199,4 @@ def tower_sizes(hidden_size: int, intermediate_size: int, layers: int, heads: in
     }
 
 
-__all__ = ["OneVisionConfig"]
+__all__ = ["NamesItsOwnCode", "OneVisionConfig"]

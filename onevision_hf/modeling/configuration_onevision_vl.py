@@ -14,7 +14,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, AutoConfig
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
 
-from .configuration_onevision import OneVisionConfig
+from .configuration_onevision import NamesItsOwnCode, OneVisionConfig
 from .configuration_openvision3 import OpenVision3Config
 
 CONNECTORS = ("mlp2x_gelu", "patch_merger")
@@ -25,7 +25,7 @@ VAE_FACTOR = 8
 
 
 @strict
-class OneVisionVLConfig(PreTrainedConfig):
+class OneVisionVLConfig(NamesItsOwnCode):
     r"""
     Configuration of [`OneVisionVLForConditionalGeneration`].
 
@@ -36,7 +36,11 @@ class OneVisionVLConfig(PreTrainedConfig):
             `openvision3`, or any vision transformer of transformers.
         connector (`str`, defaults to `"mlp2x_gelu"`): from the tower's features to the LM's embeddings.
             `"mlp2x_gelu"`, the published one, gives a token for each patch, `"patch_merger"` one for each
-            block of 2 x 2 patches.
+            block of patches.
+        spatial_merge_size (`int`, defaults to 2): patches along a side of the block of `"patch_merger"`.
+        connector_norm_eps (`float`, defaults to 1e-6): epsilon of the norm in `"patch_merger"`.
+        frame_windows_size (`int`, *optional*): of inputs that come as `image_grid_thw`, so many frames of a
+            row attend to one another; `None`: all of them.
         vision_feature_layer (`int`, defaults to -2): which of the tower's hidden states is read; as an index
             into them, of which the first is the input of the first layer.
         image_token_id (`int`): the token whose places images' features take; by default that of
@@ -52,6 +56,9 @@ class OneVisionVLConfig(PreTrainedConfig):
     text_config: Any = None
     vision_config: Any = None
     connector: str = "mlp2x_gelu"
+    spatial_merge_size: int = 2
+    connector_norm_eps: float = 1e-6
+    frame_windows_size: int | None = None
     vision_feature_layer: int = -2
     image_token_id: int = 151655
     video_token_id: int = 151656
@@ -64,7 +71,7 @@ class OneVisionVLConfig(PreTrainedConfig):
     @property
     def merge_size(self) -> int:
         """Patches along a side of the block that becomes one token."""
-        return 2 if self.connector == "patch_merger" else 1
+        return self.spatial_merge_size if self.connector == "patch_merger" else 1
 
     @property
     def vision_layers(self) -> int:
@@ -88,6 +95,8 @@ class OneVisionVLConfig(PreTrainedConfig):
         """The connector is one of the two, and the layer it reads exists."""
         if self.connector not in CONNECTORS:
             raise ValueError(f"connector must be {' or '.join(CONNECTORS)}, got {self.connector!r}")
+        if self.spatial_merge_size < 1:
+            raise ValueError(f"spatial_merge_size must be positive, got {self.spatial_merge_size}")
         states = self.vision_layers + 1
         if not -states <= self.vision_feature_layer < states:
             raise ValueError(

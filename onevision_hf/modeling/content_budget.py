@@ -2,8 +2,8 @@
 
 The energy by which patches are ranked is divided picture by picture, so that every picture has its say, and a
 share of it would mean little. What is shared is the absolute energy (`signal_energy`), in one unit for all
-pictures, above the noise (`patch_selection.STILL`): pixels of motion beyond the camera, residual in four grey
-levels, each as far as it stands out. Which patches come first is the same as with any budget.
+pictures: pixels of motion beyond the camera, residual in four grey levels, each above the noise of its
+picture. Which patches come first is the same as with any budget.
 """
 
 import bisect
@@ -14,6 +14,27 @@ import numpy as np
 
 DEFAULT_KEEP_RATIO = 0.125
 MOST_KEEP_RATIO = 0.25  # of a budget that follows the content
+# Energies are about 1 where a block moves as much as the picture's 95th percentile. When even the strongest
+# hundredth of a clip stays below this on average, nothing moves; nor where no absolute energy reaches it.
+STILL = 0.35
+NOISE = 0.1  # of the encoder and the sensor, where half of the picture has none
+# Medians of a picture that are noise too, and up to where: what grain and a camera leave lies everywhere, but
+# all of a picture may move.
+USUAL, MOST_NOISE = 2.0, 1.0
+
+
+def outstanding_energy(absolute: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """(T, gh, gw) float32: what each patch has above the noise of its picture, from `NOISE` to `MOST_NOISE`.
+
+    Args:
+        absolute: (T, gh, gw) float32 >= 0, in one unit for all pictures.
+        allowed: (gh, gw) bool, the patches that may be kept.
+    """
+    if absolute.max() < STILL:
+        return np.zeros_like(absolute)
+    usual = np.median(absolute[:, allowed], axis=1)[:, None, None]
+    noise = np.minimum(NOISE + USUAL * usual, MOST_NOISE)
+    return np.maximum(absolute - noise, 0) * allowed
 
 
 def patches_of_energy(

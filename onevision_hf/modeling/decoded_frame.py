@@ -13,6 +13,9 @@ from av.video.reformatter import VideoReformatter
 
 _LOCAL = threading.local()
 _ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+# FFmpeg's bicubic with accurate_rnd, for pictures that keep their size. It keeps swscale off a shortcut that
+# repeats chroma instead of interpolating it, and to planes leaves columns unwritten (widths of 8 mod 16).
+ACCURATE = 0x4 | 0x40000
 # FFmpeg's AVPictureType; S(GMC), SI, SP, BI are folded in.
 PICTURE_TYPES = {1: "I", 2: "P", 3: "B", 4: "P", 5: "I", 6: "P", 7: "B"}
 
@@ -59,11 +62,9 @@ class DecodedFrame:
         fully for them."""
         turned = self.rotation % 180 != 0
         size = {"width": height, "height": width} if turned else {"width": width, "height": height}
-        if (size["width"], size["height"]) == (self.av_frame.width, self.av_frame.height):
-            # swscale's shortcut to planes at the same size leaves columns unwritten (widths of 8 mod 16).
-            picture = self.turned(converted(self.av_frame, format="rgb24").to_ndarray())
-            return [picture[..., channel] for channel in range(3)]
-        frame = converted(self.av_frame, format="gbrp", interpolation="BICUBIC", **size)
+        same = (size["width"], size["height"]) == (self.av_frame.width, self.av_frame.height)
+        interpolation = ACCURATE if same else "BICUBIC"
+        frame = converted(self.av_frame, format="gbrp", interpolation=interpolation, **size)
         planes = [
             np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size) for plane in frame.planes
         ]

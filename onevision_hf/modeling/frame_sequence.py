@@ -58,6 +58,7 @@ class FrameSequence:
         self._frames = _as_frames(frames)
         self.height, self.width = self._frames[0].shape[:2]
         self.timestamps, self.fps, self.duration = _times(metadata, len(self._frames))
+        self.numbers = _numbers(metadata, len(self._frames))  # of the frames in their file
 
     def __enter__(self) -> "FrameSequence":
         return self
@@ -206,6 +207,14 @@ def _times(metadata: Any, count: int) -> tuple[np.ndarray, float, float]:
     if "duration" not in given:
         duration = total / fps if total and "fps" in given else float(times[-1]) + 1 / mean
     return times, mean, duration
+
+
+def _numbers(metadata: Any, count: int) -> np.ndarray:
+    """(T,) the frames' numbers in the file that metadata tell of; else 0..T-1."""
+    if isinstance(metadata, list | tuple):
+        (metadata,) = metadata
+    numbers = None if metadata is None else metadata.get("frames_indices")
+    return np.arange(count) if numbers is None else np.asarray(numbers, np.int64)
 
 
 def _as_frames(frames: Any) -> Sequence[np.ndarray]:

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -27,6 +29,8 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import is_flash_attention_requested
 from transformers.utils.output_capturing import capture_outputs
 
+from .attention_pooling import OneVisionPoolingHead
+from .complete_weights import CompleteWeights
 from .configuration_onevision import ROTARY_SPLIT, OneVisionConfig
 from .feature_maps import check_kind, gather
 from .patch_inputs import prepare_patches
@@ -35,6 +39,15 @@ INPUTS = (
     *("pixel_values", "visible_indices", "patch_positions", "pixel_attention_mask"),
     *("pixel_values_videos", "cu_seqlens"),
 )
+
+
+# Names of the authors' folders for transformers 5 and of their multimodal models -> ours.
+FUSED: Any = [
+    WeightRenaming(r"self_attn\.proj\.", r"self_attn\.out_proj\."),
+    WeightConverter(
+        "self_attn.qkv", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], [Chunk(dim=0)]
+    ),
+]
 
 
 class OneVisionEmbeddings(nn.Module):
@@ -210,68 +223,7 @@ class OneVisionEncoder(nn.Module):
         return hidden_states
 
 
-class OneVisionProbeAttention(nn.MultiheadAttention):
-    """torch's attention for the names of its weights; its own forward reads weights of a module it never
-    calls, which hooks that bring weights in (offloading, adapters) then miss.
-    """
-
-    def forward(  # type: ignore[override]
-        self,
-        probes: Tensor,
-        states: Tensor,
-        mask: Tensor | None = None,
-        rotate: Callable[[Tensor], Tensor] | None = None,
-    ) -> Tensor:
-        """Probes attend to patches.
-
-        Args:
-            probes: (B, Q, D).
-            states: (B, L, D), the patches.
-            mask: True where a probe may look; broadcast to (B, N, Q, L).
-            rotate: turns keys and values, (B, N, L, d), by where their patches are.
-
-        Returns:
-            (B, Q, D).
-        """
-        size = self.embed_dim
-        query = nn.functional.linear(probes, self.in_proj_weight[:size], self.in_proj_bias[:size])
-        key_value = nn.functional.linear(states, self.in_proj_weight[size:], self.in_proj_bias[size:])
-        query, key, value = (
-            state.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for state in (query, *key_value.chunk(2, dim=-1))
-        )
-        if rotate is not None:
-            key, value = rotate(key), rotate(value)
-        attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
-
-
-class OneVisionPoolingHead(nn.Module):
-    """A learned probe attends to the patches; then x + MLP(RMSNorm(x))."""
-
-    def __init__(self, config: OneVisionConfig):
-        super().__init__()
-        self.probe = nn.Parameter(torch.randn(1, 1, config.hidden_size))
-        self.attention = OneVisionProbeAttention(config.hidden_size, config.num_attention_heads)
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = SiglipMLP(config)
-
-    def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, L, D) -> (B, D), attending where `mask` (B, L) is True; packed, (L, D) -> (B, D) likewise."""
-        if hidden_states.ndim == 3:
-            # Not len(): that is a plain number, and an exported graph would keep it.
-            probes = self.probe.expand(hidden_states.shape[0], -1, -1)
-            mask = None if mask is None else mask[:, None, None]
-        else:
-            # One row of patches with a probe for each of its items.
-            assert mask is not None
-            probes = self.probe.expand(1, len(mask), -1)
-            hidden_states, mask = hidden_states[None], mask[None, None]
-        pooled = self.attention(probes, hidden_states, mask)
-        return (pooled + self.mlp(self.norm(pooled))).flatten(0, 1)
-
-
-class OneVisionPreTrainedModel(PreTrainedModel):
+class OneVisionPreTrainedModel(CompleteWeights, PreTrainedModel):
     config: OneVisionConfig
     base_model_prefix = "onevision_encoder"
     main_input_name = "pixel_values"
@@ -309,6 +261,11 @@ class OneVisionModel(OneVisionPreTrainedModel):
         self.layernorm_post = make_norm(config) if config.use_head else None
         self.head = OneVisionPoolingHead(config) if config.use_head and add_pooling_layer else None
         self.post_init()
+
+    @classmethod
+    def named_otherwise(cls, unexpected: list[str]) -> Any:
+        fused = any(name.startswith("encoder.") and ".self_attn.qkv." in name for name in unexpected)
+        return OneVisionFusedModel if fused and cls is OneVisionModel else None
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings.patch_embedding
@@ -432,10 +389,23 @@ class OneVisionModel(OneVisionPreTrainedModel):
         return mask, {"attention_mask": block_mask}
 
 
+class OneVisionFusedModel(OneVisionModel):
+    """The encoder of folders that hold queries, keys and values in one matrix, as the authors' later ones do;
+    [`OneVisionModel`] tells them by their names and gives this class, which saves them so again.
+
+    Args:
+        config: see [`OneVisionModel`].
+        add_pooling_layer: see there.
+    """
+
+
+register_checkpoint_conversion_mapping(OneVisionFusedModel.__name__, FUSED, overwrite=True)
+
+
 def items_of_patches(cu_seqlens: Tensor, patches: int) -> Tensor:
     """(sum K,) integers: the item of a packed batch that each of its patches belongs to."""
     patch_ids = torch.arange(patches, device=cu_seqlens.device, dtype=cu_seqlens.dtype)
     return torch.searchsorted(cu_seqlens[1:].contiguous(), patch_ids, right=True)
 
 
-__all__ = ["OneVisionModel", "OneVisionPreTrainedModel"]
+__all__ = ["OneVisionFusedModel", "OneVisionModel", "OneVisionPreTrainedModel"]

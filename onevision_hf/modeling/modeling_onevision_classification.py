@@ -24,11 +24,11 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
+from .attention_pooling import OneVisionProbeAttention
 from .configuration_onevision import HEAD_SIZE_STEP, ROTARY_SPLIT, OneVisionConfig
 from .modeling_onevision import (
     OneVisionModel,
     OneVisionPreTrainedModel,
-    OneVisionProbeAttention,
     items_of_patches,
     rotary_angles,
 )
@@ -163,6 +163,7 @@ class _OneVisionForClassification(OneVisionPreTrainedModel):
 
     # The loss is a mean over the batch: accumulated micro-batches are divided by their number.
     accepts_loss_kwargs = False
+    may_be_new = (r"^classifier\.",)
     _keys_to_ignore_on_load_unexpected = [r"^(onevision_encoder\.)?head\."]
     _no_split_modules = [*OneVisionPreTrainedModel._no_split_modules, "OneVisionAttentiveHead"]
 

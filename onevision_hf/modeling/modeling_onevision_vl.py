@@ -20,23 +20,23 @@ Shapes: sum N patches of all images (or videos), C channels, p patch side, B pro
 language model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 from transformers.cache_utils import Cache
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
-from transformers.modeling_utils import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from .configuration_onevision_vl import OneVisionVLConfig
-from .vision_towers import encode_patches, make_tower
-
-IMAGE_INPUTS = ("pixel_values", "image_patch_positions", "image_cu_seqlens")
-VIDEO_INPUTS = ("pixel_values_videos", "video_patch_positions", "video_cu_seqlens")
-MEDIA_INPUTS = (*IMAGE_INPUTS, *VIDEO_INPUTS, "mm_encoder_outputs")
+from .multimodal_features import MEDIA_INPUTS, OneVisionVLConnector, OneVisionVLPreTrainedModel, items_of
+from .setting_names import HUB_ARGUMENTS
+from .vision_towers import make_tower
 
 # A checkpoint of the published LLaVA-NeXT classes -> our names; for `from_pretrained(key_mapping=...)`.
 LLAVA_NEXT_KEY_MAPPING = {
@@ -51,168 +51,50 @@ LLAVA_NEXT_KEY_MAPPING = {
 }
 
 
-class OneVisionVLConnector(nn.Module):
-    """Features of the tower -> embeddings of the language model.
-
-    `mlp2x_gelu` is LLaVA-1.5's projector, a token for each patch. `patch_merger` (`PatchMerger` of the
-    published builder, Qwen2-VL's) normalises, lays the 2 x 2 patches of a block side by side and maps them to
-    one token.
-    """
-
-    def __init__(self, config: OneVisionVLConfig):
-        super().__init__()
-        wide, out = config.vision_config.hidden_size, config.text_config.hidden_size
-        self.block = config.merge_size**2
-        merges = self.block > 1
-        self.norm = nn.LayerNorm(wide, eps=1e-6) if merges else nn.Identity()
-        wide *= self.block
-        self.linear_1 = nn.Linear(wide, wide if merges else out)
-        self.activation_fn = nn.GELU()
-        self.linear_2 = nn.Linear(self.linear_1.out_features, out)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(sum N, tower's width), rows of a block adjacent -> (sum N / block, D)."""
-        merged = self.norm(features).reshape(-1, self.linear_1.in_features)
-        return self.linear_2(self.activation_fn(self.linear_1(merged)))
-
-
-class OneVisionVLPreTrainedModel(PreTrainedModel):
-    config: OneVisionVLConfig
-    base_model_prefix = ""
-    main_input_name = "input_ids"
-    input_modalities = ["image", "video", "text"]
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-
-
-class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, GenerationMixin):
-    """A vision tower, a connector and a whole causal language model: `vision_tower`, `connector`,
+class OneVisionVLModel(OneVisionVLPreTrainedModel):
+    """A vision tower, a connector and a language model without its head: `vision_tower`, `connector`,
     `language_model`.
+
+    On disk its weights have the names of [`OneVisionVLForConditionalGeneration`], whose folders it loads.
 
     Args:
         config: of the three, and the tokens that stand for media.
     """
 
+    _keys_to_ignore_on_load_unexpected = [r"^language_model\.(lm_head|embed_out)\."]
+
     def __init__(self, config: OneVisionVLConfig):
         super().__init__(config)
         self.vision_tower = make_tower(config.vision_config)
         self.connector = OneVisionVLConnector(config)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
-        # An answer never holds the tokens that stand for features.
-        self.generation_config.suppress_tokens = [config.image_token_id, config.video_token_id]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """transformers' own, with the names of the whole model.
+
+        Args:
+            pretrained_model_name_or_path: a folder or a Hub id.
+            *args: transformers' own.
+            **kwargs: transformers' own.
+        """
+        config: Any = kwargs.get("config")
+        if not isinstance(config, PreTrainedConfig):
+            hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+            kind: Any = cls.config_class
+            config = kind.from_pretrained(config or pretrained_model_name_or_path, **hub)
+        names = {**(kwargs.pop("key_mapping", None) or {}), **_names_without_head(config)}
+        return super().from_pretrained(pretrained_model_name_or_path, *args, key_mapping=names, **kwargs)
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """transformers' own, with our names whatever a `key_mapping` read: the folder loads without one."""
-        super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.language_model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.language_model.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.language_model.get_output_embeddings()
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.language_model.set_output_embeddings(new_embeddings)
+        """transformers' own, with the names of the whole model."""
+        names = _names_without_head(self.config)
+        self._weight_conversions = get_model_conversion_mapping(self, names, add_legacy=False)
+        super().save_pretrained(*args, **kwargs)
 
     def get_decoder(self, *args: Any, **kwargs: Any) -> nn.Module:
-        return self.language_model.get_decoder()
-
-    def get_image_features(
-        self, pixel_values: Tensor, image_patch_positions: Tensor, image_cu_seqlens: Tensor, **kwargs: Any
-    ) -> BaseModelOutputWithPooling:
-        """Encode packed images.
-
-        Args:
-            pixel_values: (sum N, C*p*p) patches, those of a merge block adjacent.
-            image_patch_positions: (sum N, 3) [t, h, w].
-            image_cu_seqlens: (images+1,) bounds of the images.
-            **kwargs: taken since transformers hands them over; not used.
-
-        Returns:
-            `last_hidden_state` (sum N, tower's width) and `pooler_output`, a tuple with the embeddings
-            (tokens, D) of each image.
-
-        Raises:
-            ValueError: patches do not come in merge blocks; and what the tower raises.
-        """
-        return self._encode(pixel_values, image_patch_positions, image_cu_seqlens)
-
-    def get_video_features(
-        self,
-        pixel_values_videos: Tensor,
-        video_patch_positions: Tensor,
-        video_cu_seqlens: Tensor,
-        **kwargs: Any,
-    ) -> BaseModelOutputWithPooling:
-        """Encode packed videos, as `get_image_features`.
-
-        Args:
-            pixel_values_videos: (sum N, C*p*p) patches, those of a merge block adjacent.
-            video_patch_positions: (sum N, 3) [t, h, w].
-            video_cu_seqlens: (videos+1,) bounds of the videos.
-            **kwargs: taken since transformers hands them over; not used.
-        """
-        return self._encode(pixel_values_videos, video_patch_positions, video_cu_seqlens)
-
-    def encode_media(self, **inputs: Any) -> dict[str, BaseModelOutputWithPooling]:
-        """What a processor's output holds of media, encoded: "image" and "video", as far as there are some.
-
-        Goes to `forward` and `generate` as `mm_encoder_outputs`, in place of the pixels. Instead of either
-        entry a list with the embeddings (tokens, D) of each item does as well, so that those of a clip can be
-        kept and used in any other prompt. Inputs that are no media are passed over.
-        """
-        found: dict[str, BaseModelOutputWithPooling] = {}
-        for kind, names in (("image", IMAGE_INPUTS), ("video", VIDEO_INPUTS)):
-            given = {name: inputs.get(name) for name in names}
-            if given[names[0]] is None:
-                continue
-            absent = [name for name, value in given.items() if value is None]
-            if absent:
-                raise ValueError(f"{names[0]} came without {', '.join(absent)}")
-            found[kind] = self._encode(*given.values())  # type: ignore[arg-type]
-        return found
-
-    def _encode(self, patches: Tensor, positions: Tensor, cu_seqlens: Tensor) -> BaseModelOutputWithPooling:
-        self._check_blocks(positions)
-        weight = next(self.vision_tower.parameters())
-        features = encode_patches(
-            self.vision_tower,
-            patches.to(weight.device, weight.dtype),
-            positions.to(weight.device),
-            cu_seqlens.to(weight.device),
-            self.config.vision_feature_layer,
-        )
-        embeddings = self.connector(features.to(self.connector.linear_1.weight.dtype))
-        counts = (cu_seqlens.diff() // self.connector.block).tolist()
-        return BaseModelOutputWithPooling(
-            last_hidden_state=features,
-            pooler_output=embeddings.split(counts),  # type: ignore[arg-type]
-        )
-
-    def _check_blocks(self, positions: Tensor) -> None:
-        """The m*m rows of a block are adjacent, raster inside."""
-        side = self.config.merge_size
-        if side == 1:
-            return
-        fits = len(positions) % side**2 == 0
-        if fits:
-            blocks = positions.view(-1, side**2, 3)
-            corner = blocks[:, :1]
-            inside = torch.tensor([(0, y, x) for y in range(side) for x in range(side)])
-            fits = bool((blocks == corner + inside.to(positions.device)).all())
-            fits = fits and bool((corner[..., 1:] % side == 0).all())
-        if not fits:
-            raise ValueError(
-                f"the connector patch_merger makes a token of {side} x {side} neighbours, and the patch "
-                f"positions do not come in such blocks: set merge_size={side} in the processors"
-            )
+        return self.language_model
 
     def forward(
         self,
@@ -226,7 +108,109 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
         pixel_values_videos: Tensor | None = None,
         video_patch_positions: Tensor | None = None,
         video_cu_seqlens: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        patch_positions: Tensor | None = None,
         mm_encoder_outputs: Mapping[str, Any] | None = None,
+        mm_token_type_ids: Tensor | None = None,
+        use_cache: bool | None = None,
+        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states of prompts with images and videos; the inputs are those of
+        [`OneVisionVLForConditionalGeneration`].
+
+        Args:
+            input_ids (`torch.LongTensor` of shape (B, L)): with the tokens of media.
+            attention_mask (`torch.Tensor` of shape (B, L), *optional*): 0 for padding, on either side.
+            position_ids (`torch.LongTensor` of shape (B, L), *optional*): of the language model.
+            inputs_embeds (`torch.FloatTensor` of shape (B, L, D), *optional*): instead of `input_ids`.
+            pixel_values (`torch.FloatTensor` of shape (sum N, C*p*p)): images, packed.
+            image_patch_positions (`torch.LongTensor` of shape (sum N, 3)): [t, h, w] of their patches.
+            image_cu_seqlens (`torch.IntTensor` of shape (images+1,)): bounds of the images.
+            pixel_values_videos (`torch.FloatTensor` of shape (sum N, C*p*p)): videos, packed.
+            video_patch_positions (`torch.LongTensor` of shape (sum N, 3)): [t, h, w] of their patches.
+            video_cu_seqlens (`torch.IntTensor` of shape (videos+1,)): bounds of the videos.
+            image_grid_thw (`torch.LongTensor` of shape (images, 3)): published name, see there.
+            patch_positions (`torch.LongTensor` of shape (sum N, 3)): published name, see there.
+            mm_encoder_outputs (`dict`, *optional*): instead of pixels, see `encode_media`.
+            mm_token_type_ids (`torch.Tensor` of shape (B, L), *optional*): not needed, positions are plain.
+            use_cache (`bool`, *optional*): of the language model.
+            past_key_values (`Cache`, *optional*): of the language model.
+            cache (`Cache`, *optional*): the same, under the name that some language models have for it.
+            **kwargs: of the language model.
+
+        Returns:
+            What the language model returns: `last_hidden_state` (B, L, D) and so on.
+        """
+        media = {
+            "pixel_values": pixel_values,
+            "image_patch_positions": image_patch_positions,
+            "image_cu_seqlens": image_cu_seqlens,
+            "pixel_values_videos": pixel_values_videos,
+            "video_patch_positions": video_patch_positions,
+            "video_cu_seqlens": video_cu_seqlens,
+            "image_grid_thw": image_grid_thw,
+            "patch_positions": patch_positions,
+            "mm_encoder_outputs": mm_encoder_outputs,
+        }
+        given = {"past_key_values": past_key_values, "cache": cache}
+        held = {name: value for name, value in given.items() if value is not None}
+        prompt = self._prompt(
+            input_ids, inputs_embeds, position_ids, attention_mask, next(iter(held.values()), None), media
+        )
+        return self.language_model(**prompt, use_cache=use_cache, **held, **kwargs)
+
+
+class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, GenerationMixin):
+    """A vision tower, a connector and a whole causal language model: `vision_tower`, `connector`,
+    `language_model`.
+
+    Args:
+        config: of the three, and the tokens that stand for media.
+    """
+
+    saves_original_format = False
+
+    def __init__(self, config: OneVisionVLConfig):
+        super().__init__(config)
+        self.vision_tower = make_tower(config.vision_config)
+        self.connector = OneVisionVLConnector(config)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.post_init()
+        # An answer never holds the tokens that stand for features.
+        self.generation_config.suppress_tokens = [config.image_token_id, config.video_token_id]
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """transformers' own, with the names of the class whatever a `key_mapping` read: the folder loads
+        without one."""
+        super().save_pretrained(*args, **{"save_original_format": self.saves_original_format, **kwargs})
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.language_model.set_output_embeddings(new_embeddings)
+
+    def get_decoder(self, *args: Any, **kwargs: Any) -> nn.Module:
+        return self.language_model.get_decoder()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_patch_positions: Tensor | None = None,
+        image_cu_seqlens: Tensor | None = None,
+        pixel_values_videos: Tensor | None = None,
+        video_patch_positions: Tensor | None = None,
+        video_cu_seqlens: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        patch_positions: Tensor | None = None,
+        mm_encoder_outputs: Mapping[str, Any] | None = None,
+        mm_token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         past_key_values: Cache | None = None,
@@ -252,7 +236,12 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
             video_patch_positions (`torch.LongTensor` of shape (sum N, 3)): [t, h, w] of the videos'
                 patches.
             video_cu_seqlens (`torch.IntTensor` of shape (videos+1,)): bounds of the videos.
+            image_grid_thw (`torch.LongTensor` of shape (images, 3)): with `patch_positions` the published
+                names of what the images' positions and bounds say; [frames, rows, columns] of patches.
+            patch_positions (`torch.LongTensor` of shape (sum N, 3)): [t, h, w], goes with `image_grid_thw`.
             mm_encoder_outputs (`dict`, *optional*): instead of pixels, see `encode_media`.
+            mm_token_type_ids (`torch.Tensor` of shape (B, L), *optional*): which tokens are of images (1) and
+                videos (2); not needed, positions are plain.
             labels (`torch.LongTensor` of shape (B, L), *optional*): -100 where nothing is learned.
             use_cache (`bool`, *optional*): of the language model.
             past_key_values (`Cache`, *optional*): of the language model; where it holds tokens, media are
@@ -275,77 +264,19 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
             "pixel_values_videos": pixel_values_videos,
             "video_patch_positions": video_patch_positions,
             "video_cu_seqlens": video_cu_seqlens,
+            "image_grid_thw": image_grid_thw,
+            "patch_positions": patch_positions,
+            "mm_encoder_outputs": mm_encoder_outputs,
         }
-        if inputs_embeds is None:
-            if input_ids is None:
-                raise ValueError("give input_ids or inputs_embeds, found neither")
-            held = cache if cache is not None else past_key_values
-            decoding = held is not None and held.get_seq_length() > 0
-            inputs_embeds = self._embed(input_ids, media, mm_encoder_outputs, decoding, position_ids)
-        elif mm_encoder_outputs is not None or any(value is not None for value in media.values()):
-            raise ValueError("media need input_ids, whose tokens say where features go; got inputs_embeds")
-        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
-            # Left padding then shifts nothing, whatever kind of positions the language model has.
-            positions = attention_mask.long().cumsum(-1) - 1
-            position_ids = positions.clamp(min=0)[:, -inputs_embeds.shape[1] :]
+        held = cache if cache is not None else past_key_values
+        prompt = self._prompt(input_ids, inputs_embeds, position_ids, attention_mask, held, media)
         given = {"past_key_values": past_key_values, "cache": cache, "labels": labels}
         return self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
+            **prompt,
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
             **{name: value for name, value in given.items() if value is not None},
             **kwargs,
-        )
-
-    def _embed(
-        self,
-        input_ids: Tensor,
-        media: dict[str, Tensor | None],
-        encoded: Mapping[str, Any] | None,
-        decoding: bool,
-        position_ids: Tensor | None,
-    ) -> Tensor:
-        """Embeddings (B, L, D) with the features in their places."""
-        embeddings = self.get_input_embeddings()(input_ids)
-        pixels = [name for name in ("pixel_values", "pixel_values_videos") if media[name] is not None]
-        if encoded is not None and pixels:
-            raise ValueError(f"give mm_encoder_outputs or pixels, not both; found {', '.join(pixels)}")
-        if decoding and not (pixels or encoded):
-            return embeddings
-        if pixels or encoded:
-            self._check_context(input_ids, position_ids)
-        encoded = self.encode_media(**media) if encoded is None else encoded
-        for kind, token in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
-            places = input_ids == token
-            features = torch.cat(list(_items(encoded[kind]))) if kind in encoded else embeddings[:0, 0]
-            if features.shape[-1] != embeddings.shape[-1]:
-                raise ValueError(
-                    f"the connector gives embeddings of {features.shape[-1]} numbers, the language model's "
-                    f"have {embeddings.shape[-1]}: they were not made for one another"
-                )
-            if int(places.sum()) != len(features):
-                raise ValueError(
-                    f"the prompt has {int(places.sum())} {kind} tokens and the {kind}s give {len(features)} "
-                    "features: use the processor's output as it is, and do not truncate it"
-                )
-            if len(features):
-                features = features.to(embeddings.device, embeddings.dtype)
-                embeddings = embeddings.masked_scatter(places[..., None], features)
-        return embeddings
-
-    def _check_context(self, input_ids: Tensor, position_ids: Tensor | None) -> None:
-        # Packed prompts lie in one row; what counts is how far the positions of one go.
-        length = input_ids.shape[1] if position_ids is None else int(position_ids.max()) + 1
-        limit = getattr(self.config.text_config, "max_position_embeddings", None)
-        if limit is None or length <= limit:
-            return
-        media = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
-        raise ValueError(
-            f"a prompt of {length} tokens, {int(media.sum(1).max())} of them visual, is longer "
-            f"than the language model's context of {limit}: lower num_frames, num_patches or keep_ratio, "
-            "max_pixels or size, or use the connector patch_merger, which makes a quarter of the tokens"
         )
 
     def prepare_inputs_for_generation(
@@ -378,7 +309,7 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
     def _fit(self, encoded: Mapping[str, Any] | None) -> bool:
         """Whether features have the width of the language model's embeddings."""
         width = self.config.text_config.hidden_size
-        items = [item for features in (encoded or {}).values() for item in _items(features)]
+        items = [item for features in (encoded or {}).values() for item in items_of(features)]
         return all(item.shape[-1] == width for item in items)
 
     def _expand_inputs_for_generation(  # type: ignore[override]
@@ -396,7 +327,7 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
             for kind, token in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
                 if kind in encoded:
                     counts = (input_ids == token).sum(1).tolist()
-                    prompts = torch.cat(list(_items(encoded[kind]))).split(counts)
+                    prompts = torch.cat(list(items_of(encoded[kind]))).split(counts)
                     repeated[kind] = [own for own in prompts for _ in range(expand_size)]
         input_ids, model_kwargs = super()._expand_inputs_for_generation(  # type: ignore[misc]
             expand_size=expand_size,
@@ -409,13 +340,15 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
         return input_ids, model_kwargs
 
 
-def _items(features: Any) -> Sequence[Tensor]:
-    """The embeddings of each item, from the output of `get_..._features` or a list of them."""
-    return getattr(features, "pooler_output", features)
+def _names_without_head(config: OneVisionVLConfig) -> dict[str, str]:
+    """Names of the whole language model -> those of its body alone, for transformers' `key_mapping`."""
+    language_model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config.text_config)]
+    return {rf"^language_model\.{language_model.base_model_prefix}\.": "^language_model."}
 
 
 __all__ = [
     "LLAVA_NEXT_KEY_MAPPING",
     "OneVisionVLForConditionalGeneration",
+    "OneVisionVLModel",
     "OneVisionVLPreTrainedModel",
 ]

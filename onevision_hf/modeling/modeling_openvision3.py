@@ -26,6 +26,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .complete_weights import CompleteWeights
 from .configuration_openvision3 import OpenVision3Config
 from .vae_openvision3 import HoldsVAE, MissingVAEError, check_latents
 
@@ -100,7 +101,7 @@ class OpenVision3Encoder(SiglipEncoder):
             layer.mlp = OpenVision3MLP(config)
 
 
-class OpenVision3PreTrainedModel(PreTrainedModel):
+class OpenVision3PreTrainedModel(CompleteWeights, PreTrainedModel):
     config: OpenVision3Config
     base_model_prefix = "openvision3"
     main_input_name = "pixel_values"

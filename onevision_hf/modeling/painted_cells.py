@@ -15,7 +15,7 @@ from .reference_paint import PERIOD
 CELL = 8  # luma pixels
 SAMPLES = 4  # of chroma that are looked at across and down a cell
 APART = CELL / SAMPLES  # luma pixels
-CACHED_CELLS = 4096  # are worked on together
+CACHED_CELLS = 8192  # are worked on together
 NEAR = 4.0  # levels: samples further from the others lie where the paint wraps
 
 

@@ -7,7 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .content_budget import DEFAULT_KEEP_RATIO, MOST_KEEP_RATIO, patches_of_energy
+from .content_budget import (
+    DEFAULT_KEEP_RATIO,
+    MOST_KEEP_RATIO,
+    STILL,
+    outstanding_energy,
+    patches_of_energy,
+)
 from .frame_geometry import FrameGeometry, check_positive, whole_grid
 from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence
@@ -17,10 +23,6 @@ from .signal_settings import SignalSettings
 from .video_reader import VideoReader
 
 ANCHORS = ("first", "keyframes", "shots")
-# Energies are about 1 where a block moves as much as the picture's 95th percentile. When even the strongest
-# hundredth of a clip stays below this on average, nothing moves. In a budget that follows the content what a
-# patch has below this is noise, of the encoder mostly, and counts as nothing.
-STILL = 0.35
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +115,7 @@ class BudgetSettings:
             `keep_energy` 0.25).
         keep_energy: a share of the clip's energy, above 0 and up to 1: the strongest patches are kept until
             they have it together with the anchors, and never more than the budget. What is counted is the
-            absolute energy of `signal_energy`, in one unit for all pictures, above the noise (`STILL`).
+            absolute energy of `signal_energy`, in one unit for all pictures, above their noise.
             Nothing is kept for its own sake where nothing moves: a still clip is its anchors.
         anchors: frames kept whole: "first", "shots" (the first sampled frame of each shot, of evenly chosen
             ones where all would take more than half of the budget), "keyframes" (the first and all sampled
@@ -259,13 +261,13 @@ def top_patches(
         quota = -(-left // (len(spans) - place))
         later = sum(len(span) for span in spans[place + 1 :]) * per_frame
         quota = min(len(frames) * per_frame, max(quota, left - later))
-        best = _largest(rank[frames].reshape(-1), quota)
+        best = largest(rank[frames].reshape(-1), quota)
         kept.append(frames[best // per_frame] * per_frame + best % per_frame)
         left -= quota
     return np.stack(np.unravel_index(np.sort(np.concatenate(kept)), energy.shape), -1).astype(np.int64)
 
 
-def _largest(values: np.ndarray, count: int) -> np.ndarray:
+def largest(values: np.ndarray, count: int) -> np.ndarray:
     """Places of the `count` largest values by a partial sort; of equal ones the first."""
     if count >= len(values):
         return np.arange(len(values))
@@ -339,7 +341,7 @@ def select(
     if budget.keep_energy is not None:
         count = side**2 * patches_of_energy(
             budget.keep_energy,
-            np.maximum(_merge(absolute, side) - STILL, 0) * allowed,
+            outstanding_energy(_merge(absolute, side), allowed),
             count // side**2,
             lambda k: top_patches(blocks, k, anchors, allowed, budget.time_buckets),
             fewest=len(set(anchors)) * blocks[0].size,

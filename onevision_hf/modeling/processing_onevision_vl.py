@@ -12,6 +12,7 @@ A list of conversations gives a batch, padded on the left. Settings of `OneVisio
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ TEXT_SETTINGS = (
     "add_special_tokens",
     "pad_to_multiple_of",
     "return_offsets_mapping",
+    "return_mm_token_type_ids",
 )
 _ARGUMENTS = (
     *("image_processor", "video_processor", "tokenizer", "chat_template"),
@@ -175,8 +177,7 @@ class OneVisionVLProcessor(ProcessorMixin):
         stamped = self.add_timestamps if add_timestamps is None else add_timestamps
 
         kept: list[str] = []
-        pictures: list[Any] = []
-        clips: list[VideoPatches] = []
+        shown: list[tuple[str, list[Any], list[Any]]] = []
         skipped: list[tuple[int, str]] = []
         partial: list[tuple[int, str]] = []
         for index, prompt in enumerate(prompts):
@@ -195,15 +196,14 @@ class OneVisionVLProcessor(ProcessorMixin):
                 self.image_token: [self._image_text(len(image[0])) for image in own_images],
                 self.video_token: [self._video_text(clip, stamped) for clip in own_clips],
             }
-            kept.append(self._expand(prompt, texts))
-            pictures += own_images
-            clips += own_clips
+            kept.append(self._expand(prompt, {token: iter(own) for token, own in texts.items()}))
+            shown.append((prompt, own_images, own_clips))
             partial += [(index, clip.missing) for clip in own_clips if clip.missing]
         if not kept:
             raise VideoReadError(skipped[0][1], f"and none of the {len(prompts)} prompts can be read")
 
         data = dict(self._tokenize(kept, of_text))
-        data |= pack_media("image", pictures) | pack_videos(clips)
+        data |= self._packed(shown)
         if errors == "skip":
             data["skipped"] = skipped
         elif errors == "partial":
@@ -241,20 +241,18 @@ class OneVisionVLProcessor(ProcessorMixin):
             self.image_token: iter([self._image_text(len(image[0])) for image in pictures]),
             self.video_token: iter([self._video_text(clip, self.add_timestamps) for clip in clips]),
         }
-        ids: list[int] = []
-        labels: list[int] = []
+        whole, ids, labels = "", list[int](), list[int]()
         for text, learned in self.segments(messages, plain):
             if learned and self._media_tokens.search(text):
                 raise ValueError(f"an answer holds a media token: {text!r}")
-            text = self._media_tokens.sub(lambda found: next(waiting[found[0]]), text)
-            own = self._segment_ids(text, first=not ids)
+            whole += text
+            own = self._segment_ids(self._expand(text, waiting), first=not ids)
             ids += own
             labels += own if learned else [NOT_LEARNED] * len(own)
         return {
             "input_ids": torch.tensor(ids),
             "labels": torch.tensor(labels),
-            **pack_media("image", pictures),
-            **pack_videos(clips),
+            **self._packed([(whole, pictures, clips)]),
         }
 
     def segments(self, messages: list[dict[str, Any]], plain: bool = False) -> list[tuple[str, bool]]:
@@ -317,10 +315,15 @@ class OneVisionVLProcessor(ProcessorMixin):
             ]
         return MultiModalData(**found)
 
-    def _expand(self, prompt: str, texts: dict[str, list[str]]) -> str:
+    def _expand(self, prompt: str, texts: dict[str, Iterator[str]]) -> str:
         """The prompt with the text of each medium in the place of its token."""
-        waiting = {token: iter(own) for token, own in texts.items()}
-        return self._media_tokens.sub(lambda found: next(waiting[found[0]]), prompt)
+        return self._media_tokens.sub(lambda found: next(texts[found[0]]), prompt)
+
+    def _packed(self, shown: list[tuple[str, list[Any], list[Any]]]) -> dict[str, torch.Tensor]:
+        """The media of prompts, each with its images and its videos, as the model takes them."""
+        images = [image for _, own, _ in shown for image in own]
+        videos = [video for _, _, own in shown for video in own]
+        return pack_media("image", images) | pack_videos(videos)
 
     @property
     def _media_tokens(self) -> re.Pattern[str]:
@@ -365,6 +368,7 @@ class OneVisionVLProcessor(ProcessorMixin):
 
     def _tokenize(self, prompts: list[str], settings: dict[str, Any]) -> dict[str, Any]:
         settings = {"padding": True, "padding_side": "left", **settings}
+        typed = settings.pop("return_mm_token_type_ids", False)
         found = self.tokenizer(prompts, return_tensors="pt", return_token_type_ids=False, **settings)
         for token, number in (
             (self.image_token, self.image_token_id),
@@ -385,6 +389,8 @@ class OneVisionVLProcessor(ProcessorMixin):
                 f"{limit} tokens: lower num_frames, num_patches or keep_ratio, max_pixels or size, or use "
                 "the connector patch_merger, which makes a quarter of the tokens"
             )
+        if typed:
+            found["mm_token_type_ids"] = torch.tensor(self.create_mm_token_type_ids(found["input_ids"]))
         return found
 
     def _settings(self) -> set[str]:

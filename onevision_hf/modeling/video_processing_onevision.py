@@ -16,12 +16,12 @@ from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .content_budget import MOST_KEEP_RATIO, under_energy
+from .content_budget import under_energy
 from .frame_files import is_many, refuse_stills
 from .frame_sequence import FrameSequence, is_encoded, is_frames, open_video, pair_of
 from .known_names import KnownNames
 from .message_media import of_each
-from .patch_selection import Placement, check_budget
+from .patch_selection import BudgetSettings, Placement
 from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig, default_anchors
 from .pretrained_settings import read_with_model_settings
 from .setting_names import refuse_unknown
@@ -115,12 +115,11 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
     return_metadata = False
 
     def __init__(self, **kwargs: Any):
-        check_budget(kwargs.get("num_patches"), kwargs.get("keep_ratio"), kwargs.get("keep_energy"))
+        budget = {
+            name: kwargs[name] for name in ("num_patches", "keep_ratio", "keep_energy") if name in kwargs
+        }
+        kwargs["keep_ratio"] = BudgetSettings(**budget).keep_ratio
         super().__init__(**kwargs)
-        if kwargs.get("num_patches") is not None:
-            self.keep_ratio = None
-        elif kwargs.get("keep_energy") is not None and kwargs.get("keep_ratio") is None:
-            self.keep_ratio = MOST_KEEP_RATIO
         if kwargs.get("anchors") is None:
             self.anchors = default_anchors(self.preset)
         if "rope_temporal_size" in kwargs:  # None is a value: t stays the frame's index

@@ -1,6 +1,6 @@
 """Packed patches -> features, whatever the tower: what multimodal models ask of a vision transformer.
 
-    features = encode_patches(tower, patches, positions, cu_seqlens, layer=-2)      # (sum N, D)
+    encode_patches(tower, patches, positions, cu_seqlens, layer=-2).last_hidden_state      # (sum N, D)
 
 The OneVision encoder takes any set of patches and lets those of a clip attend to one another. Every other
 tower sees whole pictures: each frame of an item is put together from its patches and encoded alone.
@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 from .configuration_onevision import OneVisionConfig
 from .configuration_openvision3 import OpenVision3Config
-from .modeling_onevision import OneVisionModel
+from .modeling_onevision import OneVisionFusedModel, OneVisionModel
 from .modeling_openvision3 import OpenVision3Model
 
 OWN_MODELS: dict[str, Any] = {
@@ -33,6 +34,8 @@ FRAMES_AT_ONCE = 32
 
 def make_tower(config: PreTrainedConfig) -> nn.Module:
     """The tower of a configuration, with random weights."""
+    if getattr(config, "fused", False):
+        return OneVisionFusedModel._from_config(config)
     if config.model_type in OWN_MODELS:
         return OWN_MODELS[config.model_type]._from_config(config)
     if isinstance(config, Qwen3VLVisionConfig):
@@ -41,8 +44,8 @@ def make_tower(config: PreTrainedConfig) -> nn.Module:
 
 
 def encode_patches(
-    tower: nn.Module, patches: Tensor, positions: Tensor, cu_seqlens: Tensor, layer: int
-) -> Tensor:
+    tower: nn.Module, patches: Tensor, positions: Tensor, cu_seqlens: Tensor, layer: int, **states: Any
+) -> BaseModelOutput:
     """Features of packed patches, row for row.
 
     Args:
@@ -51,9 +54,10 @@ def encode_patches(
         positions: (sum N, 3) [t, h, w].
         cu_seqlens: (items+1,) bounds of the items.
         layer: of the hidden states, whose first is the input of the first layer.
+        **states: `output_hidden_states`, `output_attentions`, which the OneVision encoder follows.
 
     Returns:
-        (sum N, D).
+        `last_hidden_state` (sum N, D), and the states that were asked for.
 
     Raises:
         ValueError: a part of a frame (codec input) for a tower that sees whole pictures.
@@ -65,7 +69,8 @@ def encode_patches(
             patch_positions=positions,
             cu_seqlens=cu_seqlens,
             num_layers=layer % (count + 1),
-        ).last_hidden_state
+            **states,
+        )
     features: Tensor | None = None
     for grid, rows in _frames_by_grid(tower, positions, cu_seqlens).items():
         for part in rows.split(FRAMES_AT_ONCE):
@@ -75,8 +80,7 @@ def encode_patches(
                 features = found.new_empty(len(patches), found.shape[-1])
             # Out of place, so that gradients pass.
             features = features.index_copy(0, part.flatten(), found)
-    assert features is not None
-    return features
+    return BaseModelOutput(last_hidden_state=features)  # type: ignore[arg-type]
 
 
 def _frames_by_grid(tower: nn.Module, positions: Tensor, cu_seqlens: Tensor) -> dict[tuple[int, int], Tensor]:

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
+from ..modeling.complete_weights import CompleteWeights
 from ..modeling.configuration_openvision3 import OpenVision3Config
 from ..modeling.modeling_onevision import OneVisionModel
 from ..modeling.modeling_openvision3 import OpenVision3Model
@@ -35,7 +36,7 @@ from .perceptual import load_lpips, perceptual_distance
 from .towers import CaptionDecoder, LatentDecoder, TextEncoder
 
 
-class UnifiedForPreTraining(HoldsVAE, PreTrainedModel):
+class UnifiedForPreTraining(HoldsVAE, CompleteWeights, PreTrainedModel):
     """An encoder with a ViT decoder, a text encoder and a caption decoder.
 
     The VAE, and LPIPS where it has a weight, are held beside it: not in the state dict, not trained, moved

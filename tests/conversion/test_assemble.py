@@ -26,6 +26,8 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Siglip2Config,
@@ -192,14 +194,19 @@ def test_parts_that_are_none_are_one_line_each(folders, tmp_path, capsys):
     assert "not an empty folder" in said(
         "assemble", "--encoder", folders["encoder"], "--llm", folders["llm"], "--out", folders["vl"]
     )
-    state = load_file(folders["encoder"] / "model.safetensors")
-    broken = tmp_path / "broken"
-    AutoModel.from_pretrained(folders["encoder"]).save_pretrained(broken)
-    state.pop("encoder.layers.0.mlp.fc1.weight")
-    save_file(state, broken / "model.safetensors", metadata={"format": "pt"})
-    assert "lacks 1 weights of its vision tower" in said(
-        "assemble", "--encoder", broken, "--llm", folders["llm"], *out
-    )
+    for tower, words in (
+        (
+            OneVisionModel(OneVisionConfig.tiny()),
+            "lacks 1 weights of OneVisionModel: encoder.layers.0.mlp.fc1",
+        ),
+        (CLIPVisionModel(CLIPVisionConfig(**SMALL)), "lacks 1 weights of its vision tower, such as"),
+    ):
+        broken = tmp_path / type(tower).__name__
+        tower.save_pretrained(broken)
+        state = load_file(broken / "model.safetensors")
+        state.pop(next(name for name in state if name.endswith("layers.0.mlp.fc1.weight")))
+        save_file(state, broken / "model.safetensors", metadata={"format": "pt"})
+        assert words in said("assemble", "--encoder", broken, "--llm", folders["llm"], *out)
     assert "is a onevision_encoder" in said("extract-encoder", folders["encoder"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

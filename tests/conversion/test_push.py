@@ -55,6 +55,7 @@ def local(folder: Path, names: set[str]) -> dict[str, bytes]:
 
 UPLOADED = {
     "channel_order.py",
+    "complete_weights.py",
     "config.json",
     "configuration_openvision3.py",
     "curves/loss.json",

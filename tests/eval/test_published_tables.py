@@ -36,6 +36,19 @@ def test_the_rows_beside_a_run_are_those_of_its_data_set_and_budget():
     assert published_probes("ssv2", 100) == []
 
 
+def test_scores_of_the_successor_come_with_their_conditions():
+    frames, codec = (published_table(f"ov2_{name}") for name in ("frames", "codec"))
+    for table in (frames, codec):
+        assert list(table.more["conditions"]) == table.columns == list(table.more["labels"])
+    assert frames.by_label()["MLVU-dev"] == [76.62] and frames.more["labels"]["mlvu_dev"] == "MLVU-dev"
+    assert frames.more["conditions"]["mlvu_dev"] == {
+        "task": "mlvu_dev", "frames": 512, "pixels": 72900, "subtitles": False,
+    }  # fmt: skip
+    both = set(frames.columns) & set(codec.columns)
+    better = {name for name in both if codec.rows[0].values[name] > frames.rows[0].values[name]}
+    assert len(both) == 4 and better == {"videomme_v2_subtitles"}
+
+
 def test_sixteen_benchmarks_and_a_table_that_does_not_exist():
     table = published_table("lmm_probe")
     assert len(table.columns) == 16 and len(table.more["videos"]) == 7

@@ -3,6 +3,7 @@
 The truth is the second part read alone, and FFmpeg's plain decode of each part.
 """
 
+import functools
 from pathlib import Path
 
 import av
@@ -22,6 +23,7 @@ from onevision_hf import (
 from onevision_hf.modeling.signal_energy import signal_maps
 
 HALF = 24
+SMALL = moving_scene(HALF, 96, 128, seed=5)
 # Quality, coding tools (of which some are in the sequence's set), and both.
 ENCODERS = {
     "h264-quality": ("libx264", {"crf": "20"}, {"crf": "30"}),
@@ -53,6 +55,26 @@ def made(tmp_path_factory):
     return make
 
 
+@pytest.fixture(scope="module")
+def alone():
+    """(a part, signals) -> what is read of it by itself, once for all the ways in which it is joined."""
+    return functools.cache(lambda path, kinds: read_codec_signals(path, frame_ids=range(HALF), signals=kinds))
+
+
+@pytest.fixture(scope="module")
+def two_sizes(tmp_path_factory):
+    """(codec, suffix) -> the same scene as two clips, the second of twice the height and width."""
+    folder = tmp_path_factory.mktemp("sizes")
+
+    @functools.cache
+    def make(codec: str, suffix: str) -> list[Path]:
+        scenes = [SMALL, SMALL.repeat(2, 1).repeat(2, 2)]
+        names = (folder / f"{codec}-{number}{suffix}" for number in (0, 1))
+        return [write_clip(*each, codec=codec, bframes=0) for each in zip(names, scenes, strict=True)]
+
+    return make
+
+
 def part(folder: Path, name: str, number: int, suffix: str) -> Path:
     codec, *options = ENCODERS[name]
     path = folder / f"{name}-{number}{suffix}"
@@ -74,16 +96,16 @@ def same(first: np.ndarray, second: np.ndarray) -> bool:
 
 @pytest.mark.parametrize("how", [".mp4", ".mov", ".mkv", ".ts", "cat", "headers"])
 @pytest.mark.parametrize("name", ENCODERS)
-def test_after_the_join_signals_are_those_of_the_second_part_alone(name, how, made):
+def test_after_the_join_signals_are_those_of_the_second_part_alone(name, how, made, alone):
     path, second, _ = made(name, how)
     kinds = ("residual", "bits") if "hevc" in name else ("vectors", "residual", "bits")
     joined = read_codec_signals(path, frame_ids=range(HALF, 2 * HALF), signals=kinds)
-    alone = read_codec_signals(second, frame_ids=range(HALF), signals=kinds)
-    assert np.nansum(alone.residual) > 10_000
+    own = alone(second, kinds)
+    assert np.nansum(own.residual) > 10_000
     for kind in kinds:
-        if kind != "bits" or same(joined.packet_sizes, alone.packet_sizes):  # a container may add sets
-            assert same(getattr(joined, kind), getattr(alone, kind)), kind
-    assert joined.picture_types == alone.picture_types
+        if kind != "bits" or same(joined.packet_sizes, own.packet_sizes):  # a container may add sets
+            assert same(getattr(joined, kind), getattr(own, kind)), kind
+    assert joined.picture_types == own.picture_types
     assert joined.signal["residual"].startswith("exact, packets decoded alone against grey references")
     assert "damaged" not in "".join(joined.signal.values())
 
@@ -128,19 +150,14 @@ def test_a_bit_depth_that_changes_is_named_and_both_halves_still_have_a_signal(c
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 @pytest.mark.parametrize("first", [0, 1])
-def test_signals_follow_the_size_of_each_picture(codec, first, tmp_path):
+def test_signals_follow_the_size_of_each_picture(codec, first, two_sizes, tmp_path):
     """The same scene at two sizes: the larger half gets as many patches, and the same places."""
-    small = moving_scene(HALF, 96, 128, seed=5)
-    scenes = [small, small.repeat(2, 1).repeat(2, 2)]
-    parts = [
-        write_clip(tmp_path / f"{n}.ts", scene, codec=codec, bframes=0) for n, scene in enumerate(scenes)
-    ]
-    order = [parts[first], parts[1 - first]]
+    order = two_sizes(codec, ".ts")[:: 1 if first == 0 else -1]
     path = join(tmp_path / "joined.ts", order)
     for chosen in (None, ("difference",), ("bits",)):
         selection = select_patches(path, num_patches=2000, size=112, patch_size=14, signals=chosen)
         before, after = (selection.energy[begin + 1 : begin + HALF] for begin in (0, HALF))
-        moves = np.abs(np.diff(small.astype(int), axis=0)).max(-1) > 60
+        moves = np.abs(np.diff(SMALL.astype(int), axis=0)).max(-1) > 60
         height, width = selection.energy.shape[1:]
         rows, columns = np.arange(96) * height // 96, np.arange(128) * width // 128
         where = np.zeros(before.shape, bool)
@@ -167,12 +184,9 @@ def test_signals_follow_the_size_of_each_picture(codec, first, tmp_path):
     ("codec", "container"), [("libvpx-vp9", "webm"), ("libvpx-vp9", "mp4"), ("libsvtav1", "mkv"),
                              ("libsvtav1", "mp4"), ("libsvtav1", "obu")],
 )  # fmt: skip
-def test_vp9_and_av1_follow_the_size_of_each_picture(codec, container, first, tmp_path):
+def test_vp9_and_av1_follow_the_size_of_each_picture(codec, container, first, two_sizes, alone, tmp_path):
     """As adaptive streams: a key picture of another size. Both halves get their patches on what moves."""
-    small = moving_scene(HALF, 96, 128, seed=5)
-    scenes = [small, small.repeat(2, 1).repeat(2, 2)]
-    parts = [write_clip(tmp_path / f"{n}.mkv", scene, codec=codec) for n, scene in enumerate(scenes)]
-    order = [parts[first], parts[1 - first]]
+    order = two_sizes(codec, ".mkv")[:: 1 if first == 0 else -1]
     path, expected = join(tmp_path / f"joined.{container}", order), [f for one in order for f in plain(one)]
     with VideoReader(path) as reader:
         found = [frame.av_frame.to_ndarray() for frame in reader.frames(range(len(reader)))]
@@ -188,9 +202,9 @@ def test_vp9_and_av1_follow_the_size_of_each_picture(codec, container, first, tm
     assert 0.8 < kept[HALF + 2 :].sum() / kept[2:HALF].sum() < 1.25
     names = ("vectors", "residual", "age")
     after = read_codec_signals(path, signals=names, frame_ids=range(HALF, 2 * HALF))
-    alone = read_codec_signals(order[1], signals=names, frame_ids=range(HALF))
+    own = alone(order[1], names)
     assert after.vectors.shape[1] == expected[-1].shape[0] * 2 // 3 // 4
-    assert all(same(getattr(after, name), getattr(alone, name)) for name in names)
+    assert all(same(getattr(after, name), getattr(own, name)) for name in names)
 
 
 def test_av1_changes_its_size_between_key_pictures(tmp_path):

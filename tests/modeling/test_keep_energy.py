@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onevision_hf.modeling.content_budget import MOST_NOISE, NOISE, STILL, outstanding_energy
 from onevision_hf.modeling.frame_geometry import FrameGeometry
-from onevision_hf.modeling.patch_selection import STILL, BudgetSettings, Selection, select
+from onevision_hf.modeling.patch_selection import BudgetSettings, Selection, select
 
 SIDE = 4
 GEOMETRY = FrameGeometry.fit(SIDE * 14, SIDE * 14, SIDE * 14, 14)
@@ -28,7 +29,9 @@ def chosen(energy: np.ndarray, absolute: np.ndarray | None = None, **budget) -> 
 
 def share(selection: Selection, count: int | None = None) -> float:
     """Of the absolute energy above the noise, what lies in the patches."""
-    above = np.maximum(selection.absolute.astype(np.float64) - STILL, 0)
+    absolute = selection.absolute.astype(np.float64)
+    noise = np.clip(NOISE + 2 * np.median(absolute, axis=(1, 2), keepdims=True), 0, MOST_NOISE)
+    above = np.maximum(absolute - noise, 0) * (absolute.max() >= STILL)
     return above[tuple(selection.positions[:count].T)].sum() / above.sum()
 
 
@@ -84,19 +87,19 @@ def test_the_patches_are_those_of_a_fixed_budget_of_as_many():
 
 
 def test_the_share_is_of_what_is_comparable_over_the_clip():
-    """In the second picture a patch moves by ten pixels, in the third all by a little: divided by its own
+    """In the second picture a patch moves by ten pixels, in the third some by a little: divided by its own
     percentile each picture would have as much to say."""
     energy = np.zeros((3, SIDE, SIDE), np.float32)
-    energy[1, 1, 1], energy[2] = 1.0, 0.9
+    energy[1, 1, 1], energy[2].flat[:7] = 1.0, 0.9
     absolute = energy.copy()
     absolute[1] *= 10
     absolute[2] *= 0.5
-    assert len(chosen(energy, energy, keep_energy=0.8, keep_ratio=1.0)) == SIDE**2 + 14
+    assert len(chosen(energy, energy, keep_energy=0.8, keep_ratio=1.0)) == SIDE**2 + 7
     assert len(chosen(energy, absolute, keep_energy=0.8, keep_ratio=1.0)) == SIDE**2 + 1
 
 
 def test_noise_is_no_energy():
-    energy = np.full((8, SIDE, SIDE), STILL, np.float32)
+    energy = np.full((8, SIDE, SIDE), STILL - 0.01, np.float32)
     found = chosen(energy, keep_energy=1.0, keep_ratio=1.0)
     assert len(found) == SIDE**2 and set(found.positions[:, 0]) == {0}
     energy[3, 2, 1] = 1.0
@@ -104,24 +107,37 @@ def test_noise_is_no_energy():
     assert found.positions[-1].tolist() == [3, 2, 1] and len(found) == SIDE**2 + 1
 
 
+def test_what_half_of_a_picture_has_is_noise_up_to_what_moves():
+    absolute = np.zeros((3, SIDE, SIDE), np.float32)
+    absolute[0, 0, 0] = absolute[2, 0, 0] = 1.0
+    absolute[1] = 3.0
+    absolute[2, 1:] = 0.05
+    found = outstanding_energy(absolute, np.ones((SIDE, SIDE), bool))
+    assert found[0].sum() == found[0, 0, 0] == pytest.approx(1 - NOISE)
+    assert found[1].min() == pytest.approx(3 - MOST_NOISE), "all of it moves"
+    assert found[2, 0, 0] == found[2].sum() == pytest.approx(1 - NOISE - 0.1), (
+        "a camera's rest lies everywhere"
+    )
+
+
 def test_energy_of_the_anchors_counts_as_kept():
     energy = np.zeros((3, SIDE, SIDE), np.float32)
-    energy[0, 0, 0], energy[1, 0, 0], energy[2, 0, 0] = 8 + STILL, 1.5 + STILL, 0.5 + STILL
+    energy[0, 0, 0], energy[1, 0, 0], energy[2, 0, 0] = 8 + NOISE, 1.5 + NOISE, 0.5 + NOISE
     counts = [len(chosen(energy, keep_energy=one, keep_ratio=1.0)) - SIDE**2 for one in (0.75, 0.9, 0.96)]
     assert counts == [0, 1, 2]
 
 
 def test_merge_blocks_are_kept_whole_and_count_by_their_mean():
     energy = np.zeros((3, SIDE, SIDE), np.float32)
-    energy[1, :2, :2], energy[2, 2, 2] = 1.0, 1.0
+    energy[1, :2, :2], energy[2, 2, 2] = 1.0, 0.3
     found = chosen(energy, keep_energy=1.0, keep_ratio=1.0, merge_size=2)
-    assert len(found) == SIDE**2 + 4, "a quarter of a block that moves is below the noise"
+    assert len(found) == SIDE**2 + 4, "a quarter of a block that moves a little is noise"
     assert set(found.positions[SIDE**2 :, 0]) == {1}
 
 
 def test_padding_has_no_energy_to_be_kept():
     geometry = FrameGeometry.pad_square(28, 56, 56, 14)
-    energy = np.ones((3, SIDE, SIDE), np.float32)
+    energy = np.full((3, SIDE, SIDE), 2 * MOST_NOISE, np.float32)
     times, budget = np.arange(3), BudgetSettings(keep_energy=1.0, keep_ratio=1.0)
     found = select(
         energy, frame_ids=times, timestamps=times, picture_types=["I", "P", "P"], signal="drawn",

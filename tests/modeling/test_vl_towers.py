@@ -103,7 +103,7 @@ def test_features_are_the_towers_own_where_their_patches_are(name):
     order = torch.randperm(72, generator=torch.Generator().manual_seed(0))
     places = torch.cartesian_prod(torch.arange(3), torch.arange(grid[0]), torch.arange(grid[1]))
     patches, positions = tiles.reshape(72, -1)[order], places[order]
-    features = encode_patches(tower, patches, positions, torch.tensor([0, 72]), -2)
+    features = encode_patches(tower, patches, positions, torch.tensor([0, 72]), -2).last_hidden_state
     torch.testing.assert_close(features, own.reshape(72, -1)[order], rtol=1e-4, atol=1e-5)
 
 

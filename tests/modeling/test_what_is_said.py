@@ -3,6 +3,9 @@
 Run: python -m pytest tests/modeling/test_what_is_said.py
 """
 
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 from clips import moving_scene, write_clip
@@ -114,3 +117,21 @@ def test_frames_grow_to_min_pixels_and_shrink_to_max_pixels():
     assert (shrunk.canvas_height, shrunk.canvas_width) == (70, 140)
     with pytest.raises(ValueError, match="min_pixels=9 is more than max_pixels=8"):
         LayoutSettings(min_pixels=9, max_pixels=8)
+
+
+# -- colours --
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="FFmpeg's command is what it is compared with")
+@pytest.mark.parametrize("form", ["yuv420p", "yuv422p10le", "yuv444p"])
+def test_colours_at_native_size_are_ffmpegs_accurate_ones(form, tmp_path):
+    path = str(tmp_path / "clip.mkv")
+    source = ["-f", "lavfi", "-i", "testsrc2=s=56x84:r=5:d=0.2", "-pix_fmt", form, "-c:v", "ffv1"]
+    subprocess.run(["ffmpeg", "-v", "error", *source, path], check=True)
+    flags = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+    command = ["ffmpeg", "-v", "error", "-i", path, "-sws_flags", flags, "-pix_fmt", "rgb24"]
+    shown = subprocess.run([*command, "-f", "rawvideo", "-"], check=True, capture_output=True).stdout
+    with VideoReader(path) as reader:
+        (frame,) = reader.frames([0])
+        found = frame.rgb(56, 84).astype(int)
+    assert np.abs(found - np.frombuffer(shown, np.uint8).reshape(84, 56, 3)).mean() < 0.3

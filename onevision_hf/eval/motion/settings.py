@@ -57,7 +57,7 @@ CODEC_INPUTS: dict[str, dict[str, Any]] = {
 }
 # Of `codec_energy`: no clip has more than so many times the patches that clips have on average, and the share
 # of energy is found on so many train clips.
-MOST_OF_ONE_CLIP = 4
+MOST_OF_ONE_CLIP = 2
 CALIBRATED_ON = 256
 # `difference_few` looks at every so manieth frame; energies are kept for all of these.
 STEPS = (1, 2, 4, 8, 16)
