@@ -7,7 +7,7 @@ from .decoded_frame import with_neighbours
 from .frame_sequence import FrameSequence
 from .picture_difference import difference
 from .picture_signals import PictureSignals, own_motion
-from .shot_cuts import WATCHED_AROUND, ShotSearch
+from .shot_cuts import ShotSearch
 from .signal_settings import SignalSettings
 from .video_reader import VideoReader
 
@@ -36,7 +36,7 @@ def decoded_signals(
     wanted = np.union1d(frame_ids, compared[compared > 0] - 1)
     sampled = {int(frame_id) for frame_id in frame_ids}
     found: dict[int, PictureSignals] = {}
-    watched = set() if search is None else search.watched_among(wanted, WATCHED_AROUND)
+    watched = set() if search is None else search.on_the_way(wanted)
     frames = reader.frames(
         watched.union(wanted.tolist()), motion_vectors=with_vectors, references=with_vectors
     )

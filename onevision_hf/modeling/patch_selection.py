@@ -3,7 +3,6 @@
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from .content_budget import (
 from .frame_geometry import FrameGeometry, check_positive, whole_grid
 from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence
-from .shot_cuts import ShotSearch
+from .shot_cuts import Shots, ShotSearch
 from .signal_energy import frame_energies
 from .signal_settings import SignalSettings
 from .video_reader import VideoReader
@@ -90,19 +89,6 @@ class Selection(Placement):
     shots: np.ndarray = field(default_factory=lambda: np.zeros(1))
     shots_seen: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     note: str = ""
-
-
-class Shots(NamedTuple):
-    """The shots of a clip, the first included.
-
-    Attributes:
-        seconds: (n,) float64, when their first pictures are shown.
-        seen: (n,) int64, the first sampled frame (t) of each; where none was sampled, that of a later one or
-            T.
-    """
-
-    seconds: np.ndarray
-    seen: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -433,11 +419,6 @@ def read_selection(
     resolve_budget(budget.num_patches, budget.keep_ratio, len(frame_ids), geometry.patches_per_frame)
     search = ShotSearch.over(reader, frame_ids) if budget.anchors == "shots" else None
     energy, picture_types, signal, absolute = frame_energies(reader, frame_ids, geometry, signals, search)
-    shots = None
-    if search is not None:
-        cuts = np.asarray(search.cuts(), np.int64)
-        seen = np.searchsorted(frame_ids, cuts)
-        shots = Shots(np.append(0.0, reader.timestamps[cuts]), np.append(0, seen))
     return select(
         energy,
         frame_ids=frame_ids,
@@ -447,5 +428,5 @@ def read_selection(
         geometry=geometry,
         budget=budget,
         absolute=absolute,
-        shots=shots,
+        shots=None if search is None else search.shots(frame_ids),
     )

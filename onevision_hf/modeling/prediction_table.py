@@ -34,8 +34,8 @@ class Prediction:
     @property
     def is_weighted(self) -> bool:
         """Whether what comes out is more or less than the mean of the paints."""
-        total = np.sum(self.weights, 0)
-        return any(self.offsets) or bool((np.abs(total - 1) > 1e-6).any())
+        totals = map(sum, zip(*self.weights, strict=True))
+        return any(self.offsets) or any(abs(total - 1) > 1e-6 for total in totals)
 
     @property
     def is_of_one_colour(self) -> bool:

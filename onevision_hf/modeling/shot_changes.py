@@ -12,9 +12,7 @@ import numpy as np
 CELLS = 32  # along the longer side
 MOST_SHIFT = 4  # cells
 FLAT = 4.0  # grey levels of contrast below which there is nothing to see
-# Of a picture against the one before, above what is usual around it.
-CUT = 0.38
-CUT_APART = 0.7  # of pictures that are no neighbours
+CUT = 0.38  # of a picture against the one before, above what is usual around it
 AROUND = 6  # pictures to each side that tell what is usual
 # (pictures before the last of the one shot, after the first of the other) that are compared, so that one or
 # two pictures of something else are no shot.
@@ -50,25 +48,22 @@ def distance(first: np.ndarray, second: np.ndarray) -> float:
     return min(plain, float(np.abs(here - there).mean()))
 
 
-def cuts_among(thumbnails: Mapping[int, np.ndarray], near: int = 1) -> list[int]:
-    """The pictures that begin a shot, of some of a clip's: each is compared with the one before that is
-    there, if that is near.
+def cuts_among(thumbnails: Mapping[int, np.ndarray]) -> list[int]:
+    """The pictures that begin a shot, of some of a clip's: each is compared with the one before, if that is
+    there.
 
     Args:
         thumbnails: by number in the order of display.
-        near: by how many numbers the two differ at most.
 
     Returns:
         their numbers, sorted.
     """
     numbers = sorted(thumbnails)
     looks = [thumbnails[number] for number in numbers]
-    near = np.diff(numbers) <= near
+    near = np.diff(numbers) == 1
     changes = np.array([distance(*looks[k : k + 2]) if near[k] else np.nan for k in range(len(near))])
     found = []
-    # What lies between two that are compared may have moved far.
-    least = np.where(np.diff(numbers) > 1, CUT_APART, CUT)
-    for place in np.flatnonzero(changes >= least).tolist():
+    for place in np.flatnonzero(changes >= CUT).tolist():
         around = np.concatenate([changes[max(0, place - AROUND) : place], changes[place + 1 :][:AROUND]])
         known = around[~np.isnan(around)]
         usual = float(np.median(known)) if len(known) else 0.0

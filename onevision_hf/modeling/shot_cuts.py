@@ -10,26 +10,40 @@ import bisect
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from .decoded_frame import DecodedFrame
 from .frame_sequence import FrameSequence
 from .predicted_spans import Look, Span
-from .shot_changes import AROUND, cuts_among, distance, thumbnail
+from .shot_changes import CUT, cuts_among, distance, thumbnail
 from .shot_suspects import Suspect, find_suspects
 from .video_reader import VideoReader, VideoReadError
 
 # Pixels of a clip of which every picture is decoded for its cuts: a tenth of a second on one core.
 SHORT = 1 << 25
-MOST_DECODED = 1 << 24  # pixels of longer clips that are decoded where nothing else tells
-NEAR = 8  # pictures from one that is decoded as it is to the next
-WATCHED_AROUND = 3  # pictures before and after, which tell what is usual
-MOST_WATCHED = 96  # pictures that are read for their sake besides the sampled ones
-UNEXPLAINED = 0.42  # share of each picture that is predicted over a cut at most
+NEAR = 8  # intra pictures of which two are unlike and those between them are decoded
+STEADY = ("mpeg4",)  # encoded at a rate so steady that no packet stands out: all references are looked at
+MOST_WATCHED = 96  # packets that are read for their sake besides those of the sampled pictures
+# Share of each picture that is predicted over a cut at most.
+UNEXPLAINED, UNEXPLAINED_AV1 = 0.42, 0.25
 QUIET = 6.0  # grey levels of residual that what is explained by vectors has at most
 FLASH = 2  # pictures after one that nothing explains that may be predicted from before it
 UNLIKE = 0.5  # distance of the thumbnails of two intra pictures of which the second begins a shot
+
+
+class Shots(NamedTuple):
+    """The shots of a clip, the first included.
+
+    Attributes:
+        seconds: (n,) float64, when their first pictures are shown.
+        seen: (n,) int64, the first sampled frame (t) of each; where none was sampled, that of a later one or
+            T.
+    """
+
+    seconds: np.ndarray
+    seen: np.ndarray
 
 
 @dataclass
@@ -40,7 +54,8 @@ class ShotSearch:
         reader: the open video.
         first: the first frame that is looked at.
         last: the last one.
-        watched: frames that are to be read besides the sampled ones.
+        watched: frames whose packets are to be read besides those of the sampled ones, where each is read by
+            itself.
     """
 
     reader: VideoReader | FrameSequence
@@ -51,7 +66,6 @@ class ShotSearch:
     def __post_init__(self) -> None:
         self._thumbnails: dict[int, np.ndarray] = {}
         self._seen: list[int] = []  # their frames, sorted
-        self._near = 1  # by which they differ at most where they are compared
         self._suspects: dict[int, Suspect] = {}  # by frame
         # What share of a picture is predicted over the step to each frame, at most.
         self._bridged = np.zeros(len(self.reader) + 1, np.float32)
@@ -59,9 +73,13 @@ class ShotSearch:
         self._unexplained: list[tuple[float, float]] = []
         self._intra: list[tuple[float, float]] = []
         self._earlier = self._newest = -1.0  # times of the two pictures that are shown last so far
+        self._least, self._looks_at_all = UNEXPLAINED, False
         if self._is_short or not isinstance(self.reader, VideoReader):
             return
-        suspects = find_suspects(self.reader.index, self.first, self.last, self.reader.codec)
+        if self.reader.codec == "av1":
+            self._least = UNEXPLAINED_AV1
+        self._looks_at_all = self.reader.codec in STEADY
+        suspects = find_suspects(self.reader.index, self.first, self.last)
         self._suspects = {suspect.frame_id: suspect for suspect in suspects}
         self.watched.add(self.first)
         for suspect in suspects:
@@ -83,8 +101,7 @@ class ShotSearch:
 
     def see(self, frame_id: int, luma: np.ndarray) -> None:
         """A picture itself, (H, W) uint8."""
-        if not self._is_short:
-            self._keep(frame_id, thumbnail(luma))
+        self._keep(frame_id, thumbnail(luma))
 
     def _keep(self, frame_id: int, looks: np.ndarray) -> None:
         if frame_id not in self._thumbnails:
@@ -129,7 +146,7 @@ class ShotSearch:
             own[since - low : until - low] += span.share
         bridged = self._bridged[low:high]
         np.maximum(bridged, own[: len(bridged)], out=bridged)
-        if before is not None and sum(span.share for span in spans if span.first < time) <= UNEXPLAINED:
+        if before is not None and sum(span.share for span in spans if span.first < time) <= self._least:
             self._unexplained.append((before, time))
 
     def looks_at(self, rank: float, time: float) -> bool:
@@ -143,29 +160,23 @@ class ShotSearch:
         if is_newest := time > self._newest:
             self._earlier, self._newest = self._newest, time
         is_suspicious = rank in self._suspects or (rank == self.first and bool(self._suspects))
+        is_suspicious |= self._looks_at_all
         return self.is_unclear(time) or (is_newest and is_suspicious)
 
     def is_unclear(self, time: float) -> bool:
-        """Whether a picture shown at this time may tell where a shot begins: steps around it over which
-        nothing is predicted so far."""
-        low, high = round(time) - WATCHED_AROUND, round(time) + WATCHED_AROUND
-        stretches = [
-            self._bridged[max(low, round(before) + 1) : min(high, round(after)) + 1]
+        """Whether a picture shown at this time may tell where a shot begins: nothing is predicted so far
+        over the step to it, or to one before it that nothing explains."""
+        return any(
+            before < time <= after + FLASH and self._bridged[round(min(time, after))] <= self._least
             for before, after in (*self._unexplained[-4:], *self._intra[-2:])
-            if before < time <= after + FLASH
-        ]
-        return any((steps <= UNEXPLAINED).any() for steps in stretches)
+        )
 
-    def watched_among(self, frame_ids: Iterable[int], around: int) -> set[int]:
-        """Those watched frames, and so many around each, that lie on the way to others, so that no more has
-        to be decoded."""
-        if not self.watched:
+    def on_the_way(self, frame_ids: np.ndarray) -> set[int]:
+        """The frames that are decoded when these are, as far as the search goes."""
+        if not isinstance(self.reader, VideoReader):
             return set()
-        assert isinstance(self.reader, VideoReader)
-        steps = range(-around, around + 1)
-        self.watched = {frame_id + step for frame_id in self.watched for step in steps}
-        self.watched &= set(self.reader.on_the_way(frame_ids))
-        return self.watched
+        decoded = self.reader.on_the_way(frame_ids)
+        return {*decoded[(decoded >= self.first) & (decoded <= self.last)].tolist()}
 
     def looking_on(
         self, frames: Iterable[DecodedFrame], wanted: set[int], references: bool
@@ -177,7 +188,6 @@ class ShotSearch:
             wanted: numbers of the others.
             references: whether those that refer to nothing later are there anyway.
         """
-        self._near = NEAR
         for frame in frames:
             self.see(frame.frame_id, frame.luma)
             if frame.frame_id in wanted or (references and frame.picture_type != "B"):
@@ -185,23 +195,29 @@ class ShotSearch:
 
     # -- judging --
 
+    def shots(self, frame_ids: np.ndarray) -> Shots:
+        """The shots, of which frames were sampled. To be called when the signals are read."""
+        cuts = np.asarray(self.cuts(), np.int64)
+        seconds = np.append(0.0, self.reader.timestamps[cuts])
+        return Shots(seconds, np.append(0, np.searchsorted(frame_ids, cuts)))
+
     def cuts(self) -> list[int]:
-        """The first frames of all shots but the first, sorted. To be called when the signals are read."""
+        """The first frames of all shots but the first, sorted."""
         if isinstance(self.reader, VideoReader) and not self._is_short:
-            cuts = sorted(self._judge())
+            if self.reader.index.keyframe.all():
+                self._decode([*self._between_unlike()])
+            found = {*cuts_among(self._thumbnails), *self._unbridged(), *self._begun_by_intra_pictures()}
+            cuts = sorted(found - {self.first})
             return [cut for last, cut in zip([-FLASH, *cuts], cuts, strict=False) if cut - last > FLASH]
-        self._decode(range(self.first, self.last + 1))
+        self._decode({*range(self.first, self.last + 1)} - self._thumbnails.keys())
         return cuts_among(self._thumbnails)
 
-    def _judge(self) -> set[int]:
-        timed = [one for one in self._suspects.values() if one.keyframe == "timed"]
-        unsure = [(one.since, one.frame_id) for one in timed if not self._looks_known(one.frame_id)]
-        changes = cuts_among(self._thumbnails, self._near)
-        unsure += [(self._seen_before(frame_id) + 1, frame_id) for frame_id in changes]
-        self._decode_around(sorted(unsure) + [(frame_id, frame_id) for frame_id in self._unbridged()])
-        changes = cuts_among(self._thumbnails, self._near)
-        found = {*changes, *self._unbridged(), *self._begun_by_intra_pictures()}
-        return {frame_id for frame_id in found if self.first < frame_id <= self.last}
+    def _between_unlike(self) -> Iterator[int]:
+        """Frames between two that were seen, near each other and unlike."""
+        for before, after in zip(self._seen[:-1], self._seen[1:], strict=True):
+            looks = self._thumbnails[before], self._thumbnails[after]
+            if 1 < after - before <= NEAR and distance(*looks) >= CUT:
+                yield from range(before + 1, after)
 
     def _unbridged(self) -> Iterator[int]:
         """Frames over the step to which nothing is predicted."""
@@ -210,13 +226,13 @@ class ShotSearch:
             if since > until:
                 continue
             frame_id = self._lowest(since, until)
-            if self._bridged[frame_id] <= UNEXPLAINED and not self._looks_known(frame_id):
+            if self._bridged[frame_id] <= self._least and not self._looks_known(frame_id):
                 yield frame_id
 
     def _begun_by_intra_pictures(self) -> Iterator[int]:
         for frame_id, suspect in self._suspects.items():
-            is_intra = suspect.keyframe == "placed" or frame_id in self._thumbnails
-            if not is_intra or suspect.keyframe == "timed" or self._bridged[frame_id] > UNEXPLAINED:
+            is_intra = suspect.is_keyframe or frame_id in self._thumbnails
+            if not is_intra or self._bridged[frame_id] > self._least:
                 continue
             if not self._looks_known(frame_id):
                 yield self._lowest(suspect.since, frame_id)
@@ -235,19 +251,6 @@ class ShotSearch:
         if earlier == frame_id - 1:
             return True
         return earlier >= 0 and distance(self._thumbnails[earlier], looks) <= UNLIKE
-
-    def _decode_around(self, stretches: list[tuple[int, int]]) -> None:
-        """Look at the pictures themselves of as many stretches, from a frame to a frame, as the limit
-        allows."""
-        assert isinstance(self.reader, VideoReader)
-        pixels = self.reader.height * self.reader.width
-        wanted: set[int] = set()
-        for since, until in stretches:
-            low, high = max(0, since - AROUND), min(until + AROUND, len(self.reader) - 1)
-            more = wanted | {*range(low, high + 1)}
-            if len(self.reader.on_the_way(more)) * pixels <= MOST_DECODED:
-                wanted = more
-        self._decode(wanted)
 
     def _decode(self, frame_ids: Iterable[int]) -> None:
         with contextlib.suppress(VideoReadError):  # a damaged one that nobody sampled
