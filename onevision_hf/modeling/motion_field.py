@@ -135,15 +135,16 @@ class FieldReader:
         level = median_luma(luma, rows, columns, bits)
         table = PredictionTable(predictions, time, self.slope, is_difference=negative is not None)
         slopes = chroma_slopes(chroma, scale, self.slope)
-        chosen = table.choose(slopes, level)
-        is_intra = (chosen < 0) & (np.square(slopes).sum(0) < FLAT)
+        steepness = np.square(slopes).sum(0)
+        chosen = table.choose(slopes, steepness, level)
+        is_intra = (chosen < 0) & (steepness < FLAT)
         start = picture.start
         x = (np.arange(columns) * (CELL * scale[0]) + start[0]).astype(np.float32)
         y = (np.arange(rows) * (CELL * scale[1]) + start[1]).astype(np.float32)[:, None]
         usual = complex(self._usual[0])
         value, spread = table.values_of(chroma, chosen, x, y, scale, 1.0, self._brushes, usual)
         spread = np.maximum(spread[0], spread[1])
-        noise = float(np.percentile(spread[chosen >= 0], 75)) if (chosen >= 0).any() else 0.0
+        noise = third_quartile(spread[chosen >= 0])
         unclear = spread >= SPREAD
         chosen[unclear | table.is_weak.take(chosen)] = -1
         lattice = _Lattice(table, chosen, self.slope)
@@ -179,7 +180,7 @@ class FieldReader:
         if 5 * len(sure) > np.count_nonzero(lattice.is_known):
             self._usual = _usual_velocities(still.ravel()[sure[:: len(sure) // MOST_COUNTED + 1]])
         first, *others = self._usual.tolist()
-        found = lattice.nearest(value, first)
+        found = lattice.nearest(value, first) if first else still.copy()
         # What is sure, or near to the first, stays.
         off = found - first
         astray = lattice.is_wide & (off.real * off.real + off.imag * off.imag > ASTRAY**2)
@@ -226,16 +227,27 @@ class _Lattice:
 
     def nearest(self, value: np.ndarray, to: np.ndarray | complex | None = None) -> np.ndarray:
         """complex64: of the velocities that explain values (2, ...), those nearest to others, or to none."""
-        real, imag = value
         if to is not None:
             moved = self._factor * to
-            real, imag = real - moved.real, imag - moved.imag
-        found = np.empty(real.shape, np.complex64)
-        found.real = real - np.rint(real * self._turns) * self._period
-        found.imag = imag - np.rint(imag * self._turns) * self._period
+            value = np.stack((value[0] - moved.real, value[1] - moved.imag))
+        turns = np.rint(value * self._turns)
+        turns *= self._period
+        found = np.empty(value.shape[1:], np.complex64)
+        np.subtract(value[0], turns[0], out=found.real)
+        np.subtract(value[1], turns[1], out=found.imag)
         with np.errstate(invalid="ignore"):
             found *= self._inverse
         return found if to is None else found + to
+
+
+def third_quartile(values: np.ndarray) -> float:
+    """As numpy's `percentile` has it, which sorts more of N values; of none 0."""
+    if not len(values):
+        return 0.0
+    place, part = divmod(3 * (len(values) - 1), 4)
+    after = min(place + 1, len(values) - 1)
+    near = np.partition(values, (place, after))[[place, after]].tolist()
+    return near[0] + part / 4 * (near[1] - near[0])
 
 
 def _usual_velocities(velocities: np.ndarray) -> np.ndarray:

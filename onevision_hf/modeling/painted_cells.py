@@ -38,22 +38,21 @@ def chroma_cells(
         subsampling: 1 or 2 across and down.
     """
     width, height = (CELL // sub for sub in subsampling)
-    cells = np.empty((SAMPLES, SAMPLES, 2, rows, columns), np.int16)
+    cells = np.empty((SAMPLES, SAMPLES, 2, rows, columns), np.uint16)
     for channel, plane in enumerate(planes):
         plane = _padded(plane, rows * height, columns * width)[:: height // SAMPLES, :: width // SAMPLES]
         if plane.strides[1] != plane.itemsize or plane.strides[0] % (SAMPLES * plane.itemsize):
             plane = np.ascontiguousarray(plane)
         # Four samples across a cell are one word: shifting it is several times faster than picking samples.
         whole: Any = np.uint32 if plane.itemsize == 1 else np.uint64
-        words = plane.view(whole).reshape(rows, SAMPLES, columns)
-        size = 8 * plane.itemsize
-        for j in range(SAMPLES):
-            up = 16 - bits - j * size
-            moved = words << up if up >= 0 else words >> -up
-            # What is above 16 bits falls off; what is below the sample is a neighbour's.
-            below = ~((1 << (16 - bits)) - 1) & 0xFFFF
-            cells[:, j, channel] = (moved & whole(below)).transpose(1, 0, 2)
-    return cells
+        words = plane.view(whole).reshape(rows, SAMPLES, columns).transpose(1, 0, 2)
+        together = 2 // plane.itemsize  # samples in 16 bits
+        for j in range(0, SAMPLES, together):
+            samples = (words >> (8 * plane.itemsize * j)).astype(np.uint16)
+            np.left_shift(samples, 16 - bits, out=cells[:, j, channel])
+            if together == 2:
+                np.bitwise_and(samples, 0xFF00, out=cells[:, j + 1, channel])
+    return cells.view(np.int16)
 
 
 def chroma_slopes(cells: np.ndarray, scale: tuple[float, float], slope: float) -> np.ndarray:
@@ -110,30 +109,32 @@ def chroma_values(
 
 def _band_values(cells: np.ndarray, across: np.ndarray, down: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     fine = 65536 / PERIOD / 16
-    half = SAMPLES // 2
-    pivot = cells[half, half] - (across + down) * np.int16(half)
-    rest = np.empty((SAMPLES, SAMPLES, *pivot.shape), np.int16)
-    line = pivot
-    for i in range(SAMPLES):
-        expected = line
-        for j in range(SAMPLES):
-            np.subtract(cells[i, j], expected, out=rest[i, j])
-            expected = expected + across
-        line = line + down
-    rest = rest.reshape(SAMPLES**2, *pivot.shape)
+    # Few calls on much, in place: a call costs as much as some thousands of samples.
+    pivot = cells[SAMPLES // 2, SAMPLES // 2] - (across + down) * np.int16(SAMPLES // 2)
+    places = np.arange(SAMPLES, dtype=np.int16)[:, None, None, None]
+    line = pivot + places * down
+    expected = line[:, None] + places * across
+    rest = np.subtract(cells, expected, out=expected).reshape(SAMPLES**2, *pivot.shape)
     rest >>= 4  # sixteen of them still fit into 16 bits
-    # The mean of what is near the mean: samples on both sides of a wrap are not.
-    centre = (rest.sum(0, dtype=np.int16) - rest.max(0)) - rest.min(0)
-    centre //= np.int16(SAMPLES**2 - 2)
-    rest -= centre
-    away = np.abs(rest)
-    near = away <= np.int16(NEAR * fine)
-    rest *= near
-    count = np.maximum(near.sum(0, dtype=np.int8), 1)
-    centre = centre + rest.sum(0, dtype=np.int16) / count.astype(np.float32)
+    total, most, least = rest.sum(0, dtype=np.int16), rest.max(0), rest.min(0)
+    middle = (total - most) - least
+    middle //= np.int16(SAMPLES**2 - 2)
+    # The mean of what is near the middle: samples on both sides of a wrap are not.
+    mean = total / np.float32(SAMPLES**2)
+    furthest = np.maximum(most - middle, middle - least)
+    wrapped = np.flatnonzero(furthest > np.int16(NEAR * fine))
+    if len(wrapped):
+        centre = middle.ravel()[wrapped]
+        off = rest.reshape(SAMPLES**2, -1).take(wrapped, 1) - centre
+        near = (np.abs(off) <= np.int16(NEAR * fine)).view(np.int8)
+        off *= near
+        count = np.maximum(near.sum(0, dtype=np.int8), 1)
+        mean.ravel()[wrapped] = centre + off.sum(0, dtype=np.int16) / count.astype(np.float32)
+    rest -= middle
+    away = np.abs(rest, out=rest)
     away >>= 4  # whole levels
-    spread = away.sum(0, dtype=np.int16) - away.max(0)
-    value = pivot.view(np.uint16) / np.float32(16 * fine) + centre / np.float32(fine)
+    spread = away.sum(0, dtype=np.int16) - (furthest >> 4)
+    value = pivot.view(np.uint16) / np.float32(16 * fine) + mean / np.float32(fine)
     return value, spread / np.float32(SAMPLES**2)
 
 
@@ -194,10 +195,12 @@ def mean_residual(luma: np.ndarray, level: np.ndarray, bits: int) -> np.ndarray:
     whole = np.rint(level * np.float32(2 ** (bits - 8))).clip(0, (1 << bits) - 1).astype(luma.dtype)
     sums = np.empty(level.shape, np.uint32)
     for band in _bands(rows, columns):
-        wide = whole[band].repeat(CELL, 1).repeat(CELL, 0)
-        part = _padded(luma[CELL * band.start : CELL * band.stop], *wide.shape)
+        wide = whole[band].repeat(CELL, 1)[:, None]
+        part = _padded(luma[CELL * band.start : CELL * band.stop], CELL * len(wide), CELL * columns)
+        part = part.reshape(len(wide), CELL, CELL * columns)
         off = np.maximum(part, wide)
         off -= np.minimum(part, wide)
+        off = off.reshape(-1, CELL * columns)
         off[height - CELL * band.start :] = 0
         off[:, width:] = 0
         sums[band] = _block_sums(off)
@@ -205,17 +208,24 @@ def mean_residual(luma: np.ndarray, level: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _block_sums(values: np.ndarray) -> np.ndarray:
-    """Sums over cells of a plane of uint8 or uint16."""
+    """Sums over cells of a plane of uint8 or of uint16 of at most 12 bits, which is used up."""
     rows, columns = (side // CELL for side in values.shape)
+    words = values.view(np.uint64)  # samples that lie beside each other are added at once
     if values.itemsize == 1:
-        words = values.view(np.uint32)  # four samples at a time
-        pairs = (words & 0x00FF00FF) + (words >> 8 & 0x00FF00FF)
+        words = _add_halves(words, 8, 0x00FF00FF00FF00FF)
     else:
-        pairs = values.view(np.uint32)
-        pairs = pairs[:, 0::2] + pairs[:, 1::2]  # of at most 12 bits
-    lines = pairs.reshape(rows, CELL, 2 * columns).sum(1, dtype=np.uint32)
-    fours = (lines & 0xFFFF) + (lines >> 16)
-    return fours[:, 0::2] + fours[:, 1::2]
+        words = words[:, 0::2] + words[:, 1::2]
+    lines = _add_halves(words.reshape(rows, CELL, columns).sum(1), 16, 0x0000FFFF0000FFFF)
+    return (lines + (lines >> 32)).astype(np.uint32)
+
+
+def _add_halves(words: np.ndarray, size: int, low: int) -> np.ndarray:
+    """In place: of each two numbers of so many bits their sum."""
+    high = words >> size
+    high &= low
+    words &= low
+    words += high
+    return words
 
 
 def mean_of_twice(twice: np.ndarray, bits: int) -> np.ndarray:

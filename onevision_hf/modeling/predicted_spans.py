@@ -63,7 +63,8 @@ def predicted_spans(
         half = ((luma.astype(np.int32) - other + (1 << bits)) >> 1).clip(0, (1 << bits) - 1)
         level = median_luma(half.astype(luma.dtype), rows, columns, bits)
     table = PredictionTable(predictions, time, slope, is_difference=negative is not None)
-    chosen = table.choose(chroma_slopes(cells, scale, slope), level)
+    slopes = chroma_slopes(cells, scale, slope)
+    chosen = table.choose(slopes, np.square(slopes).sum(0), level)
     if other is None:
         off = level - table.levels.take(chosen)
     else:

@@ -34,7 +34,7 @@ class Prediction:
     @property
     def is_weighted(self) -> bool:
         """Whether what comes out is more or less than the mean of the paints."""
-        totals = map(sum, zip(*self.weights, strict=True))
+        totals = (sum(of_channel) for of_channel in zip(*self.weights, strict=True))
         return any(self.offsets) or any(abs(total - 1) > 1e-6 for total in totals)
 
     @property
@@ -74,42 +74,51 @@ class PredictionTable:
         self.biases = offsets[:, 0] + np.array([128 * (gain - 1) for gain in luma] + [0], np.float32)
         if is_difference:
             self.levels -= self.biases
+        self._group()
         self._uneven = [
             row
             for row, one in enumerate(self.predictions)
             if len({*one.weights}) > 1 or (is_difference and one.is_weighted)
         ]
 
-    def choose(self, slopes: np.ndarray, level: np.ndarray) -> np.ndarray:
+    def choose(self, slopes: np.ndarray, steepness: np.ndarray, level: np.ndarray) -> np.ndarray:
         """(rows, columns) int64: of each cell the row of the prediction that explains it best, -1 where that
         is flat (intra coded) or nothing does.
 
         Args:
             slopes: (4, rows, columns) float32, in slopes of a paint.
+            steepness: (rows, columns) float32, the sum of their squares.
             level: (rows, columns) uint8.
         """
+        cells, places = slopes.reshape(4, -1), level.ravel().astype(np.intp)
+        # Squared distances less the square of the cell's own slopes, which is that of a flat one.
+        distances = (-2 * self._middles) @ cells
+        best = np.minimum(0, np.float32(FAR) - steepness.ravel())
+        group = np.zeros(level.size, np.intp)
+        for number, (distance, cost) in enumerate(zip(distances, self._costs, strict=True), 1):
+            distance += cost.take(places)
+            group[distance < best] = 256 * number
+            np.minimum(best, distance, out=best)
+        return self._nearest.ravel().take(group + places).reshape(level.shape)
+
+    def _group(self) -> None:
+        """Bring together what has the same slopes: of each group and each level of luma, what the nearest of
+        its rows costs, and which that is."""
         groups: dict[tuple[float, ...], list[int]] = {}
         for row, values in enumerate(np.round(self.slopes[:-1], 3).tolist()):
             groups.setdefault(tuple(values), []).append(row)
-        cells, places = slopes.reshape(4, -1), level.ravel().astype(np.intp)
-        # Squared distances less the square of the cell's own slopes, which is that of a flat one.
-        middles = np.array(list(groups), np.float32)
-        distances = (-2 * middles) @ cells
-        best = np.minimum(0, np.float32(FAR) - np.square(cells).sum(0))
-        chosen = np.full(level.size, -1, np.int64)
+        self._middles = np.array(list(groups), np.float32).reshape(-1, 4)
+        self._costs = np.empty((len(groups), 256), np.float32)
+        self._nearest = np.full((1 + len(groups), 256), -1)  # the first is none
         every = np.arange(256, dtype=np.float32)
-        for distance, middle, rows in zip(distances, middles, groups.values(), strict=True):
+        for number, (middle, rows) in enumerate(zip(self._middles, groups.values(), strict=True)):
             off = np.abs(every[:, None] - self.levels[rows])
             costs = np.minimum(off, 2 * STRAY) ** 2 * np.float32(LEVEL_COST)
             costs += [SAME_COLOUR_COST * self.predictions[row].is_of_one_colour for row in rows]
             nearest = costs.argmin(1)
             cost = costs[np.arange(256), nearest] + np.square(middle).sum()
             cost[off[np.arange(256), nearest] >= STRAY] = np.inf
-            distance += cost.astype(np.float32).take(places)
-            better = distance < best
-            np.copyto(best, distance, where=better)
-            np.copyto(chosen, np.array(rows, np.int64)[nearest].take(places), where=better)
-        return chosen.reshape(level.shape)
+            self._costs[number], self._nearest[number + 1] = cost, np.array(rows)[nearest]
 
     def values_of(
         self,
@@ -139,12 +148,11 @@ class PredictionTable:
         """
         slopes = self.slopes * np.float32(self.slope * share)
         value, spread = chroma_values(cells, slopes, chosen, scale)
-        offsets = self._offsets if len(brushes) == 1 else 0 * self._offsets  # passes have the same
-        for channel in (0, 1):
-            if self.is_weighted:
-                value[channel] -= offsets[:, channel].take(chosen)
-            value[channel] -= slopes[:, 2 * channel].take(chosen) * x
-            value[channel] -= slopes[:, 2 * channel + 1].take(chosen) * y
+        across, down = np.ascontiguousarray(slopes[:, 0::2].T), np.ascontiguousarray(slopes[:, 1::2].T)
+        if self.is_weighted and len(brushes) == 1:  # passes have the same
+            value -= self._offsets.T.take(chosen, 1)
+        value -= across.take(chosen, 1) * x
+        value -= down.take(chosen, 1) * y
         for row in self._uneven:
             self._add_turns(row, value, np.nonzero(chosen == row), (x, y), brushes, usual)
         if self.is_weighted:

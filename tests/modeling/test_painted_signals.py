@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import _texture, write_clip
+from hypothesis import given
+from hypothesis import strategies as st
 
 from onevision_hf import VideoReader, read_codec_signals, select_patches
 from onevision_hf.modeling import codec_signals as cs
 from onevision_hf.modeling.display_order import with_times
+from onevision_hf.modeling.motion_field import third_quartile
 from onevision_hf.modeling.painted_decoder import PaintingError
 from onevision_hf.modeling.painted_pictures import REVEALED, default_passes, iter_painted_pictures
 
@@ -234,3 +237,9 @@ def test_damaged_packets_are_counted_and_leave_no_motion_where_nothing_is_known(
         assert f"{len(damaged)} of {FRAMES} pictures are damaged" in found.signal["vectors"]
     selection = select_patches(bytes(data), num_frames=FRAMES, size=56)
     assert np.isfinite(selection.energy).all()
+
+
+@given(values=st.lists(st.integers(0, 400), max_size=40))
+def test_the_noise_of_a_picture_is_the_third_quartile(values):
+    spread = np.array(values, np.float32) / 16
+    assert third_quartile(spread) == (np.percentile(spread, 75) if len(spread) else 0)
