@@ -1,12 +1,13 @@
 """How well cuts are found: recall and precision a codec, on clips of 1 to 8 drawn shots.
 
-    python benchmarks/shots.py                                     # every stream of the codec table
+    python benchmarks/shots.py --page docs/codec-signals.md        # every stream of the codec table
     python benchmarks/shots.py --streams VP9 AV1 --clips 16
     python benchmarks/shots.py --footage FOLDER                    # shots out of real clips besides
 
 Shots are drawn by `onevision_hf.synthetic` (resting, panned, zoomed and shaken grounds, flicker, noise) or by
 the codec table's texture, which fills the picture and pans. A cut counts as found where the time of the new
-shot's first picture is given, to half a picture.
+shot's first picture is given, to half a picture. "Long" is the same clips read as long ones are, of which not
+every picture is decoded.
 """
 
 import argparse
@@ -20,13 +21,16 @@ import av
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from codec_table import STREAMS, X264, X265, texture
+from codec_table import STREAMS, X264, X265, texture, write_between_markers
 
 from onevision_hf import select_patches
 from onevision_hf.modeling import shot_cuts
 from onevision_hf.synthetic import ClipSettings, draw_clip
 
 FPS, HEIGHT, WIDTH = 25, 160, 224
+GOPS = (48, 250)  # frames from keyframe to keyframe at most, taken in turns
+SHORT = shot_cuts.SHORT
+START, END = "<!-- shots: written by `python benchmarks/shots.py --page` -->", "<!-- /shots -->"
 # Name -> a stream of the codec table in other hands: encoder, options, B pictures, format, suffix.
 MORE: dict[str, tuple[str, dict[str, str], int, str, str]] = {
     "H.264, fixed GOP": ("libx264", X264 | {"x264-params": "scenecut=0"}, 3, "yuv420p", "mp4"),
@@ -39,7 +43,6 @@ MORE: dict[str, tuple[str, dict[str, str], int, str, str]] = {
         "yuv420p",
         "webm",
     ),
-    "AV1, libaom": ("libaom-av1", {"cpu-used": "8", "crf": "36"}, 0, "yuv420p", "mkv"),
 }
 ALL = STREAMS | MORE
 MOVES = ((3, 0), (0, 2), (0, 0), (-1, 1), (5, 0), (-8, 0))  # pixels a picture
@@ -133,37 +136,61 @@ def clips(count: int, footage: list[np.ndarray]) -> Iterator[tuple[str, int, np.
         yield "real", seed, *footage_of_shots(seed, footage)
 
 
+def look(path: Path, short: int) -> np.ndarray:
+    """The shots of a clip, as of one that is long where `short` is 0."""
+    shot_cuts.SHORT = short
+    return select_patches(path, patch_size=16, size=64, anchors="shots").shots
+
+
+def row(name: str, drawn: list[tuple[str, int, np.ndarray, list[int]]], folder: Path, verbose: bool) -> str:
+    """A line of the table.
+
+    Args:
+        name: of the stream.
+        drawn: clips.
+        folder: where their files lie, and are kept.
+        verbose: name the cuts that are missed or made up.
+    """
+    totals = np.zeros((2, 3), int)
+    for kind, seed, frames, cuts in drawn:
+        path = folder / f"{kind} {name} {seed}.{ALL[name][-1]}"
+        if not path.exists():
+            encode(path, frames, name, GOPS[seed // 2 % len(GOPS)])
+        for way, short in enumerate((SHORT, 0)):
+            found = look(path, short)
+            totals[way] += count_found(found, cuts)
+            numbers = np.rint(found[1:] * FPS).astype(int).tolist()
+            if verbose and numbers != cuts:
+                missed, made_up = sorted(set(cuts) - set(numbers)), sorted(set(numbers) - set(cuts))
+                how = ", as of a long clip" if short == 0 else ""
+                print(f"  {path.stem}{how}: missed {missed}, made up {made_up}", file=sys.stderr)
+    shares = [f"{right / max(of, 1):.2f}" for right, given, true in totals.tolist() for of in (true, given)]
+    return f"| {name} | {' | '.join(shares)} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streams", nargs="+", choices=ALL, default=list(ALL), help="rows")
     parser.add_argument("--clips", type=int, default=8, help="of each kind")
     parser.add_argument("--footage", type=Path, help="a folder of real clips")
-    parser.add_argument("--gops", nargs="+", type=int, default=[48, 250], help="taken in turns")
-    parser.add_argument("--as-long", action="store_true", help="look at suspects only, as in long clips")
+    parser.add_argument(
+        "--folder", type=Path, help="keep the encoded clips here, and use those that are here"
+    )
+    parser.add_argument("--page", type=Path, help="write the table between its marks on this page")
     parser.add_argument("--verbose", action="store_true", help="name the cuts that are missed or made up")
     args = parser.parse_args()
-    if args.as_long:
-        shot_cuts.SHORT = 0
     drawn = list(clips(args.clips, read_footage(args.footage) if args.footage else []))
-    print("| stream | recall | precision |\n| --- | --- | --- |")
-    for name in args.streams:
-        if ALL[name][0] not in av.codecs_available:
-            print(f"{name}: this PyAV has no {ALL[name][0]}", file=sys.stderr)
-            continue
-        totals = np.zeros(3, int)
-        with tempfile.TemporaryDirectory() as folder:
-            for kind, seed, frames, cuts in drawn:
-                path = Path(folder) / f"{kind}{seed}.{ALL[name][-1]}"
-                gop = args.gops[seed // 2 % len(args.gops)]
-                encode(path, frames, name, gop)
-                found = select_patches(path, patch_size=16, size=64, anchors="shots").shots
-                totals += count_found(found, cuts)
-                numbers = np.rint(found[1:] * FPS).astype(int).tolist()
-                if args.verbose and numbers != cuts:
-                    missed, made_up = sorted(set(cuts) - set(numbers)), sorted(set(numbers) - set(cuts))
-                    print(f"  {kind} {seed}, GOP {gop}: missed {missed}, made up {made_up}", file=sys.stderr)
-        right, given, true = totals.tolist()
-        print(f"| {name} | {right / max(true, 1):.3f} | {right / max(given, 1):.3f} |", flush=True)
+    lines = ["| stream | recall | precision | recall, long | precision, long |", "|---|---:|---:|---:|---:|"]
+    print(*lines, sep="\n")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.streams:
+            if ALL[name][0] not in av.codecs_available:
+                print(f"{name}: this PyAV has no {ALL[name][0]}", file=sys.stderr)
+                continue
+            lines.append(row(name, drawn, args.folder or Path(folder), args.verbose))
+            print(lines[-1], flush=True)
+    if args.page:
+        write_between_markers(args.page, "\n".join(lines), START, END)
 
 
 if __name__ == "__main__":

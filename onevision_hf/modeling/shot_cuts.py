@@ -24,8 +24,8 @@ from .video_reader import VideoReader, VideoReadError
 # Pixels of a clip of which every picture is decoded for its cuts: a tenth of a second on one core.
 SHORT = 1 << 25
 NEAR = 8  # intra pictures of which two are unlike and those between them are decoded
-STEADY = ("mpeg4",)  # encoded at a rate so steady that no packet stands out: all references are looked at
-MOST_WATCHED = 96  # packets that are read for their sake besides those of the sampled pictures
+# Packets that are read besides those of the sampled pictures; where it would take more, none is.
+MOST_WATCHED = 96
 # Share of each picture that is predicted over a cut at most.
 UNEXPLAINED, UNEXPLAINED_AV1 = 0.42, 0.25
 QUIET = 6.0  # grey levels of residual that what is explained by vectors has at most
@@ -73,19 +73,16 @@ class ShotSearch:
         self._unexplained: list[tuple[float, float]] = []
         self._intra: list[tuple[float, float]] = []
         self._earlier = self._newest = -1.0  # times of the two pictures that are shown last so far
-        self._least, self._looks_at_all = UNEXPLAINED, False
+        self._least = UNEXPLAINED
         if self._is_short or not isinstance(self.reader, VideoReader):
             return
         if self.reader.codec == "av1":
             self._least = UNEXPLAINED_AV1
-        self._looks_at_all = self.reader.codec in STEADY
         suspects = find_suspects(self.reader.index, self.first, self.last)
         self._suspects = {suspect.frame_id: suspect for suspect in suspects}
-        self.watched.add(self.first)
-        for suspect in suspects:
-            frames = {*range(suspect.since, suspect.frame_id + 1)}
-            if len(self.watched | frames) <= MOST_WATCHED:
-                self.watched |= frames
+        watched = {frame_id for one in suspects for frame_id in range(one.since, one.frame_id + 1)}
+        if len(watched) <= MOST_WATCHED:
+            self.watched |= {self.first, *watched}
 
     @classmethod
     def over(cls, reader: VideoReader | FrameSequence, frame_ids: np.ndarray) -> "ShotSearch":
@@ -160,7 +157,6 @@ class ShotSearch:
         if is_newest := time > self._newest:
             self._earlier, self._newest = self._newest, time
         is_suspicious = rank in self._suspects or (rank == self.first and bool(self._suspects))
-        is_suspicious |= self._looks_at_all
         return self.is_unclear(time) or (is_newest and is_suspicious)
 
     def is_unclear(self, time: float) -> bool:
@@ -221,13 +217,15 @@ class ShotSearch:
 
     def _unbridged(self) -> Iterator[int]:
         """Frames over the step to which nothing is predicted."""
-        for before, time in self._unexplained:
+        told = [(stretch, True) for stretch in self._unexplained]
+        # Of what leads up to an intra picture nothing is known where no picture in between tells it.
+        for (before, time), is_told in (*told, *((stretch, False) for stretch in self._intra)):
             since, until = max(round(before), self.first) + 1, min(round(time), self.last)
-            if since > until:
-                continue
-            frame_id = self._lowest(since, until)
-            if self._bridged[frame_id] <= self._least and not self._looks_known(frame_id):
-                yield frame_id
+            steps = self._bridged[since : until + 1]
+            if len(steps) and (is_told or steps.max() > self._least) and steps.min() <= self._least:
+                frame_id = self._lowest(since, until)
+                if not self._looks_known(frame_id):
+                    yield frame_id
 
     def _begun_by_intra_pictures(self) -> Iterator[int]:
         for frame_id, suspect in self._suspects.items():

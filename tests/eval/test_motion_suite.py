@@ -88,8 +88,8 @@ def test_clips_of_several_scenes_are_asked_what_was_in_each_and_what_moved_in_it
     settings = replace(ONE_TRIAL, inputs=inputs, clips=replace(TINY.clips, num_frames=64))
     document = run_suite(settings, tmp_path, shots=True, workers=1)
     assert list(document["families"].items())[3:5] == [
-        ("scene 4: what was in it", SHAPES),
-        ("scene 1: what moved in it", tuple(COLOURS)),
+        ("scene 4: what was in it", list(SHAPES)),
+        ("scene 1: what moved in it", list(COLOURS)),
     ]
     # Four whole frames show every scene, and few of the events, which last 3 to 9 of 16 frames.
     known = document["ceilings"]["0.0625"]
