@@ -87,7 +87,9 @@ def test_cuts_are_found_at_the_picture_in_every_codec(stream, tmp_path):
 def test_cuts_of_long_clips_are_found_without_decoding_them_besides(stream, tmp_path, monkeypatch):
     path = encode(tmp_path / "clip", draw_shots(), stream)
     monkeypatch.setattr(shot_cuts, "SHORT", 0)
-    np.testing.assert_allclose(select(path).shots, [0.0, *CUTS], atol=0.5 / FPS)
+    # Its B pictures behind the last sampled picture of a group would tell, and are not read.
+    pictures = 2.5 if stream == "MPEG-4, B" else 0.5
+    np.testing.assert_allclose(select(path).shots, [0.0, *CUTS], atol=pictures / FPS)
 
 
 def test_shots_are_the_default_of_auto_and_their_first_sampled_frames_are_whole(three_shots):
