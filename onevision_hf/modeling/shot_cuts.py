@@ -19,6 +19,7 @@ from .frame_sequence import FrameSequence
 from .predicted_spans import Look, Span
 from .shot_changes import CUT, cuts_among, distance, thumbnail
 from .shot_suspects import Suspect, find_suspects
+from .standalone_decoder import STANDALONE_CODECS
 from .video_reader import VideoReader, VideoReadError
 
 # Pixels of a clip of which every picture is decoded for its cuts: a tenth of a second on one core.
@@ -26,6 +27,8 @@ SHORT = 1 << 25
 NEAR = 8  # intra pictures of which two are unlike and those between them are decoded
 # Packets that are read besides those of the sampled pictures; where it would take more, none is.
 MOST_WATCHED = 96
+# Times that a suspicious packet is larger than its neighbours: those of H.264 and HEVC tell more plainly.
+LARGER, LARGER_PLAIN = 1.3, 1.5
 # Share of each picture that is predicted over a cut at most.
 UNEXPLAINED, UNEXPLAINED_AV1 = 0.42, 0.25
 QUIET = 6.0  # grey levels of residual that what is explained by vectors has at most
@@ -78,7 +81,8 @@ class ShotSearch:
             return
         if self.reader.codec == "av1":
             self._least = UNEXPLAINED_AV1
-        suspects = find_suspects(self.reader.index, self.first, self.last)
+        larger = LARGER_PLAIN if self.reader.codec in STANDALONE_CODECS else LARGER
+        suspects = find_suspects(self.reader.index, self.first, self.last, larger)
         self._suspects = {suspect.frame_id: suspect for suspect in suspects}
         watched = {frame_id for one in suspects for frame_id in range(one.since, one.frame_id + 1)}
         if len(watched) <= MOST_WATCHED:

@@ -11,7 +11,6 @@ import numpy as np
 
 from .video_demuxer import PacketIndex
 
-LARGER = 1.5  # than all of its neighbours but one
 NEIGHBOURS = 8  # references to each side
 # Lengths of groups of pictures that encoders are set to are multiples of one of these.
 USUAL = (10, 12, 15, 16, 25)
@@ -34,13 +33,14 @@ class Suspect(NamedTuple):
     is_keyframe: bool
 
 
-def find_suspects(index: PacketIndex, first: int, last: int) -> list[Suspect]:
+def find_suspects(index: PacketIndex, first: int, last: int, larger: float) -> list[Suspect]:
     """The suspects for a cut in the frames after `first` up to `last`, the likeliest first.
 
     Args:
         index: of the video.
         first: number of a frame.
         last: number of a frame.
+        larger: how many times larger than all of its neighbours but one a suspicious packet is.
     """
     decoded = np.argsort(index.rank)
     references = np.unique(np.maximum.accumulate(decoded))
@@ -52,7 +52,7 @@ def find_suspects(index: PacketIndex, first: int, last: int) -> list[Suspect]:
     begin = max(1, int(np.searchsorted(references, first, side="right")))
     end = min(int(np.searchsorted(references, last)) + 1, len(references))
     found = []
-    for place in np.flatnonzero((times >= LARGER) | is_placed):
+    for place in np.flatnonzero((times >= larger) | is_placed):
         if begin <= place < end:
             since = max(int(references[place - 1]), first) + 1
             found.append(Suspect(int(references[place]), since, float(times[place]), bool(is_placed[place])))

@@ -199,7 +199,7 @@ def test_flashes_flicker_and_keyframes_are_no_cuts(tmp_path):
 
 def keyframes_among_suspects(path) -> list[int]:
     with VideoReader(path) as reader:
-        suspects = find_suspects(reader.index, 0, len(reader) - 1)
+        suspects = find_suspects(reader.index, 0, len(reader) - 1, 1.5)
     return sorted(one.frame_id for one in suspects if one.is_keyframe)
 
 
