@@ -207,7 +207,7 @@ class ShotSearch:
             if self.reader.index.keyframe.all():
                 self._decode([*self._between_unlike()])
             found = {*cuts_among(self._thumbnails), *self._unbridged(), *self._begun_by_intra_pictures()}
-            cuts = sorted(found - {self.first})
+            cuts = sorted(frame_id for frame_id in found if self.first < frame_id <= self.last)
             return [cut for last, cut in zip([-FLASH, *cuts], cuts, strict=False) if cut - last > FLASH]
         self._decode({*range(self.first, self.last + 1)} - self._thumbnails.keys())
         return cuts_among(self._thumbnails)
