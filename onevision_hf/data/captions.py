@@ -24,7 +24,16 @@ from torch import Tensor
 from ..synthetic.manifest import NAME as MANIFEST
 from ..synthetic.manifest import read_manifest
 from .latents import LatentShards
-from .sources import IMAGE_EXTENSIONS, MediaError, open_dataset, open_tars, read_span, sample_name, undecoded
+from .sources import (
+    IMAGE_EXTENSIONS,
+    MediaError,
+    fields_of,
+    open_dataset,
+    open_tars,
+    read_span,
+    sample_name,
+    undecoded,
+)
 
 CAPTION_COLUMNS = ("captions", "caption", "text", "txt")
 FILE_COLUMNS = ("file_name", "image", "file", "path")
@@ -191,7 +200,7 @@ class TarPairs:
         fields: dict[str, Any] = {}
         if "json" in members and (not self._columns or any(c not in members for c in self._columns)):
             try:
-                fields = json.loads(read("json"))
+                fields = fields_of(read("json"))
             except ValueError as error:
                 raise MediaError(f"its .json cannot be read: {error}") from error
         if self._columns:

@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
+from .folders import as_text, list_folder
 from .items import (
     IMAGE_EXTENSIONS,
     VIDEO_EXTENSIONS,
@@ -64,7 +65,7 @@ def open_source(
     """
     scheme, path = _scheme(str(spec))
     if scheme == "folder":
-        source = Source(_list_folder(path), _read_file, reader={"scheme": scheme})
+        source = Source(list_folder(path), _read_file, reader={"scheme": scheme})
     elif scheme == "webdataset":
         source = Source(_list_tars(path, tags_column), _read_tar_member, reader={"scheme": scheme})
     elif scheme == "parquet":
@@ -143,38 +144,6 @@ def _files(path: str, extension: str) -> list[Path]:
     return files
 
 
-def _text(name: str) -> str:
-    """A name as text that JSON and parquet can hold, whatever bytes the file system has in it."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _list_folder(path: str) -> list[Item]:
-    if not os.path.isdir(path):
-        raise ValueError(f"{path} is not a folder")
-    items = []
-    wanted = _manifest_paths(Path(path) / "manifest.parquet")
-    for folder, subfolders, names in os.walk(path, followlinks=True):
-        subfolders[:] = [s for s in subfolders if not s.startswith(".")]
-        for name in names:
-            kind = kind_of_extension(name)
-            if kind is None or name.startswith("."):
-                continue
-            full = os.path.join(folder, name)
-            if wanted is not None and os.path.relpath(full, path) not in wanted:
-                continue
-            stat = os.stat(full)
-            key = _text(os.path.relpath(full, path).replace(os.sep, "/"))
-            items.append(Item(key, kind, full, stat.st_size, stat.st_mtime_ns, 0, stat.st_size))
-    return items
-
-
-def _manifest_paths(manifest: Path) -> set[str] | None:
-    """The files that a drawn folder's manifest names; None where there is none. Other tables are labels."""
-    if not manifest.is_file() or b"families" not in (pq.read_schema(manifest).metadata or {}):
-        return None
-    return {os.path.normpath(name) for name in pq.read_table(manifest, columns=["path"])["path"].to_pylist()}
-
-
 def _list_tars(path: str, tags_column: str | None) -> list[Item]:
     items: list[Item] = []
     for file, name, members in open_tars(Path(path), _files(path, "tar")):
@@ -187,16 +156,18 @@ def _list_tars(path: str, tags_column: str | None) -> list[Item]:
             value: Any = read_span(str(file), member.offset_data, member.size).decode("utf-8", "replace")
             if extension == "json":
                 try:
-                    value = json.loads(value).get(tags_column)
+                    value = fields_of(value).get(str(tags_column))
                 except ValueError as error:
-                    raise ValueError(f"{file} is not a readable tar of samples: {error}") from error
+                    raise ValueError(
+                        f"{file} is not a readable tar of samples: {member.name}: {error}"
+                    ) from error
             if value is not None:
                 tags[sample] = split_tags(value)
         for member in members:
             if kind := kind_of_extension(member.name):
                 found = tags.get(sample_name(member.name)[0], ()) if tags_column is not None else None
                 place = (member.offset_data, member.size, found)
-                key = _text(f"{name}/{member.name}")
+                key = as_text(f"{name}/{member.name}")
                 items.append(Item(key, kind, str(file), stat.st_size, stat.st_mtime_ns, *place))
     return items
 
@@ -218,6 +189,18 @@ def open_tars(path: Path, files: Iterable[Path]) -> Iterator[tuple[Path, str, li
         except tarfile.TarError as error:
             raise ValueError(f"{file} is not a readable tar of samples: {error}") from error
         yield file, file.name if path.is_file() else file.relative_to(path).as_posix(), members
+
+
+def fields_of(text: str | bytes) -> dict[str, Any]:
+    """What the .json of a sample says.
+
+    Raises:
+        ValueError: it is no JSON, or no object.
+    """
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"holds a {type(found).__name__} and no object")
+    return found
 
 
 def sample_name(member: str) -> tuple[str, str]:

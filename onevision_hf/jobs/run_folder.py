@@ -18,6 +18,7 @@ import hashlib
 import io
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -108,7 +109,10 @@ def save_arrays(path: Path, **arrays: Any) -> None:
 
 
 def open_locked(path: Path, mode: str, busy: str) -> BinaryIO:
-    """A file for this process alone, until it is closed.
+    """A file for this process alone, until it is closed or the process ends, however it ends.
+
+    Over NFS the lock is the server's, and holds between machines. Where a file system has no locks, a warning
+    says that nobody else is kept out.
 
     Args:
         path: of the file.
@@ -121,9 +125,15 @@ def open_locked(path: Path, mode: str, busy: str) -> BinaryIO:
     file: Any = open(path, mode)  # noqa: SIM115 - held until it is closed
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         file.close()
         raise ValueError(busy) from None
+    except OSError as error:
+        warnings.warn(
+            f"{path.parent} cannot be kept for this process alone ({error.strerror}): see to it that no "
+            "other writes there",
+            stacklevel=3,
+        )
     return file
 
 

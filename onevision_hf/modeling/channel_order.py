@@ -32,6 +32,26 @@ class ChannelOrderBackend(KnownNames, TorchvisionBackend):  # type: ignore[misc]
         """Rescaled and normalised, (..., C, H, W), as the settings of these names say."""
         return self.rescale_and_normalize(images, *(settings[name] for name in _SCALING))
 
+    def rescale_and_normalize(
+        self, images: Tensor, do_rescale: bool, rescale_factor: float, do_normalize: bool, *mean_and_std: Any
+    ) -> Tensor:
+        """transformers' own, which makes infinities of a deviation of 0.
+
+        Args:
+            images: (..., C, H, W).
+            do_rescale: multiply them by `rescale_factor`.
+            rescale_factor: a number.
+            do_normalize: take off the mean and divide by the deviation.
+            *mean_and_std: of each channel.
+
+        Raises:
+            ValueError: a deviation that is no finite number above 0.
+        """
+        deviation = np.asarray(mean_and_std[1] if do_normalize else 1.0, np.float64)
+        if not (np.isfinite(deviation).all() and (deviation > 0).all()):
+            raise ValueError(f"image_std must be finite numbers above 0, not {mean_and_std[1]!r}")
+        return super().rescale_and_normalize(images, do_rescale, rescale_factor, do_normalize, *mean_and_std)
+
     def process_image(  # type: ignore[override]
         self, image: Any, do_convert_rgb: bool | None = None, input_data_format: Any = None, **kwargs: Any
     ) -> Tensor:
@@ -46,6 +66,9 @@ class ChannelOrderBackend(KnownNames, TorchvisionBackend):  # type: ignore[misc]
 
         Returns:
             (C, H, W).
+
+        Raises:
+            ValueError: pixels that are NaN or infinite.
         """
         ambiguous = (
             isinstance(image, np.ndarray)
@@ -55,4 +78,7 @@ class ChannelOrderBackend(KnownNames, TorchvisionBackend):  # type: ignore[misc]
         )
         if ambiguous and input_data_format is None:
             input_data_format = ChannelDimension.LAST
-        return super().process_image(image, do_convert_rgb, input_data_format, **kwargs)
+        pixels = super().process_image(image, do_convert_rgb, input_data_format, **kwargs)
+        if pixels.is_floating_point() and not pixels.isfinite().all():
+            raise ValueError(f"an image of shape {tuple(pixels.shape)} has NaN or infinite pixels")
+        return pixels

@@ -12,6 +12,8 @@ from .frame_sequence import FrameSequence
 from .video_reader import VideoReader
 
 SAMPLINGS = ("uniform", "packet_size")
+# Moments that a rate may ask for: five hours at 60 a second.
+MAX_MOMENTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -173,14 +175,22 @@ def _range(reader: VideoReader | FrameSequence, settings: SamplingSettings) -> t
 
 
 def _at_rate(reader: VideoReader | FrameSequence, settings: SamplingSettings, first: int) -> np.ndarray:
-    """Seconds at `fps` from frame `first` on, up to `end` or the end of the clip, which shows nothing
-    more."""
+    """Seconds at `fps` from frame `first` on, up to `end` or the end of the clip, which shows nothing more.
+
+    Raises:
+        ValueError: more than anybody can want.
+    """
     assert settings.fps is not None
     begin = float(reader.timestamps[first])
     if settings.end is not None and settings.end < reader.duration:
         count = int((settings.end - begin) * settings.fps + 1e-6) + 1
     else:
         count = int(np.ceil((reader.duration - begin) * settings.fps - 1e-6))
+    if count > MAX_MOMENTS:
+        raise ValueError(
+            f"fps={settings.fps:g} asks for {count} moments of a video of {len(reader)} frames, and "
+            f"{MAX_MOMENTS} at most are looked at: lower it, or give num_frames"
+        )
     return begin + np.arange(max(1, count)) / settings.fps
 
 

@@ -49,6 +49,7 @@ class FrameSequence:
         TypeError: unknown metadata; the nearest name is named.
     """
 
+    name = "<frames>"
     codec = "frames"
     rotation = 0
     mirrored = False
@@ -267,6 +268,8 @@ def _in_bytes(pictures: list[np.ndarray]) -> list[np.ndarray]:
         raise ValueError(f"decoded frames must be uint8 in 0..255 or floats in 0..1, found {found}")
     if not floats:
         return pictures
+    if (broken := next((t for t, p in enumerate(floats) if not np.isfinite(p).all()), None)) is not None:
+        raise ValueError(f"decoded frames must be pictures, found NaN or infinite pixels in frame {broken}")
     low, high = min(float(p.min()) for p in floats), max(float(p.max()) for p in floats)
     if low >= 0 and high <= 1:
         return [np.rint(picture.astype(np.float32) * 255).astype(np.uint8) for picture in floats]

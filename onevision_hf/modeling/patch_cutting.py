@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
+import av
 import numpy as np
 
 from .decoded_frame import DecodedFrame
@@ -47,7 +48,12 @@ class PixelSettings:
                 raise ValueError(
                     f"{name} must be {CHANNELS} numbers, or one for all, not {getattr(self, name)!r}"
                 )
+            if not np.isfinite(value).all() or (name == "image_std" and not (value > 0).all()):
+                what = "finite numbers" if name == "image_mean" else "finite numbers above 0"
+                raise ValueError(f"{name} must be {what}, not {getattr(self, name)!r}")
             object.__setattr__(self, name, tuple(np.broadcast_to(value, CHANNELS).tolist()))
+        if not 0 < abs(self.rescale_factor) < np.inf:
+            raise ValueError(f"rescale_factor must be a finite number but 0, not {self.rescale_factor!r}")
 
     @cached_property
     def scale_and_offset(self) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +132,12 @@ def cut_patches(
         rows_of.setdefault(int(placement.frame_ids[t]), []).append(np.flatnonzero(positions[:, 0] == t))
 
     def cut(frame: DecodedFrame) -> None:
-        planes = frame.rgb_planes(geometry.resized_width, geometry.resized_height)
+        width, height = geometry.resized_width, geometry.resized_height
+        try:
+            planes = frame.rgb_planes(width, height)
+        except av.FFmpegError as error:  # of shapes for which swscale has no filter
+            shapes = f"{geometry.width} x {geometry.height} pixels cannot be made {width} x {height}"
+            raise VideoReadError(reader.name, f"frames of {shapes}: {error.strerror}") from error
         cut_planes(frame.frame_id, (geometry.place(plane) for plane in planes))
 
     def cut_planes(frame_id: int, planes: Iterable[np.ndarray]) -> None:

@@ -16,11 +16,12 @@ from .content_budget import (
 from .frame_geometry import FrameGeometry, check_positive, whole_grid
 from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence
-from .shot_cuts import Shots, ShotSearch
+from .shot_cuts import Shots, ShotSearch, evenly
 from .signal_energy import frame_energies
 from .signal_settings import SignalSettings
-from .video_reader import VideoReader
+from .video_reader import VideoReader, VideoReadError
 
+MAX_PATCHES = 1 << 17  # of a clip: 300 MB at 14 x 14 pixels
 ANCHORS = ("first", "keyframes", "shots")
 
 
@@ -108,6 +109,8 @@ class BudgetSettings:
             I pictures), or n: every n-th frame.
         time_buckets: split the frames that are no anchors into so many spans of equal budget.
         merge_size: m x m patches are scored and kept together, for models that merge them.
+        max_patches: a clip that would have more is refused, and one whose frames alone have more: a few bytes
+            can ask for frames of any shape, and gigabytes of patches.
 
     Raises:
         ValueError: one is out of range, or both budgets are given.
@@ -119,14 +122,15 @@ class BudgetSettings:
     time_buckets: int = 1
     merge_size: int = 1
     keep_energy: float | None = None
+    max_patches: int = MAX_PATCHES
 
     def __post_init__(self) -> None:
         check_budget(self.num_patches, self.keep_ratio, self.keep_energy)
         if self.num_patches is None and self.keep_ratio is None:
             default = DEFAULT_KEEP_RATIO if self.keep_energy is None else MOST_KEEP_RATIO
             object.__setattr__(self, "keep_ratio", default)
-        for name, value in (("time_buckets", self.time_buckets), ("merge_size", self.merge_size)):
-            check_positive(name, value)
+        for name in ("time_buckets", "merge_size", "max_patches"):
+            check_positive(name, getattr(self, name))
         if isinstance(self.anchors, str):
             if self.anchors not in ANCHORS:
                 raise ValueError(
@@ -141,11 +145,16 @@ class BudgetSettings:
             )
 
     def anchor_frames(self, picture_types: Sequence[str]) -> list[int]:
-        """The sampled frames (t) that are kept whole whatever the budget; `shot_anchors` adds those of
+        """The sampled frames (t) that are kept whole whatever the budget; `Shots.anchors` adds those of
         shots."""
         if self.anchors == "keyframes":
             return [t for t, kind in enumerate(picture_types) if t == 0 or kind == "I"]
         return list(range(0, len(picture_types), self.anchors)) if isinstance(self.anchors, int) else [0]
+
+
+def default_anchors(preset: str | None) -> str:
+    """The frames that a preset keeps whole where nobody says which."""
+    return "shots" if preset in (None, "auto") else "first"
 
 
 def check_budget(num_patches: int | None, keep_ratio: float | None, keep_energy: float | None = None) -> None:
@@ -264,25 +273,6 @@ def largest(values: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([above, np.flatnonzero(values == last)[: count - len(above)]])
 
 
-def shot_anchors(seen: Sequence[int] | np.ndarray, num_frames: int, most: int) -> list[int]:
-    """The sampled frames (t) that are kept whole of a clip's shots: evenly chosen ones where there are more
-    shots than anchors.
-
-    Args:
-        seen: the first sampled frame of each shot, rising; `num_frames` or more where there is none.
-        num_frames: T.
-        most: anchors that the budget reaches for; there is always one, the first frame.
-    """
-    starts = np.unique(np.asarray([0, *seen], np.int64))
-    starts = starts[starts < num_frames]
-    return starts[_evenly(len(starts), max(1, most))].tolist()
-
-
-def _evenly(count: int, most: int) -> np.ndarray:
-    """Places of at most `most` of `count`, spread evenly from the first on."""
-    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
-
-
 def select(
     energy: np.ndarray,
     *,
@@ -322,7 +312,7 @@ def select(
     blocks, allowed = _merge(energy, side), _merge(geometry.inside[None], side)[0] == 1
     shots, note = shots or Shots(np.zeros(1), np.zeros(1, np.int64)), ""
     if budget.anchors == "shots" and len(shots.seen) > 1:
-        anchors = shot_anchors(shots.seen, len(energy), count // (2 * geometry.patches_per_frame))
+        anchors = shots.anchors(len(energy), count // (2 * geometry.patches_per_frame))
         note = f" ({len(shots.seen)} shots, of {len(anchors)} a frame is kept whole)"
     if budget.keep_energy is not None:
         count = side**2 * patches_of_energy(
@@ -337,7 +327,7 @@ def select(
     if budget.keep_energy is None and len(moving) and _strongest(moving) < STILL:
         whole = np.linspace(0, len(energy) - 1, max(1, count // geometry.patches_per_frame)).astype(np.int64)
         others = np.setdiff1d(whole, anchors)
-        others = others[_evenly(len(others), count // geometry.patches_per_frame - len(anchors))]
+        others = others[evenly(len(others), count // geometry.patches_per_frame - len(anchors))]
         if len(others):
             positions = top_patches(blocks, count // side**2, [*anchors, *others.tolist()], allowed)
             note += " (nothing moves: uniform whole frames)"
@@ -392,6 +382,31 @@ def _merge(values: np.ndarray, side: int) -> np.ndarray:
     return values.reshape(frames, rows // side, side, columns // side, side).mean((2, 4))
 
 
+def check_size(
+    reader: VideoReader | FrameSequence, geometry: FrameGeometry, kept: int, max_patches: int
+) -> None:
+    """Refuse a video of more patches than anybody wants, before any of them is cut.
+
+    Args:
+        reader: the video.
+        geometry: how its frames lie on the patch grid.
+        kept: patches that would be kept.
+        max_patches: of those, and of one frame.
+
+    Raises:
+        VideoReadError: there are more.
+    """
+    per_frame = geometry.patches_per_frame
+    if max(kept, per_frame) > max_patches:
+        raise VideoReadError(
+            reader.name,
+            f"its frames of {geometry.width} x {geometry.height} pixels have {per_frame} patches each at "
+            f"{geometry.canvas_width} x {geometry.canvas_height}, and {kept} would be kept, over "
+            f"max_patches={max_patches}: lower size, num_frames or keep_ratio, set max_pixels, or "
+            "raise max_patches",
+        )
+
+
 def read_selection(
     reader: VideoReader | FrameSequence,
     geometry: FrameGeometry,
@@ -416,7 +431,8 @@ def read_selection(
     frame_ids = sample_frames(reader, sampling or SamplingSettings())
     budget = budget or BudgetSettings()
     # Fail on the budget before the time is spent.
-    resolve_budget(budget.num_patches, budget.keep_ratio, len(frame_ids), geometry.patches_per_frame)
+    kept = resolve_budget(budget.num_patches, budget.keep_ratio, len(frame_ids), geometry.patches_per_frame)
+    check_size(reader, geometry, kept, budget.max_patches)
     search = ShotSearch.over(reader, frame_ids) if budget.anchors == "shots" else None
     energy, picture_types, signal, absolute = frame_energies(reader, frame_ids, geometry, signals, search)
     return select(

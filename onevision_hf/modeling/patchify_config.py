@@ -28,7 +28,15 @@ from .frame_geometry import FrameGeometry, LayoutSettings, check_positive
 from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence, Video, open_video
 from .patch_cutting import STORED, PixelSettings, check_placement, cut_patches, read_placed_frames
-from .patch_selection import BudgetSettings, Placement, Selection, check_budget, read_selection
+from .patch_selection import (
+    MAX_PATCHES,
+    BudgetSettings,
+    Placement,
+    Selection,
+    check_budget,
+    default_anchors,
+    read_selection,
+)
 from .setting_names import BOOKKEEPING, refuse_unknown
 from .signal_energy import paints
 from .signal_settings import SignalSettings
@@ -63,7 +71,8 @@ SETTINGS = (
 _OF_THE_MODEL = ("patch_size", "rope_temporal_size")
 # What folders have that were saved before anchors were among their settings.
 _BEFORE_SHOTS = {"anchors": "first"}
-_AS_BEFORE = {"passes": None, "keep_energy": None}  # what settings that came later are in plans of before
+# What settings that came later are in plans of before.
+_AS_BEFORE = {"passes": None, "keep_energy": None, "max_patches": MAX_PATCHES}
 
 
 class ClipPatches(NamedTuple):
@@ -294,11 +303,6 @@ class PatchifyConfig:
         return ClipPatches(patches, self.positions(placement), placement)
 
 
-def default_anchors(preset: str | None) -> str:
-    """The frames that a preset keeps whole where nobody says which."""
-    return "shots" if preset in (None, "auto") else "first"
-
-
 def laid_on_top(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with others on top, which take the place of what says the same in another way: a budget of a
     budget of the other kind, a number of frames of a rate, times of a span."""
@@ -369,6 +373,7 @@ def select_patches(
     anchors: str | int | None = None,
     time_buckets: int = 1,
     merge_size: int = 1,
+    max_patches: int = MAX_PATCHES,
     sampling: str = "uniform",
     fps: float | None = None,
     timestamps: Sequence[float] | None = None,
@@ -402,6 +407,7 @@ def select_patches(
         anchors: frames kept whole, see `BudgetSettings`; by default "shots" for `auto`, "first" for others.
         time_buckets: spans of time of equal budget.
         merge_size: m x m patches are kept together.
+        max_patches: a clip that would have more is refused, see `BudgetSettings`.
         sampling: "uniform" or "packet_size", see `SamplingSettings`.
         fps: frames a second instead of a number of frames.
         timestamps: seconds instead, of which each shows the frame on screen.
@@ -415,7 +421,7 @@ def select_patches(
             `signal` says how much that is.
 
     Raises:
-        VideoReadError: the video cannot be read.
+        VideoReadError: the video cannot be read, or has over `max_patches`.
         ValueError: an argument is out of range.
     """
     config = PatchifyConfig.from_dict({name: value for name, value in locals().items() if name in SETTINGS})

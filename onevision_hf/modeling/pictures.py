@@ -14,14 +14,37 @@ from .video_source import local_path
 PICTURE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, MemoryError)
 
 
+# A picture of more pixels than this that has less than a byte for so many of them is no photograph or scan:
+# a few kilobytes would become hundreds of megabytes.
+LARGE, PIXELS_A_BYTE = 1 << 25, 200
+
+
 def as_rgb(picture: Image.Image) -> Image.Image:
-    """A picture as displayed (EXIF orientation applied, transparency on white), RGB, fully decoded."""
+    """A picture as displayed (EXIF orientation applied, transparency on white), RGB, fully decoded.
+
+    Raises:
+        Image.DecompressionBombError: it has far more pixels than bytes. What else PIL raises on damage.
+    """
+    _check_size(picture)
     picture.load()
     picture = ImageOps.exif_transpose(picture)
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
+
+
+def _check_size(picture: Image.Image) -> None:
+    pixels, file = picture.width * picture.height, getattr(picture, "fp", None)
+    if pixels <= LARGE or file is None or not file.seekable():
+        return
+    place = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(place)
+    if pixels > PIXELS_A_BYTE * size:
+        raise Image.DecompressionBombError(
+            f"{picture.width} x {picture.height} pixels in {size} bytes: save it smaller if you trust it"
+        )
 
 
 def load_picture(source: Any) -> Image.Image:

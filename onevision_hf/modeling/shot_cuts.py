@@ -48,6 +48,22 @@ class Shots(NamedTuple):
     seconds: np.ndarray
     seen: np.ndarray
 
+    def anchors(self, num_frames: int, most: int) -> list[int]:
+        """The sampled frames (t) that are kept whole: of evenly chosen shots where there are more of them.
+
+        Args:
+            num_frames: T.
+            most: anchors that the budget reaches for; there is always one, the first frame.
+        """
+        starts = np.unique(np.append(0, self.seen))
+        starts = starts[starts < num_frames]
+        return starts[evenly(len(starts), max(1, most))].tolist()
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """Places of at most `most` of `count`, spread evenly from the first on."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
+
 
 @dataclass
 class ShotSearch:

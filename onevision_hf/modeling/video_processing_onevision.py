@@ -21,8 +21,8 @@ from .frame_files import is_many, refuse_stills
 from .frame_sequence import FrameSequence, is_encoded, is_frames, open_video, pair_of
 from .known_names import KnownNames
 from .message_media import of_each
-from .patch_selection import BudgetSettings, Placement
-from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig, default_anchors
+from .patch_selection import BudgetSettings, Placement, default_anchors
+from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig
 from .pretrained_settings import read_with_model_settings
 from .setting_names import refuse_unknown
 from .video_reader import VideoReader, VideoReadError
@@ -75,6 +75,8 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
             for the other presets; "first" for a saved processor that does not say.
         time_buckets (`int`, defaults to 1): spans of time of equal budget.
         merge_size (`int`, defaults to 1): m x m patches are scored and kept together.
+        max_patches (`int`, defaults to 131072): a video that would have more is a `VideoReadError`, against
+            small files that ask for gigabytes.
         sampling (`str`, defaults to `"uniform"`): or "packet_size": frames fall where the stream spends
             bytes.
         fps (`float`, *optional*): frames a second instead of a number of frames.

@@ -21,7 +21,7 @@ from .frame_sequence import FrameSequence, Video, open_video
 from .image_processing_onevision_vl import OF_ALL_PARTS
 from .message_media import of_each
 from .patch_inputs import pack_media
-from .patch_selection import BudgetSettings, Placement, resolve_budget
+from .patch_selection import BudgetSettings, Placement, check_size, resolve_budget
 from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig
 from .setting_names import refuse_unknown
 from .video_processing_onevision import (
@@ -203,6 +203,8 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
         frame_ids = sample_frames(reader, config.sampling)
         geometry = config.geometry(reader.height, reader.width)
         if mode.name == "frames":
+            kept = len(frame_ids) * geometry.patches_per_frame
+            check_size(reader, geometry, kept, config.budget.max_patches)
             return Placement.whole_frames(frame_ids, geometry, config.budget.merge_size)
         step = -(-len(frame_ids) // mode.whole_frames)
         count = _both(len(frame_ids), step, geometry.patches_per_frame, config.budget)

@@ -12,7 +12,6 @@ import errno
 import io
 import os
 import re
-import struct
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from urllib.request import url2pathname
 import av
 
 from .embedded_media import EmbeddedMediaError, unwrap
+from .mp4_boxes import claimed_samples, length_of_boxes
 from .remote_file import is_url, open_url, shown
 from .video_formats import HEAD_BYTES, explain_refusal, explain_silence, options_for
 
@@ -31,8 +31,8 @@ VideoSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview
 
 # What FFmpeg, PyAV and the file itself raise on what cannot be read.
 READ_ERRORS = (av.FFmpegError, OSError, OverflowError, MemoryError, UnicodeError)
-# Boxes of an mp4 that are looked at for its length; a fragmented recording has two a second.
-MAX_BOXES = 1 << 17
+# Samples that tables may name for each byte of the file; old codecs of sound have up to six.
+MAX_SAMPLES_A_BYTE = 16
 
 
 class VideoReadError(ValueError):
@@ -79,7 +79,7 @@ class VideoFile:
         except EmbeddedMediaError as error:
             raise VideoReadError("<text>", f"holds no video: {error}") from None
         self._source: Any = source
-        self._is_regular, self._is_nameless = False, False
+        self._is_regular = self._is_nameless = self._is_checked = False
         if isinstance(source, bytes):
             self._set_bytes(name, source)
         elif isinstance(source, str | os.PathLike):
@@ -99,6 +99,7 @@ class VideoFile:
         Raises:
             VideoReadError: it names other files, or is text. av.FFmpegError: no video for another reason.
         """
+        self._check_claims()
         try:
             try:
                 return self._open_container(options, timeout)
@@ -114,6 +115,16 @@ class VideoFile:
                     if reason := explain_refusal(file.read(HEAD_BYTES)):
                         raise VideoReadError(self.name, reason) from None
             raise
+
+    def _check_claims(self) -> None:
+        """Before FFmpeg makes room for an index that is not there."""
+        if self.size is None or self._is_checked:
+            return
+        with self._open() as file:
+            count = claimed_samples(file, self.size)
+        if count > MAX_SAMPLES_A_BYTE * self.size:
+            raise VideoReadError(self.name, f"its index names {count} samples, and it has {self.size} bytes")
+        self._is_checked = True
 
     def _open_container(self, options: dict[str, str] | None, timeout: float | None) -> Any:
         named = isinstance(self._source, str) and not self._is_nameless
@@ -150,7 +161,7 @@ class VideoFile:
             return 0
         with self._open() as file:
             if "mp4" in container_format:
-                declared = _mp4_length(file, self.size)
+                declared = length_of_boxes(file, self.size)
             elif "matroska" in container_format:
                 declared = _matroska_length(file)
             else:
@@ -290,25 +301,6 @@ class _OwnPlace(io.RawIOBase):
 
     def seekable(self) -> bool:
         return True
-
-
-def _mp4_length(file: Any, size: int) -> int:
-    """Where the first box that holds pictures or their index ends beyond the file, or 0."""
-    at = 0
-    for _ in range(MAX_BOXES):
-        file.seek(at)
-        head = file.read(16)
-        if len(head) < 8:
-            return 0
-        length, kind = struct.unpack(">I4s", head[:8])
-        if length == 1 and len(head) == 16:
-            (length,) = struct.unpack(">Q", head[8:])
-        if length < 8:  # 0: up to the end of the file
-            return 0
-        at += length
-        if at > size:
-            return at if kind in (b"mdat", b"moov", b"moof") else 0
-    return 0
 
 
 def _matroska_length(file: Any) -> int:

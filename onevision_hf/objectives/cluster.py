@@ -10,6 +10,7 @@
 docs/cluster-loss.md has memory, scaling to many processes, and what to log.
 """
 
+import math
 from collections.abc import Mapping
 from os import PathLike
 from typing import Literal
@@ -24,6 +25,7 @@ from .cluster_sampling import CENTERS, CollectedLabels, Draw, collect_labels, de
 from .cluster_storage import load_rows, save_rows
 from .collectives import all_reduce_, owned_rows, size_of
 
+SHORTEST = 1e-3  # embedding that is normalised by its length
 INITIAL_STD = 0.01  # of random centers, as published
 _INITIAL_BLOCK = 4096  # rows that share a generator
 
@@ -105,7 +107,8 @@ class ClusterDiscriminationLoss(nn.Module):
         super().__init__()
         _require(num_classes >= 1, "num_classes", num_classes, "at least 1")
         _require(embedding_dim >= 1, "embedding_dim", embedding_dim, "at least 1")
-        _require(scale > 0, "scale", scale, "above 0")
+        _require(0 < scale < math.inf, "scale", scale, "above 0 and finite")
+        _require(math.isfinite(margin), "margin", margin, "a finite number")
         _require(
             0 <= filter_threshold <= 1, "filter_threshold", filter_threshold, "a cosine from 0 (off) to 1"
         )
@@ -152,7 +155,8 @@ class ClusterDiscriminationLoss(nn.Module):
         """The global mean loss (), in float32 or wider; every process calls this, with 0 rows too.
 
         Args:
-            embeddings: (B, D), not normalised; B may differ between processes.
+            embeddings: (B, D), not normalised; B may differ between processes. One that is shorter than 0.001
+                is divided by that, so an encoder that has collapsed gets no gradient without bound.
             labels: (B, M) integers, or what `draw` or `draw_together` made of them for this step.
             step: key of the draws; None is `self.step`, which counts on by itself in training mode.
 
@@ -180,7 +184,7 @@ class ClusterDiscriminationLoss(nn.Module):
             dtype = torch.promote_types(
                 torch.promote_types(embeddings.dtype, self.centers.dtype), torch.float32
             )
-            normalised = F.normalize(embeddings.to(dtype), dim=1)
+            normalised = F.normalize(embeddings.to(dtype), dim=1, eps=SHORTEST)
             loss, sums = ClusterDiscrimination.apply(
                 normalised, self.centers, drawn, scoring, self.process_group
             )

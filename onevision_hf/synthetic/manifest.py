@@ -7,6 +7,7 @@ Paths are relative to the manifest's folder. Families and their labels are in th
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,17 @@ def read_manifest(folder: str | Path) -> Any:
     Raises:
         FileNotFoundError: there is none: nothing was drawn there, or the run has not finished.
         ImportError: pyarrow is not installed.
+        ValueError: it names files outside of the folder.
     """
     path = Path(folder) / NAME
     pa = needs_pyarrow()
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: draw it with `onevision synth`, or finish the run")
-    return pa.parquet.read_table(path)
+    table = pa.parquet.read_table(path)
+    for name in table["path"].to_pylist() if "path" in table.column_names else ():
+        if os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] == os.pardir:
+            raise ValueError(f"{path} names {name}, which is outside of its folder: it was not drawn here")
+    return table
 
 
 def truth_row(truth: Truth) -> dict[str, Any]:

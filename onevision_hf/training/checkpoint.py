@@ -53,13 +53,14 @@ def _is_whole(path: Path) -> bool:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """What `latest` names, a folder beside it.
+    """What `latest` names, a folder beside it. Without it the newest that is whole: a run that was killed
+    while it saved its first has none, and what was finished is not begun again.
 
     Raises CheckpointError when that is not there, or leads elsewhere.
     """
     pointer = folder / LATEST
     if not os.path.lexists(pointer):
-        return None
+        return next(reversed(all_checkpoints(folder)), None)
     remaining = f"remaining: {[p.name for p in all_checkpoints(folder)] or 'none'}"
     if pointer.is_symlink() or not pointer.is_file():
         raise CheckpointError(

@@ -24,11 +24,13 @@ CARD = Path(__file__).parent / "cards" / "run.md"
 
 @dataclass(frozen=True)
 class Counts:
-    """What a run has done: optimizer steps, samples that were read, and broken ones that were replaced."""
+    """What a run has done: optimizer steps, samples that were read, broken ones that were replaced, and
+    settings that were changed on the way."""
 
     step: int
     samples: int
     broken: int
+    changes: tuple[str, ...] = ()
 
 
 def export(

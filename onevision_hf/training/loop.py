@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
+from ..jobs.run_folder import open_locked
 from ..modeling.patch_inputs import trusted_values
 from ..objectives.cluster_sampling import derive_key
 from . import checkpoint
@@ -36,7 +37,7 @@ from .mixture import RankSlice
 from .optimisation import Average, Optimizers, distribute, learning_rate_factor
 from .report import RunReport, available_trackers
 from .sampler import DROPOUT
-from .schema import differences
+from .schema import changes, differences
 from .tasks.task import Task, make_task
 from .validation import Validation, Validator
 from .workers import DataError
@@ -94,6 +95,8 @@ class Trainer:
         self.optimizers = Optimizers(self.task.model, self.task.sharded, self.optim, self.task.lr_scales)
         self.average = Average(self.task.model, self.optim.ema) if self.optim.ema else None
         self.step, self.samples, self.broken = 0, 0, 0
+        self.changes: list[str] = []  # of settings, from one start to the next
+        self._now_changed: list[str] = []
         self.samples_per_step = sum(component.batch_size for component in self.task.mixture)
         self.total = config.total_steps(self.samples_per_step)
         self.stop_at = min(self.total, max_steps or self.total)
@@ -118,10 +121,11 @@ class Trainer:
     def _fit(self) -> int:
         report = RunReport(self.config, self.accelerator, self.total, self.samples_per_step)
         validation = self.validation()
-        with self._signals(), report:
+        with self._signals(), self._alone(), report:
             resumed = self.resume()
             streamed = [component.name for component in self.task.mixture if component.sampler is None]
-            report.start(self.step, resumed, streamed)
+            report.start(self.step, resumed, streamed, self._now_changed)
+            self.changes += [f"from step {self.step} on: {change}" for change in self._now_changed]
             if validation.due(self.step, self.total):
                 validation.report(report, self.step)
             saved = self.step if resumed else -1
@@ -162,7 +166,7 @@ class Trainer:
 
     def _export(self, name: str) -> Path:
         weights = self.average.weights if self.average else dict(self.task.model.named_parameters())
-        counts = Counts(self.step, self.samples, self.broken)
+        counts = Counts(self.step, self.samples, self.broken, tuple(self.changes))
         return export(self.config, self.task, weights, counts, name)
 
     def finish(self, report: RunReport) -> None:
@@ -316,6 +320,21 @@ class Trainer:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """The run's folder, for this training alone. Raises TrainingError when another one writes it."""
+        if not self.checkpoints or self.rank:
+            yield
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        busy = f"{self.out} is written by another training: wait for it, stop it, or choose another `out`"
+        try:
+            lock = open_locked(self.out / ".lock", "wb", busy)
+        except ValueError as error:
+            raise TrainingError(str(error)) from None
+        with lock:
+            yield
+
     # -- what survives --
 
     def tensors(self) -> dict[str, Tensor]:
@@ -327,7 +346,7 @@ class Trainer:
             return None
         state = {
             "step": self.step, "samples": self.samples, "broken": self.broken, "processes": self.size,
-            "config": self.config.to_dict(),
+            "config": self.config.to_dict(), "changes": self.changes,
         }  # fmt: skip
         limit = self.config.save_total_limit
         return checkpoint.save(self.out / "checkpoints", self.step, self.tensors(), state, limit)
@@ -353,6 +372,8 @@ class Trainer:
                 "as they were; use the same values, or another `out`"
             )
         self.step, self.samples, self.broken = state["step"], state["samples"], state["broken"]
+        self.changes = list(state.get("changes", ()))
+        self._now_changed = changes(state["config"], self.config.to_dict())
 
 
 def _is_lost_process(error: RuntimeError) -> bool:

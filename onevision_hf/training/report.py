@@ -55,13 +55,14 @@ class RunReport:
             for tracker in self.accelerator.trackers:
                 tracker.finish()
 
-    def start(self, step: int, resumed: bool, inexact: list[str]) -> None:
+    def start(self, step: int, resumed: bool, inexact: list[str], changes: list[str] | None = None) -> None:
         """Begin, or go on.
 
         Args:
             step: that is done.
             resumed: whether from a checkpoint.
             inexact: components that are streamed.
+            changes: what the config says in another way than before.
         """
         if self.main:
             # What was logged after the checkpoint happens again, and so does the validation of its own step,
@@ -71,6 +72,8 @@ class RunReport:
             (self.out / "config.json").write_text(json.dumps(self.config.to_dict(), indent=1) + "\n")
         if resumed:
             self.show(f"resumed from step {step} of {self.total}")
+        for change in changes or ():
+            self.show(f"from step {step} on: {change}")
         if inexact:
             self.show(
                 f"{', '.join(inexact)}: streamed without random access, so a resume starts the stream anew: "

@@ -259,6 +259,19 @@ def flat(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
     return found
 
 
+def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Every value that differs between two configs, but for the folder, as `key = old, now new`. What only
+    one of them has is of another version.
+
+    Args:
+        saved: nested values.
+        now: nested values.
+    """
+    old, new = flat(saved), flat(now)
+    names = [name for name in new if name != "out" and name in old and old[name] != new[name]]
+    return [f"{name} = {old[name]!r}, now {new[name]!r}" for name in names]
+
+
 def differences(cls: type, saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The fixed fields that differ between two configs of one class, as `key = old, now new`.
 

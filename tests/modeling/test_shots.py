@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from onevision_hf import OneVisionVideoProcessor, VideoReader, select_patches
 from onevision_hf.assets import bundled_clip
 from onevision_hf.modeling import shot_cuts
-from onevision_hf.modeling.patch_selection import BudgetSettings, reselect, shot_anchors
+from onevision_hf.modeling.patch_selection import BudgetSettings, reselect
 from onevision_hf.modeling.patchify_config import PatchifyConfig
 from onevision_hf.modeling.shot_changes import cuts_among, distance, thumbnail
+from onevision_hf.modeling.shot_cuts import Shots
 from onevision_hf.modeling.shot_suspects import find_suspects
 
 REAL = (1.17, 3.13, 5.77, 7.70, 9.43, 11.73, 15.93)  # seconds, of beach.mp4
@@ -216,7 +217,7 @@ def test_keyframes_at_equal_distances_are_timed_others_placed(tmp_path):
     most=st.integers(0, 20),
 )
 def test_anchors_are_thinned_evenly(seen, frames, most):
-    anchors = shot_anchors([0, *seen], frames, most)
+    anchors = Shots(np.zeros(len(seen)), np.array(seen, np.int64)).anchors(frames, most)
     starts = sorted({0, *(t for t in seen if t < frames)})
     assert anchors[0] == 0 and set(anchors) <= set(starts)
     assert len(anchors) == len(set(anchors)) == min(len(starts), max(1, most))

@@ -5,6 +5,7 @@ Marked `slow`: the longer kills and restarts, which `make test-faults` runs.
 
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -18,6 +19,7 @@ import torch
 import training_workers as workers
 from processes import wait_for
 
+from onevision_hf.jobs.run_folder import open_locked
 from onevision_hf.modeling.modeling_onevision import OneVisionModel
 from onevision_hf.training import checkpoint
 from onevision_hf.training.loop import Trainer, TrainingError
@@ -110,6 +112,34 @@ def test_latest_that_names_nothing_is_an_error_and_no_new_beginning(copy):
     (copy / "checkpoints" / "latest").write_text("step-00000099")
     with pytest.raises(checkpoint.CheckpointError, match="step-00000099, which is not there"):
         trainer(copy).fit()
+
+
+def test_checkpoints_without_latest_are_gone_on_from_and_no_new_beginning(copy):
+    (copy / "checkpoints" / "latest").unlink()
+    going_on = trainer(copy, max_steps=8)
+    assert going_on.resume() and going_on.step == 6
+
+
+def test_a_second_training_in_the_folder_of_one_that_runs_is_refused(tmp_path):
+    with open_locked(tmp_path / ".lock", "wb", ""), pytest.raises(TrainingError, match="by another training"):
+        trainer(tmp_path).fit()
+    assert not (tmp_path / "log.jsonl").exists()
+    assert trainer(tmp_path, max_steps=1).fit() == 0
+
+
+def test_a_setting_that_changes_on_the_way_is_said_at_the_start_and_in_the_card(copy, capsys):
+    changes = {"max_steps": 8, "optim": {"learning_rate": 0.5}}
+    assert trainer(copy, stop_at=7, **changes).fit() == 0
+    said = capsys.readouterr()
+    for line in (
+        "from step 6 on: max_steps = 6, now 8",
+        r"from step 6 on: optim.learning_rate = .*, now 0.5",
+    ):
+        assert re.search(line, said.out + said.err)
+    assert trainer(copy, **changes).fit() == 0
+    card = (copy / "model" / "README.md").read_text()
+    assert card.count("max_steps = 6, now 8") == 1 and card.count("learning_rate = ") == 1
+    assert "changed on the way" not in (trainer(copy, **changes).export_step(6) / "README.md").read_text()
 
 
 def test_a_full_disk_names_the_file_and_keeps_the_checkpoint_before(copy):

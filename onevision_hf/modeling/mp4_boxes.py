@@ -1,0 +1,82 @@
+"""What the boxes of an mp4 or mov say before FFmpeg reads them: where the file ends, how many samples it has.
+
+An index of samples is made from tables that may stand for millions of samples in a few bytes. FFmpeg makes
+room for all of them before it looks whether there are any.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+# Boxes that are looked at; a fragmented recording has two a second.
+MAX_BOXES = 1 << 17
+# Boxes in which FFmpeg looks for tables, wherever they lie.
+HOLD_OTHERS = frozenset(b"moov cmov moof trak traf mdia minf stbl edts dinf gmhd tref udta".split())
+MAX_INDEX_BYTES = 1 << 26  # of an index that is stored compressed
+SIZES_OF_ITS_OWN = 0xF00  # flags of a run of samples that says something of each one
+
+
+class Box(NamedTuple):
+    """Its kind, where what it holds begins and where it ends, bytes from the start of the file."""
+
+    kind: bytes
+    start: int
+    end: int
+
+
+def length_of_boxes(file: Any, size: int) -> int:
+    """Where the first box that holds pictures or their index ends beyond the file, or 0."""
+    for box in _boxes(file, 0, size):
+        if box.end > size:
+            return box.end if box.kind in (b"mdat", b"moov", b"moof") else 0
+    return 0
+
+
+def claimed_samples(file: Any, size: int, is_unpacked: bool = False) -> int:
+    """Of how many samples the tables speak without a word of each.
+
+    Args:
+        file: seekable, with the boxes.
+        size: of the file in bytes.
+        is_unpacked: these boxes were compressed; a second time is not looked into.
+    """
+    count = 0
+    for box in _boxes(file, 0, size, HOLD_OTHERS):
+        file.seek(box.start)
+        head = file.read(12)
+        if len(head) < 12:
+            continue
+        flags, first, second = struct.unpack(">III", head)
+        if box.kind == b"stsz" and first:  # all samples have one size
+            count += second
+        elif box.kind == b"trun" and not flags & SIZES_OF_ITS_OWN:
+            count += first
+        elif box.kind == b"cmvd" and not is_unpacked:  # a compressed index, behind its length
+            file.seek(box.start + 4)
+            packed = file.read(max(0, min(box.end, size) - box.start - 4))
+            try:
+                index = zlib.decompressobj().decompress(packed, MAX_INDEX_BYTES)
+            except zlib.error:
+                continue
+            count += claimed_samples(io.BytesIO(index), len(index), is_unpacked=True)
+    return count
+
+
+def _boxes(file: Any, start: int, end: int, opened: frozenset[bytes] = frozenset()) -> Iterator[Box]:
+    """Boxes between two places, and those within the ones to be opened."""
+    at = start
+    for _ in range(MAX_BOXES):
+        file.seek(at)
+        head = file.read(16)
+        if len(head) < 8 or at >= end:
+            return
+        length, kind = struct.unpack(">I4s", head[:8])
+        header = 8
+        if length == 1 and len(head) == 16:
+            (length,), header = struct.unpack(">Q", head[8:]), 16
+        if length < 8:  # 0: up to the end of the file
+            return
+        yield Box(kind, at + header, at + length)
+        at += header if kind in opened else length
