@@ -66,7 +66,7 @@ def read(path: Path) -> File:
     hidden = {
         id(inner)
         for node in nodes
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in vars(node.test).values()
         for line in node.body
         for inner in ast.walk(line)
     }

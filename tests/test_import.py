@@ -43,6 +43,23 @@ def test_the_package_imports_nothing_large_by_itself_and_selection_neither_torch
     run(code, alone)
 
 
+def test_a_model_and_a_processor_cost_no_reader_of_a_single_codec_and_no_conversions_of_other_models():
+    """Reading and painting beyond H.264 comes with the first such video, transformers' tower with the first
+    model that has it; transformers' table of conversions, which takes longer to compile than this package to
+    import, with the first model that is loaded."""
+    run("""
+        import sys
+        from onevision_hf import OneVisionModel, OneVisionVideoProcessor
+        from transformers import AutoModel, AutoVideoProcessor, conversion_mapping
+        modules = [name.rpartition("onevision_hf.modeling.")[2] for name in sys.modules]
+        codecs = ("av1_", "hevc_", "vvc_", "vp8_", "vp9_", "painted_", "motion_field", "frame_maps")
+        found = {name for name in modules if name.startswith(codecs)}
+        assert "video_reader" in modules and found == {"painted_codecs"}, found
+        assert "transformers.models.qwen3_vl.modeling_qwen3_vl" not in sys.modules
+        assert conversion_mapping._checkpoint_conversion_mapping_cache is None
+        """)
+
+
 def test_users_type_checkers_and_the_import_see_the_same_public_names(monkeypatch):
     tree = ast.parse(inspect.getsource(onevision_hf))
     (typed,) = [node for node in tree.body if isinstance(node, ast.If)]
@@ -97,7 +114,16 @@ print(json.dumps([cls.__name__ for cls in found]))
 """
 
 
-@pytest.mark.parametrize("way", WAYS)
+# Of each kind one: both packages in either order, and a module of each that imports the other's on its way.
+QUICK = (
+    *("before", "after the Auto classes"),
+    *("from a module that needs Auto classes", "by a module that imports Auto classes"),
+)
+
+
+@pytest.mark.parametrize(
+    "way", [way if way in QUICK else pytest.param(way, marks=pytest.mark.slow) for way in WAYS]
+)
 def test_the_auto_classes_know_every_class_in_whatever_order_modules_are_imported(way):
     found = run(WAYS[way] + CHECK).splitlines()[-1]
     assert json.loads(found) == [

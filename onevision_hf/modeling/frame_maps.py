@@ -15,8 +15,9 @@ import numpy as np
 
 from .codec_signals import VECTOR_CODECS, bits, decode_packets_alone, residual_sums, vectors
 from .motion_field import CELL
-from .painted_decoder import PaintedPicture, PaintingError
-from .painted_pictures import default_passes, has_painted_vectors, iter_painted_pictures
+from .painted_codecs import PaintingError, has_painted_vectors
+from .painted_decoder import PaintedPicture
+from .painted_pictures import default_passes, iter_painted_pictures
 from .picture_difference import block_sizes
 from .standalone_decoder import StandaloneDecoder, StandalonePicture, UnsupportedStreamError
 from .video_reader import VideoReader, VideoReadError

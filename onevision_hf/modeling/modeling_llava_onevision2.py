@@ -9,7 +9,7 @@ the tower; nothing is copied on disk. The conversions belong to these classes an
 [`OneVisionModel`] and [`OneVisionVLForConditionalGeneration`] keep their own names.
 """
 
-from typing import Any
+from typing import Any, Self
 
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
@@ -20,11 +20,42 @@ from .configuration_llava_onevision2 import (
     MageVLConfig,
     MageVLVisionConfig,
 )
-from .modeling_onevision import FUSED, OneVisionFusedModel
+from .modeling_onevision import OneVisionFusedModel
 from .modeling_onevision_vl import OneVisionVLForConditionalGeneration, OneVisionVLModel
 
+_TOWER = {
+    r"^model\.visual\.merger\.ln_q\.": r"^connector\.norm\.",
+    r"^model\.visual\.merger\.mlp\.0\.": r"^connector\.linear_1\.",
+    r"^model\.visual\.merger\.mlp\.2\.": r"^connector\.linear_2\.",
+    r"^model\.visual\.": r"^vision_tower\.",
+}
+_WHOLE = {
+    **_TOWER,
+    r"^model\.language_model\.": r"^language_model\.model\.",
+    r"^lm_head\.": r"^language_model\.lm_head\.",
+}
+_BODY = {**_TOWER, r"^model\.language_model\.": r"^language_model\."}
 
-class LlavaOnevision2Model(OneVisionVLModel):
+
+class PublishedNames:
+    """A model whose weights have the published names on disk. transformers is told so by the first model,
+    made or unpickled; see [`OneVisionFusedModel`] for why not before.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        for config in (LlavaOnevision2Config, LlavaOnevision2MoeConfig, MageVLConfig):
+            _register(config.model_type, _WHOLE)
+        for model in (LlavaOnevision2Model, LlavaOnevision2MoeModel, MageVLModel):
+            _register(model.__name__, _BODY)
+        return super().__new__(cls)
+
+
+def _register(identifier: str, names: dict[str, str]) -> None:
+    renamings: Any = [WeightRenaming(published, ours) for published, ours in names.items()]
+    register_checkpoint_conversion_mapping(identifier, renamings, overwrite=True)
+
+
+class LlavaOnevision2Model(PublishedNames, OneVisionVLModel):
     """[`OneVisionVLModel`] with the published names.
 
     Args:
@@ -38,7 +69,7 @@ class LlavaOnevision2Model(OneVisionVLModel):
     ]
 
 
-class LlavaOnevision2ForConditionalGeneration(OneVisionVLForConditionalGeneration):
+class LlavaOnevision2ForConditionalGeneration(PublishedNames, OneVisionVLForConditionalGeneration):
     """[`OneVisionVLForConditionalGeneration`] with the published names.
 
     Args:
@@ -99,32 +130,6 @@ class MageVLVisionModel(OneVisionFusedModel):
 
     config: MageVLVisionConfig
     _keys_to_ignore_on_load_unexpected = [r"^merger\."]
-
-
-_TOWER = {
-    r"^model\.visual\.merger\.ln_q\.": r"^connector\.norm\.",
-    r"^model\.visual\.merger\.mlp\.0\.": r"^connector\.linear_1\.",
-    r"^model\.visual\.merger\.mlp\.2\.": r"^connector\.linear_2\.",
-    r"^model\.visual\.": r"^vision_tower\.",
-}
-_WHOLE = {
-    **_TOWER,
-    r"^model\.language_model\.": r"^language_model\.model\.",
-    r"^lm_head\.": r"^language_model\.lm_head\.",
-}
-_BODY = {**_TOWER, r"^model\.language_model\.": r"^language_model\."}
-
-
-def _register(identifier: str, names: dict[str, str]) -> None:
-    renamings: Any = [WeightRenaming(published, ours) for published, ours in names.items()]
-    register_checkpoint_conversion_mapping(identifier, renamings, overwrite=True)
-
-
-for _config in (LlavaOnevision2Config, LlavaOnevision2MoeConfig, MageVLConfig):
-    _register(_config.model_type, _WHOLE)
-for _model in (LlavaOnevision2Model, LlavaOnevision2MoeModel, MageVLModel):
-    _register(_model.__name__, _BODY)
-register_checkpoint_conversion_mapping(MageVLVisionConfig.model_type, FUSED, overwrite=True)
 
 
 __all__ = [

@@ -12,7 +12,7 @@ the batch dimension, (L, D), whose items lie one after another.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -398,8 +398,11 @@ class OneVisionFusedModel(OneVisionModel):
         add_pooling_layer: see there.
     """
 
-
-register_checkpoint_conversion_mapping(OneVisionFusedModel.__name__, FUSED, overwrite=True)
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # The first registration compiles all of transformers' conversions, more than the rest of this package
+        # takes to import; so they wait for the first model, made or unpickled.
+        register_checkpoint_conversion_mapping(cls.__name__, FUSED, overwrite=True)
+        return super().__new__(cls)
 
 
 def items_of_patches(cu_seqlens: Tensor, patches: int) -> Tensor:

@@ -16,27 +16,18 @@ import numpy as np
 from .coded_picture import CodedPicture, Reference
 from .decoded_frame import PICTURE_TYPES
 from .motion_field import DecodedPlanes, FieldReader, MotionField
-from .predicted_spans import Look, predicted_spans
+from .painted_codecs import NO_B_REFERENCES, PaintingError
+from .predicted_spans import predicted_spans
 from .prediction_table import Prediction
 from .reference_paint import Paint, PaintBrush, choose_paint
 from .shot_changes import thumbnail
+from .shot_cuts import Look
 from .video_demuxer import padded_packet
 
 GENTLE_SLOPE, STEEP_SLOPE = 0.5, 1.5  # of two passes
 # References that are taken for live where the headers are not read.
 REMEMBERED = 8
 SINGLE_REFERENCE = ("vp8", "flv1", "h263", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2")  # never average two
-NO_B_REFERENCES = (
-    "mpeg1video",
-    "mpeg2video",
-    "mpeg4",
-    "h263",
-    "flv1",
-    "msmpeg4v2",
-    "msmpeg4v3",
-    "wmv1",
-    "wmv2",
-)
 
 # Whose decoders refine motion by what the luma of two references looks like. Over flat luma there is nothing
 # to refine by: only over the luma as it is do blocks come from where the stream means.
@@ -45,10 +36,6 @@ P_HAS_ONE = ("h264", "hevc", "vvc", *NO_B_REFERENCES)  # whose P pictures have o
 
 
 Planewise = tuple[float, float, float]  # one number for each of Y, U and V
-
-
-class PaintingError(ValueError):
-    """This stream cannot be painted; the message names what stands in the way."""
 
 
 @dataclass(frozen=True, eq=False)

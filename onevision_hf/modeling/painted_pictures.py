@@ -1,37 +1,18 @@
 """Motion fields and residuals of chosen frames of a video, by painted references (see `painted_decoder`)."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
-from .av1_bitstream import RevealedAV1
 from .coded_picture import BitstreamError, CodedPicture, RevealedStream
 from .display_order import TimedPicture, with_times
-from .hevc_bitstream import RevealedHEVC
-from .painted_decoder import (
-    NO_B_REFERENCES,
-    REFINED_BY_LUMA,
-    PaintedDecoder,
-    PaintedPicture,
-    PaintingError,
-)
+from .painted_codecs import REVEALED, PaintingError, can_be_painted, reveal
+from .painted_decoder import REFINED_BY_LUMA, PaintedDecoder, PaintedPicture
 from .shot_cuts import ShotSearch
 from .video_reader import VideoReader
-from .vp8_bitstream import RevealedVP8
-from .vp9_bitstream import RevealedVP9
-from .vvc_bitstream import RevealedVVC
 
-REVEALED: dict[str, Callable[[bytes], RevealedStream]] = {
-    "hevc": RevealedHEVC,
-    "vvc": RevealedVVC,
-    "vp8": RevealedVP8,
-    "vp9": partial(RevealedVP9, loop_filter=False),  # it only blurs the paint
-    "av1": partial(RevealedAV1, loop_filter=False),
-}
-PAINTED_CODECS = (*REVEALED, *NO_B_REFERENCES, "h264")
 # Pictures that nobody refers to can be left out, as they hand nothing on. VP8 and VP9 hand probabilities on.
 INDEPENDENT = ("hevc", "av1")
 PROBED_PICTURES = 9  # whose noise is measured
@@ -91,7 +72,11 @@ def iter_painted_pictures(
         why = "its decoder hands no B pictures out over paint" if reader.codec == "h264" else "not known how"
         raise PaintingError(f"references of {reader.codec} are not painted: {why}")
     try:
-        stream = REVEALED.get(reader.codec, PlainStream)(reader.extradata)
+        stream: RevealedStream
+        if reader.codec in REVEALED:
+            stream = reveal(reader.codec, reader.extradata)
+        else:
+            stream = PlainStream(reader.extradata)
     except BitstreamError as error:
         raise PaintingError(f"its header cannot be read: {error}") from error
     decoder = PaintedDecoder(
@@ -117,19 +102,6 @@ def iter_painted_pictures(
             # The rank of packets outside of the edit list is no frame's.
             if step.picture.is_shown and step.rank in wanted:
                 yield int(step.rank), found
-
-
-def can_be_painted(reader: VideoReader) -> bool:
-    """Whether it is known how to paint its references; FFmpeg's decoder of H.264 drops B pictures then."""
-    dropped = reader.codec == "h264" and reader.has_b_pictures
-    return reader.codec in PAINTED_CODECS and not dropped and not reader.is_packed
-
-
-def has_painted_vectors(reader: VideoReader) -> bool:
-    """Whether motion vectors of this video are read by painted references: where its decoder exports none, or
-    exports zero for many (direct blocks of MPEG-4)."""
-    is_direct = reader.codec == "mpeg4" and reader.has_b_pictures and can_be_painted(reader)
-    return reader.codec in REVEALED or is_direct
 
 
 def default_passes(reader: VideoReader) -> int:

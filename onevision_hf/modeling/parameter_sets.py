@@ -19,7 +19,6 @@ import av
 
 from .bitstream import BitReader, join_units, payload_of, split_annex_b
 from .h264_bitstream import PPS, SPS, parse_extradata
-from .hevc_sequence import skip_profile
 
 # NAL unit types of HEVC (ITU-T H.265, table 7-1); those below 32 are slices.
 HEVC_VPS, HEVC_SPS, HEVC_PPS = 32, 33, 34
@@ -224,6 +223,8 @@ def hevc_set_number(kind: int, unit: bytes) -> int | None:
     if kind == HEVC_VPS:
         return reader.bits(4)
     if kind == HEVC_SPS:
+        from .hevc_sequence import skip_profile  # for this codec alone
+
         reader.bits(4)
         sub_layers = reader.bits(3) + 1
         reader.bits(1)

@@ -4,34 +4,16 @@ What a picture shows that was seen before is predicted over the time between; ov
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from .motion_field import DecodedPlanes
 from .painted_cells import CELL, chroma_cells, chroma_slopes, median_luma
 from .prediction_table import Prediction, PredictionTable
+from .shot_cuts import Span
 
 CELLS = 32  # at most, that are looked at along a side
 EXPLAINED = 8.0  # grey levels of residual that a predicted cell has at most
-
-
-class Look(NamedTuple):
-    """What is seen of a picture over painted references: its thumbnail, of an intra picture; of others the
-    time of the last possible reference before it, None where there is none, and how it is predicted."""
-
-    thumbnail: np.ndarray | None = None
-    before: float | None = None
-    spans: Sequence["Span"] = ()
-
-
-class Span(NamedTuple):
-    """What share of a picture is predicted over the time from `first` to `last`, in frames; one of the two is
-    the picture's own time, unless the part has references on both sides."""
-
-    first: float
-    last: float
-    share: float
 
 
 def predicted_spans(

@@ -8,8 +8,7 @@ from functools import cached_property
 import av
 import numpy as np
 
-from .av1_bitstream import RevealedAV1
-from .coded_picture import BitstreamError
+from .coded_picture import BitstreamError, RevealedStream
 from .decoded_frame import PICTURE_TYPES
 from .parameter_sets import ParameterTrack
 from .video_demuxer import Demuxer, PacketIndex, PacketTable, padded_packet
@@ -29,7 +28,9 @@ class UnusedPictures:
     """
 
     def __init__(self, extradata: bytes):
-        self._stream: RevealedAV1 | None = None
+        from .av1_bitstream import RevealedAV1  # with its tables, for videos of this codec alone
+
+        self._stream: RevealedStream | None = None
         with contextlib.suppress(BitstreamError):
             self._stream = RevealedAV1(extradata)
 

@@ -16,7 +16,6 @@ import numpy as np
 
 from .decoded_frame import DecodedFrame
 from .frame_sequence import FrameSequence
-from .predicted_spans import Look, Span
 from .shot_changes import CUT, cuts_among, distance, thumbnail
 from .shot_suspects import Suspect, find_suspects
 from .standalone_decoder import STANDALONE_CODECS
@@ -63,6 +62,24 @@ class Shots(NamedTuple):
 def evenly(count: int, most: int) -> np.ndarray:
     """Places of at most `most` of `count`, spread evenly from the first on."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
+
+
+class Look(NamedTuple):
+    """What is seen of a picture over painted references: its thumbnail, of an intra picture; of others the
+    time of the last possible reference before it, None where there is none, and how it is predicted."""
+
+    thumbnail: np.ndarray | None = None
+    before: float | None = None
+    spans: Sequence["Span"] = ()
+
+
+class Span(NamedTuple):
+    """What share of a picture is predicted over the time from `first` to `last`, in frames; one of the two is
+    the picture's own time, unless the part has references on both sides."""
+
+    first: float
+    last: float
+    share: float
 
 
 @dataclass

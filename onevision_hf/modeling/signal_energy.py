@@ -20,9 +20,7 @@ from .decoded_frame import overhang, turn
 from .decoded_signals import decoded_signals
 from .frame_geometry import FrameGeometry
 from .frame_sequence import FrameSequence
-from .painted_decoder import PaintingError
-from .painted_pictures import REVEALED, can_be_painted, has_painted_vectors
-from .painted_signals import painted_signals
+from .painted_codecs import REVEALED, PaintingError, can_be_painted, has_painted_vectors
 from .picture_signals import PictureSignals
 from .shot_cuts import ShotSearch
 from .signal_settings import SignalSettings
@@ -141,6 +139,8 @@ def _read_signals(
         names = [name for name, _ in chosen.pairs]
         try:
             if is_painted(names, reader.codec):
+                from .painted_signals import painted_signals  # large, and of no use for H.264
+
                 pictures, told = painted_signals(reader, frame_ids, chosen, search)
                 return pictures, chosen, told + note
             if reader.codec in STANDALONE_CODECS and {"residual", "bits"} & set(names):

@@ -17,7 +17,6 @@ from transformers import AutoModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
-from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 from .configuration_onevision import OneVisionConfig
 from .configuration_openvision3 import OpenVision3Config
@@ -39,6 +38,8 @@ def make_tower(config: PreTrainedConfig) -> nn.Module:
     if config.model_type in OWN_MODELS:
         return OWN_MODELS[config.model_type]._from_config(config)
     if isinstance(config, Qwen3VLVisionConfig):
+        from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel  # a large file
+
         return Qwen3VLVisionModel._from_config(config)
     return AutoModel.from_config(config)
 
@@ -106,7 +107,7 @@ def _frames_by_grid(tower: nn.Module, positions: Tensor, cu_seqlens: Tensor) -> 
 def _encode_frames(tower: Any, frames: Tensor, grid: tuple[int, int], layer: int) -> Tensor:
     """(F, gh*gw, C*p*p) patches in raster order -> (F, gh*gw, D)."""
     takes = inspect.signature(tower.forward).parameters
-    if isinstance(tower, Qwen3VLVisionModel):
+    if isinstance(tower.config, Qwen3VLVisionConfig):
         return _encode_qwen(tower, frames, grid, layer)
     if "spatial_shapes" in takes:
         states = _encode_naflex(tower, frames, grid)

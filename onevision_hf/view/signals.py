@@ -3,8 +3,7 @@
 import numpy as np
 
 from ..modeling.codec_signal_reader import iter_frame_signals
-from ..modeling.painted_decoder import PaintingError
-from ..modeling.painted_pictures import has_painted_vectors
+from ..modeling.painted_codecs import PaintingError, has_painted_vectors
 from ..modeling.patch_selection import Selection
 from ..modeling.picture_signals import PictureSignals
 from ..modeling.signal_energy import given_signals, pool_into, signal_maps

@@ -11,7 +11,7 @@ import hevc_units as made_up
 import numpy as np
 import pytest
 from clips import moving_scene, write_clip
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onevision_hf.modeling.bitstream import join_units, split_annex_b, split_length_prefixed
@@ -293,7 +293,6 @@ def test_units_of_other_layers_are_left_as_they_are(made):
     assert stream.units(found)[-1] == other and without_reordering(unit) in stream.units(found)
 
 
-@settings(deadline=None, max_examples=100)
 @given(data=st.data())
 def test_damaged_streams_are_read_or_refused(data, made):
     """Nothing else happens; what was read refers to pictures that were read."""
@@ -322,7 +321,6 @@ def test_damaged_streams_are_read_or_refused(data, made):
             numbers.add(picture.number)
 
 
-@settings(deadline=None, max_examples=100)
 @given(extradata=st.binary(max_size=80), packet=st.binary(max_size=80))
 def test_garbage_is_read_or_refused(extradata, packet):
     with suppress(BitstreamError):

@@ -3,7 +3,7 @@
 import hevc_units as made_up
 import pytest
 from hevc_units import CRA, IDR, TRAIL, B, Bits, I, P, picture_unit, sequence_unit, slice_unit
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onevision_hf.modeling.bitstream import join_units, prevent_emulation
@@ -34,7 +34,6 @@ def numbers(picture: CodedPicture) -> list[int]:
     return [reference.number for reference in picture.references]
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     reorder=st.integers(1, 7).flatmap(
         lambda layers: st.tuples(
@@ -63,7 +62,6 @@ def test_a_parameter_set_becomes_the_one_that_was_written_without_reordering(
     assert found.has_fine_offsets == fine_offsets and found.has_temporal_vectors
 
 
-@settings(deadline=None, max_examples=100)
 @given(
     earlier=st.lists(st.integers(-20, 20).filter(bool), unique=True, max_size=8),
     shift=st.integers(-15, 15).filter(bool),

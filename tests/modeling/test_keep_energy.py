@@ -43,7 +43,6 @@ def drawn(seed: int, frames: int, is_scaled: bool) -> tuple[np.ndarray, np.ndarr
     return energy, energy * scale
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     frames=st.integers(2, 9),

@@ -12,6 +12,7 @@ import shutil
 import pytest
 import torch
 from ov2_recorded import CASES, PUBLISHED, RECORDED
+from processes import fresh
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
@@ -211,6 +212,21 @@ def test_a_tower_that_stands_alone_is_told_by_its_fused_weights(kind, tmp_path):
     if not mage:
         again.save_pretrained(tmp_path / "again")
         assert torch.equal(OneVisionModel.from_pretrained(tmp_path / "again")(pixels)[0], again(pixels)[0])
+
+
+@pytest.mark.parametrize("kind", ["whole", "tower"])
+def test_a_model_that_was_unpickled_where_none_was_made_is_saved_with_its_published_names(kind, tmp_path):
+    model = tiny()
+    torch.save(model if kind == "whole" else model.vision_tower, tmp_path / "model.pt")
+    code = """
+        import sys, torch
+        torch.load(sys.argv[1], weights_only=False).save_pretrained(sys.argv[2])
+        """
+    done = fresh(code, tmp_path / "model.pt", tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = load_file(tmp_path / "model.safetensors")
+    assert any(name.endswith("self_attn.qkv.weight") for name in names)
+    assert any(name.startswith("model.visual.") for name in names) == (kind == "whole")
 
 
 def test_the_configuration_is_translated_both_ways():

@@ -13,10 +13,8 @@ from ov2_recorded import PUBLISHED, RECORDED
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from onevision_hf import CodecCanvases, LlavaOnevision2Processor, bundled_clip, read_canvases
+from onevision_hf import CodecCanvases, LlavaOnevision2Processor, read_canvases
 from onevision_hf.modeling.video_processing_llava_onevision2 import _count, _policy
-
-CLIP = str(bundled_clip())
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +115,7 @@ def test_a_mixed_batch_is_its_prompts_one_by_one(processor):
         torch.testing.assert_close(together[row, -len(own) :], own, rtol=1e-4, atol=2e-4)
 
 
-def test_files_are_sampled_by_the_named_policies(processor):
+def test_files_are_sampled_by_the_named_policies(processor, clip):
     """8, 16 or max_frames by length; or one frame a second, an even number."""
 
     def count(total, rate, **settings):
@@ -137,19 +135,19 @@ def test_files_are_sampled_by_the_named_policies(processor):
         assert found == [4, 6, 20, 32]
         assert count(400 * 30, 30.0, frame_sampling=policy, max_frames=65) == 64
         assert count(1, 30.0, frame_sampling=policy) == 2
-    found = inputs_of(processor, user(("video", CLIP), "What?"), frame_sampling="vllm", max_frames=4)
+    found = inputs_of(processor, user(("video", str(clip)), "What?"), frame_sampling="vllm", max_frames=4)
     assert len(found["image_grid_thw"]) == 4 and not found["patch_positions"][:, 0].any()
-    native = inputs_of(processor, user(("video", CLIP), "What?"), num_frames=3)["patch_positions"][
+    native = inputs_of(processor, user(("video", str(clip)), "What?"), num_frames=3)["patch_positions"][
         :, 0
     ].unique()
     assert len(native) == 3 and native[-1] > 2
-    every = processor.video_processor.read(CLIP, do_sample_frames=False)
+    every = processor.video_processor.read(str(clip), do_sample_frames=False)
     assert every.numbers.tolist() == list(range(len(every)))
     for wrong in ({"frame_sampling": "decord"}, {"frame_positions": "t"}, {"max_frames": 0}, {"fps": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            inputs_of(processor, user(("video", CLIP), "What?"), **wrong)
+            inputs_of(processor, user(("video", str(clip)), "What?"), **wrong)
     with pytest.raises(TypeError, match="did you mean max_frames"):
-        inputs_of(processor, user(("video", CLIP), "What?"), max_frame=3)
+        inputs_of(processor, user(("video", str(clip)), "What?"), max_frame=3)
 
 
 def test_tokens_are_counted_ahead(processor):
@@ -162,7 +160,7 @@ def test_tokens_are_counted_ahead(processor):
     assert int((types["mm_token_type_ids"] == 1).sum()) == 24
 
 
-def test_a_published_folders_own_files_are_read(tmp_path):
+def test_a_published_folders_own_files_are_read(tmp_path, clip):
     """Names that the folder says of its own code, and settings of the published video processor."""
     shutil.copytree(PUBLISHED, tmp_path / "hub")
     file = tmp_path / "hub" / "preprocessor_config.json"
@@ -182,7 +180,7 @@ def test_a_published_folders_own_files_are_read(tmp_path):
     processor.save_pretrained(tmp_path / "saved")
     again = AutoProcessor.from_pretrained(tmp_path / "saved")
     assert (again.video_processor.max_frames, again.video_processor.fps) == (12, 2.0)
-    question = user(("video", CLIP), "What?")
+    question = user(("video", str(clip)), "What?")
     assert torch.equal(
         inputs_of(again, question)["pixel_values"], inputs_of(processor, question)["pixel_values"]
     )

@@ -12,8 +12,8 @@ from onevision_hf import VideoReader, read_codec_signals, select_patches
 from onevision_hf.modeling import codec_signals as cs
 from onevision_hf.modeling.display_order import with_times
 from onevision_hf.modeling.motion_field import third_quartile
-from onevision_hf.modeling.painted_decoder import PaintingError
-from onevision_hf.modeling.painted_pictures import REVEALED, default_passes, iter_painted_pictures
+from onevision_hf.modeling.painted_codecs import PaintingError, reveal
+from onevision_hf.modeling.painted_pictures import default_passes, iter_painted_pictures
 
 FRAMES, HEIGHT, WIDTH, SIDE, PAN, STEP = 26, 128, 192, 48, 1, 5
 # Encoder, suffix, and what `write_clip` is called with.
@@ -178,7 +178,7 @@ def test_a_frame_that_shows_a_hidden_picture_has_that_ones_field(stream):
     path, square, ground = stream("av1")
     hidden = set()
     with VideoReader(path) as reader:
-        revealed = REVEALED[reader.codec](reader.extradata)
+        revealed = reveal(reader.codec, reader.extradata)
         for packets in reader.packet_runs(range(FRAMES)):
             steps = ((number, picture) for number, data in packets for picture in revealed.split(data))
             hidden |= {round(step.time) for step in with_times(steps) if not step.picture.is_shown}

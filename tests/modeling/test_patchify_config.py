@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import moving_scene, write_clip
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import onevision_hf
@@ -85,7 +85,6 @@ CHANGES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(CHANGES)
 def test_settings_go_to_json_and_back_and_are_those_of_the_processor(changes):
     config = PatchifyConfig.from_dict(changes)

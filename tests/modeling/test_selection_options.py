@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from clips import moving_scene, write_clip
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onevision_hf import OneVisionVideoProcessor, select_patches
@@ -132,7 +132,6 @@ def test_keyframes_and_every_nth_frame_can_be_anchors(clips):
     extra=st.integers(0, 200),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None)
 def test_stretches_of_time_share_the_budget_evenly(frames, buckets, extra, seed):
     energy = np.random.default_rng(seed).random((frames, 3, 4)).astype(np.float32)
     budget = min(12 + extra, energy.size)
@@ -177,7 +176,6 @@ def test_frames_by_rate_time_and_stretch(clips):
     num_frames=st.integers(1, 30),
     gop=st.integers(1, 20),
 )
-@settings(max_examples=80, deadline=None)
 def test_sampling_by_size_gives_each_frame_once(sizes, num_frames, gop):
     sizes = np.array(sizes)
     chosen = sample_by_size(sizes, np.arange(len(sizes)) % gop == 0, num_frames)

@@ -10,10 +10,9 @@ from PIL import Image
 from transformers import AutoModelForCausalLM
 from vl_tiny import LANGUAGE_MODELS, prompt, tiny_config, tiny_model, tiny_processor, user
 
-from onevision_hf import OneVisionVLConfig, OneVisionVLForConditionalGeneration, bundled_clip
+from onevision_hf import OneVisionVLConfig, OneVisionVLForConditionalGeneration
 
 CONNECTORS = ("mlp2x_gelu", "patch_merger")
-CLIP = str(bundled_clip())
 
 
 def picture(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -30,47 +29,49 @@ def parts(request):
     return model, tiny_processor(model.config)
 
 
-CONVERSATIONS = [
-    user(("image", picture(60, 90)), "What?"),
-    user(("video", CLIP), "And ", ("image", picture(30, 31)), ("image", picture(50, 20)), "now?"),
-    user("Only words."),
-]
+@pytest.fixture(scope="module")
+def conversations(clip):
+    return [
+        user(("image", picture(60, 90)), "What?"),
+        user(("video", str(clip)), "And ", ("image", picture(30, 31)), ("image", picture(50, 20)), "now?"),
+        user("Only words."),
+    ]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("text", LANGUAGE_MODELS)
 @pytest.mark.parametrize("connector", CONNECTORS)
-def test_a_mixed_padded_batch_is_its_prompts_one_by_one(connector, text):
+def test_a_mixed_padded_batch_is_its_prompts_one_by_one(connector, text, conversations):
     model = tiny_model(connector, text)
     processor = tiny_processor(model.config)
-    batch = prompt(processor, CONVERSATIONS, num_frames=8)
+    batch = prompt(processor, conversations, num_frames=8)
     assert batch["attention_mask"][:, -1].all() and not batch["attention_mask"].all()  # left padding
     together = model(**batch).logits
-    for row, conversation in enumerate(CONVERSATIONS):
+    for row, conversation in enumerate(conversations):
         alone = model(**prompt(processor, conversation, num_frames=8)).logits[0]
         assert relative(together[row, -len(alone) :], alone) <= 1e-5
 
 
 @torch.no_grad()
-def test_generation_is_the_same_with_and_without_cache_in_a_batch_and_alone(parts):
+def test_generation_is_the_same_with_and_without_cache_in_a_batch_and_alone(parts, conversations):
     model, processor = parts
-    batch = prompt(processor, CONVERSATIONS, num_frames=8)
+    batch = prompt(processor, conversations, num_frames=8)
     settings = {"max_new_tokens": 6, "do_sample": False}
     cached = model.generate(**batch, **settings)
     assert torch.equal(cached, model.generate(**batch, **settings, use_cache=False))
-    for row, conversation in enumerate(CONVERSATIONS):
+    for row, conversation in enumerate(conversations):
         alone = model.generate(**prompt(processor, conversation, num_frames=8), **settings)
         assert torch.equal(cached[row, -6:], alone[0, -6:])
 
 
 @torch.no_grad()
-def test_several_answers_to_a_prompt_keep_the_media_of_their_prompt(parts):
+def test_several_answers_to_a_prompt_keep_the_media_of_their_prompt(parts, conversations):
     model, processor = parts
-    batch = prompt(processor, CONVERSATIONS, num_frames=8)
+    batch = prompt(processor, conversations, num_frames=8)
     settings = {"max_new_tokens": 4, "num_beams": 2, "num_return_sequences": 2, "do_sample": False}
     together = model.generate(**batch, **settings)
-    assert len(together) == 2 * len(CONVERSATIONS)
-    for row, conversation in enumerate(CONVERSATIONS):
+    assert len(together) == 2 * len(conversations)
+    for row, conversation in enumerate(conversations):
         alone = model.generate(**prompt(processor, conversation, num_frames=8), **settings)
         assert torch.equal(together[2 * row : 2 * row + 2, -4:], alone[:, -4:])
 
@@ -97,11 +98,11 @@ def test_an_image_is_a_video_of_one_frame(parts):
 
 
 @torch.no_grad()
-def test_all_patches_in_any_order_are_the_dense_clip(parts):
+def test_all_patches_in_any_order_are_the_dense_clip(parts, clip):
     """Encoder features after un-permuting; and the processor's order gives the logits of whole frames."""
     model, processor = parts
-    whole = prompt(processor, user(("video", CLIP), "?"), num_frames=4, video_mode="frames")
-    kept = prompt(processor, user(("video", CLIP), "?"), num_frames=4, keep_ratio=1.0)
+    whole = prompt(processor, user(("video", str(clip)), "?"), num_frames=4, video_mode="frames")
+    kept = prompt(processor, user(("video", str(clip)), "?"), num_frames=4, keep_ratio=1.0)
     for name in whole:
         torch.testing.assert_close(whole[name], kept[name])
     torch.testing.assert_close(model(**whole).logits, model(**kept).logits)
@@ -147,17 +148,17 @@ def test_words_alone_are_the_language_models_and_leave_the_tower_alone(text, mon
 
 
 @torch.no_grad()
-def test_features_are_computed_once_for_many_questions(parts, monkeypatch):
+def test_features_are_computed_once_for_many_questions(parts, monkeypatch, clip):
     model, processor = parts
-    clip = processor.read_video(CLIP, num_frames=8)
+    read = processor.read_video(str(clip), num_frames=8)
     questions = ["What?", "And where does it go?"]
-    plain = [prompt(processor, user(("video", CLIP), question), num_frames=8) for question in questions]
+    plain = [prompt(processor, user(("video", str(clip)), question), num_frames=8) for question in questions]
     features = model.get_video_features(*(plain[0][n] for n in plain[0] if n.startswith(("pixel", "video"))))
     kept = features.pooler_output[0]
     expected = [model.generate(**inputs, max_new_tokens=4, do_sample=False) for inputs in plain]
 
     monkeypatch.setattr(model.vision_tower, "forward", None)
-    batch = prompt(processor, [user(("video", clip), question) for question in questions])
+    batch = prompt(processor, [user(("video", read), question) for question in questions])
     text = {name: batch[name] for name in ("input_ids", "attention_mask")}
     both = model.generate(
         **text, mm_encoder_outputs={"video": [kept, kept]}, max_new_tokens=4, do_sample=False
@@ -172,9 +173,9 @@ def test_features_are_computed_once_for_many_questions(parts, monkeypatch):
 
 
 @pytest.mark.parametrize("connector", CONNECTORS)
-def test_gradient_checkpointing_changes_no_gradient(connector):
+def test_gradient_checkpointing_changes_no_gradient(connector, conversations):
     model = tiny_model(connector).train()
-    inputs = prompt(tiny_processor(model.config), CONVERSATIONS[1], num_frames=4)
+    inputs = prompt(tiny_processor(model.config), conversations[1], num_frames=4)
     gradients = []
     for checkpointing in (False, True):
         if checkpointing:
@@ -203,9 +204,9 @@ def test_the_tower_stops_at_the_layer_that_is_read():
         model.vision_tower(torch.zeros(1, 3, 28, 28), num_layers=3)
 
 
-def test_bfloat16_runs_and_stays_near():
+def test_bfloat16_runs_and_stays_near(conversations):
     model = tiny_model("patch_merger")
-    inputs = prompt(tiny_processor(model.config), CONVERSATIONS, num_frames=4)
+    inputs = prompt(tiny_processor(model.config), conversations, num_frames=4)
     with torch.no_grad():
         full, low = model(**inputs).logits, model.to(torch.bfloat16)(**inputs).logits
     real = inputs["attention_mask"].bool()
@@ -318,10 +319,10 @@ def test_llava_next_names_load_through_the_mapping(tmp_path):
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["video", "image", "encoded"])
-def test_an_assistant_prompt_lookup_and_a_static_cache_give_the_greedy_tokens(kind, parts):
+def test_an_assistant_prompt_lookup_and_a_static_cache_give_the_greedy_tokens(kind, parts, clip):
     """Whatever drafts the tokens, or where keys are kept: the model says what it says by itself."""
     model, processor = parts
-    medium = ("image", picture(56, 84)) if kind == "image" else ("video", CLIP)
+    medium = ("image", picture(56, 84)) if kind == "image" else ("video", str(clip))
     inputs = dict(prompt(processor, user(medium, "What?"), num_frames=8))
     if kind == "encoded":
         inputs = {"input_ids": inputs["input_ids"], "mm_encoder_outputs": model.encode_media(**inputs)}

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from clips import moving_scene, write_clip
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -18,17 +19,22 @@ from onevision_hf import (
     OneVisionVLProcessor,
     OneVisionVLVideoProcessor,
     VideoReadError,
-    bundled_clip,
     select_patches,
 )
 from onevision_hf.modeling.chat_template_onevision_vl import wrapped_template
 
-CLIP = str(bundled_clip())  # 120 frames of 640 x 360
+SIZES = FRAMES, HEIGHT, WIDTH = 120, 72, 128
 
 
 @pytest.fixture(scope="module", params=["mlp2x_gelu", "patch_merger"])
 def processor(request) -> OneVisionVLProcessor:
     return tiny_processor(tiny_config(request.param))
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> str:
+    scene = moving_scene(FRAMES, HEIGHT, WIDTH)
+    return str(write_clip(tmp_path_factory.mktemp("video") / "clip.mp4", scene, fps=30))
 
 
 def picture(height: int, width: int) -> Image.Image:
@@ -154,12 +160,12 @@ VIDEO_SETTINGS = [
 
 
 @pytest.mark.parametrize("given", VIDEO_SETTINGS, ids=str)
-def test_every_mode_keeps_as_many_patches_as_engines_are_told_in_whole_blocks(processor, given):
-    inputs = prompt(processor, user(("video", CLIP), "?"), **given)
+def test_every_mode_keeps_as_many_patches_as_engines_are_told_in_whole_blocks(processor, given, video):
+    inputs = prompt(processor, user(("video", video), "?"), **given)
     positions, side = inputs["video_patch_positions"], processor.merge_size
-    count = processor.video_processor.get_number_of_video_patches(120, 360, 640, given)
+    count = processor.video_processor.get_number_of_video_patches(*SIZES, given)
     assert len(positions) == count
-    told = processor._get_num_multimodal_tokens(video_sizes=[(120, 360, 640)], **given)
+    told = processor._get_num_multimodal_tokens(video_sizes=[SIZES], **given)
     assert told.num_video_tokens == [count // side**2] == [tokens(inputs, 260)]
     assert len(np.unique(positions, axis=0)) == count
     blocks = positions.view(-1, side**2, 3)
@@ -168,9 +174,9 @@ def test_every_mode_keeps_as_many_patches_as_engines_are_told_in_whole_blocks(pr
     assert (blocks[1:, 0, 0] >= blocks[:-1, 0, 0]).all()  # in the order of time
 
 
-def test_the_modes_keep_what_they_say(processor):
+def test_the_modes_keep_what_they_say(processor, video):
     def frames_of(**given):
-        clip = processor.read_video(CLIP, **given)
+        clip = processor.read_video(video, **given)
         whole = clip.selection.geometry.patches_per_frame
         return (
             clip,
@@ -184,11 +190,13 @@ def test_the_modes_keep_what_they_say(processor):
     for every in ({"video_mode": "frames"}, {"keep_ratio": 0.06}):
         every["do_sample_frames"] = False
         clip, whole, counts = frames_of(**every)
-        assert counts == dict.fromkeys(range(120), whole) or "keep_ratio" in every
-        assert len(clip.timestamps) == 120
-        assert len(clip) == processor.video_processor.get_number_of_video_patches(120, 360, 640, every)
+        assert counts == dict.fromkeys(range(FRAMES), whole) or "keep_ratio" in every
+        assert len(clip.timestamps) == FRAMES
+        assert len(clip) == processor.video_processor.get_number_of_video_patches(
+            FRAMES, HEIGHT, WIDTH, every
+        )
     clip, whole, counts = frames_of(num_frames=64, keep_ratio=0.125)
-    chosen = select_patches(CLIP, size=56, merge_size=processor.merge_size)
+    chosen = select_patches(video, size=56, merge_size=processor.merge_size)
     assert np.array_equal(clip.positions, chosen.positions)
     assert counts[0] == whole and len(counts) > 8
     clip, whole, counts = frames_of(video_mode="both", num_frames=64)
@@ -196,12 +204,12 @@ def test_the_modes_keep_what_they_say(processor):
     assert len(clip) == 8 * whole + len(chosen)
 
 
-def test_timestamps_stand_before_the_tokens_of_their_frame(processor):
+def test_timestamps_stand_before_the_tokens_of_their_frame(processor, video):
     inputs = prompt(
-        processor, user(("video", CLIP), "?"), num_frames=4, video_mode="frames", add_timestamps=True
+        processor, user(("video", video), "?"), num_frames=4, video_mode="frames", add_timestamps=True
     )
     text = processor.tokenizer.decode(inputs["input_ids"][0])
-    clip = processor.read_video(CLIP, num_frames=4, video_mode="frames")
+    clip = processor.read_video(video, num_frames=4, video_mode="frames")
     assert re.findall(r"<([\d.]+) seconds>", text) == [f"{t:.1f}" for t in clip.timestamps]
     per_frame = len(clip) // 4 // processor.merge_size**2
     assert f"<0.0 seconds>{'<|video_pad|>' * per_frame}<1.3 seconds><|video_pad|>" in text
@@ -210,8 +218,8 @@ def test_timestamps_stand_before_the_tokens_of_their_frame(processor):
         prompt(processor, user(("video", np.zeros((3, 56, 56, 3), np.uint8)), "?"), add_timestamps=True)
 
 
-def test_settings_go_flat_beside_or_by_kind_of_medium(processor):
-    conversation = user(("image", picture(112, 112)), ("video", CLIP), "?")
+def test_settings_go_flat_beside_or_by_kind_of_medium(processor, video):
+    conversation = user(("image", picture(112, 112)), ("video", video), "?")
     nested = prompt(
         processor,
         conversation,
@@ -265,11 +273,11 @@ def test_a_language_models_own_template_keeps_its_turns():
 # -- bad input --
 
 
-def test_other_numbers_of_media_and_placeholders_are_an_error_with_both(processor):
+def test_other_numbers_of_media_and_placeholders_are_an_error_with_both(processor, video):
     with pytest.raises(ValueError, match=r"2 image tokens .* 1 images were given.*\[1, 1\] tokens"):
         processor(text=["<|image_pad|>", "<|image_pad|>"], images=[picture(28, 28)])
     with pytest.raises(ValueError, match=r"0 video tokens .* 1 videos were given"):
-        processor(text="hello", videos=CLIP)
+        processor(text="hello", videos=video)
     with pytest.raises(ValueError, match=r"1 image tokens .* 0 images"):
         processor(text="<|image_pad|>")
     with pytest.raises(ValueError, match=r"\[1, 1\] tokens, \[2, 0\] images"):
@@ -290,14 +298,14 @@ def test_an_empty_text_is_an_error(processor):
         processor(text="a", audio=[0.0])
 
 
-def test_an_undecodable_video_raises_or_leaves_its_prompt_out(processor, tmp_path):
+def test_an_undecodable_video_raises_or_leaves_its_prompt_out(processor, tmp_path, video):
     (tmp_path / "broken.mp4").write_bytes(b"no video at all")
     broken = str(tmp_path / "broken.mp4")
     batch = [
         user(("video", broken), "a"),
         user("b"),
         user(("image", "missing.png"), "c"),
-        user(("video", CLIP), "d"),
+        user(("video", video), "d"),
     ]
     with pytest.raises(VideoReadError, match=r"broken\.mp4"):
         prompt(processor, batch, num_frames=4)
@@ -332,39 +340,41 @@ def test_a_tokenizer_without_the_media_tokens_is_an_error():
         OneVisionVLProcessor(parts.image_processor, parts.video_processor)
 
 
-def test_settings_out_of_range_are_errors(processor):
+def test_settings_out_of_range_are_errors(processor, video):
     read = processor.video_processor.read
     with pytest.raises(ValueError, match="video_mode must be one of codec, frames, both, not 'dense'"):
-        read(CLIP, video_mode="dense")
+        read(video, video_mode="dense")
     with pytest.raises(ValueError, match="num_patches does not go with it: give num_frames"):
-        read(CLIP, video_mode="frames", num_patches=64)
+        read(video, video_mode="frames", num_patches=64)
     with pytest.raises(ValueError, match="whole_frames must be a positive integer"):
-        read(CLIP, video_mode="both", whole_frames=0)
+        read(video, video_mode="both", whole_frames=0)
     with pytest.raises(ValueError, match="max_pixels=100 does not fit frames of"):
-        read(CLIP, max_pixels=100)
+        read(video, max_pixels=100)
     with pytest.raises(ValueError, match="no multiple of"):
         processor(text="<|image_pad|>", images=picture(30, 30), do_resize=False)
     with pytest.raises(ValueError, match="use size"):
         processor(text="<|image_pad|>", images=picture(30, 30), do_center_crop=True, crop_size=28)
     with pytest.raises(TypeError, match="unknown arguments"):
-        read(CLIP, fraction=0.5)
+        read(video, fraction=0.5)
 
 
-def test_codec_input_for_a_tower_of_whole_pictures_is_an_error():
+def test_codec_input_for_a_tower_of_whole_pictures_is_an_error(video):
     processor = OneVisionVLVideoProcessor(takes_codec_input=False, size=56)
     assert processor.video_mode == "frames"
     for mode in ("codec", "both"):
         with pytest.raises(ValueError, match="sees whole pictures: use video_mode='frames'"):
-            processor(CLIP, video_mode=mode)
-    assert processor([CLIP], num_frames=2, return_tensors="pt")["video_cu_seqlens"].tolist() == [0, 56]
+            processor(video, video_mode=mode)
+    assert processor([video], num_frames=2, return_tensors="pt")["video_cu_seqlens"].tolist() == [0, 56]
 
 
-def test_the_video_processor_alone_takes_lists_and_skips(processor, tmp_path):
+def test_the_video_processor_alone_takes_lists_and_skips(processor, tmp_path, video):
     (tmp_path / "empty.mp4").touch()
     alone = processor.video_processor
-    found = alone([CLIP, str(tmp_path / "empty.mp4"), CLIP], num_frames=2, errors="skip", return_tensors="pt")
+    found = alone(
+        [video, str(tmp_path / "empty.mp4"), video], num_frames=2, errors="skip", return_tensors="pt"
+    )
     assert len(found["video_cu_seqlens"]) == 3 and found["skipped"][0][0] == 1
     with pytest.raises(VideoReadError, match="empty"):
         alone([str(tmp_path / "empty.mp4")], errors="skip")
-    selection = processor.read_video(CLIP, num_frames=4).selection
-    assert np.array_equal(alone.read(CLIP, selection=selection).positions[:, 1:], selection.positions[:, 1:])
+    selection = processor.read_video(video, num_frames=4).selection
+    assert np.array_equal(alone.read(video, selection=selection).positions[:, 1:], selection.positions[:, 1:])

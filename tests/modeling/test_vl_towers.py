@@ -18,7 +18,7 @@ from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionCon
 from vae import ShuffleVAE
 from vl_tiny import prompt, tiny_config, tiny_model, tiny_processor, user
 
-from onevision_hf import OpenVision3Config, bundled_clip
+from onevision_hf import OpenVision3Config
 from onevision_hf.conversion.multimodal import make_processor
 from onevision_hf.modeling.vision_towers import encode_patches, make_tower
 
@@ -34,7 +34,6 @@ TOWERS = {
     ),
     "openvision3": OpenVision3Config.tiny(vae_name_or_path=None),
 }  # fmt: skip
-CLIP = str(bundled_clip())
 
 
 def whole(config, connector="mlp2x_gelu"):
@@ -53,11 +52,11 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 @torch.no_grad()
 @pytest.mark.parametrize("connector", ["mlp2x_gelu", "patch_merger"])
 @pytest.mark.parametrize("name", TOWERS)
-def test_a_tower_takes_images_and_uniform_frames_and_no_codec_input(name, connector):
+def test_a_tower_takes_images_and_uniform_frames_and_no_codec_input(name, connector, clip):
     model, processor = whole(TOWERS[name], connector)
     conversations = [
         user(("image", picture(60, 120)), "a"),
-        user(("video", CLIP), ("image", picture(64, 64)), "b"),
+        user(("video", str(clip)), ("image", picture(64, 64)), "b"),
         user("c"),
     ]
     batch = prompt(processor, conversations, num_frames=3)

@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onevision_hf.modeling.bitstream import split_annex_b, split_length_prefixed
@@ -169,7 +169,6 @@ def test_only_the_reordering_of_sequence_parameter_sets_changes(name):
     assert RevealedVVC(revealed.extradata).extradata == revealed.extradata != stream.extradata
 
 
-@settings(deadline=None, max_examples=100)
 @given(data=st.data())
 def test_damaged_streams_are_read_or_refused(data):
     stream = stream_of(data.draw(st.sampled_from(NAMES)))
@@ -190,7 +189,6 @@ def test_damaged_streams_are_read_or_refused(data):
                 assert revealed.split(damage(packet))[0].data
 
 
-@settings(deadline=None, max_examples=100)
 @given(extradata=st.binary(max_size=60), packet=st.binary(max_size=60))
 def test_garbage_is_read_or_refused(extradata, packet):
     with suppress(BitstreamError):

@@ -5,7 +5,7 @@ from pathlib import Path
 import av
 import pytest
 from hevc_units import Bits
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onevision_hf.modeling.bitstream import join_units
@@ -201,7 +201,6 @@ def numbers(picture: CodedPicture) -> list[int]:
 FIRST = slice_unit(IDR, header_bits("1000", 0))
 
 
-@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_a_parameter_set_becomes_the_one_that_was_written_without_reordering(data):
     layers = data.draw(st.integers(1, 7))
