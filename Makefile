@@ -139,6 +139,10 @@ bench-clustering: $(STAMP)  ## clustering: growth of k-means and assignment, aga
 bench-codec: $(STAMP)  ## codec patchification: time and memory against a plain decode (ONLY=beach,1080p,crop,painted,hour,memory,peer)
 	$(BIN)/python benchmarks/codec.py --only "$(ONLY)"
 
+.PHONY: bench-ov2
+bench-ov2: $(STAMP)  ## codec input of LLaVA-OneVision-2: seconds of each step, beside codec-video-prep, and prefill
+	$(BIN)/python benchmarks/ov2.py
+
 .PHONY: bench-imports
 bench-imports: $(STAMP)  ## what importing the package costs beside transformers' own Auto classes
 	$(BIN)/python benchmarks/imports.py

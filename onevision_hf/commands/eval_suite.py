@@ -15,7 +15,17 @@ from typing import Annotated, Literal
 
 from typer import Option as Opt
 
-from .options import EvaluatedModel, Json, KeepEnergy, KeepRatio, MaxPixels, Questions, Tasks
+from .options import (
+    EvaluatedModel,
+    Json,
+    KeepEnergy,
+    KeepRatio,
+    MaxCanvases,
+    MaxPixels,
+    Questions,
+    Tasks,
+    pairs,
+)
 
 
 def run(
@@ -34,6 +44,10 @@ def run(
     keep_energy: KeepEnergy = None,
     preset: Annotated[str | None, Opt(metavar="NAME", help="which signals of the codec count")] = None,
     max_pixels: MaxPixels = None,
+    max_canvases: MaxCanvases = None,
+    processor: Annotated[
+        str | None, Opt(metavar="A=1,B=C", help="other settings of the model's processor")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     from onevision_hf.eval.lmms.run import SuiteJob, run_suite
@@ -47,6 +61,8 @@ def run(
         keep_energy=keep_energy,
         preset=preset,
         max_pixels=max_pixels,
+        max_canvases=max_canvases,
+        processor=pairs(processor) if processor else None,
     )
     out = out or Path("runs") / f"suite-{Path(evaluated.model).name}"
     report = run_suite(SuiteJob(select(tasks), out, arguments, questions.limit, questions.root))

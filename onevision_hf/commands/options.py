@@ -56,6 +56,14 @@ KeepEnergy = Annotated[
 MaxPixels = Annotated[
     int | None, Opt(metavar="N", min=1, help="larger images and frames of clips are made smaller")
 ]
+MaxCanvases = Annotated[
+    int | None,
+    Opt(metavar="N", min=4, help="codec input of LLaVA-OneVision-2: never more canvases of a video"),
+]
+Quantization = Annotated[
+    Literal["int8", "nf4"] | None,
+    Opt(help="of the language model's weights, by torchao (int8) or bitsandbytes (nf4)"),
+]
 Preset = Literal["auto", "published", "bits"]
 Sampling = Literal["uniform", "packet_size"]
 Camera = Literal["none", "median", "similarity", "affine"]
@@ -140,6 +148,7 @@ class EvaluatedModel:
     model: Annotated[str, Opt(metavar="DIR", help="a multimodal model (onevision assemble)")]
     device: Device = None
     dtype: Annotated[str, Opt(metavar="NAME", help="of the weights; auto: the checkpoint's")] = "auto"
+    quantization: Quantization = None
     attn_implementation: Annotated[str | None, Opt(metavar="NAME", help="as in transformers")] = None
     batch_size: Annotated[str, Opt(metavar="N|auto", help="most prompts at once")] = "auto"
     token_budget: Annotated[int, Opt(metavar="N", min=1, help="tokens of a batch")] = 16384

@@ -142,18 +142,23 @@ def assemble(
     return made
 
 
-def load_multimodal(folder: str, dtype: str = "auto") -> Any:
+def load_multimodal(folder: str, dtype: str = "auto", **options: Any) -> Any:
     """The model of a folder; of an adapter's, the model that it was trained on with the adapter in it.
 
     Args:
         folder: a multimodal model or an adapter that the trainer saved, folder or Hub id.
         dtype: of the weights; auto is the folder's.
+        **options: of `from_pretrained`; not of an adapter.
     """
     adapter = Path(folder) / "adapter_config.json"
     if not adapter.is_file():
-        return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+        return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, **options)
     from peft import PeftModel
 
+    if options:
+        raise ValueError(
+            f"{folder} is an adapter: write the whole model first, then give {', '.join(options)}"
+        )
     base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
     model: Any = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype)
     return PeftModel.from_pretrained(model, folder).merge_and_unload()

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from transformers import TextStreamer
-from transformers.image_utils import load_image
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -31,23 +30,23 @@ class Conversation:
         self.media: list[dict[str, Any]] = []
         self.settings: dict[str, Any] = {}
         self.encoded: Any = None
+        self.visual = 0  # tokens of the media so far
 
     def show(self, path: Path, settings: dict[str, Any]) -> str:
         """Put a clip or an image before the next question; gives a line on what it costs."""
-        block = self.processor.merge_size**2
         if path.suffix.lower() in PICTURES:
             images = {name: value for name, value in settings.items() if name == "max_pixels"}
-            found = self.processor.image_processor(load_image(str(path)), return_tensors="pt", **images)
+            found = self.processor.read_image(path, **images)
             self.media.append({"type": "image", "image": str(path)})
             self.settings |= images
-            return f"{path.name}: {len(found['pixel_values']) // block} tokens"
+            count = self.processor.expanded(token := self.processor.image_token, [found], []).count(token)
+            self.visual += count
+            return f"{path.name}: {count} tokens"
         clip = self.processor.read_video(path, **settings)
         self.media.append({"type": "video", "video": clip})
-        whole = clip.selection.energy.size
-        return (
-            f"{path.name}: {len(clip.timestamps)} frames, {len(clip):,} of {whole:,} patches "
-            f"({100 * len(clip) / whole:.1f} %), {len(clip) // block} tokens"
-        )
+        count = len(clip) // self.processor.merge_size**2
+        self.visual += count
+        return f"{path.name}: {clip}, {count} tokens"
 
     def ask(self, question: str) -> str:
         """Stream the answer to standard output; gives a line on what was spent."""

@@ -141,6 +141,7 @@ class CanvasPlan:
         patch_size: side of a patch, in pixels.
         merge_size: patches along a side of a block.
         max_canvases: the bound, or None.
+        span: [start, end) of the reader's frames that are looked at; None: all.
 
     Attributes:
         frame_ids: (T,) int64, the sampled frames.
@@ -155,6 +156,7 @@ class CanvasPlan:
         patch_size: int,
         merge_size: int,
         max_canvases: int | None,
+        span: tuple[int, int] | None = None,
     ):
         if settings not in SETTINGS:
             raise ValueError(f"canvas settings must be {' or '.join(SETTINGS)}, not {settings!r}")
@@ -167,10 +169,11 @@ class CanvasPlan:
             raise ValueError(f"target_canvas={target_canvas} is no multiple of the {CANVASES} of a group")
         self.reader, self.settings, self.merge_size = reader, SETTINGS[settings], merge_size
         self.most_groups = None if max_canvases is None else max_canvases // CANVASES
-        wanted = min(target_canvas // CANVASES * FRAMES_PER_GROUP, len(reader))
-        self.frame_ids = sample_frame_ids(len(reader), wanted)
+        first, end = span or (0, len(reader))
+        chosen = sample_frame_ids(end - first, min(target_canvas // CANVASES * FRAMES_PER_GROUP, end - first))
         if self.settings.avoids_keyframes and isinstance(reader, VideoReader):
-            self.frame_ids = beside_keyframes(self.frame_ids, reader.index.keyframe)
+            chosen = beside_keyframes(chosen, reader.index.keyframe[first:end])
+        self.frame_ids = first + chosen
         height, width = canvas_size(
             reader.height, reader.width, patch_size * merge_size, self.settings.max_pixels
         )

@@ -82,6 +82,8 @@ def canvases_of(
     patch_size: int = 14,
     merge_size: int = 2,
     max_canvases: int | None = None,
+    span: tuple[int, int] | None = None,
+    first_frame: int = 0,
 ) -> CodecCanvases:
     """The canvases of an open video, as `select_canvases` chooses them.
 
@@ -93,18 +95,21 @@ def canvases_of(
         patch_size: side of a patch, in pixels.
         merge_size: patches along a side of the blocks that are kept.
         max_canvases: the bound, or None.
+        span: [start, end) of the reader's frames that are looked at; None: all.
+        first_frame: number of the reader's first frame in its source.
 
     Raises:
         ValueError: an argument is out of range, or the video is too short for a group.
         VideoReadError: it cannot be read.
     """
-    plan = CanvasPlan(reader, settings, target_canvas, patch_size, merge_size, max_canvases)
+    plan = CanvasPlan(reader, settings, target_canvas, patch_size, merge_size, max_canvases, span)
     frames, good = [], []
     for planes in plan.pictures():
         frames.append(np.stack(planes, -1))
         good.append(not is_blank(*planes))
     selection = plan.select(np.array(good), preset=preset)
     pictures, positions = _cut(selection, frames)
+    positions[:, 0] += first_frame
     return CodecCanvases(pictures, positions, _rate(reader), reader.missing)
 
 

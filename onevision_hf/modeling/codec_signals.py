@@ -5,17 +5,20 @@ predicted from the others (the residual). Each function gives one such signal of
 own grid, in stored orientation; `codec_signal_reader` gives them for a whole video.
 """
 
-from collections.abc import Callable, Container, Sequence
+import os
+from collections.abc import Callable, Container, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from .bit_cost import STEPS, picture_bits, quantiser_step
+from .bit_cost import FIELD_BLOCK, STEPS, bits_of_pictures, quantiser_step
 from .camera_motion import remove_camera_motion
 from .picture_difference import BLOCK, DEAD_ZONE, absolute_difference, block_mean, block_sizes
 from .standalone_decoder import StandaloneDecoder, StandalonePicture
 from .video_reader import VideoReader
 
+AT_ONCE = 4  # pictures whose bits are estimated together: fewer calls, and still in the cache
 # Codecs whose decoders in stock FFmpeg export motion vectors.
 VECTOR_CODECS = (
     "h264",
@@ -166,39 +169,55 @@ def bits(pictures: Sequence[StandalonePicture], packet_sizes: Sequence[int]) -> 
         for each picture (ceil(H / 16), ceil(W / 16)) float32 with the packet's bits as its sum (or zero), and
         what stood for the quantiser.
     """
-    fields = [_both_fields(picture) for picture in pictures]
-    inter = [place for place, picture in enumerate(pictures) if picture.picture_type != "I"]
     if all(picture.qp is not None for picture in pictures):
         steps = [quantiser_step(np.asarray(picture.qp)) for picture in pictures]
         source = "QP of each block"
     else:
         # Evenly spread pictures are enough to find the step under which the total fits.
+        inter = [place for place, picture in enumerate(pictures) if picture.picture_type != "I"]
         probe = inter[:: max(1, len(inter) // 8)]
         spent = 8.0 * sum(packet_sizes[place] for place in probe)
-        totals = [
-            sum(
-                float(picture_bits(pictures[place], *fields[place], np.array([[step]], np.float32)).sum())
-                for place in probe
-            )
-            for step in STEPS
-        ]
+        probed = [pictures[place] for place in probe]
+        every = [[np.array([[step]], np.float32)] * len(probed) for step in STEPS]
+        totals = [sum(float(estimate.sum()) for estimate in _estimates(probed, same)) for same in every]
         step = STEPS[int(np.argmin(np.abs(np.log(np.maximum(totals, 1.0)) - np.log(max(spent, 1.0)))))]
         steps = [np.array([[step]], np.float32)] * len(pictures)
         source = f"a quantiser step of {step:g} fitted to the packets' sizes"
-    estimates = []
-    for picture, field, block_steps, size in zip(pictures, fields, steps, packet_sizes, strict=True):
-        estimate = picture_bits(picture, *field, block_steps)
+    scaled = []
+    for estimate, size in zip(_estimates(pictures, steps), packet_sizes, strict=True):
         total = float(estimate.sum())
-        estimates.append(estimate * np.float32(8.0 * size / total) if total > 0 else estimate)
-    return estimates, source
+        scaled.append(estimate * np.float32(8.0 * size / total) if total > 0 else estimate)
+    return scaled, source
 
 
-def _both_fields(picture: StandalonePicture) -> tuple[np.ndarray | None, np.ndarray | None]:
-    if picture.vectors is None:
-        return None, None
-    height, width = picture.luma.shape
-    past = vectors(picture.vectors, height, width)
-    return past, vectors(picture.vectors, height, width, reference="future")
+def _estimates(pictures: Sequence[StandalonePicture], steps: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Unscaled bits of each picture; some of one size and kind are computed at once, in threads."""
+    batches: list[range] = []
+    for place, picture in enumerate(pictures):
+        last = batches[-1] if batches else range(0)
+        alike = last and _kind(pictures[last[0]]) == _kind(picture) and len(last) < AT_ONCE
+        batches[-1 if alike else len(batches) :] = [range(last[0] if alike else place, place + 1)]
+
+    def estimate(places: range) -> np.ndarray:
+        batch = [pictures[place] for place in places]
+        known = batch[0].vectors is not None
+        fields = np.stack([_both_fields(picture) for picture in batch]) if known else None
+        return bits_of_pictures(batch, fields, [steps[place] for place in places])
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for found in pool.map(estimate, batches):
+            yield from found
+
+
+def _kind(picture: StandalonePicture) -> tuple[tuple[int, ...], bool]:
+    return picture.luma.shape, picture.vectors is None
+
+
+def _both_fields(picture: StandalonePicture) -> np.ndarray:
+    """(2, ceil(H / 8), ceil(W / 8), 2): towards the past and the future."""
+    size = picture.luma.shape
+    ways = ("past", "future")
+    return np.stack([vectors(picture.vectors, *size, reference=way, block=FIELD_BLOCK) for way in ways])
 
 
 def read_standalone_pictures(

@@ -23,6 +23,8 @@ class CompleteWeights:
 
     # Regular expressions of weights that a class adds on what it is trained from.
     may_be_new: tuple[str, ...] = ()
+    # Whether a folder may hold weights that the class has no place for; it is said.
+    may_hold_others = True
 
     @classmethod
     def named_otherwise(cls, unexpected: list[str]) -> Any:
@@ -50,7 +52,8 @@ class CompleteWeights:
             **kwargs: transformers' own.
 
         Raises:
-            ValueError: weights are missing; they are listed.
+            ValueError: weights are missing, or others are there where the class knows all that there are;
+                they are listed.
             RuntimeError: weights are of another size; likewise.
         """
         source = pretrained_model_name_or_path
@@ -72,6 +75,11 @@ class CompleteWeights:
             raise ValueError(
                 f"{source} lacks {len(lacking)} weights of {cls.__name__}: {', '.join(lacking)}"
                 f"{'; ' + others if left else ''}. allow_missing=True draws them at random"
+            )
+        if left and not (cls.may_hold_others or allow_missing):
+            raise ValueError(
+                f"{source} is not the model that {cls.__name__} knows: {others}. allow_missing=True leaves "
+                "them out"
             )
         unfit = sorted(
             f"{name} is {tuple(has)}, the model's {tuple(wanted)}"

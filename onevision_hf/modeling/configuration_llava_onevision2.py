@@ -22,6 +22,11 @@ from .configuration_onevision_vl import OneVisionVLConfig
 
 # Fields of ours that follow from the published ones, and are not written.
 OURS = ("connector", "vision_feature_layer", "spatial_merge_size", "connector_norm_eps", "frame_windows_size")
+# Of a tower's configuration, without effect on it or looked at elsewhere; others are of another network.
+INERT = {
+    *("text_hidden_size", "max_position_embeddings", "use_patch_position_encoding", "attn_implementation"),
+    *("auto_map", "name_or_path", "torch_dtype", "trust_remote_code", "code_revision", "num_labels"),
+}
 # What is only said at the top of a published configuration, and kept in ours to be said again.
 KEPT = ("vision_start_token_id", "vision_end_token_id")
 
@@ -53,6 +58,16 @@ class LlavaOnevision2VisionConfig(OneVisionConfig):
     tokens_per_second: int | float = 1
     temporal_patch_size: int = 1
     frame_windows_size: int | None = 4
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        strange = sorted(kwargs.keys() - PreTrainedConfig().to_dict().keys() - INERT)
+        strange = [name for name in strange if not name.startswith("_")]
+        if found := {name: kwargs[name] for name in strange if kwargs[name] not in (None, False)}:
+            raise ValueError(
+                f"vision_config has fields that are not known here, {found}: this folder is of another "
+                "network than the released code; take them out of config.json if they change nothing"
+            )
+        super().__post_init__(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields; `rope_temporal_size`, which published configurations lack, where it is set."""

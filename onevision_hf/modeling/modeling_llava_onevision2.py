@@ -63,6 +63,7 @@ class LlavaOnevision2Model(PublishedNames, OneVisionVLModel):
     """
 
     config: LlavaOnevision2Config
+    may_hold_others = False
     _keys_to_ignore_on_load_unexpected = [
         *(OneVisionVLModel._keys_to_ignore_on_load_unexpected or ()),
         r"^lm_head\.",
@@ -77,6 +78,7 @@ class LlavaOnevision2ForConditionalGeneration(PublishedNames, OneVisionVLForCond
     """
 
     config: LlavaOnevision2Config
+    may_hold_others = False
     saves_original_format = True
 
 

@@ -68,9 +68,11 @@ def _boxes(file: Any, start: int, end: int, opened: frozenset[bytes] = frozenset
     """Boxes between two places, and those within the ones to be opened."""
     at = start
     for _ in range(MAX_BOXES):
+        if at >= end:  # a length has up to 64 bits, more than any file can be sought
+            return
         file.seek(at)
         head = file.read(16)
-        if len(head) < 8 or at >= end:
+        if len(head) < 8:
             return
         length, kind = struct.unpack(">I4s", head[:8])
         header = 8

@@ -306,8 +306,9 @@ class OneVisionVLPreTrainedModel(CompleteWeights, PreTrainedModel):
         media = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
         raise ValueError(
             f"a prompt of {length} tokens, {int(media.sum(1).max())} of them visual, is longer "
-            f"than the language model's context of {limit}: lower num_frames, num_patches or keep_ratio, "
-            "max_pixels or size, or use the connector patch_merger, which makes a quarter of the tokens"
+            f"than the language model's context of {limit}: lower num_frames, num_patches, keep_ratio, "
+            "max_canvases, max_pixels or size, or use the connector patch_merger, which makes a quarter of "
+            "the tokens"
         )
 
 

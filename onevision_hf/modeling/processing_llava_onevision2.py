@@ -14,7 +14,8 @@ Shapes: sum N patches of all media, C channels, p patch side, B prompts, L token
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,15 +30,19 @@ from .processing_onevision_vl import OneVisionVLProcessor
 from .prompt_media import read_picture
 from .setting_names import refuse_unknown
 from .video_processing_llava_onevision2 import LlavaOnevision2VideoProcessor, SampledFrames
+from .video_reader import VideoReader
 
 START, END = "<|vision_start|>", "<|vision_end|>"
+BOUNDS = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
 _ARGUMENTS = ("image_processor", "video_processor", "tokenizer", "chat_template", "timestamp_decimals")
 
 
-class Shown(NamedTuple):
-    """A medium, read: rows, where they are from, their grid, and the runs that the prompt names.
+class ShownMedium:
+    """A medium, read; it stands for the medium in any number of prompts.
 
-    Attributes:
+    No dataclass: transformers makes dictionaries of those in a conversation.
+
+    Args:
         patches: (N, C*p*p).
         positions: (N, 3) [t, h, w], in block order.
         grid: (rows, 3) [frames, rows, columns] of patches.
@@ -46,12 +51,24 @@ class Shown(NamedTuple):
         missing: what of a truncated file is there, "" of a whole one.
     """
 
-    patches: Tensor
-    positions: Tensor
-    grid: Tensor
-    runs: list[tuple[int, float]]
-    after: str = ""
-    missing: str = ""
+    def __init__(
+        self,
+        patches: Tensor,
+        positions: Tensor,
+        grid: Tensor,
+        runs: list[tuple[int, float]],
+        after: str = "",
+        missing: str = "",
+    ):
+        self.patches, self.positions, self.grid = patches, positions, grid
+        self.runs, self.after, self.missing = runs, after, missing
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def __str__(self) -> str:
+        shown = f"{int(self.grid[:, 0].sum())} {'canvases' if self.after else 'frames'}"
+        return f"{shown}, {len(self):,} patches"
 
 
 class LlavaOnevision2Processor(OneVisionVLProcessor):
@@ -114,7 +131,7 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
         _, of_images, of_videos = self._split(kwargs)
         count, block, found = self.image_processor.get_number_of_image_patches, self.merge_size**2, {}
         if image_sizes is not None:
-            found["num_image_patches"] = [count(*size, of_images) for size in image_sizes]
+            found["num_image_patches"] = [count(*size, self._sized(of_images)) for size in image_sizes]
             found["num_image_tokens"] = [patches // block for patches in found["num_image_patches"]]
         if video_sizes is not None:
             if preset := of_videos.get("preset", self.video_processor.preset):
@@ -129,12 +146,17 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
 
     def _of_frames(self, settings: dict[str, Any]) -> dict[str, Any]:
         """How the image processor resizes frames."""
-        size = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
-        found = {}
-        for edge, name in size.items():
-            value = settings.get(name) or getattr(self.video_processor, name)
-            found[edge] = self.image_processor.size[edge] if value is None else value
-        return {"size": found}
+        bounds = {name: settings.get(name) or getattr(self.video_processor, name) for name in BOUNDS}
+        return self._sized(bounds)
+
+    def _sized(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Settings of the image processor with bounds of the pixels in its own words."""
+        given = {edge: settings[name] for name, edge in BOUNDS.items() if settings.get(name)}
+        own = {name: value for name, value in settings.items() if name not in BOUNDS}
+        if not given:
+            return own
+        size = {edge: self.image_processor.size[edge] for edge in BOUNDS.values()}
+        return {**own, "size": {**size, **given}}
 
     def _patches(self, pictures: Any, **settings: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures -> patches (N, C*p*p), [h, w] as positions (N, 3) with the picture's index, grid."""
@@ -151,13 +173,13 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
     def _read_image(self, image: Any, settings: dict[str, Any]) -> Any:
         if isinstance(image, Medium):
             image, settings = image.content, _without_sides(image.laid_on(settings))
-        return Shown(*self._patches([read_picture(image)], **settings), runs=[])
+        return ShownMedium(*self._patches([read_picture(image)], **self._sized(settings)), runs=[])
 
     def _read_video(self, video: Any, settings: dict[str, Any], **how: Any) -> Any:
         if isinstance(video, Medium):
             settings, video = {**how, **_without_sides(video.laid_on(settings))}, video.content
             how = {}
-        if isinstance(video, Shown):
+        if isinstance(video, ShownMedium):
             return video
         if isinstance(video, CodecCanvases):
             return self._read_canvases(video)
@@ -169,19 +191,42 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
         counts = torch.bincount(index, minlength=len(frames)).tolist()
         positions[:, 0] = torch.from_numpy(np.asarray(frames.numbers))[index]
         runs = list(zip(counts, frames.seconds.tolist(), strict=True))
-        return Shown(patches, positions, grid, runs, missing=frames.missing)
+        return ShownMedium(patches, positions, grid, runs, missing=frames.missing)
 
-    def read_video(self, video: Any, **kwargs: Any) -> Any:
-        """Frames or canvases of a video, read with these settings once; they stand for it in any number of
-        prompts."""
-        return self._decoded(video, **self._split(kwargs)[2])
+    def video_text(self, video: Any, **kwargs: Any) -> str:
+        """What stands for a video in a prompt; of frames told by the header of its file. How many canvases
+        there are is known once they are chosen."""
+        settings = self._split(kwargs)[2]
+        if settings.get("preset", self.video_processor.preset):
+            return self._video_text(self._read_video(video, settings), self.add_timestamps)
+        seconds, *size = self.video_processor.outlined(video, **settings)
+        patches = self.image_processor.get_number_of_image_patches(*size, self._of_frames(settings))
+        runs = SimpleNamespace(runs=[(patches, second) for second in seconds], after="")
+        return self._video_text(runs, self.add_timestamps)
+
+    def read_window(
+        self, reader: VideoReader, span: tuple[int, int], first_frame: int, **kwargs: Any
+    ) -> ShownMedium:
+        """Canvases of a part of an open video; they stand for it in prompts.
+
+        Args:
+            reader: the video.
+            span: [start, end) of its frames.
+            first_frame: number of its first frame in its source.
+            **kwargs: settings of the media.
+        """
+        sides = {"patch_size": self.image_processor.patch_size, "merge_size": self.merge_size}
+        settings = self._split(kwargs)[2]
+        return self._read_canvases(
+            self.video_processor.canvases_of_span(reader, span, first_frame, sides, **settings)
+        )
 
     def _decoded(self, video: Any, **settings: Any) -> SampledFrames | CodecCanvases:
         """What the video processor makes of a video, in patches of the image processor's size."""
         sides = {"patch_size": self.image_processor.patch_size, "merge_size": self.merge_size}
         return self.video_processor.read(video, **sides, **settings)
 
-    def _read_canvases(self, canvases: CodecCanvases) -> Shown:
+    def _read_canvases(self, canvases: CodecCanvases) -> ShownMedium:
         """All canvases are one row of the grid, which the model cuts into windows."""
         patches, places, grid = self._patches(list(canvases.pictures), do_resize=False)
         rows, columns = grid[0, 1:].tolist()
@@ -198,7 +243,10 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
             for frame, count in zip(frames.tolist(), counts.tolist(), strict=True)
         ]
         whole = torch.tensor([[len(canvases), rows, columns]])
-        return Shown(patches, positions, whole, runs, after="\n", missing=canvases.missing)
+        return ShownMedium(patches, positions, whole, runs, after="\n", missing=canvases.missing)
+
+    def _image_text(self, image: Any) -> str:
+        return self.image_token * (len(image) // self.merge_size**2)
 
     def _video_text(self, clip: Any, stamped: bool) -> str:
         block = self.merge_size**2
@@ -223,7 +271,7 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
 
     def _packed(self, shown: list[tuple[str, list[Any], list[Any]]]) -> dict[str, Tensor]:
         """All media in the order of the prompts, as images."""
-        media: list[Shown] = []
+        media: list[ShownMedium] = []
         for prompt, images, videos in shown:
             waiting = {self.image_token: iter(images), self.video_token: iter(videos)}
             media += [next(waiting[token]) for token in self._media_tokens.findall(prompt)]
@@ -242,4 +290,4 @@ def _without_sides(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-__all__ = ["LlavaOnevision2Processor"]
+__all__ = ["LlavaOnevision2Processor", "ShownMedium"]

@@ -21,16 +21,16 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
 from .chat_template_onevision_vl import IMAGE_TOKEN, VIDEO_TOKEN, chatml_template
+from .dialogues import NOT_LEARNED, Dialogues
 from .frame_sequence import Video
-from .message_media import Medium, kind_of, medium_of, refuse_empty, told, with_media
+from .message_media import Medium, refuse_empty, told, with_media
 from .patch_inputs import pack_media
-from .prompt_media import is_unreadable, media_of_prompts, media_parts, read_picture
+from .prompt_media import is_unreadable, media_of_prompts, read_picture
 from .setting_names import refuse_unknown
 from .video_processing_onevision import check_errors, of_reader
 from .video_processing_onevision_vl import VideoPatches, pack_videos
 from .video_reader import VideoReadError
 
-NOT_LEARNED = -100  # the label that losses of transformers pass over
 TEXT_SETTINGS = (
     "padding",
     "padding_side",
@@ -47,7 +47,7 @@ _ARGUMENTS = (
 )
 
 
-class OneVisionVLProcessor(ProcessorMixin):
+class OneVisionVLProcessor(Dialogues, ProcessorMixin):
     """Tokenizer, image processor and video processor of one model, and its chat template.
 
     Args:
@@ -192,17 +192,13 @@ class OneVisionVLProcessor(ProcessorMixin):
                     raise
                 skipped.append((index, str(error)))
                 continue
-            texts = {
-                self.image_token: [self._image_text(len(image[0])) for image in own_images],
-                self.video_token: [self._video_text(clip, stamped) for clip in own_clips],
-            }
-            kept.append(self._expand(prompt, {token: iter(own) for token, own in texts.items()}))
+            kept.append(self.expanded(prompt, own_images, own_clips, stamped))
             shown.append((prompt, own_images, own_clips))
             partial += [(index, clip.missing) for clip in own_clips if clip.missing]
         if not kept:
             raise VideoReadError(skipped[0][1], f"and none of the {len(prompts)} prompts can be read")
 
-        data = dict(self._tokenize(kept, of_text))
+        data = dict(self.tokenized(kept, of_text))
         data |= self._packed(shown)
         if errors == "skip":
             data["skipped"] = skipped
@@ -210,89 +206,29 @@ class OneVisionVLProcessor(ProcessorMixin):
             data["partial"] = partial
         return BatchFeature(data)
 
-    def read_video(self, video: "Video | VideoPatches", **kwargs: Any) -> VideoPatches:
+    def read_video(self, video: "Video | VideoPatches", **kwargs: Any) -> Any:
         """A video, read with these settings once; it stands for the video in any number of prompts."""
-        return self.video_processor.read(video, **self._split(kwargs)[2])
+        return self._read_video(video, self._split(kwargs)[2])
 
-    def encode_dialogue(
-        self, messages: list[dict[str, Any]], *, plain: bool = False, **kwargs: Any
-    ) -> dict[str, torch.Tensor]:
-        """One conversation with its answers, to learn from.
+    def read_image(self, image: Any, **kwargs: Any) -> Any:
+        """An image, read with these settings: what `expanded` takes."""
+        return self._read_image(image, self._split(kwargs)[1])
+
+    def expanded(self, prompt: str, images: list[Any], clips: list[Any], stamped: bool | None = None) -> str:
+        """A prompt with a token for every feature.
 
         Args:
-            messages: with `role` and `content`.
-            plain: see `segments`.
-            **kwargs: settings of the media, see `__call__`.
-
-        Returns:
-            `input_ids` and `labels` (L,), which are the same where the assistant speaks (the end of its
-            turn included) and -100 elsewhere; media as of `__call__`.
-
-        Raises:
-            ValueError: no answer, a medium in an answer, or a chat template that writes earlier turns in
-                another way once there are later ones. What `__call__` raises of media.
+            prompt: with a token for every medium.
+            images: its images, as `read_image` gives them.
+            clips: its videos, as `read_video` gives them.
+            stamped: write times before the frames of a video; None: the processor's own setting.
         """
-        _, of_images, of_videos = self._split(kwargs)
-        parts = [part for message in messages for part in media_parts(message)]
-        media = [medium_of(part, self._settings_of_parts()[kind_of(part)]) for part in parts]
-        pictures = [self._read_image(medium, of_images) for medium in media if medium.kind == "image"]
-        clips = [self._read_video(medium, of_videos) for medium in media if medium.kind == "video"]
-        waiting = {
-            self.image_token: iter([self._image_text(len(image[0])) for image in pictures]),
-            self.video_token: iter([self._video_text(clip, self.add_timestamps) for clip in clips]),
+        stamped = self.add_timestamps if stamped is None else stamped
+        texts = {
+            self.image_token: [self._image_text(image) for image in images],
+            self.video_token: [self._video_text(clip, stamped) for clip in clips],
         }
-        whole, ids, labels = "", list[int](), list[int]()
-        for text, learned in self.segments(messages, plain):
-            if learned and self._media_tokens.search(text):
-                raise ValueError(f"an answer holds a media token: {text!r}")
-            whole += text
-            own = self._segment_ids(self._expand(text, waiting), first=not ids)
-            ids += own
-            labels += own if learned else [NOT_LEARNED] * len(own)
-        return {
-            "input_ids": torch.tensor(ids),
-            "labels": torch.tensor(labels),
-            **self._packed([(whole, pictures, clips)]),
-        }
-
-    def segments(self, messages: list[dict[str, Any]], plain: bool = False) -> list[tuple[str, bool]]:
-        """The conversation as text, cut where the assistant begins and ends to speak: (text, is it learned).
-
-        Media tokens are not expanded. `plain` is LLaVA's first stage: a medium, its caption and a line break,
-        without turns and without the question.
-        """
-        if plain:
-            tokens = {"image": self.image_token, "video": self.video_token}
-            media = [tokens[kind_of(part)] for message in messages for part in media_parts(message)]
-            captions = [message["content"] for message in messages if message["role"] == "assistant"]
-            if not media or len(captions) != 1 or not isinstance(captions[0], str):
-                raise ValueError(
-                    f"a plain prompt is a medium and one caption, found {len(media)} media and "
-                    f"{len(captions)} answers"
-                )
-            return [("".join(media), False), (captions[0] + "\n", True)]
-        found: list[tuple[str, bool]] = []
-        done = ""
-        for number, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before = self.apply_chat_template(messages[:number], add_generation_prompt=True)
-            after = self.apply_chat_template(messages[: number + 1])
-            if not (before.startswith(done) and after.startswith(before)):
-                raise ValueError(
-                    f"the chat template writes turn {number} in another way once it is answered, so answers "
-                    "cannot be told apart: give the processor a template that only appends"
-                )
-            found += [(before[len(done) :], False), (after[len(before) :], True)]
-            done = after
-        if not found:
-            raise ValueError("the conversation has no answer (no message of the role assistant)")
-        return found
-
-    def _segment_ids(self, text: str, first: bool) -> list[int]:
-        """Tokens of a piece of a conversation, cut as generation cuts: an answer begins with a token."""
-        begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
-        return self.tokenizer(text, add_special_tokens=first and not begins)["input_ids"]
+        return self._expand(prompt, {token: iter(own) for token, own in texts.items()})
 
     def _get_num_multimodal_tokens(
         self, image_sizes: Any = None, video_sizes: Any = None, **kwargs: Any
@@ -329,8 +265,8 @@ class OneVisionVLProcessor(ProcessorMixin):
     def _media_tokens(self) -> re.Pattern[str]:
         return re.compile("|".join(map(re.escape, (self.image_token, self.video_token))))
 
-    def _image_text(self, patches: int) -> str:
-        return self.image_token * (patches // self.merge_size**2)
+    def _image_text(self, image: Any) -> str:
+        return self.image_token * (len(image[0]) // self.merge_size**2)
 
     def _video_text(self, clip: VideoPatches, stamped: bool) -> str:
         if not stamped:
@@ -366,8 +302,12 @@ class OneVisionVLProcessor(ProcessorMixin):
             how = {}
         return self.video_processor.read(video, **how, **settings)
 
-    def _tokenize(self, prompts: list[str], settings: dict[str, Any]) -> dict[str, Any]:
-        settings = {"padding": True, "padding_side": "left", **settings}
+    def tokenized(self, prompts: list[str], settings: dict[str, Any] | None = None) -> dict[str, Any]:
+        """`input_ids` and `attention_mask` (B, L) of expanded prompts; `settings` are the tokenizer's.
+
+        Raises ValueError: more tokens than the context, media that were cut off.
+        """
+        settings = {"padding": True, "padding_side": "left", **(settings or {})}
         typed = settings.pop("return_mm_token_type_ids", False)
         found = self.tokenizer(prompts, return_tensors="pt", return_token_type_ids=False, **settings)
         for token, number in (
@@ -386,8 +326,8 @@ class OneVisionVLProcessor(ProcessorMixin):
             visual = max(len(self._media_tokens.findall(prompt)) for prompt in prompts)
             raise ValueError(
                 f"a prompt of {length} tokens, {visual} of them visual, is longer than the context of "
-                f"{limit} tokens: lower num_frames, num_patches or keep_ratio, max_pixels or size, or use "
-                "the connector patch_merger, which makes a quarter of the tokens"
+                f"{limit} tokens: lower num_frames, num_patches, keep_ratio, max_canvases, max_pixels or "
+                "size, or use the connector patch_merger, which makes a quarter of the tokens"
             )
         if typed:
             found["mm_token_type_ids"] = torch.tensor(self.create_mm_token_type_ids(found["input_ids"]))
@@ -444,4 +384,4 @@ def _token_id(tokenizer: Any, token: str) -> int:
     return number
 
 
-__all__ = ["OneVisionVLProcessor"]
+__all__ = ["NOT_LEARNED", "OneVisionVLProcessor"]

@@ -15,6 +15,8 @@ NORMALIZE = ("frame", "clip")
 # difference. 3: in those, cells without a known velocity count by their residual; VP9 and AV1 are read
 # without their loop filters.
 SIGNALS_VERSION = 3
+# The same of `bits`. 2: coefficients on the border of two levels may be rounded to the other.
+BITS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class SignalSettings:
     @property
     def version(self) -> int:
         """Changes with what the same settings select: 1 where that has not changed."""
+        if "bits" in (self.signals or (self.preset,)):
+            return BITS_VERSION
         return SIGNALS_VERSION if self.preset == "auto" and self.signals is None else 1
 
     @property

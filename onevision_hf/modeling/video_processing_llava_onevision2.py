@@ -175,20 +175,11 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
         """
         if isinstance(video, SampledFrames):
             return video
-        refuse_unknown(type(self).__name__, kwargs, list(self._known()))
-        settings = {name: getattr(self, name) for name in self._known()} | kwargs
-        policy = _policy(settings)
-        _check_preset(settings["preset"], kwargs)
+        settings, policy = self.check_settings(**kwargs)
         with open_video(video, errors, frames=frames, metadata=video_metadata) as reader:
             if settings["preset"] is not None:
                 return canvases_of(
-                    reader,
-                    preset=settings["preset"],
-                    settings=settings["canvas_settings"],
-                    target_canvas=settings["target_canvas"],
-                    max_canvases=settings["max_canvases"],
-                    patch_size=patch_size,
-                    merge_size=merge_size,
+                    reader, **_of_canvases(settings), patch_size=patch_size, merge_size=merge_size
                 )
             numbers, seconds = self._sampled(reader, settings, policy)
             ids = np.arange(len(reader)) if isinstance(reader, FrameSequence) else numbers
@@ -196,10 +187,45 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
             read = {frame.frame_id: frame.rgb(*size) for frame in reader.frames(np.unique(ids))}
             pictures = np.stack([read[number] for number in ids.tolist()])
             missing = reader.missing
-        positions = settings["frame_positions"] or policy.positions
-        if positions not in POSITIONS:
-            raise ValueError(f"frame_positions must be one of {', '.join(POSITIONS)}, not {positions!r}")
-        return SampledFrames(pictures, numbers * (positions == "frame"), seconds, missing)
+        return SampledFrames(pictures, numbers * (policy.positions == "frame"), seconds, missing)
+
+    def canvases_of_span(
+        self,
+        reader: VideoReader,
+        span: tuple[int, int],
+        first_frame: int,
+        sides: dict[str, int],
+        **kwargs: Any,
+    ) -> CodecCanvases:
+        """Canvases of a part of an open video, such as a window of a stream.
+
+        Args:
+            reader: the video.
+            span: [start, end) of its frames.
+            first_frame: number of its first frame in its source.
+            sides: `patch_size` and `merge_size`.
+            **kwargs: settings that replace the processor's own; `preset` is "ov2" by default.
+        """
+        settings, _ = self.check_settings(**{"preset": self.preset or "ov2", **kwargs})
+        how = {**_of_canvases(settings), **sides}
+        return canvases_of(reader, **how, span=span, first_frame=first_frame)
+
+    def check_settings(self, **kwargs: Any) -> tuple[dict[str, Any], Policy]:
+        """All settings with those of a call, and the policy that they ask for; nothing is read.
+
+        Raises:
+            TypeError: an unknown name. ValueError: a value out of range, or one that cannot be followed.
+        """
+        refuse_unknown(type(self).__name__, kwargs, list(self._known()))
+        settings = {name: getattr(self, name) for name in self._known()} | kwargs
+        _check_preset(settings["preset"], kwargs)
+        return settings, _policy(settings)
+
+    def outlined(self, video: Video, **kwargs: Any) -> tuple[list[float], int, int]:
+        """The seconds of the frames that `read` takes of a video, and their height and width, undecoded."""
+        settings, policy = self.check_settings(**kwargs)
+        with open_video(video) as reader:
+            return self._sampled(reader, settings, policy)[1].tolist(), reader.height, reader.width
 
     def _sampled(
         self, reader: VideoReader | FrameSequence, settings: dict[str, Any], policy: Policy
@@ -214,6 +240,11 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
         numbers = np.linspace(0, total - 1, count).round().astype(np.int64)
         # Seconds as the published processors write them: numbers over the average rate.
         return numbers, numbers / rate
+
+
+def _of_canvases(settings: dict[str, Any]) -> dict[str, Any]:
+    own = {name: settings[name] for name in ("preset", "target_canvas", "max_canvases")}
+    return {**own, "settings": settings["canvas_settings"]}
 
 
 def _check_preset(preset: Any, given: dict[str, Any]) -> None:
@@ -235,7 +266,10 @@ def _policy(settings: dict[str, Any]) -> Policy:
             check_positive(bound, settings[bound])
     if settings["fps"] is not None and not 0 < settings["fps"] < float("inf"):
         raise ValueError(f"fps must be a positive number, not {settings['fps']!r}")
-    return POLICIES[name]
+    positions = settings["frame_positions"] or POLICIES[name].positions
+    if positions not in POSITIONS:
+        raise ValueError(f"frame_positions must be one of {', '.join(POSITIONS)}, not {positions!r}")
+    return POLICIES[name]._replace(positions=positions)
 
 
 def _count(total: int, rate: float, settings: dict[str, Any], policy: Policy) -> int:

@@ -74,6 +74,11 @@ class VideoPatches:
     def __len__(self) -> int:
         return len(self.patches)
 
+    def __str__(self) -> str:
+        whole = len(self.timestamps) * self.selection.geometry.patches_per_frame
+        share = f"{len(self):,} of {whole:,} patches ({100 * len(self) / whole:.1f} %)"
+        return f"{len(self.timestamps)} frames, {share}"
+
 
 class OneVisionVLVideoProcessorKwargs(OneVisionVideoProcessorKwargs, total=False):
     """Those of `OneVisionVideoProcessor`, and what `OneVisionVLVideoProcessor` takes besides."""

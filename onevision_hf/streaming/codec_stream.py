@@ -20,7 +20,6 @@ and `seconds` say how much that was.
 import dataclasses
 import os
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -31,20 +30,19 @@ import torch
 from transformers.image_processing_utils import BatchFeature
 
 from ..modeling.frame_sampling import SamplingSettings
-from ..modeling.parameter_sets import ParameterSets, ParameterTrack
+from ..modeling.parameter_sets import ParameterTrack
 from ..modeling.patch_selection import Selection
 from ..modeling.patchify_config import PatchifyConfig
+from ..modeling.processing_llava_onevision2 import LlavaOnevision2Processor, ShownMedium
+from ..modeling.readiness_groups import MIN_GROUP_FRAMES
 from ..modeling.standalone_decoder import STANDALONE_CODECS
-from ..modeling.video_demuxer import NO_TIME
 from ..modeling.video_processing_onevision import OneVisionVideoProcessor
 from ..modeling.video_reader import MAX_PIXELS, VideoReadError
-from .packet_reader import BufferedPacket, PacketReader, StreamHead
+from .packet_reader import PacketReader, StreamHead
 from .packet_source import PacketSource, StreamEnd, picture_format
+from .segment import EPSILON, Segment
 
 MAX_BYTES = 64 << 20
-# Pictures that may be shown before one that was decoded earlier, in H.264 and HEVC at most.
-MAX_REORDER = 16
-EPSILON = 1e-6  # seconds: times are quotients of integers
 # Seconds by which decoding times may jump forward between two packets before time counts as broken.
 MAX_GAP = 10.0
 
@@ -84,7 +82,9 @@ class StreamWindow:
     Args:
         inputs: `pixel_values_videos` (1, K, C*p*p), `patch_positions` (1, K, 3), `pixel_attention_mask` (1,
             K).
-        selection: as of a file; `frame_ids` and `timestamps` count from the first picture of the segment.
+        selection: as of a file; `frame_ids` and `timestamps` count from the first picture of the segment. Of
+            a published LLaVA-OneVision-2's processor the canvases, which stand for the window in a prompt;
+            `inputs` then has `pixel_values`, `image_grid_thw` and `patch_positions`.
         start: seconds of the first picture in the window, from the first of the segment.
         end: seconds of the last one, likewise.
         segment: how often the stream changed its format, jumped or overran before.
@@ -93,7 +93,7 @@ class StreamWindow:
     """
 
     inputs: BatchFeature
-    selection: Selection
+    selection: Selection | ShownMedium
     start: float
     end: float
     segment: int
@@ -111,7 +111,7 @@ class CodecStream:
         source: a URL (tcp, udp, rtsp, rtmp, srt, http...), a path, a binary file object (a pipe, a
             socket's), or an iterator of PyAV packets of one video stream. Read once, from where it stands.
         processor: how frames are sampled, selected and cut, see `OneVisionVideoProcessor`; the default one
-            if left out.
+            if left out. A `LlavaOnevision2Processor` makes canvases, whole groups of each window.
         window: seconds of a window.
         stride: seconds between the beginnings of two, `window` by default; smaller ones overlap.
         stall_after: seconds of silence until the event `stalled`.
@@ -130,7 +130,7 @@ class CodecStream:
     def __init__(
         self,
         source: str | os.PathLike[str] | Any | Iterable[av.Packet],
-        processor: OneVisionVideoProcessor | None = None,
+        processor: OneVisionVideoProcessor | LlavaOnevision2Processor | None = None,
         *,
         window: float = 2.0,
         stride: float | None = None,
@@ -141,7 +141,7 @@ class CodecStream:
         options: dict[str, str] | None = None,
         **settings: Any,
     ):
-        self.processor = processor or OneVisionVideoProcessor()
+        self.processor: Any = processor or OneVisionVideoProcessor()
         self.window, self.stride = window, window if stride is None else stride
         named = {"window": window, "stride": self.stride, "stall_after": stall_after}
         for name, value in (named | {"give_up_after": give_up_after, "max_bytes": max_bytes}).items():
@@ -149,7 +149,15 @@ class CodecStream:
                 raise ValueError(f"{name} must be a positive number, not {value!r}")
         self.stall_after, self.give_up_after = stall_after, give_up_after
         self.max_bytes, self.max_pixels = max_bytes, max_pixels
-        self._config = self.processor.patchify_config(**settings)
+        self._canvases: dict[str, Any] | None = None
+        if isinstance(processor, LlavaOnevision2Processor):
+            videos: Any = processor.video_processor
+            self._canvases = {"preset": videos.preset or "ov2", **settings}
+            videos.check_settings(**self._canvases)
+            self._config = PatchifyConfig.from_dict({})
+        else:
+            videos = self.processor
+            self._config = videos.patchify_config(**settings)
         sampling = self._config.sampling
         if sampling.timestamps is not None or sampling.start is not None or sampling.end is not None:
             raise ValueError(
@@ -157,7 +165,7 @@ class CodecStream:
             )
         self._source = PacketSource(source, options or {}, max_bytes, give_up_after)
         self._head: StreamHead | None = None
-        self._segment: _Segment | None = None
+        self._segment: Segment | None = None
         self._segments = 0
         self._parameters: ParameterTrack | None = None
         self._renewed = False  # parameter sets came that differ from those before
@@ -270,7 +278,7 @@ class CodecStream:
         elif reason and self._segments:
             yield self._event("changed", reason)
         if self._segment is None:
-            self._segment = _Segment(self._head, keyframe.pts)
+            self._segment = Segment(self._head, keyframe.pts)
 
     def _change_at(self, keyframe: av.Packet) -> str:
         """What is new in the format of the pictures from a keyframe on, or nothing."""
@@ -320,12 +328,36 @@ class CodecStream:
             inside = np.flatnonzero((times >= begin - EPSILON) & (times < finish - EPSILON))
             if len(inside):
                 first, last = float(times[inside[0]]), float(times[inside[-1]])
+                if self._canvases is not None:
+                    yield self._group(reader, segment, inside, (first, last), began)
+                    segment.advance(reader, begin + self.stride)
+                    return
                 found = self.processor.process_reader(reader, self._bounded(reader, first, last, len(inside)))
                 seconds = time.perf_counter() - began
                 yield self._window(found, segment, first, last, finish, seconds)
         except VideoReadError as error:
             yield self._event("damaged", f"no window from {begin:g} to {finish:g} s: {error.reason}")
         segment.advance(reader, begin + self.stride)
+
+    def _group(
+        self,
+        reader: PacketReader,
+        segment: Segment,
+        inside: np.ndarray,
+        times: tuple[float, float],
+        began: float,
+    ) -> StreamWindow:
+        """A window as canvases; its groups are what attends to itself."""
+        if len(inside) < MIN_GROUP_FRAMES:
+            few = f"{len(inside)} pictures, and a group of canvases has {MIN_GROUP_FRAMES} or more"
+            raise VideoReadError(reader.name, few)
+        span = (int(inside[0]), int(inside[-1]) + 1)
+        read = self.processor.read_window(reader, span, segment.first_frame, **(self._canvases or {}))
+        inputs = BatchFeature(
+            {"pixel_values": read.patches, "image_grid_thw": read.grid, "patch_positions": read.positions}
+        )
+        delay, seconds = max(0.0, segment.latest - times[1]), time.perf_counter() - began
+        return StreamWindow(inputs, read, *times, self._segments, delay, seconds)
 
     def _bounded(self, reader: PacketReader, first: float, last: float, count: int) -> PatchifyConfig:
         """The settings of a window; a short one may have fewer patches than are asked for."""
@@ -338,7 +370,7 @@ class CodecStream:
     def _window(
         self,
         found: dict[str, Any],
-        segment: "_Segment",
+        segment: Segment,
         first: float,
         last: float,
         finish: float,
@@ -360,78 +392,6 @@ class CodecStream:
     def _event(self, kind: str, reason: str) -> StreamEvent:
         assert kind in EVENTS
         return StreamEvent(kind, " ".join(reason.split()), self._segments)
-
-
-class _Segment:
-    """Packets of one format whose times go on: those of the window that is waited for, and before them back
-    to the keyframe from which the picture before the window can be decoded (a signal may compare with it)."""
-
-    def __init__(self, head: StreamHead, origin: int):
-        self.head, self.origin = head, origin
-        self.packets: list[BufferedPacket] = []
-        self.bytes = 0
-        self.first_frame = 0  # number of the first picture that is held
-        self.begin = 0.0  # of the window that is waited for, in seconds from the origin
-        self._recent: deque[int] = deque(maxlen=MAX_REORDER + 1)
-
-    def add(self, packet: av.Packet, parameters: ParameterSets) -> None:
-        if packet.pts is None and packet.dts is None:
-            return
-        held = BufferedPacket(packet, self.head.codec, parameters)
-        self.packets.append(held)
-        self.bytes += held.row.size
-        self._recent.append(held.row.pts)
-
-    def _seconds(self, pts: int) -> float:
-        return (pts - self.origin) * self.head.time_base
-
-    @property
-    def newest(self) -> float:
-        """Seconds up to which all pictures are known to be here."""
-        last = self.packets[-1]
-        if last.row.dts != NO_TIME:
-            return self._seconds(last.row.dts)
-        # Without decoding times: no picture is shown before one that came so many pictures earlier.
-        return self._seconds(min(self._recent)) if len(self._recent) > MAX_REORDER else -np.inf
-
-    @property
-    def latest(self) -> float:
-        """When the newest picture that has come is shown."""
-        return self._seconds(max(self._recent))
-
-    @property
-    def span(self) -> float:
-        first, last = (self.packets[0], self.packets[-1]) if self.packets else (None, None)
-        return self._seconds(last.row.pts) - self._seconds(first.row.pts) if first and last else 0.0
-
-    def due(self, window: float, stride: float) -> tuple[float, float] | None:
-        """(begin, end) of the next window, if all its pictures are here."""
-        end = self.begin + window
-        return (self.begin, end) if self.newest >= end - EPSILON else None
-
-    def rest(self, window: float, stride: float) -> tuple[float, float] | None:
-        """(begin, end) of the next window, if a picture of it is here."""
-        latest = max((self._seconds(held.row.pts) for held in self.packets), default=-np.inf)
-        return (self.begin, self.begin + window) if latest >= self.begin - EPSILON else None
-
-    def advance(self, reader: PacketReader | None, begin: float) -> None:
-        """Wait for the window from `begin` on; let go of what it does not need."""
-        self.begin = begin
-        if reader is None:
-            return
-        times = reader.timestamps
-        before = np.flatnonzero(times < begin - EPSILON)
-        if not len(before):
-            return
-        needed = int(reader.index.pts[before[-1]])
-        entries = [
-            place for place, held in enumerate(self.packets) if held.row.keyframe and held.row.pts <= needed
-        ]
-        if entries and entries[-1]:
-            entry = entries[-1]
-            self.first_frame += int((reader.index.pts < self.packets[entry].row.pts).sum())
-            self.bytes -= sum(held.row.size for held in self.packets[:entry])
-            del self.packets[:entry]
 
 
 def _seconds(packet: av.Packet) -> str:

@@ -28,7 +28,7 @@ from onevision_hf.data.patch_shards import STAGE, PatchShards
 from onevision_hf.data.tar_shards import shard_names
 from onevision_hf.jobs.run_folder import RunFolder, digest_of
 from onevision_hf.modeling.patchify_config import PatchifyConfig
-from onevision_hf.modeling.signal_settings import SIGNALS_VERSION
+from onevision_hf.modeling.signal_settings import BITS_VERSION, SIGNALS_VERSION
 
 
 @pytest.fixture(scope="module")
@@ -326,6 +326,8 @@ def test_only_settings_whose_signals_changed_are_recorded_with_a_version():
         ({}, SIGNALS_VERSION),
         ({"preset": "published"}, None),
         ({"signals": ("residual",)}, None),
+        ({"preset": "bits"}, BITS_VERSION),
+        ({"signals": ("residual", "bits")}, BITS_VERSION),
     ):
         config = SETTINGS.replace(**settings)
         recorded = json.loads(json.dumps(config.recorded()))

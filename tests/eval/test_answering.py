@@ -60,7 +60,7 @@ def answers(answering, questions):
 
 def straight(model, processor, question):
     """The answer as a plain loop gives it."""
-    inputs = prompt(processor, question.messages(), **settings().processor_kwargs())
+    inputs = prompt(processor, question.messages(), **settings().processor_kwargs(processor))
     stops = [256, 258]
     with torch.inference_mode():
         new = model.generate(**inputs, **SHORT, eos_token_id=stops, pad_token_id=256)
@@ -121,7 +121,7 @@ def test_the_loss_of_a_continuation_is_the_models_own(model, processor, clip):
     questions = [about_clip(clip, f"Which? {text}", continuation=text) for text in ("A", "Brown", "yes no")]
     found = answers(Answering(model, processor, settings()), questions)
     for question in questions:
-        inputs = prompt(processor, question.messages(), **settings().processor_kwargs())
+        inputs = prompt(processor, question.messages(), **settings().processor_kwargs(processor))
         more = torch.tensor(processor.tokenizer(question.continuation)["input_ids"])[None]
         ids = torch.cat([inputs["input_ids"], more], 1)
         labels = ids.clone()
@@ -254,15 +254,25 @@ def test_a_wrong_argument_is_an_error(changes, message):
         Settings.parse({"pretrained": "tiny", **changes})
 
 
-def test_what_lmms_eval_passes_by_itself_is_taken():
+def test_what_lmms_eval_passes_by_itself_is_taken(processor):
     parsed = Settings.parse({"pretrained": "tiny", "batch_size": "1", "max_batch_size": 4, "device": "cpu"})
     assert (parsed.batch_size, parsed.device) == (1, "cpu")
     assert Settings.parse({"pretrained": "tiny", "batch_size": "auto"}).batch_size is None
-    assert parsed.processor_kwargs() == {"video_mode": "codec"}
+    assert parsed.processor_kwargs(processor) == {"video_mode": "codec"}
     followed = Settings.parse({"pretrained": "tiny", "keep_energy": 0.9, "num_patches": 512})
-    assert followed.processor_kwargs() == {"video_mode": "codec", "keep_energy": 0.9, "num_patches": 512}
-    assert Settings("tiny", sampling="frames").processor_kwargs() == {"video_mode": "frames", "num_frames": 8}
-    assert Settings("tiny", sampling="dense").processor_kwargs() == {"video_mode": "frames", "num_frames": 64}
+    assert followed.processor_kwargs(processor) == {
+        "video_mode": "codec",
+        "keep_energy": 0.9,
+        "num_patches": 512,
+    }
+    assert Settings("tiny", sampling="frames").processor_kwargs(processor) == {
+        "video_mode": "frames",
+        "num_frames": 8,
+    }
+    assert Settings("tiny", sampling="dense").processor_kwargs(processor) == {
+        "video_mode": "frames",
+        "num_frames": 64,
+    }
 
 
 @pytest.mark.parametrize(
@@ -275,6 +285,6 @@ def test_what_lmms_eval_passes_by_itself_is_taken():
     ],
     ids=["by name", "mapping", "JSON", "both"],
 )
-def test_any_setting_of_the_processor_is_an_argument(given):
-    kwargs = Settings.parse({"pretrained": "tiny", **given}).processor_kwargs()
+def test_any_setting_of_the_processor_is_an_argument(given, processor):
+    kwargs = Settings.parse({"pretrained": "tiny", **given}).processor_kwargs(processor)
     assert kwargs == {"video_mode": "codec", "num_frames": 16, "camera": "median"}

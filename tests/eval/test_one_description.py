@@ -90,7 +90,7 @@ def shown_by(made, tmp_path, encoder):
     multimodal = OneVisionVLVideoProcessor(**config.to_dict())
     prompts = tiny_processor(tiny_config())
     prompts.video_processor = multimodal
-    loader = PromptLoader(prompts, Settings.parse({"pretrained": encoder}).processor_kwargs())
+    loader = PromptLoader(prompts, Settings.parse({"pretrained": encoder}).processor_kwargs(prompts))
     for path in (made / "clips").rglob("*.mp4"):
         found["extractor", path.name] = tuple(t.numpy() for t in extractor.prepare(str(path), "video"))
         found["cache", path.name] = tuple(cache(str(path)).values())

@@ -63,6 +63,19 @@ def test_broken_media_are_listed_with_reason_and_what_they_count_as(tmp_path):
     assert [row["broken"] for row in report.as_json()["rows"]] == [1, 1]
 
 
+def test_a_published_llava_onevision2_has_its_own_scores_with_their_conditions():
+    report = report_of("video", reported=("ov2_frames", "ov2_codec"))
+    lines = report.as_markdown().splitlines()
+    assert "## As published: LLaVA-OneVision-2 on codec input" in lines
+    (mlvu,) = [line for line in lines if line.startswith("| MLVU-dev | **50.0** | 76.62 |")]
+    assert "frames 512, pixels 72900, subtitles false" in mlvu
+    (jump,) = [line for line in lines if line.startswith("| JumpScore | - | 75.49 |")]
+    assert "canvases 128, decimals 2" in jump
+    first = report.as_json()["reported"][0]["rows"][0]
+    assert (first["name"], first["figure"], first["frames"]) == ("VideoMME, short", None, 128)
+    assert "As published" not in report_of("video").as_markdown()
+
+
 def test_openvision3s_rows_stand_beside_that_papers_columns():
     report = report_of("openvision3")
     assert [table.title for table in report.tables] == ["Understanding with a frozen encoder"]

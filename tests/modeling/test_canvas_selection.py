@@ -3,6 +3,7 @@
 Run: python -m pytest tests/modeling/test_canvas_selection.py
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from clips import moving_scene, write_clip
 from ov2_recorded import PUBLISHED
 from transformers import AutoProcessor
+from watching import Server
 
 from onevision_hf import VideoReader, select_canvases
 from onevision_hf.modeling.canvas_selection import CanvasPlan, beside_keyframes, canvas_size
@@ -232,7 +234,7 @@ def test_canvases_are_read_once_in_patches_of_the_models_size(clip):
     processor = AutoProcessor.from_pretrained(PUBLISHED)
     processor.image_processor.patch_size = 16  # as Mage-VL has it
     read = processor.read_video(str(clip), preset="ov2", max_canvases=4)
-    assert read.pictures.shape == (4, 128, 160, 3)
+    assert read.grid.tolist() == [[4, 8, 10]] and str(read) == "4 canvases, 320 patches"
     again = processor(text="<|video_pad|>", videos=[read])
     assert again["image_grid_thw"].tolist() == [[4, 8, 10]]
 
@@ -248,3 +250,21 @@ def test_settings_that_would_have_no_effect_are_refused(clip):
         read(clip, preset="ov2", num_frames=8)
     with pytest.raises(ValueError, match="max_canvases cannot be followed where frames are shown"):
         read(clip, max_canvases=8)
+
+
+def test_a_clip_in_memory_or_on_the_net_is_selected_as_its_file(clip):
+    """Names without an ending, and no file that could be looked at: what counts is what is in them."""
+    wanted = select_canvases(clip, max_canvases=8)
+    processor = AutoProcessor.from_pretrained(PUBLISHED)
+    shown = processor.read_video(str(clip), preset="ov2", max_canvases=8)
+    content = clip.read_bytes()
+    with Server({"/clip": content}) as server:
+        for source in (content, io.BytesIO(content), server.url("/clip")):
+            found = select_canvases(source, max_canvases=8)
+            assert np.array_equal(found.positions, wanted.positions), type(source)
+            assert found.signal == "bits, estimated"
+        for source in (content, server.url("/clip")):
+            read = processor.read_video(source, preset="ov2", max_canvases=8)
+            assert torch.equal(read.patches, shown.patches) and torch.equal(read.positions, shown.positions)
+            prompt = processor(text="<|video_pad|>", videos=[source], preset="ov2", max_canvases=8)
+            assert torch.equal(prompt["pixel_values"], shown.patches)

@@ -56,7 +56,7 @@ def test_only_the_frames_asked_for_come_each_once_in_order(scene):
     [
         (np.full((2, 8, 8, 3), -1.5, np.float32), "floats in 0..1, found float32 from -1.5 to -1.5"),
         (torch.full((2, 3, 8, 8), 1.5), "floats in 0..1, found float32 from 1.5 to 1.5"),
-        (np.full((2, 8, 8, 3), np.nan, np.float32), "found float32 from nan to nan"),
+        (np.full((2, 8, 8, 3), np.nan, np.float32), "found NaN or infinite pixels in frame 0"),
         (np.zeros((3, 8, 8), np.uint8), "unless that could be a picture with channels"),
         ([["a.png", "b.png"]], "found text .*one clip with frames=True"),
         ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.int64)], "found int64"),

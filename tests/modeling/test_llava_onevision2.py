@@ -293,3 +293,19 @@ def test_the_tower_is_taken_out_under_its_own_names(model, tmp_path):
 
 def test_the_public_names_are_there():
     assert onevision_hf.MageVLForConditionalGeneration.config_class is MageVLConfig
+
+
+def test_a_folder_of_another_network_is_refused_by_name(tmp_path):
+    """The released folders were not seen: what differs from the code that was is said, never passed over."""
+    shutil.copytree(PUBLISHED, tmp_path / "more")
+    tensors = load_file(PUBLISHED / "model.safetensors")
+    tensors["model.visual.extra.weight"] = torch.zeros(2)
+    save_file(tensors, tmp_path / "more" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"is not the model that LlavaOnevision2.*extra\.weight"):
+        AutoModelForImageTextToText.from_pretrained(tmp_path / "more")
+    AutoModelForImageTextToText.from_pretrained(tmp_path / "more", allow_missing=True)
+    config = json.loads((PUBLISHED / "config.json").read_text())
+    config["vision_config"] |= {"text_hidden_size": 48, "num_registers": 4}
+    (tmp_path / "more" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(Exception, match=r"not known here, \{'num_registers': 4\}"):
+        AutoConfig.from_pretrained(tmp_path / "more")

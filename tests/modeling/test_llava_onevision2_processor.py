@@ -124,6 +124,7 @@ def test_files_are_sampled_by_the_named_policies(processor, clip):
             "num_frames": None,
             "max_frames": None,
             "fps": None,
+            "frame_positions": None,
             **settings,
         }
         return _count(total, rate, settings, _policy(settings))

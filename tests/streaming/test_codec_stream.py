@@ -14,8 +14,17 @@ import numpy as np
 import pytest
 import torch
 from clips import moving_scene, write_audio, write_clip
+from ov2_recorded import PUBLISHED
+from transformers import AutoProcessor
 
-from onevision_hf import CodecStream, OneVisionVideoProcessor, StreamEvent, StreamWindow, VideoReadError
+from onevision_hf import (
+    CodecStream,
+    OneVisionVideoProcessor,
+    StreamEvent,
+    StreamWindow,
+    VideoReader,
+    VideoReadError,
+)
 
 PROCESSOR = OneVisionVideoProcessor(num_frames=6, size=56)
 
@@ -321,3 +330,35 @@ def test_arguments_are_checked_before_anything_is_read(files):
     list(stream)
     with pytest.raises(ValueError, match="was read before"):
         list(stream)
+
+
+def test_windows_become_groups_of_canvases_with_a_published_processor(files, serve):
+    """Each is what the same pictures of the file give; frames and seconds count from the first picture."""
+    processor = AutoProcessor.from_pretrained(PUBLISHED)
+    path = files["h264.ts"]
+    with CodecStream(serve(path.read_bytes()), processor, window=1.2, max_canvases=4) as stream:
+        windows, events = windows_and_events(stream)
+    assert [event.kind for event in events] == ["ended"] and len(windows) == 2
+    with VideoReader(path) as reader:
+        for number, window in enumerate(windows):
+            span = (30 * number, 30 * number + 30)
+            wanted = processor.read_window(reader, span, 0, preset="ov2", max_canvases=4)
+            assert torch.equal(window.inputs["pixel_values"], wanted.patches)
+            assert torch.equal(window.inputs["patch_positions"], wanted.positions)
+            assert window.inputs["image_grid_thw"].tolist() == [[4, 6, 10]]
+            frames = window.inputs["patch_positions"][:, 0]
+            assert span[0] <= int(frames.min()) and int(frames.max()) < span[1]
+    second = processor(text="<|video_pad|>?", videos=[windows[1].selection])
+    assert torch.equal(second["pixel_values"], windows[1].inputs["pixel_values"])
+    text = processor.tokenizer.decode(second["input_ids"][0])
+    assert text.startswith("<1.2 seconds><|vision_start|>")
+
+
+def test_a_window_that_is_too_short_for_a_group_is_told(files):
+    processor = AutoProcessor.from_pretrained(PUBLISHED)
+    with CodecStream(files["h264.ts"], processor, window=2.2) as stream:
+        windows, events = windows_and_events(stream)
+    assert len(windows) == 1 and [event.kind for event in events] == ["damaged", "ended"]
+    assert "5 pictures, and a group of canvases has 8 or more" in events[0].reason
+    with pytest.raises(ValueError, match="num_frames cannot be followed where canvases are"):
+        CodecStream(files["h264.ts"], processor, num_frames=8)

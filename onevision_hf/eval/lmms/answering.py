@@ -145,7 +145,7 @@ class Answering:
             ValueError: a prompt is longer than the language model's context.
         """
         limit = self.settings.batch_size or MOST_PROMPTS
-        kwargs, workers = self.settings.processor_kwargs(), self.settings.workers
+        kwargs, workers = self.settings.processor_kwargs(self.processor), self.settings.workers
         loader = PromptLoader(self.processor, kwargs, workers, ahead=2 * min(limit, 8))
         began = time.perf_counter()
         for batch in self._batches(loader.load(_in_order(questions)), limit):
@@ -267,18 +267,23 @@ class Answering:
         return {kind: items for kind, items in by_kind.items() if items}
 
     def _encode(self, media: list[Medium]) -> list[Tensor]:
-        lengths = torch.tensor([0, *[len(medium.patches) for medium in media]]).cumsum(0).to(torch.int32)
+        lengths = [len(medium.patches) for medium in media]
         patches = torch.cat([medium.patches for medium in media])
         positions = torch.cat([medium.positions for medium in media])
-        kind = media[0].kind
-        inputs = {
-            "pixel_values" if kind == IMAGE else "pixel_values_videos": patches,
-            f"{kind}_patch_positions": positions,
-            f"{kind}_cu_seqlens": lengths,
-        }
-        encoded = self.model.encode_media(**inputs)[kind].pooler_output
+        kind, grids = media[0].kind, [medium.grid for medium in media if medium.grid is not None]
+        inputs = {"pixel_values" if kind == IMAGE else "pixel_values_videos": patches}
+        if grids:
+            inputs |= {"patch_positions": positions, "image_grid_thw": torch.cat(grids)}
+        else:
+            bounds = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+            inputs |= {f"{kind}_patch_positions": positions, f"{kind}_cu_seqlens": bounds}
+        items = self.model.encode_media(**inputs)[kind].pooler_output
+        if len(media) == len(items) == 1:
+            return [items[0]]
         # Each on its own: one that stays would otherwise keep all of its neighbours.
-        return [features.clone() for features in encoded] if len(media) > 1 else [encoded[0]]
+        block = self.model.config.merge_size**2
+        each = torch.cat(list(items)).split([length // block for length in lengths])
+        return [features.clone() for features in each]
 
 
 def _packed(held: list[Prompt], budget: int, limit: int) -> list[list[Prompt]]:

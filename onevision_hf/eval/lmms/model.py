@@ -101,7 +101,7 @@ class OneVision(lmms):
         folder = local_folder(settings.pretrained)
         self.fingerprint = fingerprint(folder)
         self.answering = Answering(*settings.load(folder, self._device), settings)
-        where = settings.journal_folder(self.fingerprint)
+        where = settings.journal_folder(self.fingerprint, self.answering.processor)
         self.journal = None if where is None else Journal(where, self._rank)
         if where is not None:
             (where / BROKEN.format(rank=self._rank)).unlink(missing_ok=True)
@@ -227,7 +227,7 @@ class OneVision(lmms):
             generation={**generation, "until": list(until), "loss": continuation is not None},
             model=self.fingerprint,
             selection={
-                **self.settings.answer_settings(),
+                **self.settings.answer_settings(self.answering.processor),
                 "protocol": type(self).__name__,
                 "lmms_eval": LMMS_EVAL,
             },

@@ -7,7 +7,6 @@ A clip that several questions in a row are about is read once, and its patches a
 them.
 """
 
-import copy
 import hashlib
 import os
 import time
@@ -21,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...modeling.prompt_media import media_of_prompts
 from ...modeling.video_reader import VideoReadError
 from .questions import BrokenMediaError, Question, conversation_of, media_in
 
@@ -31,12 +31,16 @@ MOST_BYTES = 1 << 30
 
 @dataclass(eq=False)
 class Medium:
-    """An image or a video as patches (N, C*p*p) and positions (N, 3); one `key`, the same features."""
+    """An image or a video as patches (N, C*p*p) and positions (N, 3); one `key`, the same features.
+
+    kind: what it is to the model. grid: (rows, 3) [frames, rows, columns] where the model takes it so.
+    """
 
     kind: str
     key: str
     patches: Tensor
     positions: Tensor
+    grid: Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -142,40 +146,42 @@ class PromptLoader:
             return BrokenPrompt(question, BrokenMediaError(str(error.filename or ""), str(error)))
 
     def _tokens(self, question: Question, messages: Any, images: list[Any], videos: list[Any]) -> Prompt:
-        prompt = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        # The prompt needs to know how long a clip is, not its pixels.
-        light = [_without_pixels(clip) for clip, _ in videos]
-        found = self.processor(
-            text=[prompt], images=images or None, videos=light or None, **self.processor_kwargs
-        )
-        media = [medium for _, medium in videos]
-        if images:
-            self.read_media += len(images)
-            bounds = found["image_cu_seqlens"].tolist()
-            for number, image in enumerate(images):
-                own = slice(bounds[number], bounds[number + 1])
-                patches, positions = found["pixel_values"][own], found["image_patch_positions"][own]
-                self._read_bytes += patches.nbytes
-                media.append(Medium(IMAGE, _image_key(image), patches, positions))
+        processor = self.processor
+        prompt = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        clips = [clip for clip, _ in videos]
+        for kind, own, token in (
+            (IMAGE, images, processor.image_token),
+            (VIDEO, clips, processor.video_token),
+        ):
+            media_of_prompts(own or None, [prompt], token, kind)
+        pictures = [processor.read_image(image, **self.processor_kwargs) for image in images]
+        ids = processor.tokenized([processor.expanded(prompt, pictures, clips)])["input_ids"][0]
+        shown = {
+            IMAGE: iter(
+                [self._medium(IMAGE, _image_key(i), p) for i, p in zip(images, pictures, strict=True)]
+            ),
+            VIDEO: iter([medium for _, medium in videos]),
+        }
+        media = [next(shown[kind]) for kind, _ in media_in(messages)]
         continuation = None
         if question.continuation is not None:
             tokens = self.processor.tokenizer(question.continuation, add_special_tokens=False)
             continuation = torch.tensor(tokens["input_ids"])
-        return Prompt(question, found["input_ids"][0], media, continuation)
+        return Prompt(question, ids, media, continuation)
 
     def _video(self, video: Any) -> tuple[Any, Medium]:
-        """A clip as `VideoPatches` and as what the model takes (the same memory)."""
+        """A clip as the processor reads it and as what the model takes (the same memory)."""
         clip = self.processor.read_video(video, **self.processor_kwargs)
-        patches, positions = torch.from_numpy(clip.patches), torch.from_numpy(clip.positions)
+        return clip, self._medium(VIDEO, _video_key(video), clip)
+
+    def _medium(self, kind: str, key: str, read: Any) -> Medium:
+        """What the processor read, for the model; to a published one everything is an image."""
+        parts = read if isinstance(read, tuple) else (read.patches, read.positions)
+        patches, positions = map(torch.as_tensor, parts)
         self.read_media += 1
         self._read_bytes += patches.nbytes
-        return clip, Medium(VIDEO, _video_key(video), patches, positions)
-
-
-def _without_pixels(clip: Any) -> Any:
-    light = copy.copy(clip)
-    light.patches = clip.patches[:, :0]
-    return light
+        grid = getattr(read, "grid", None)
+        return Medium(kind if grid is None else IMAGE, key, patches, positions, grid)
 
 
 def _video_key(video: Any) -> str:

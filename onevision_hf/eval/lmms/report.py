@@ -41,6 +41,7 @@ class SuiteReport:
         rows: benchmarks with their figures.
         broken: questions whose media could not be read.
         limit: documents of each task that were used, None for all.
+        reported: published tables of what the model is, whose benchmarks are mostly not the suite's.
     """
 
     model: str
@@ -50,6 +51,7 @@ class SuiteReport:
     rows: Sequence[Result]
     broken: Sequence[BrokenQuestion] = ()
     limit: int | None = None
+    reported: Sequence[str] = ()
     tables: list[PublishedTable] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,7 +122,24 @@ class SuiteReport:
             "rows": rows,
             "means": {name: ours for table in self.tables for name, ours, _ in self.means(table)},
             "broken": [vars(item) for item in self.broken],
+            "reported": [
+                {"title": table.title, "source": table.source, "rows": self._reported(table)}
+                for table in map(published_table, self.reported)
+            ],
         }
+
+    def _reported(self, table: PublishedTable) -> list[dict[str, Any]]:
+        """Each benchmark of a table with its conditions, and ours where it is a row of the suite."""
+        ours = {row.name: row.figure for row in self.rows}
+        return [
+            {
+                "name": name,
+                "figure": ours.get(name),
+                "published": values[0],
+                **table.more["conditions"][column],
+            }
+            for column, (name, values) in zip(table.columns, table.by_label().items(), strict=True)
+        ]
 
     def as_markdown(self) -> str:
         header = ["task", "question", "file", "reason", "counted"]
@@ -131,9 +150,18 @@ class SuiteReport:
             name=Path(self.model).name or self.model,
             short=sum(map(self.short, self.rows)),
             counted=Counter(item.counted for item in self.broken),
+            reported=list(map(published_table, self.reported)),
             broken=markdown.table(header, shown),
             more=len(self.broken) - SHOWN_BROKEN,
         )
+
+    def reported_table(self, table: PublishedTable) -> str:
+        rows = []
+        for row in self._reported(table):
+            name, figure, published, *_ = row.values()
+            said = [f"{key} {str(value).lower()}" for key, value in list(row.items())[3:]]
+            rows.append([name, "-" if figure is None else f"**{figure:.1f}**", published, ", ".join(said)])
+        return markdown.table(["", "**this model**", table.rows[0].model, "conditions"], rows)
 
     def table(self, table: PublishedTable) -> str:
         unique = len({column.label for column in table.rows}) == len(table.rows)

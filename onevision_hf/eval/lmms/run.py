@@ -21,9 +21,10 @@ from unittest import mock
 
 from ...jobs.processes import Processes
 from ...jobs.run_folder import write_atomically
+from ..video_input import takes_canvases
 from .report import SuiteReport, write_report
 from .scores import read_rows
-from .suite import LMMS_EVAL, Benchmark
+from .suite import LMMS_EVAL, REPORTED, Benchmark
 
 ANSWERS, SAMPLES, RESULTS = "answers", "samples", "lmms_eval.json"
 
@@ -88,13 +89,17 @@ def run_suite(job: SuiteJob) -> SuiteReport | None:
     report = SuiteReport(
         model=str(job.arguments["pretrained"]),
         fingerprint=model.fingerprint,
-        settings={**model.settings.answer_settings(), "on_error": model.settings.on_error},
+        settings={
+            **model.settings.answer_settings(model.answering.processor),
+            "on_error": model.settings.on_error,
+        },
         versions=versions(),
         rows=read_rows(
             results, job.benchmarks, [(b.task, b.doc_id) for b in broken if b.counted == "skipped"]
         ),
         broken=sorted(broken, key=lambda item: (item.task, item.doc_id)),
         limit=job.limit,
+        reported=REPORTED if takes_canvases(model.answering.processor) else (),
     )
     samples = results.pop("samples")
     (out / SAMPLES).mkdir(exist_ok=True)

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from ...jobs.run_folder import digest_of
 from ...modeling.frame_geometry import check_positive
 from ...modeling.patchify_config import SETTINGS, PatchifyConfig
+from ...modeling.video_processing_llava_onevision2 import LlavaOnevision2VideoProcessorKwargs
+from ..video_input import takes_canvases, video_input
 
 if TYPE_CHECKING:
     import torch
@@ -30,10 +32,16 @@ ON_ERROR = ("wrong", "skip", "stop")
 WHOLE_FRAMES = {"frames": 8, "dense": 64}
 # What lmms-eval passes to every model besides model_args.
 IGNORED = ("max_batch_size",)
+# Settings of a published LLaVA-OneVision-2's processor that ours do not have.
+PUBLISHED = tuple(
+    name
+    for name in LlavaOnevision2VideoProcessorKwargs.__annotations__
+    if name not in (*SETTINGS, "default_to_square", "return_metadata")
+)
 # Settings of the processor that choose patches by the codec.
 _OF_CODEC = (
     *("num_patches", "keep_ratio", "keep_energy", "preset", "signals", "weights", "normalize", "camera"),
-    "anchors",
+    *("anchors", "canvas_settings", "target_canvas", "max_canvases"),
 )
 
 
@@ -50,6 +58,7 @@ class Settings:
         device: "cuda" or "cpu"; the GPU of this process where there is one.
         dtype: of the weights; "auto" takes the checkpoint's.
         attn_implementation: as in transformers.
+        quantization: of the language model's weights: "int8" (torchao) or "nf4" (bitsandbytes).
         batch_size: at most so many prompts at once, or "auto": as many as the token budget allows.
         token_budget: tokens of a batch, padding included; a longer prompt goes alone.
         max_new_tokens: a limit below the task's own, for quick looks.
@@ -65,6 +74,7 @@ class Settings:
     device: str | None = None
     dtype: str = "auto"
     attn_implementation: str | None = None
+    quantization: str | None = None
     batch_size: int | None = None
     token_budget: int = 16384
     max_new_tokens: int | None = None
@@ -88,8 +98,11 @@ class Settings:
                 f"{given[0]} is a setting of sampling=codec; sampling={self.sampling} keeps whole "
                 "frames: give num_frames"
             )
+        own = {name: value for name, value in self.processor.items() if name not in PUBLISHED}
+        if own.get("preset") == "ov2":  # which ours do not know
+            del own["preset"]
         try:
-            PatchifyConfig.from_dict({}, **self.processor)
+            PatchifyConfig.from_dict({}, **own)
         except TypeError as error:
             raise ValueError(f"processor: {error}") from error
 
@@ -102,7 +115,7 @@ class Settings:
                 no `pretrained`.
         """
         own = [entry.name for entry in dataclasses.fields(cls)]
-        known = list(dict.fromkeys([*own, *SETTINGS]))
+        known = list(dict.fromkeys([*own, *SETTINGS, *PUBLISHED]))
         given = {name: value for name, value in arguments.items() if name not in IGNORED}
         for name in given:
             if name not in known:
@@ -110,7 +123,8 @@ class Settings:
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ValueError(
                     f"the model onevision takes no argument {name!r}{hint} It takes {', '.join(own)}, and "
-                    f"the settings of its processor: {', '.join(SETTINGS)}"
+                    f"the settings of its processor: {', '.join(SETTINGS)}; of "
+                    f"LLaVA-OneVision-2's: {', '.join(PUBLISHED)}"
                 )
         if not given.get("pretrained"):
             raise ValueError(
@@ -130,27 +144,31 @@ class Settings:
             changes[name] = given.pop(name)
         return cls(**given, processor={name: value for name, value in changes.items() if value is not None})
 
-    def processor_kwargs(self) -> dict[str, Any]:
-        """Arguments of the processor: what is seen of images and videos."""
-        if self.sampling == "codec":
-            return {"video_mode": "codec", **self.processor}
+    def processor_kwargs(self, processor: Any) -> dict[str, Any]:
+        """Arguments of the model's processor: what is seen of images and videos."""
+        shown = video_input(processor, self.sampling)
+        if self.sampling == "codec" or takes_canvases(processor):
+            return {**shown, **self.processor}
         sampled = {"fps", "timestamps", "do_sample_frames"} & self.processor.keys()
         frames = {} if sampled else {"num_frames": WHOLE_FRAMES[self.sampling]}
-        return {"video_mode": "frames", **frames, **self.processor}
+        return {**shown, **frames, **self.processor}
 
-    def answer_settings(self) -> dict[str, Any]:
+    def answer_settings(self, processor: Any) -> dict[str, Any]:
         """What may change an answer besides the model's files: part of the journal's key."""
         own = {"dtype": self.dtype, "attn_implementation": self.attn_implementation}
-        return {**self.processor_kwargs(), **own}
+        own |= {"quantization": self.quantization} if self.quantization else {}
+        return {**self.processor_kwargs(processor), **own}
 
-    def journal_folder(self, fingerprint: str) -> Path | None:
+    def journal_folder(self, fingerprint: str, processor: Any) -> Path | None:
         """Where answers go; the default is a folder for each model and each way of seeing media."""
         if self.journal == "none":
             return None
         if self.journal is not None:
             return Path(self.journal)
         home = os.environ.get("HF_HOME", os.path.join(os.path.expanduser("~"), ".cache", "huggingface"))
-        return Path(home) / "onevision-answers" / digest_of([fingerprint, self.answer_settings()])[:16]
+        return (
+            Path(home) / "onevision-answers" / digest_of([fingerprint, self.answer_settings(processor)])[:16]
+        )
 
     def load(self, folder: Path, device: "torch.device") -> tuple[Any, Any]:
         """(model, processor) of a folder, on the device.
@@ -160,8 +178,11 @@ class Settings:
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
+        from ...modeling.quantization import quantized
+
+        reduced = quantized(self.quantization, str(device))
         extra = {"attn_implementation": self.attn_implementation} if self.attn_implementation else {}
-        model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=self.dtype, **extra)
+        model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=self.dtype, **extra, **reduced)
         if not hasattr(model, "encode_media"):
             raise ValueError(
                 f"{folder} holds a {type(model).__name__}; the plugin runs "
@@ -169,12 +190,14 @@ class Settings:
                 "language model)"
             )
         processor = AutoProcessor.from_pretrained(folder)
-        if self.sampling == "codec" and not processor.video_processor.takes_codec_input:
+        if self.sampling == "codec" and not model.config.takes_codec_input:
             raise ValueError(
                 f"the tower of {folder} sees whole pictures, not a choice of patches: give sampling=frames"
             )
-        processor.video_processor.patchify_config(**self.processor_kwargs())
-        return model.to(device).eval(), processor
+        videos = processor.video_processor
+        check = videos.check_settings if takes_canvases(processor) else videos.patchify_config
+        check(**self.processor_kwargs(processor))
+        return (model if reduced else model.to(device)).eval(), processor
 
 
 def join_processes() -> "Accelerator":

@@ -176,6 +176,8 @@ SUITES: dict[str, tuple[Benchmark, ...]] = {
     "image": IMAGE,
     "openvision3": OPENVISION3,
 }
+# What the authors report of LLaVA-OneVision-2, on benchmarks that are mostly others.
+REPORTED = ("ov2_frames", "ov2_codec")
 # Which published table is shown with which rows.
 PUBLISHED = {"lmm_probe": (*VIDEO, *IMAGE), "openvision3_understanding": OPENVISION3}
 

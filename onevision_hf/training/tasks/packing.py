@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ...data.media import BROKEN
-from ...modeling.frame_sequence import open_video
-from ...modeling.message_media import content_of, kind_of
+from ...modeling.message_media import content_of, kind_of, medium_of
 from ...modeling.prompt_media import media_parts
 from ..sampler import Permutation
 
@@ -73,6 +73,7 @@ class Measurer:
 
     def __init__(self, processor: Any, plain: bool, settings: dict[str, Any]):
         self.processor, self.plain, self.settings = processor, plain, settings
+        self.tokens = {"image": processor.image_token, "video": processor.video_token}
 
     def digest(self, conversations: Any) -> str:
         """What the lengths depend on, short of the content of media."""
@@ -85,26 +86,33 @@ class Measurer:
         pieces = self.processor.segments(conversation.messages, self.plain)
         words = "".join(text for text, _ in pieces)
         media = [part for message in conversation.messages for part in media_parts(message)]
-        count = len(self.processor.tokenizer(words)["input_ids"]) - len(media)
-        for part in media:
-            kind, content = kind_of(part), content_of(part)
-            if part.keys() - {"type", kind}:  # settings of its own
-                count += self._tokens_of(part, kind)
-                continue
-            sizes = {f"{kind}_sizes": [_size(kind, content)]}
-            found = self.processor._get_num_multimodal_tokens(**sizes, **self.settings)
-            count += found[f"num_{kind}_tokens"][0]
-        return count
+        outlines = [(kind_of(part), *self._outline(part)) for part in media]
+        texts = {
+            token: iter([text for own, text, _ in outlines if own == kind])
+            for kind, token in self.tokens.items()
+        }
+        outlined = self.processor._expand(words, texts)
+        return len(self.processor.tokenizer(outlined)["input_ids"]) + sum(left for *_, left in outlines)
 
-    def _tokens_of(self, part: dict[str, Any], kind: str) -> int:
-        """Tokens of a medium that says itself how it is read: it is read for that."""
-        found = self.processor.apply_chat_template(
-            [{"role": "user", "content": [part]}],
-            tokenize=True,
-            return_dict=True,
-            processor_kwargs=dict(self.settings),
-        )
-        return int(found[f"{kind}_cu_seqlens"][-1]) // self.processor.merge_size**2
+    def _outline(self, part: dict[str, Any]) -> tuple[str, int]:
+        """The text of a medium with one token in place of each run of them, and how many are left out."""
+        kind, content, processor = kind_of(part), content_of(part), self.processor
+        if part.keys() - {"type", kind}:  # it says itself how it is read: it is read for that
+            medium = medium_of(part, processor._settings_of_parts()[kind])
+            read = {"image": processor.read_image, "video": processor.read_video}[kind]
+            media = {"image": [], "video": [], kind: [read(medium, **self.settings)]}
+            text = processor.expanded(self.tokens[kind], media["image"], media["video"])
+        elif kind == "video":
+            text = processor.video_text(content, **self.settings)
+        else:
+            sizes = [_size(content)]
+            found = processor._get_num_multimodal_tokens(image_sizes=sizes, **self.settings)
+            text = self.tokens[kind] * found["num_image_tokens"][0]
+        short, left = text, 0
+        for token in self.tokens.values():
+            short = re.sub(f"({re.escape(token)})+", token, short)
+            left += text.count(token) - short.count(token)
+        return short, left
 
 
 def measure(conversations: Any, measurer: Measurer, cache: Path) -> np.ndarray:
@@ -136,10 +144,7 @@ def measure(conversations: Any, measurer: Measurer, cache: Path) -> np.ndarray:
     return lengths
 
 
-def _size(kind: str, medium: Any) -> tuple[int, ...]:
-    """(height, width) of an image, (frames, height, width) of a video, from the header."""
-    if kind == "image":
-        with Image.open(io.BytesIO(medium) if isinstance(medium, bytes) else medium) as picture:
-            return picture.height, picture.width
-    with open_video(medium) as reader:
-        return len(reader), reader.height, reader.width
+def _size(image: Any) -> tuple[int, int]:
+    """(height, width), from the header."""
+    with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as picture:
+        return picture.height, picture.width

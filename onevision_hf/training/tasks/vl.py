@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from ...data.conversations import open_conversations
 from ...data.sources import MediaError
 from ...modeling.configuration_onevision_vl import OneVisionVLConfig
 from ...modeling.modeling_onevision_vl import OneVisionVLForConditionalGeneration
+from ...modeling.multimodal_features import window_bounds
+from ...modeling.processing_llava_onevision2 import LlavaOnevision2Processor
 from ...modeling.processing_onevision_vl import NOT_LEARNED
 from ...objectives.cluster_sampling import derive_key
 from ...objectives.collectives import all_reduce_, size_of
@@ -64,11 +66,19 @@ class PackTransform:
     """One pack as arrays: `input_ids`, `labels`, `position_ids` (L,), which start anew with every
     conversation, and of each kind of media the patches, positions and lengths of the items.
 
-    `sizes` counts what each array holds of this pack, since a batch of packs is padded.
+    `sizes` counts what each array holds of this pack, since a batch of packs is padded. An item is what
+    attends to itself: of a published LLaVA-OneVision-2, to which everything is an image, a window.
+
+    Args:
+        processor: of the model.
+        vl: section of the config.
+        settings: of the processor; those of the section by default.
+        window: frames of an attention window, of models that cut them.
     """
 
-    def __init__(self, processor: Any, vl: Any):
-        self.processor, self.vl = processor, vl
+    def __init__(self, processor: Any, vl: Any, settings: Any = None, window: int | None = None):
+        self.processor, self.vl, self.window = processor, vl, window
+        self.settings: dict[str, Any] = vl.settings if settings is None else settings
 
     def __call__(self, example: Pack, rng: np.random.Generator | None, position: int) -> Sample:
         read = [self._read(example.conversations[int(number)]) for number in example.numbers]
@@ -98,9 +108,13 @@ class PackTransform:
 
     def _read(self, conversation: Any) -> dict[str, Tensor]:
         try:
-            return self.processor.encode_dialogue(
-                conversation.messages, plain=self.vl.prompt == "plain", **self.vl.settings
+            found = self.processor.encode_dialogue(
+                conversation.messages, plain=self.vl.prompt == "plain", **self.settings
             )
+            if "image_grid_thw" in found:
+                found["image_cu_seqlens"] = window_bounds(found.pop("image_grid_thw"), self.window)
+                found["image_patch_positions"] = found.pop("patch_positions")
+            return found
         except ValueError as error:
             if hasattr(error, "path"):  # VideoReadError names its file
                 raise
@@ -166,12 +180,16 @@ class VLTask(Task):
                 "put one together with `onevision assemble`"
             )
         self.processor: Any = AutoProcessor.from_pretrained(vl.model)
+        published = isinstance(self.processor, LlavaOnevision2Processor)
+        self.settings = vl.published_settings if published else vl.settings
         conversations = datasets.get(NAME) or open_conversations(vl.source, vl.media_root)
-        measurer = Measurer(self.processor, vl.prompt == "plain", vl.settings)
+        measurer = Measurer(self.processor, vl.prompt == "plain", self.settings)
         self.lengths = measure(conversations, measurer, Path(config.out) / LENGTHS)
         packs = pack(self.lengths, vl.token_budget, config.seed)
         self.packed = PackedConversations(conversations, packs)
-        transform, sampler = PackTransform(self.processor, vl), Sampler(len(packs), config.seed, 0)
+        window = self.model_config.frame_windows_size
+        transform = PackTransform(self.processor, vl, self.settings, window)
+        sampler = Sampler(len(packs), config.seed, 0)
         packed: Any = self.packed
         self.mixture = [MixtureComponent(NAME, packed, transform, vl.batch_size, sampler)]
         self.weights = {NAME: 1.0}
@@ -182,7 +200,7 @@ class VLTask(Task):
         """Load the model; the same new weights (of LoRA) on any number of processes."""
         torch.manual_seed(derive_key(MODEL, self.config.seed) % 2**63)
         # Float32 whatever the file holds: bfloat16 weights would swallow most small updates.
-        model = OneVisionVLForConditionalGeneration.from_pretrained(self.vl.model, dtype=torch.float32)
+        model: Any = AutoModelForImageTextToText.from_pretrained(self.vl.model, dtype=torch.float32)
         self.generation_config = model.generation_config
         self.freeze(model)
         if self.lr_scales["vision_tower"] > 0:
@@ -223,7 +241,7 @@ class VLTask(Task):
             adapted.save_pretrained(folder, state_dict=tensors)
         else:
             with torch.device("meta"):
-                model = OneVisionVLForConditionalGeneration(self.model_config)
+                model: Any = AutoModelForImageTextToText.from_config(self.model_config)
             model.generation_config = self.generation_config
             model.save_pretrained(folder, state_dict=tensors)
         self.processor.save_pretrained(folder)

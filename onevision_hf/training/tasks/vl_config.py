@@ -29,6 +29,8 @@ class VLConfig:
     lora_target: str = fixed(r".*language_model.*\.(q|k|v|o|gate|up|down)_proj")
     # of the processor: num_frames, max_pixels, ...
     settings: dict[str, Any] = field(default_factory=dict, metadata=FIXED)
+    # instead, where the folder is a published LLaVA-OneVision-2 or Mage-VL: preset, max_canvases, ...
+    published_settings: dict[str, Any] = field(default_factory=dict, metadata=FIXED)
 
 
 @dataclass

@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from transformers import AutoModelForImageTextToText
 
 from ...data.conversations import Conversations, open_conversations
-from ...modeling.modeling_onevision_vl import OneVisionVLForConditionalGeneration
 from ...modeling.vae_openvision3 import MissingVAEError, load_vae
 from ..dry_run.planned import CPU_LAYERS, LayerGroup, Planned, SmallRun, find
 from .unified_plan import dummy_vae
 from .vl import NAME, PARTS, VLTask, with_adapter
 from .vl_config import VLTrainConfig
 
+CPU_WIDTH = 512  # channels of the language model, on a processor
 MEASURED = 256  # conversations, taken evenly from the source
 # Of dummy conversations: pictures, their sides, and the answer to each.
 DRAWN, SIDE, ANSWER = 64, 112, "word " * 10
@@ -83,7 +84,7 @@ class VLPlan(Planned):
         """Of each part, and of the adapter with its copy of the connector."""
         vl = self.config.vl
         with torch.device("meta"):
-            outline: nn.Module = OneVisionVLForConditionalGeneration(self.task.model_config)
+            outline: nn.Module = AutoModelForImageTextToText.from_config(self.task.model_config)
             self.task.freeze(outline)
             if vl.lora_rank:
                 outline = with_adapter(outline, vl)
@@ -121,6 +122,11 @@ class VLPlan(Planned):
             if layers_of(own) > CPU_LAYERS:
                 notes.append(f"{CPU_LAYERS} of {layers_of(own)} layers of the {part}")
                 setattr(model, field, shallow(own))
+        if model.text_config.hidden_size > CPU_WIDTH:
+            notes.append(f"{CPU_WIDTH} of {model.text_config.hidden_size} channels of the language model")
+            narrow(model.text_config)
+            if hasattr(model.vision_config, "out_hidden_size"):
+                model.vision_config.out_hidden_size = CPU_WIDTH
         if model.vision_config.model_type == "openvision3":
             try:
                 load_vae(model.vision_config)
@@ -129,7 +135,7 @@ class VLPlan(Planned):
                 model.vision_config.vae_name_or_path = str(self.folder / "vae")
         if notes:
             torch.manual_seed(0)
-            OneVisionVLForConditionalGeneration(model).save_pretrained(self.folder / "model")
+            AutoModelForImageTextToText.from_config(model).save_pretrained(self.folder / "model")
             self.task.processor.save_pretrained(self.folder / "model")
             small.config.vl.model = str(self.folder / "model")
         small.notes += notes
@@ -159,6 +165,15 @@ def dummy_conversations(folder: Path) -> Conversations:
 
 def layers_of(config: Any) -> int:
     return getattr(config, "num_hidden_layers", None) or config.depth  # Qwen's tower has another name for it
+
+
+def narrow(text: Any) -> None:
+    """Make a language model's layers narrow; a billion weights of embeddings would fill a laptop."""
+    heads = max(1, text.num_attention_heads * CPU_WIDTH // text.hidden_size)
+    groups = text.num_attention_heads // getattr(text, "num_key_value_heads", text.num_attention_heads)
+    text.num_attention_heads, text.num_key_value_heads = heads, max(1, heads // groups)
+    text.intermediate_size = text.intermediate_size * CPU_WIDTH // text.hidden_size
+    text.hidden_size = CPU_WIDTH
 
 
 def shallow(config: Any) -> Any:
