@@ -14,24 +14,14 @@ import numpy as np
 
 from .bit_cost import FIELD_BLOCK, STEPS, bits_of_pictures, quantiser_step
 from .camera_motion import remove_camera_motion
+from .painted_codecs import NO_B_REFERENCES
 from .picture_difference import BLOCK, DEAD_ZONE, absolute_difference, block_mean, block_sizes
 from .standalone_decoder import StandaloneDecoder, StandalonePicture
 from .video_reader import VideoReader
 
 AT_ONCE = 4  # pictures whose bits are estimated together: fewer calls, and still in the cache
-# Codecs whose decoders in stock FFmpeg export motion vectors.
-VECTOR_CODECS = (
-    "h264",
-    "mpeg4",
-    "mpeg1video",
-    "mpeg2video",
-    "h263",
-    "flv1",
-    "msmpeg4v2",
-    "msmpeg4v3",
-    "wmv1",
-    "wmv2",
-)
+# Codecs whose decoders in stock FFmpeg export motion vectors: H.264, and the MPEG family, which shares one.
+VECTOR_CODECS = ("h264", *NO_B_REFERENCES)
 
 
 def vectors(

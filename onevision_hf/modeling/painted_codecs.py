@@ -7,6 +7,7 @@ from .coded_picture import RevealedStream
 from .video_reader import VideoReader
 
 REVEALED = ("hevc", "vvc", "vp8", "vp9", "av1")  # whose streams are rewritten, see `reveal`
+# The MPEG family, whose B pictures nothing refers to.
 NO_B_REFERENCES = (
     "mpeg1video",
     "mpeg2video",

@@ -268,8 +268,7 @@ def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         now: nested values.
     """
     old, new = flat(saved), flat(now)
-    names = [name for name in new if name != "out" and name in old and old[name] != new[name]]
-    return [f"{name} = {old[name]!r}, now {new[name]!r}" for name in names]
+    return _changed(old, new, [key for key in new if key != "out" and key in old])
 
 
 def differences(cls: type, saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -281,8 +280,11 @@ def differences(cls: type, saved: Mapping[str, Any], now: Mapping[str, Any]) -> 
         now: nested values.
     """
     old, new = _fixed_values(cls, saved), _fixed_values(cls, now)
-    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    return [f"{key} = {old.get(key)!r}, now {new.get(key)!r}" for key in changed]
+    return _changed(old, new, sorted(old.keys() | new.keys()))
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    return [f"{key} = {old.get(key)!r}, now {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
 
 
 def _fixed_values(cls: type, values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
