@@ -110,10 +110,12 @@ class ShotSearch:
         self._intra: list[tuple[float, float]] = []
         self._earlier = self._newest = -1.0  # times of the two pictures that are shown last so far
         self._least = UNEXPLAINED
+        self._keyframes: set[int] = set()
         if self._is_short or not isinstance(self.reader, VideoReader):
             return
         if self.reader.codec == "av1":
             self._least = UNEXPLAINED_AV1
+        self._keyframes = {*np.flatnonzero(self.reader.index.keyframe).tolist()}
         larger = LARGER_PLAIN if self.reader.codec in STANDALONE_CODECS else LARGER
         suspects = find_suspects(self.reader.index, self.first, self.last, larger)
         self._suspects = {suspect.frame_id: suspect for suspect in suspects}
@@ -185,7 +187,8 @@ class ShotSearch:
 
     def looks_at(self, rank: float, time: float) -> bool:
         """Whether the next picture over painted references that is decoded tells something: a cut shows in
-        the first one that is shown after it, whose packet is suspicious, and in those shown around it.
+        the first one that is shown after it, whose packet is suspicious, and in those shown around it. Those
+        before a keyframe may be of either shot.
 
         Args:
             rank: of the frame that its packet shows.
@@ -194,7 +197,7 @@ class ShotSearch:
         if is_newest := time > self._newest:
             self._earlier, self._newest = self._newest, time
         is_suspicious = rank in self._suspects or (rank == self.first and bool(self._suspects))
-        return self.is_unclear(time) or (is_newest and is_suspicious)
+        return self.is_unclear(time) or (is_newest and (is_suspicious or rank in self._keyframes))
 
     def is_unclear(self, time: float) -> bool:
         """Whether a picture shown at this time may tell where a shot begins: nothing is predicted so far
@@ -255,11 +258,13 @@ class ShotSearch:
     def _unbridged(self) -> Iterator[int]:
         """Frames over the step to which nothing is predicted."""
         told = [(stretch, True) for stretch in self._unexplained]
-        # Of what leads up to an intra picture nothing is known where no picture in between tells it.
+        # Of what leads up to an intra picture nothing is known where no picture in between tells it, and of
+        # the step to itself never: those before it need not refer to it. So it takes more there.
         for (before, time), is_told in (*told, *((stretch, False) for stretch in self._intra)):
             since, until = max(round(before), self.first) + 1, min(round(time), self.last)
-            steps = self._bridged[since : until + 1]
-            if len(steps) and (is_told or steps.max() > self._least) and steps.min() <= self._least:
+            until -= not is_told
+            steps, most = self._bridged[since : until + 1], self._least if is_told else self._least / 2
+            if len(steps) and (is_told or steps.max() > self._least) and steps.min() <= most:
                 frame_id = self._lowest(since, until)
                 if not self._looks_known(frame_id):
                     yield frame_id
