@@ -379,6 +379,13 @@ class VideoReader(RunDecoder):
                 f"frame {lost} ({self.timestamps[lost]:.3f} s){more} cannot be decoded: the data are damaged",
             )
 
+    def on_the_way(self, frame_ids: Iterable[int]) -> np.ndarray:
+        """Numbers of the frames whose packets are read when these are decoded."""
+        wanted = self._checked(frame_ids)
+        runs = self._runs(wanted) if self._keyframes_hold else [(0, int(self.index.rank[wanted].max()))]
+        bounds = np.array([[first, last + 1] for first, last in runs]).ravel()
+        return np.flatnonzero(np.searchsorted(bounds, self.index.rank, side="right") % 2)
+
     def decode_segments(self, frame_ids: Iterable[int], count: int) -> list[np.ndarray]:
         """`frame_ids` in at most `count` parts that threads can decode side by side: each begins behind a
         keyframe, so nothing is decoded twice, and has about the same number of packets."""
