@@ -1,6 +1,7 @@
 """The pictures show what was kept, and are what their file names say."""
 
 import itertools
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -18,6 +19,7 @@ from onevision_hf.view import (
     save,
 )
 from onevision_hf.view.painting import ACCENT, FAINT, INK, PANEL, TYPE_COLOURS, font_of
+from onevision_hf.view.sheet import _words
 from onevision_hf.view.timeline import TimeAxis, draw_packets, draw_sample_marks, draw_shares
 
 SIZES = np.array([10_000, 100, 100, 2_500, 100, 100, 2_500, 100, 100, 2_500, 100, 400])
@@ -138,6 +140,14 @@ def test_signals_are_coloured_like_the_energy_and_those_that_make_it_come_first(
     assert list(view.given) == ["vectors", "bits"] and view.missing == {"residual": "none: of this codec"}
     assert np.array_equal(view.heat(3, "vectors"), view.heat(3))  # half as much on a scale half as long
     assert not (view.heat(3, "bits") - colour_map(np.zeros(1))).any()
+
+
+def test_words_stand_where_a_panel_is_black_and_nowhere_else(view):
+    """An anchor in the middle of a clip, the first frame of a shot, has an energy to show."""
+    black = replace(view, energy=view.energy * (np.arange(6) > 0)[:, None, None])
+    assert _words(black, "energy", 0) == ("anchor:", "kept whole")
+    assert _words(view, "energy", 0) == ()
+    assert _words(view, "bits", 1) == ("zero", "everywhere")
 
 
 def test_moments_are_one_picture_a_frame_with_even_sides(view):

@@ -5,6 +5,7 @@ onevision eval motion --profile full --json motion.json  # three seeds, four bud
 onevision eval motion --steps 6000 2000 --seeds 1        # readers that were trained longer
 onevision eval motion --codec av1 --budgets 0.0625       # drawn clips as AV1
 onevision eval motion --grounds FOOTAGE                  # shapes over footage that has its own camera
+onevision eval motion --shots --inputs codec,codec_shots,uniform --work runs/shots --out shots.md
 onevision eval motion --clips CLIPS --out mine.md        # a folder of labelled folders instead of drawn clips
 
 The same command goes on where an interrupted one stopped.
@@ -68,6 +69,9 @@ def run(
     grounds: Annotated[
         Path | None, Opt(metavar="DIR", help="draw over these videos or pictures, each with its own camera")
     ] = None,
+    shots: Annotated[
+        bool, Opt("--shots", help="clips of four scenes, cut one after the other, and what each shows")
+    ] = False,
     work: Annotated[Path, Opt(metavar="DIR", help="pooled clips and finished results, to go on with")] = Path(
         "runs/motion"
     ),
@@ -97,6 +101,7 @@ def run(
         clips=clips,
         codec=codec,
         grounds=grounds,
+        shots=shots,
         workers=workers,
         device=device,
         redo=redo,

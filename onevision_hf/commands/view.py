@@ -33,7 +33,9 @@ def run(
         list[Signal] | None, Opt(help="one or more signals of your own instead, equal shares")
     ] = None,
     sampling: Annotated[Sampling, Opt(help="where frames are taken")] = "uniform",
-    anchors: Annotated[str, Opt(metavar="first|keyframes|N", help="kept whole")] = "first",
+    anchors: Annotated[
+        str | None, Opt(metavar="first|shots|keyframes|N", help="kept whole", show_default="the preset's")
+    ] = None,
     errors: ClipErrors = "raise",
     as_json: Json = False,
 ) -> None:
@@ -60,7 +62,7 @@ def run(
             preset=preset,
             signals=own,
             sampling=sampling,
-            anchors=int(anchors) if anchors.isdecimal() else anchors,
+            anchors=int(anchors) if anchors and anchors.isdecimal() else anchors,
         )
     with stages.timed("decode"):
         report = view.describe_clip(clip, path, reader)

@@ -128,7 +128,7 @@ def open_clip(path: str, choices: Choices = Choices()) -> OpenedClip:
 def _read(path: str, changed: int, choices: Choices) -> OpenedClip:
     start = time.perf_counter()
     with VideoReader(path, allow_urls=False) as reader:
-        # Every frame an anchor: all patches are kept, and no budget counts yet.
+        # All patches are kept, and no budget counts yet; the shots are known for one that asks.
         whole = select_patches(
             reader,
             num_frames=choices.num_frames,
@@ -136,7 +136,7 @@ def _read(path: str, changed: int, choices: Choices) -> OpenedClip:
             signals=choices.signals,
             sampling=choices.sampling,
             keep_ratio=1.0,
-            anchors=1,
+            anchors="shots",
         )
         seconds = {"signals": time.perf_counter() - start}
         report = describe_clip(Path(path).name, Path(path), reader)

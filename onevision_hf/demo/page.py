@@ -34,6 +34,7 @@ ALL_OF_THE_BUDGET = 100
 OWN = "own choice"
 GLIDE = "a glide"  # the drawn clip whose direction a linear head predicts
 ANCHORS: dict[str, str | int] = {
+    "the first frame of each shot": "shots",
     "the first frame": "first",
     "all sampled keyframes": "keyframes",
     "every 16th frame": 16,
@@ -87,7 +88,10 @@ def build_page(examples: Path | None = None) -> "gr.Blocks":
                         "difference",
                     )
                     anchors = gr.Radio(
-                        list(ANCHORS), value="the first frame", label="kept whole", elem_id="ov-anchors"
+                        list(ANCHORS),
+                        value="the first frame of each shot",
+                        label="kept whole",
+                        elem_id="ov-anchors",
                     )
                     sampling = gr.Radio(
                         SAMPLINGS,

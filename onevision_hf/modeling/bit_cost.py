@@ -53,9 +53,10 @@ def bits_of_pictures(
 
     Args:
         pictures: what standalone decodes of the packets give, luma (H, W) uint8.
-        fields: (F, 2, ceil(H / 8), ceil(W / 8), 2) float32, their motion fields towards the past and the
-            future on 8 x 8 blocks, in pixels, sub-pixel; None where the codec gives none (HEVC): then every
-            block counts as predicted from other pictures, and only its residual counts.
+        fields: (F, 1 or 2, ceil(H / 8), ceil(W / 8), 2) float32, their motion fields towards the past and, if
+            one of them has any, the future on 8 x 8 blocks, in pixels, sub-pixel; None where the codec gives
+            none (HEVC): then every block counts as predicted from other pictures, and only its residual
+            counts.
         steps: the quantiser's step of each macroblock, (ceil(H / 16), ceil(W / 16)), or (1, 1), one of all.
 
     Returns:
@@ -105,7 +106,7 @@ def _motion(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(intra, predicted, bits) of each macroblock: coded without vectors; moved as predicted; the vectors'
     bits."""
-    blocks = _field_blocks(fields)  # (F, 2, rows, columns, 4, 2)
+    blocks = _field_blocks(fields)  # (F, 1 or 2, rows, columns, 4, 2)
     unknown = np.isnan(blocks[..., 0])
     absent, corner = unknown.any(-1), blocks[..., 0, :]
     intra = absent.all(1)
@@ -165,15 +166,39 @@ def intra_bits(luma: np.ndarray, here: np.ndarray, step: np.ndarray) -> np.ndarr
         (here[:, 1, None] * MACROBLOCK + offsets)[:, :, None],
         (here[:, 2, None] * MACROBLOCK + offsets)[:, None],
     ].astype(np.float32)
-    coefficients = {side: _transformed(window[:, 1:, 1:], side) for side in (4, 8)}
+    by_side = {side: _CostsOfParts(_transformed(window[:, 1:, 1:], side), step) for side in (4, 8)}
     costs = [
-        _intra_costs(window, coefficients[min(size, 8)], step, size) + mode_bits * (MACROBLOCK // size) ** 2
+        _intra_costs(window, by_side[min(size, 8)], size) + mode_bits * (MACROBLOCK // size) ** 2
         for size, mode_bits in ((4, 2.0), (8, 1.0), (16, 0.0))
     ]
     return np.minimum.reduce(costs)
 
 
-def _intra_costs(window: np.ndarray, blocks: np.ndarray, step: np.ndarray, size: int) -> np.ndarray:
+class _CostsOfParts:
+    """What the coefficients of transform blocks cost, in parts: those that a prediction says nothing of, the
+    others of the first row and those of the first column.
+
+    Args:
+        blocks: (N, t, t) coefficients, N = M * n * n and n * t = 16; the first row and column are made zero.
+        step: (M,) the quantiser's step of each macroblock.
+    """
+
+    def __init__(self, blocks: np.ndarray, step: np.ndarray):
+        side = self.side = blocks.shape[-1]
+        self.steps = step.astype(np.float32).repeat((MACROBLOCK // side) ** 2)
+        self.row, self.column, self.corner = (
+            blocks[:, 0].copy(),
+            blocks[:, :, 0].copy(),
+            blocks[:, 0, 0].copy(),
+        )
+        blocks[:, 0], blocks[:, :, 0] = 0, 0
+        self.inner = _level_bits(blocks.reshape(len(blocks), side * side), self.steps)
+        edges = np.concatenate([self.row, self.column], 0)
+        edges[:, 0] = 0
+        self.rows, self.columns = np.split(_level_bits(edges, np.tile(self.steps, 2)), 2)
+
+
+def _intra_costs(window: np.ndarray, parts: _CostsOfParts, size: int) -> np.ndarray:
     """Bits of blocks under the best of three predictions for each block of one size.
 
     The rows above say something of the first row of coefficients only, those to the left of the first column,
@@ -181,42 +206,37 @@ def _intra_costs(window: np.ndarray, blocks: np.ndarray, step: np.ndarray, size:
 
     Args:
         window: (M, 17, 17) the macroblocks with a row above and a column to the left.
-        blocks: (M * n * n, t, t) their coefficients, t the transform's side and n * t = 16.
-        step: (M,) the quantiser's step.
+        parts: of their transform blocks, of side t.
         size: side of the predicted blocks, t or twice that.
 
     Returns:
         (M,) float32.
     """
-    side = blocks.shape[-1]
-    count, parts = MACROBLOCK // side, size // side
+    side = parts.side
+    count, across = MACROBLOCK // side, size // side
     grid = (len(window), count, count)
-    above = window[:, 0:-1:size, 1:].repeat(parts, 1).reshape(*grid, side)
+    above = window[:, 0:-1:size, 1:].repeat(across, 1).reshape(*grid, side)
     left = window[:, 1:, 0:-1:size].reshape(len(window), count, side, MACROBLOCK // size)
-    left = left.repeat(parts, 3).swapaxes(2, 3)
+    left = left.repeat(across, 3).swapaxes(2, 3)
     mean = (above.mean(-1) + left.mean(-1)) / 2
-    mean = mean.reshape(len(window), count // parts, parts, count // parts, parts).mean((2, 4))
-    mean = mean.repeat(parts, 1).repeat(parts, 2)
-    steps = step.astype(np.float32).repeat(count * count)
+    mean = mean.reshape(len(window), count // across, across, count // across, across).mean((2, 4))
+    mean = mean.repeat(across, 1).repeat(across, 2)
     # The transform of what is the same in all rows lies in the first row, scaled.
     basis, scale = _cosines(side).T, np.float32(side**0.5)
-    row, column, corner = blocks[:, 0].copy(), blocks[:, :, 0].copy(), blocks[:, 0, 0].copy()
-    inner = blocks.copy()
-    inner[:, 0], inner[:, :, 0] = 0, 0
-    from_above = row - scale * (above.reshape(-1, side) @ basis)
-    from_left = column - scale * (left.reshape(-1, side) @ basis)
-    from_mean = (corner - scale * scale * mean.reshape(-1))[:, None]
-    edges = np.concatenate([row, column, from_above, from_left], 0)
-    edges[: 2 * len(row), 0] = 0
-    rows, columns, rows_above, columns_left = np.split(_level_bits(edges, np.tile(steps, 4)), 4)
+    from_above = parts.row - scale * (above.reshape(-1, side) @ basis)
+    from_left = parts.column - scale * (left.reshape(-1, side) @ basis)
+    from_mean = (parts.corner - scale * scale * mean.reshape(-1))[:, None]
+    edges = np.concatenate([from_above, from_left], 0)
+    above_bits, left_bits = np.split(_level_bits(edges, np.tile(parts.steps, 2)), 2)
     costs = (
-        rows_above + columns,
-        columns_left + rows,
-        rows + columns + _level_bits(from_mean, steps),
+        above_bits + parts.columns,
+        left_bits + parts.rows,
+        parts.rows + parts.columns + _level_bits(from_mean, parts.steps),
     )
-    shared = _level_bits(inner.reshape(len(inner), side * side), steps)
     per_block = [
-        (cost + shared).reshape(len(window), count // parts, parts, count // parts, parts).sum((2, 4))
+        (cost + parts.inner)
+        .reshape(len(window), count // across, across, count // across, across)
+        .sum((2, 4))
         for cost in costs
     ]
     return np.minimum.reduce(per_block).sum((1, 2)).astype(np.float32)

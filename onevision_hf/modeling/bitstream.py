@@ -1,11 +1,13 @@
 """Bits of headers, most significant first, and the NAL units of H.264, HEVC and VVC."""
 
 import io
+import re
 from collections.abc import Callable, Container, Iterator
 
 from .coded_picture import BitstreamError
 
 START_CODE = b"\x00\x00\x00\x01"
+_START_LIKE = re.compile(rb"\x00\x00(?=[\x00-\x03])")
 
 
 class BitReader:
@@ -92,15 +94,7 @@ def payload_of(data: bytes) -> bytes:
 
 def prevent_emulation(payload: bytes) -> bytes:
     """The opposite: bytes in which no start code can be found."""
-    out = bytearray()
-    zeros = 0
-    for byte in payload:
-        if zeros >= 2 and byte <= 3:
-            out.append(3)
-            zeros = 0
-        out.append(byte)
-        zeros = zeros + 1 if byte == 0 else 0
-    return bytes(out)
+    return _START_LIKE.sub(b"\x00\x00\x03", payload)
 
 
 def split_annex_b(data: bytes) -> list[bytes]:

@@ -190,9 +190,7 @@ def _estimates(pictures: Sequence[StandalonePicture], steps: Sequence[np.ndarray
 
     def estimate(places: range) -> np.ndarray:
         batch = [pictures[place] for place in places]
-        known = batch[0].vectors is not None
-        fields = np.stack([_both_fields(picture) for picture in batch]) if known else None
-        return bits_of_pictures(batch, fields, [steps[place] for place in places])
+        return bits_of_pictures(batch, _fields(batch), [steps[place] for place in places])
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for found in pool.map(estimate, batches):
@@ -203,11 +201,20 @@ def _kind(picture: StandalonePicture) -> tuple[tuple[int, ...], bool]:
     return picture.luma.shape, picture.vectors is None
 
 
-def _both_fields(picture: StandalonePicture) -> np.ndarray:
-    """(2, ceil(H / 8), ceil(W / 8), 2): towards the past and the future."""
-    size = picture.luma.shape
-    ways = ("past", "future")
-    return np.stack([vectors(picture.vectors, *size, reference=way, block=FIELD_BLOCK) for way in ways])
+def _fields(pictures: Sequence[StandalonePicture]) -> np.ndarray | None:
+    """(F, 1 or 2, ceil(H / 8), ceil(W / 8), 2): towards the past and, if one has any, the future."""
+    records = [picture.vectors for picture in pictures if picture.vectors is not None]
+    if not records:
+        return None
+    has_future = any((record["source"] > 0).any() for record in records)
+    ways = ("past", "future") if has_future else ("past",)
+    size = pictures[0].luma.shape
+    return np.stack(
+        [
+            np.stack([vectors(record, *size, reference=way, block=FIELD_BLOCK) for way in ways])
+            for record in records
+        ]
+    )
 
 
 def read_standalone_pictures(

@@ -7,13 +7,25 @@ from .decoded_frame import with_neighbours
 from .frame_sequence import FrameSequence
 from .picture_difference import difference
 from .picture_signals import PictureSignals, own_motion
+from .shot_cuts import ShotSearch
 from .signal_settings import SignalSettings
 from .video_reader import VideoReader
 
 
 def decoded_signals(
-    reader: VideoReader | FrameSequence, frame_ids: np.ndarray, settings: SignalSettings
+    reader: VideoReader | FrameSequence,
+    frame_ids: np.ndarray,
+    settings: SignalSettings,
+    search: ShotSearch | None = None,
 ) -> list[PictureSignals]:
+    """Signals of sampled frames.
+
+    Args:
+        reader: the open video, or frames.
+        frame_ids: (T,) numbers of the sampled frames.
+        settings: which signals; the camera model.
+        search: for cuts, which looks on.
+    """
     names = [name for name, _ in settings.pairs]
     with_vectors = bool({"vectors", "compensated"} & set(names))
     # What is compared with the frame before needs that frame decoded too: all, or the pictures without
@@ -24,7 +36,12 @@ def decoded_signals(
     wanted = np.union1d(frame_ids, compared[compared > 0] - 1)
     sampled = {int(frame_id) for frame_id in frame_ids}
     found: dict[int, PictureSignals] = {}
-    frames = reader.frames(wanted, motion_vectors=with_vectors, references=with_vectors)
+    watched = set() if search is None else search.on_the_way(wanted)
+    frames = reader.frames(
+        watched.union(wanted.tolist()), motion_vectors=with_vectors, references=with_vectors
+    )
+    if search is not None and watched:
+        frames = search.looking_on(frames, set(wanted.tolist()), with_vectors)
     for frame, before, past, future in with_neighbours(frames):
         if frame.frame_id not in sampled:
             continue

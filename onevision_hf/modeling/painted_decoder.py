@@ -17,8 +17,11 @@ from .coded_picture import CodedPicture, Reference
 from .decoded_frame import PICTURE_TYPES
 from .motion_field import DecodedPlanes, FieldReader, MotionField
 from .painted_codecs import NO_B_REFERENCES, PaintingError
+from .predicted_spans import predicted_spans
 from .prediction_table import Prediction
 from .reference_paint import Paint, PaintBrush, choose_paint
+from .shot_changes import thumbnail
+from .shot_cuts import Look
 from .video_demuxer import padded_packet
 
 GENTLE_SLOPE, STEEP_SLOPE = 0.5, 1.5  # of two passes
@@ -45,6 +48,7 @@ class PaintedPicture:
         field: what it says, None of intra pictures and where it was not asked for.
         luma: (height, width) uint8, a wanted intra picture itself; None of all others.
         is_damaged: the decoder met errors in it.
+        look: how it is predicted, where that was asked for.
     """
 
     picture_type: str
@@ -52,6 +56,7 @@ class PaintedPicture:
     field: MotionField | None = None
     luma: np.ndarray | None = None
     is_damaged: bool = False
+    look: Look | None = None
 
 
 class PaintedDecoder:
@@ -105,7 +110,13 @@ class PaintedDecoder:
         self._reader.restart()
 
     def decode(
-        self, picture: CodedPicture, time: float, wanted: bool, is_used: bool = True
+        self,
+        picture: CodedPicture,
+        time: float,
+        wanted: bool,
+        is_used: bool = True,
+        *,
+        looked_at: bool = False,
     ) -> PaintedPicture | None:
         """One step of the stream.
 
@@ -114,6 +125,7 @@ class PaintedDecoder:
             time: when it is shown, in frames.
             wanted: whether its field is read.
             is_used: whether another picture may be predicted from it.
+            looked_at: whether it is told how it is predicted.
 
         Returns:
             None where the decoder gives no picture: damage, or one that refers to what is not there.
@@ -142,15 +154,22 @@ class PaintedDecoder:
         decoded = [self._planes_of(frame) for frame in frames]
         kind = PICTURE_TYPES.get(int(frames[0].pict_type), "?")
         is_damaged = any(frame.is_corrupt for frame in frames)
-        field = None
-        predictable = wanted and not picture.is_key and not is_damaged
-        if predictions := self._predictions(picture, kind) if predictable else []:
-            first, negative = decoded[0], None
-            if self._keeps_luma:
-                first = first._replace(planes=[first.planes[0], *decoded[1].planes[1:]])
-            elif self.passes == 2:
-                negative = decoded[1].planes
+        field, look = None, None
+        predictable = (wanted or looked_at) and not picture.is_key and not is_damaged
+        predictions = self._predictions(picture, kind) if predictable else []
+        first, negative = decoded[0], None
+        if self._keeps_luma:
+            first = first._replace(planes=[first.planes[0], *decoded[1].planes[1:]])
+        elif self.passes == 2:
+            negative = decoded[1].planes
+        if predictions and wanted:
             field = self._reader.read(first, time, predictions, negative)
+        if looked_at and (kind == "I" or picture.is_key):
+            look = Look(thumbnail(decoded[0].planes[0] >> (decoded[0].bits - 8)))
+        elif looked_at:
+            earlier = [paint.time for paint in self._paints.values() if paint.time < time]
+            spans = predicted_spans(first, time, predictions, self._reader.slope, negative)
+            look = Look(None, max(earlier, default=None), spans)
         height, width = self._contexts[0].height, self._contexts[0].width  # without what is cut off
         luma = None
         if field is not None:
@@ -158,7 +177,7 @@ class PaintedDecoder:
         elif wanted and not is_damaged:
             bits = decoded[0].bits
             luma = (decoded[0].planes[0][:height, :width] >> (bits - 8)).astype(np.uint8)
-        found = PaintedPicture(kind, (height, width), field, luma, is_damaged)
+        found = PaintedPicture(kind, (height, width), field, luma, is_damaged, look)
         if is_used and not (self.codec in NO_B_REFERENCES and kind == "B"):
             paint = choose_paint(picture.number, time, self._kept_with(picture), self._compound)
             paint.velocity = None if field is None else field.velocity

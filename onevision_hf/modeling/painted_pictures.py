@@ -10,6 +10,7 @@ from .coded_picture import BitstreamError, CodedPicture, RevealedStream
 from .display_order import TimedPicture, with_times
 from .painted_codecs import REVEALED, PaintingError, can_be_painted, reveal
 from .painted_decoder import REFINED_BY_LUMA, PaintedDecoder, PaintedPicture
+from .shot_cuts import ShotSearch
 from .video_reader import VideoReader
 
 # Pictures that nobody refers to can be left out, as they hand nothing on. VP8 and VP9 hand probabilities on.
@@ -43,7 +44,12 @@ class PlainStream:
 
 
 def iter_painted_pictures(
-    reader: VideoReader, frame_ids: Iterable[int], *, passes: int = 1, threads: int = 1
+    reader: VideoReader,
+    frame_ids: Iterable[int],
+    *,
+    passes: int = 1,
+    threads: int = 1,
+    search: ShotSearch | None = None,
 ) -> Iterator[tuple[int, PaintedPicture]]:
     """What frames of a video say, each when the decoder has it.
 
@@ -52,6 +58,7 @@ def iter_painted_pictures(
         frame_ids: numbers in the order of display.
         passes: 1 or 2, see `PaintedDecoder`.
         threads: for the slices of a picture; they change nothing in what is found.
+        search: for cuts, which looks on; it changes nothing in what is found.
 
     Yields:
         (frame_id, picture) of each frame that the decoder gives; `picture.field` is None of intra pictures.
@@ -82,13 +89,18 @@ def iter_painted_pictures(
         decoder.restart()
         steps = with_times(_steps(stream, packets))
         for step, is_used in with_use(steps, reader.codec in INDEPENDENT):
-            frame_id = round(step.time)
-            is_wanted = frame_id in wanted
-            if not (is_wanted or is_used) and step.picture.is_coded:
+            is_wanted = round(step.time) in wanted
+            unclear = search is not None and search.is_unclear(step.time)
+            if not (is_wanted or is_used or unclear) and step.picture.is_coded:
                 continue
-            found = decoder.decode(step.picture, step.time, is_wanted, is_used)
+            looked_at = search is not None and step.picture.is_coded and search.looks_at(step.rank, step.time)
+            found = decoder.decode(step.picture, step.time, is_wanted, is_used, looked_at=looked_at)
+            if found is None:
+                continue
+            if search is not None and looked_at and found.look is not None:
+                search.see_painted(step.time, found.look)
             # The rank of packets outside of the edit list is no frame's.
-            if found is not None and step.picture.is_shown and step.rank in wanted:
+            if step.picture.is_shown and step.rank in wanted:
                 yield int(step.rank), found
 
 

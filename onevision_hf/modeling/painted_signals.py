@@ -7,6 +7,7 @@ from .intra_fallback import PictureDifferences, keyframe_before, keyframes_befor
 from .motion_field import MotionField
 from .painted_pictures import default_passes, iter_painted_pictures
 from .picture_signals import PictureSignals
+from .shot_cuts import ShotSearch
 from .signal_settings import SignalSettings
 from .video_reader import VideoReader
 
@@ -22,7 +23,10 @@ LEVELS_A_PIXEL = 24.0
 
 
 def painted_signals(
-    reader: VideoReader, frame_ids: np.ndarray, settings: SignalSettings
+    reader: VideoReader,
+    frame_ids: np.ndarray,
+    settings: SignalSettings,
+    search: ShotSearch | None = None,
 ) -> tuple[list[PictureSignals], str]:
     """Vectors and residual of sampled frames.
 
@@ -31,6 +35,7 @@ def painted_signals(
         frame_ids: (T,) numbers of the sampled frames.
         settings: which of "vectors" and "residual", also by the names "painted_vectors" and
             "painted_residual"; the camera model; how many passes.
+        search: for cuts, which looks on.
 
     Returns:
         T pictures, and what is to be said of them.
@@ -46,8 +51,8 @@ def painted_signals(
     pictures: dict[int, PictureSignals] = {}
     changes = PictureDifferences(earlier)
 
-    def read(wanted: set[int], changes: PictureDifferences) -> None:
-        for frame_id, painted in iter_painted_pictures(reader, wanted, passes=passes):
+    def read(wanted: set[int], changes: PictureDifferences, search: ShotSearch | None = None) -> None:
+        for frame_id, painted in iter_painted_pictures(reader, wanted, passes=passes, search=search):
             if painted.luma is not None:
                 changes.add(frame_id, painted.luma)
             signals = PictureSignals(painted.picture_type, *painted.size, is_damaged=painted.is_damaged)
@@ -65,7 +70,8 @@ def painted_signals(
                         signals.maps[name] = field.residual
             pictures[frame_id] = signals
 
-    read(sampled | {key for key in earlier.values() if key is not None}, changes)
+    needed = sampled | {key for key in earlier.values() if key is not None}
+    read(needed, changes, search)
     # I pictures that the container calls no keyframes.
     unmarked = [i for i in sampled - earlier.keys() if i in pictures and pictures[i].picture_type == "I"]
     if unmarked:

@@ -2,7 +2,7 @@
 
 import numbers
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,12 +16,13 @@ from .content_budget import (
 from .frame_geometry import FrameGeometry, check_positive, whole_grid
 from .frame_sampling import SamplingSettings, sample_frames
 from .frame_sequence import FrameSequence
+from .shot_cuts import Shots, ShotSearch, evenly
 from .signal_energy import frame_energies
 from .signal_settings import SignalSettings
 from .video_reader import VideoReader, VideoReadError
 
 MAX_PATCHES = 1 << 17  # of a clip: 300 MB at 14 x 14 pixels
-ANCHORS = ("first", "keyframes")
+ANCHORS = ("first", "keyframes", "shots")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,11 @@ class Selection(Placement):
         picture_types: T of "I", "P", "B", "?".
         absolute: (T, gh, gw) float32 >= 0, the energy in one unit for all pictures, see `signal_energy`: what
             `keep_energy` counts above the noise.
+        shots: (n,) float64, when the first picture of each shot is shown, in seconds from the first frame of
+            the file, 0.0 the first; of `anchors="shots"`, else 0.0 alone. NaN for frames that came without
+            times.
+        shots_seen: (n,) int64, the first sampled frame (t) of each, or behind it where none was sampled.
+        note: the end of `signal`, what is said of the budget.
     """
 
     timestamps: np.ndarray
@@ -81,6 +87,9 @@ class Selection(Placement):
     signal: str
     picture_types: tuple[str, ...]
     absolute: np.ndarray
+    shots: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    shots_seen: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,8 +104,9 @@ class BudgetSettings:
             they have it together with the anchors, and never more than the budget. What is counted is the
             absolute energy of `signal_energy`, in one unit for all pictures, above their noise.
             Nothing is kept for its own sake where nothing moves: a still clip is its anchors.
-        anchors: frames kept whole: "first", "keyframes" (the first and all sampled I pictures), or n: every
-            n-th frame.
+        anchors: frames kept whole: "first", "shots" (the first sampled frame of each shot, of evenly chosen
+            ones where all would take more than half of the budget), "keyframes" (the first and all sampled
+            I pictures), or n: every n-th frame.
         time_buckets: split the frames that are no anchors into so many spans of equal budget.
         merge_size: m x m patches are scored and kept together, for models that merge them.
         max_patches: a clip that would have more is refused, and one whose frames alone have more: a few bytes
@@ -135,10 +145,16 @@ class BudgetSettings:
             )
 
     def anchor_frames(self, picture_types: Sequence[str]) -> list[int]:
-        """The sampled frames (t) that are kept whole."""
+        """The sampled frames (t) that are kept whole whatever the budget; `Shots.anchors` adds those of
+        shots."""
         if self.anchors == "keyframes":
             return [t for t, kind in enumerate(picture_types) if t == 0 or kind == "I"]
         return list(range(0, len(picture_types), self.anchors)) if isinstance(self.anchors, int) else [0]
+
+
+def default_anchors(preset: str | None) -> str:
+    """The frames that a preset keeps whole where nobody says which."""
+    return "shots" if preset in (None, "auto") else "first"
 
 
 def check_budget(num_patches: int | None, keep_ratio: float | None, keep_energy: float | None = None) -> None:
@@ -267,6 +283,7 @@ def select(
     geometry: FrameGeometry,
     budget: BudgetSettings | None = None,
     absolute: np.ndarray | None = None,
+    shots: Shots | None = None,
 ) -> Selection:
     """Spend a budget on the energy of a clip. Where nothing moves, whole frames are kept uniformly, unless
     the budget follows the content (`keep_energy`).
@@ -280,6 +297,7 @@ def select(
         geometry: how a frame lies on the grid.
         budget: how much is kept; the defaults of `BudgetSettings`.
         absolute: (T, gh, gw) float32 >= 0, the energy in one unit for all pictures; `energy` by default.
+        shots: of the clip, for `anchors="shots"`; one if not given.
 
     Raises:
         ValueError: the budget is more than there is, or less than the anchors need.
@@ -292,6 +310,10 @@ def select(
         budget.num_patches, budget.keep_ratio, len(energy), geometry.patches_per_frame, len(anchors), side**2
     )
     blocks, allowed = _merge(energy, side), _merge(geometry.inside[None], side)[0] == 1
+    shots, note = shots or Shots(np.zeros(1), np.zeros(1, np.int64)), ""
+    if budget.anchors == "shots" and len(shots.seen) > 1:
+        anchors = shots.anchors(len(energy), count // (2 * geometry.patches_per_frame))
+        note = f" ({len(shots.seen)} shots, of {len(anchors)} a frame is kept whole)"
     if budget.keep_energy is not None:
         count = side**2 * patches_of_energy(
             budget.keep_energy,
@@ -304,31 +326,45 @@ def select(
     moving = np.delete(blocks, anchors, axis=0)
     if budget.keep_energy is None and len(moving) and _strongest(moving) < STILL:
         whole = np.linspace(0, len(energy) - 1, max(1, count // geometry.patches_per_frame)).astype(np.int64)
-        spread = sorted({*anchors, *whole.tolist()})[: count // geometry.patches_per_frame]
-        if len(spread) > len(anchors):
-            positions = top_patches(blocks, count // side**2, sorted({*anchors, *spread}), allowed)
-            signal += " (nothing moves: uniform whole frames)"
+        others = np.setdiff1d(whole, anchors)
+        others = others[evenly(len(others), count // geometry.patches_per_frame - len(anchors))]
+        if len(others):
+            positions = top_patches(blocks, count // side**2, [*anchors, *others.tolist()], allowed)
+            note += " (nothing moves: uniform whole frames)"
     if side > 1:
         within = np.stack(np.unravel_index(np.arange(side**2), (side, side)), -1)
         positions = positions.repeat(side**2, axis=0)
         positions[:, 1:] = positions[:, 1:] * side + np.tile(within, (len(positions) // side**2, 1))
     scores = energy[tuple(positions.T)]
     frame_ids, timestamps = np.asarray(frame_ids), np.asarray(timestamps)
-    types = tuple(picture_types)
-    return Selection(positions, frame_ids, geometry, timestamps, scores, energy, signal, types, absolute)
+    return Selection(
+        positions,
+        frame_ids,
+        geometry,
+        timestamps,
+        scores,
+        energy,
+        signal + note,
+        tuple(picture_types),
+        absolute,
+        shots.seconds,
+        shots.seen,
+        note,
+    )
 
 
 def reselect(selection: Selection, budget: BudgetSettings) -> Selection:
-    """Spend another budget on the same clip. Raises ValueError as `select` does."""
+    """Spend another budget on the same clip, read with `anchors="shots"` if with that. Raises as `select`."""
     return select(
         selection.energy,
         frame_ids=selection.frame_ids,
         timestamps=selection.timestamps,
         picture_types=selection.picture_types,
-        signal=selection.signal,
+        signal=selection.signal.removesuffix(selection.note),
         geometry=selection.geometry,
         budget=budget,
         absolute=selection.absolute,
+        shots=Shots(selection.shots, selection.shots_seen),
     )
 
 
@@ -397,7 +433,8 @@ def read_selection(
     # Fail on the budget before the time is spent.
     kept = resolve_budget(budget.num_patches, budget.keep_ratio, len(frame_ids), geometry.patches_per_frame)
     check_size(reader, geometry, kept, budget.max_patches)
-    energy, picture_types, signal, absolute = frame_energies(reader, frame_ids, geometry, signals)
+    search = ShotSearch.over(reader, frame_ids) if budget.anchors == "shots" else None
+    energy, picture_types, signal, absolute = frame_energies(reader, frame_ids, geometry, signals, search)
     return select(
         energy,
         frame_ids=frame_ids,
@@ -407,4 +444,5 @@ def read_selection(
         geometry=geometry,
         budget=budget,
         absolute=absolute,
+        shots=None if search is None else search.shots(frame_ids),
     )

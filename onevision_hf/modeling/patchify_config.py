@@ -34,6 +34,7 @@ from .patch_selection import (
     Placement,
     Selection,
     check_budget,
+    default_anchors,
     read_selection,
 )
 from .setting_names import BOOKKEEPING, refuse_unknown
@@ -68,6 +69,8 @@ SETTINGS = (
     "rope_temporal_size",
 )
 _OF_THE_MODEL = ("patch_size", "rope_temporal_size")
+# What folders have that were saved before anchors were among their settings.
+_BEFORE_SHOTS = {"anchors": "first"}
 # What settings that came later are in plans of before.
 _AS_BEFORE = {"passes": None, "keep_energy": None, "max_patches": MAX_PATCHES}
 
@@ -93,7 +96,7 @@ class PatchifyConfig:
     Attributes:
         sampling: which frames are looked at.
         signals: what counts as energy.
-        budget: how many patches are kept.
+        budget: how many patches are kept; by default an eighth, with the anchors of the preset.
         layout: how frames are laid onto the patch grid.
         pixels: how pixels are scaled.
         rope_temporal_size: frames of the model's time grid; None keeps the number of the sampled frame.
@@ -101,12 +104,15 @@ class PatchifyConfig:
 
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     signals: SignalSettings = field(default_factory=SignalSettings)
-    budget: BudgetSettings = field(default_factory=BudgetSettings)
+    budget: BudgetSettings = None  # type: ignore[assignment]
     layout: LayoutSettings = field(default_factory=LayoutSettings)
     pixels: PixelSettings = field(default_factory=PixelSettings)
     rope_temporal_size: int | None = 64
 
     def __post_init__(self) -> None:
+        if self.budget is None:
+            budget = BudgetSettings(anchors=default_anchors(self.signals.preset))
+            object.__setattr__(self, "budget", budget)
         if self.rope_temporal_size is not None:
             check_positive("rope_temporal_size", self.rope_temporal_size)
 
@@ -137,6 +143,10 @@ class PatchifyConfig:
                     "leave it out, or pass do_sample_frames=True"
                 )
             flat |= dict.fromkeys(SAMPLED_BY)  # those that are stored are of no use now
+        # Another preset than the stored one has its own anchors, unless others than `auto`'s are stored.
+        is_default = flat.get("anchors") == "shots" and "preset" in given and "anchors" not in given
+        if flat.get("anchors") is None or is_default:
+            flat["anchors"] = default_anchors(flat.get("preset"))
         groups: dict[str, Any] = {name: _group(kind, flat) for name, kind in _GROUPS.items()}
         return cls(**groups, rope_temporal_size=flat.get("rope_temporal_size", cls.rope_temporal_size))
 
@@ -162,7 +172,7 @@ class PatchifyConfig:
         model = model if model.get("model_type") == "onevision_encoder" else {}
         if settings is None and not model:
             raise FileNotFoundError(f"{folder} has the settings of no processor and of no OneVision encoder")
-        settings = dict(settings or {})
+        settings = {**_BEFORE_SHOTS, **(settings or {})}
         if (mode := settings.get("video_mode", "codec")) != "codec":
             raise ValueError(
                 f"{folder}: its videos are read with video_mode={mode!r}, not by the codec alone"
@@ -360,7 +370,7 @@ def select_patches(
     normalize: str | None = None,
     camera: str | None = None,
     passes: int | None = None,
-    anchors: str | int = "first",
+    anchors: str | int | None = None,
     time_buckets: int = 1,
     merge_size: int = 1,
     max_patches: int = MAX_PATCHES,
@@ -394,7 +404,7 @@ def select_patches(
         normalize: "frame" or "clip", see `SignalSettings`.
         camera: the camera model that is taken off the vectors, see `SignalSettings`.
         passes: of painted references, 1 or 2, see `SignalSettings`.
-        anchors: frames kept whole, see `BudgetSettings`.
+        anchors: frames kept whole, see `BudgetSettings`; by default "shots" for `auto`, "first" for others.
         time_buckets: spans of time of equal budget.
         merge_size: m x m patches are kept together.
         max_patches: a clip that would have more is refused, see `BudgetSettings`.

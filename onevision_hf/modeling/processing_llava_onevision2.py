@@ -116,6 +116,16 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
             **urls,
         )
 
+    @classmethod
+    def _get_arguments_from_pretrained(cls, *args: Any, **kwargs: Any) -> list[Any]:
+        """The parts of a folder. Published ones have no file for our video processor, and transformers makes
+        one of another class of the image processor's, which drops the settings that it does not know."""
+        parts = super()._get_arguments_from_pretrained(*args, **kwargs)
+        place = cls.get_attributes().index("video_processor")
+        if not hasattr(parts[place], "read"):
+            parts[place] = LlavaOnevision2VideoProcessor.from_dict({}, **kwargs)
+        return parts
+
     @property
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "pixel_values", "image_grid_thw", "patch_positions"]

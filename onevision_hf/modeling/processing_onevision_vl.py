@@ -387,8 +387,9 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         """Names of the settings that a part of a message may hold."""
         parts = {"image": self.image_processor, "video": self.video_processor}
         known = {kind: part.valid_kwargs.__annotations__ for kind, part in parts.items()}
-        # Whoever writes a message does not say whether this machine fetches what it names.
-        return {kind: [name for name in names if name not in URL_SETTINGS] for kind, names in known.items()}
+        # Whoever writes a message does not say what this machine fetches, or where it writes.
+        barred = (*URL_SETTINGS, "canvas_cache")
+        return {kind: [name for name in names if name not in barred] for kind, names in known.items()}
 
     def _split(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Settings of the text, of images and of videos; one that both kinds of media have goes to both."""

@@ -22,6 +22,7 @@ from .frame_geometry import FrameGeometry
 from .frame_sequence import FrameSequence
 from .painted_codecs import REVEALED, PaintingError, can_be_painted, has_painted_vectors
 from .picture_signals import PictureSignals
+from .shot_cuts import ShotSearch
 from .signal_settings import SignalSettings
 from .standalone_decoder import STANDALONE_CODECS, UnsupportedStreamError
 from .standalone_signals import standalone_signals
@@ -39,6 +40,7 @@ def frame_energies(
     frame_ids: np.ndarray,
     geometry: FrameGeometry,
     settings: SignalSettings | None = None,
+    search: ShotSearch | None = None,
 ) -> tuple[np.ndarray, list[str], str, np.ndarray]:
     """Energy of sampled frames on the patch grid: the maps of `signal_maps`, weighed and added up.
 
@@ -53,6 +55,7 @@ def frame_energies(
         frame_ids: (T,) numbers of the sampled frames.
         geometry: how a frame lies on the patch grid.
         settings: what counts; the defaults of `SignalSettings`.
+        search: for cuts, which looks on while pictures are read.
 
     Returns:
         energy (T, gh, gw) float32 >= 0, picture types (T,), the name of the signal, absolute energy (T, gh,
@@ -61,7 +64,7 @@ def frame_energies(
     Raises:
         ValueError: a signal was named that this codec does not give.
     """
-    maps, weights, picture_types, signal, floors = _scaled_maps(reader, frame_ids, geometry, settings)
+    maps, weights, picture_types, signal, floors = _scaled_maps(reader, frame_ids, geometry, settings, search)
     energy, absolute = np.zeros((2, len(frame_ids), geometry.grid_height, geometry.grid_width), np.float32)
     for name, values in maps.items():
         weighed = np.float32(weights[name]) * values
@@ -75,6 +78,7 @@ def signal_maps(
     frame_ids: np.ndarray,
     geometry: FrameGeometry,
     settings: SignalSettings | None = None,
+    search: ShotSearch | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, float], list[str], str]:
     """What the energy of sampled frames is added up from, on the patch grid.
 
@@ -83,6 +87,7 @@ def signal_maps(
         frame_ids: (T,) numbers of the sampled frames.
         geometry: how a frame lies on the patch grid.
         settings: what counts; the defaults of `SignalSettings`.
+        search: for cuts, which looks on while pictures are read.
 
     Returns:
         maps (T, gh, gw) float32 >= 0 by signal, zero in pictures that have no such signal;
@@ -92,7 +97,7 @@ def signal_maps(
     Raises:
         ValueError: a signal was named that this codec does not give.
     """
-    return _scaled_maps(reader, frame_ids, geometry, settings)[:4]
+    return _scaled_maps(reader, frame_ids, geometry, settings, search)[:4]
 
 
 def _scaled_maps(
@@ -100,10 +105,11 @@ def _scaled_maps(
     frame_ids: np.ndarray,
     geometry: FrameGeometry,
     settings: SignalSettings | None,
+    search: ShotSearch | None,
 ) -> tuple[dict[str, np.ndarray], dict[str, float], list[str], str, dict[str, np.ndarray]]:
     """What `signal_maps` gives, and by signal (T,) float32: how many noise floors a value of 1 is."""
     settings = settings or SignalSettings()
-    pictures, chosen, note = _read_signals(reader, frame_ids, settings)
+    pictures, chosen, note = _read_signals(reader, frame_ids, settings, search)
     maps, floors = _onto_grid(pictures, chosen, geometry, (reader.rotation, reader.mirrored))
     signal = "+".join(name for name, _ in chosen.pairs) + note
     if reader.missing:
@@ -115,7 +121,10 @@ def _scaled_maps(
 
 
 def _read_signals(
-    reader: VideoReader | FrameSequence, frame_ids: np.ndarray, settings: SignalSettings
+    reader: VideoReader | FrameSequence,
+    frame_ids: np.ndarray,
+    settings: SignalSettings,
+    search: ShotSearch | None,
 ) -> tuple[list[PictureSignals], SignalSettings, str]:
     """The signals of the pictures, which they are, and what is to be said of them."""
     if settings.signals is None:
@@ -132,10 +141,10 @@ def _read_signals(
             if is_painted(names, reader.codec):
                 from .painted_signals import painted_signals  # large, and of no use for H.264
 
-                pictures, told = painted_signals(reader, frame_ids, chosen)
+                pictures, told = painted_signals(reader, frame_ids, chosen, search)
                 return pictures, chosen, told + note
             if reader.codec in STANDALONE_CODECS and {"residual", "bits"} & set(names):
-                pictures = standalone_signals(reader, frame_ids, names, chosen.camera_model)
+                pictures = standalone_signals(reader, frame_ids, names, chosen.camera_model, search)
                 return pictures, chosen, note
         except (UnsupportedStreamError, PaintingError) as error:
             what = "painted references" if isinstance(error, PaintingError) else "exact residual"
@@ -144,7 +153,7 @@ def _read_signals(
             note = f" (no {what}: {error}){note}"
         else:
             break
-    return decoded_signals(reader, frame_ids, chosen), chosen, note
+    return decoded_signals(reader, frame_ids, chosen, search), chosen, note
 
 
 def paints(reader: VideoReader | FrameSequence, settings: SignalSettings) -> TypeGuard[VideoReader]:

@@ -262,4 +262,11 @@ def _block_qp(frame: av.VideoFrame) -> np.ndarray | None:
     parameters: Any = side_data(frame, "VIDEO_ENC_PARAMS")
     if parameters is None or not hasattr(parameters, "qp_map") or not parameters.nb_blocks:
         return None
-    return parameters.qp_map().astype(np.float32)
+    rows, columns = -(-frame.height // 16), -(-frame.width // 16)
+    if parameters.nb_blocks != rows * columns:
+        return parameters.qp_map().astype(np.float32)
+    # One a macroblock in raster order, the last of five numbers each (FFmpeg's `AVVideoBlockParams`):
+    # `qp_map` reads all five, one after the other.
+    place, step = parameters.blocks_offset + 4 * np.dtype(np.int32).itemsize, parameters.block_size
+    delta: np.ndarray = np.ndarray((rows, columns), np.int32, parameters, place, (columns * step, step))
+    return (parameters.qp + delta).astype(np.float32)

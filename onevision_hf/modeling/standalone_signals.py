@@ -2,15 +2,20 @@
 
 import numpy as np
 
-from .codec_signals import bits, read_standalone_pictures, residual_energy
+from .codec_signals import VECTOR_CODECS, bits, read_standalone_pictures, residual_energy
 from .intra_fallback import PictureDifferences, keyframes_before, read_differences
 from .picture_signals import CELL, PictureSignals, own_motion
+from .shot_cuts import ShotSearch, parts_explained
 from .standalone_decoder import StandalonePicture
 from .video_reader import PacketIndex, VideoReader
 
 
 def standalone_signals(
-    reader: VideoReader, frame_ids: np.ndarray, names: list[str], camera: str
+    reader: VideoReader,
+    frame_ids: np.ndarray,
+    names: list[str],
+    camera: str,
+    search: ShotSearch | None = None,
 ) -> list[PictureSignals]:
     """Signals of sampled frames, the vectors of B pictures taken from P pictures.
 
@@ -18,7 +23,15 @@ def standalone_signals(
     is grey here, and the other blocks' are told as differences to those. They are taken from the P picture
     that follows it (before a keyframe: that precedes it). Those are exact, and what moves there moves one to
     three frames earlier too, by less than a patch beside it.
+
+    Args:
+        reader: the open video.
+        frame_ids: (T,) numbers of the sampled frames.
+        names: of the signals.
+        camera: the model that is taken off the vectors.
+        search: for cuts, which looks on.
     """
+    watched = set() if search is None else search.watched
     sampled = {int(frame_id) for frame_id in frame_ids}
     source = vector_sources(reader.index)
     sources = {int(source[frame_id]) for frame_id in sampled} if "vectors" in names else set()
@@ -32,7 +45,12 @@ def standalone_signals(
         if picture.is_damaged:
             return signals
         changes.add(frame_id, picture.luma)
-        if picture.picture_type == "I":
+        if search is not None and frame_id in watched:
+            if picture.picture_type == "I":
+                search.see(frame_id, picture.luma)
+            elif reader.codec in VECTOR_CODECS:
+                search.see_vectors(frame_id, *parts_explained(picture.vectors, picture.luma, height, width))
+        if picture.picture_type == "I" or frame_id not in needed:
             return signals
         if frame_id in sources:
             signals.maps["vectors"] = own_motion(picture.vectors, height, width, camera)
@@ -40,7 +58,8 @@ def standalone_signals(
             signals.maps["residual"] = residual_energy(picture, CELL)
         return signals
 
-    wanted = sorted(sampled | sources | {key for key in earlier.values() if key is not None})
+    needed = sampled | sources | {key for key in earlier.values() if key is not None}
+    wanted = sorted(needed if "bits" in names else needed | watched)
     if "bits" in names:
         pictures = read_standalone_pictures(reader, wanted)
         known = {
@@ -50,8 +69,12 @@ def standalone_signals(
         for frame_id, estimate in zip(wanted, estimates, strict=True):
             if not known[frame_id].is_damaged:
                 known[frame_id].maps["bits"] = estimate
+        if more := sorted(watched - needed):  # they have no say in what a bit is
+            read_standalone_pictures(reader, more, block_qp=False, then=measure)
     else:
-        results = read_standalone_pictures(reader, wanted, vectors_of=sources, block_qp=False, then=measure)
+        results = read_standalone_pictures(
+            reader, wanted, vectors_of=sources | watched, block_qp=False, then=measure
+        )
         known = dict(zip(wanted, results, strict=True))
         unmarked = [i for i in sampled - earlier.keys() if known[i].picture_type == "I"]
         changes.found |= read_differences(reader, unmarked)

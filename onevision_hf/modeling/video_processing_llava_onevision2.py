@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers.video_processing_utils import BaseVideoProcessor
 
+from .canvas_cache import CanvasCache
 from .codec_canvases import CodecCanvases, canvases_of
 from .frame_geometry import check_positive
 from .frame_sequence import FrameSequence, Video, open_video
@@ -39,7 +40,7 @@ POSITIONS = ("frame", "zero")
 PRESETS = (None, "ov2", "auto")
 # What only frames have, and only canvases.
 OF_FRAMES = ("frame_sampling", "frame_positions", "num_frames", "max_frames", "fps")
-OF_CANVASES = ("canvas_settings", "target_canvas", "max_canvases")
+OF_CANVASES = ("canvas_settings", "target_canvas", "max_canvases", "canvas_cache")
 # Names of the published processor -> ours.
 OTHER_NAMES = {"fixed_num_frames": "num_frames", "target_fps": "fps"}
 
@@ -78,6 +79,7 @@ class LlavaOnevision2VideoProcessorKwargs(UrlKwargs, total=False):
     canvas_settings: str
     target_canvas: int
     max_canvases: int | None
+    canvas_cache: str | None
     default_to_square: bool
     return_metadata: bool
 
@@ -108,6 +110,8 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
         allow_urls (`bool`, defaults to `True`): `False` refuses http and https, of images too.
         url_timeout (`float`, defaults to 30): seconds that a server has to answer and may be silent.
         max_url_bytes (`int`, *optional*): what is longer is refused.
+        canvas_cache (`str`, *optional*): a folder in which canvases are kept by the content of their video
+            (15 MB a video of 32 canvases), so that it is read once; not saved with the processor.
         **kwargs: these, by name.
 
     Frames that were decoded elsewhere are all shown. Raises TypeError for an unknown name, ValueError for a
@@ -130,6 +134,7 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
     canvas_settings = "bundled"
     target_canvas = 32
     max_canvases = None
+    canvas_cache = None
     default_to_square = False
     return_metadata = False
 
@@ -145,6 +150,10 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
         pixels = ("min_pixels", "max_pixels") if "image_processor_type" in video_processor_dict else ()
         own = cls._known().keys() - set(pixels)
         return super().from_dict({name: named[name] for name in named.keys() & own}, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as they are saved: without the folder of this machine."""
+        return {name: value for name, value in super().to_dict().items() if name != "canvas_cache"}
 
     def preprocess(self, videos: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Refused: patches are the processor's, which has the image processor."""
@@ -181,11 +190,17 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
             return video
         settings, policy = self.check_settings(**kwargs)
         urls = UrlAccess.of(kwargs, self)
+        if settings["preset"] is not None:
+            how = {**_of_canvases(settings), "patch_size": patch_size, "merge_size": merge_size}
+
+            def choose() -> CodecCanvases:
+                with open_video(video, errors, frames=frames, metadata=video_metadata, urls=urls) as reader:
+                    return canvases_of(reader, **how)
+
+            if settings["canvas_cache"] is None or frames:
+                return choose()
+            return CanvasCache(settings["canvas_cache"]).get(video, how, choose)
         with open_video(video, errors, frames=frames, metadata=video_metadata, urls=urls) as reader:
-            if settings["preset"] is not None:
-                return canvases_of(
-                    reader, **_of_canvases(settings), patch_size=patch_size, merge_size=merge_size
-                )
             numbers, seconds = self._sampled(reader, settings, policy)
             ids = np.arange(len(reader)) if isinstance(reader, FrameSequence) else numbers
             size = (reader.width, reader.height)

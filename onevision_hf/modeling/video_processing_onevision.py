@@ -21,7 +21,7 @@ from .frame_files import is_many, refuse_stills
 from .frame_sequence import FrameSequence, is_encoded, is_frames, open_video, pair_of
 from .known_names import KnownNames
 from .message_media import of_each
-from .patch_selection import BudgetSettings, Placement
+from .patch_selection import BudgetSettings, Placement, default_anchors
 from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig
 from .pretrained_settings import read_with_model_settings
 from .setting_names import refuse_unknown
@@ -71,8 +71,9 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
         normalize (`str`, *optional*): "frame" or "clip": what a signal is divided by the 95th percentile
             of.
         camera (`str`, *optional*): the camera model that is taken off the vectors.
-        anchors (`str` or `int`, defaults to `"first"`): frames kept whole: "first", "keyframes", or every
-            n-th.
+        anchors (`str` or `int`, *optional*): frames kept whole: "first", "shots" (one of each, as far as
+            half of the budget goes), "keyframes", or every n-th. By default "shots" for `auto` and "first"
+            for the other presets; "first" for a saved processor that does not say.
         time_buckets (`int`, defaults to 1): spans of time of equal budget.
         merge_size (`int`, defaults to 1): m x m patches are scored and kept together.
         max_patches (`int`, defaults to 131072): a video that would have more is a `VideoReadError`, against
@@ -114,6 +115,8 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
     do_sample_frames: bool
     keep_ratio: float | None
     rope_temporal_size: int | None
+    preset: str
+    anchors: str | int
     default_to_square = False
     return_metadata = False
 
@@ -123,6 +126,8 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
         }
         kwargs["keep_ratio"] = BudgetSettings(**budget).keep_ratio
         super().__init__(**kwargs)
+        if kwargs.get("anchors") is None:
+            self.anchors = default_anchors(self.preset)
         if "rope_temporal_size" in kwargs:  # None is a value: t stays the frame's index
             self.rope_temporal_size = kwargs["rope_temporal_size"]
 
@@ -143,6 +148,8 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
     def from_dict(  # type: ignore[override]
         cls, video_processor_dict: dict[str, Any], **kwargs: Any
     ) -> Any:
+        if video_processor_dict.get("anchors") is None:  # saved before it could be anything else
+            video_processor_dict = {**video_processor_dict, "anchors": "first"}
         if any(kwargs.get(name) is not None for name in BUDGETS):
             video_processor_dict = {k: v for k, v in video_processor_dict.items() if k not in BUDGETS}
         video_processor_dict = under_energy(video_processor_dict, kwargs)

@@ -220,8 +220,8 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
     def get_number_of_video_patches(
         self, num_frames: int, height: int, width: int, videos_kwargs: dict[str, Any] | None = None
     ) -> int:
-        """Patches kept of a video; `merge_size`^2 of them make a token. Exact for anchors="first" or a
-        number; "keyframes" depends on the stream. With `keep_energy` the most that are kept.
+        """Patches kept of a video; `merge_size`^2 of them make a token. Exact for anchors="first", "shots"
+        or a number; "keyframes" depends on the stream. With `keep_energy` the most that are kept.
 
         Args:
             num_frames: that the video has.

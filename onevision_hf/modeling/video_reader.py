@@ -390,6 +390,13 @@ class VideoReader(RunDecoder):
                 f"frame {lost} ({self.timestamps[lost]:.3f} s){more} cannot be decoded: the data are damaged",
             )
 
+    def on_the_way(self, frame_ids: Iterable[int]) -> np.ndarray:
+        """Numbers of the frames whose packets are read when these are decoded."""
+        wanted = self._checked(frame_ids)
+        runs = self._runs(wanted) if self._keyframes_hold else [(0, int(self.index.rank[wanted].max()))]
+        bounds = np.array([[first, last + 1] for first, last in runs]).ravel()
+        return np.flatnonzero(np.searchsorted(bounds, self.index.rank, side="right") % 2)
+
     def decode_segments(self, frame_ids: Iterable[int], count: int) -> list[np.ndarray]:
         """`frame_ids` in at most `count` parts that threads can decode side by side: each begins behind a
         keyframe, so nothing is decoded twice, and has about the same number of packets."""
@@ -405,33 +412,6 @@ class VideoReader(RunDecoder):
         even = np.linspace(ranks[0], ranks[-1], count + 1)[1:-1]
         nearest = np.abs(ranks[starts] - even[:, None]).argmin(1)
         return np.split(wanted, np.unique(starts[nearest]))
-
-    @cached_property
-    def _entries(self) -> tuple[np.ndarray, np.ndarray]:
-        """(times, ranks) of the packets at which decoding can start. Leading pictures of an open GOP are
-        shown before its keyframe and need the GOP before, so it is the time of display that counts."""
-        if not self._times_tell:
-            frame_ids = np.flatnonzero(self.index.keyframe)
-            return self.index.pts[frame_ids], self.index.rank[frame_ids]
-        ranks = np.flatnonzero(self._table.keyframe)
-        ranks = ranks[np.argsort(self._table.pts[ranks])]
-        return self._table.pts[ranks], ranks
-
-    def _runs(self, wanted: np.ndarray, tail: int = 0) -> list[tuple[int, int]]:
-        """(first, last) ranks of the segments to decode: each begins with a keyframe; what lies between is
-        skipped, if it is more than `tail` packets."""
-        times, entries = self._entries
-        runs: list[tuple[int, int]] = []
-        for frame_id in wanted:
-            last = int(self.index.rank[frame_id])
-            place = int(np.searchsorted(times, self.index.pts[frame_id], side="right")) - 1
-            first = int(entries[place]) if place >= 0 else -1
-            first = first if self._first_rank <= first <= last else self._first_rank
-            if runs and first <= runs[-1][1] + 1 + tail:
-                runs[-1] = (runs[-1][0], max(last, runs[-1][1]))
-            else:
-                runs.append((first, last))
-        return runs
 
     def _decode(self, wanted: np.ndarray, motion_vectors: bool = False) -> Iterator[av.VideoFrame]:
         """The frames `wanted` and what they need, each with the rank of its packet as `pts`, which no

@@ -82,7 +82,7 @@ def _panel(view: ClipView, name: str, t: int) -> np.ndarray:
 
 def _words(view: ClipView, name: str, t: int) -> tuple[str, ...]:
     """What stands on a panel that would be black, in lines."""
-    if name == "energy" and view.kept[t].all():
+    if name == "energy" and view.kept[t].all() and not view.energy[t].any():
         return "anchor:", "kept whole"
     if name in view.given and not view.given[name][t].any():
         if name == "difference" and t == 0:

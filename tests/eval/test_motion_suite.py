@@ -10,16 +10,20 @@ import torch
 from motion_worlds import ONE_TRIAL, TINY
 
 from onevision_hf import OneVisionConfig, OneVisionModel, select_patches
-from onevision_hf.eval.motion import SuiteSettings, TrainSettings, Trial, run_suite, trials
+from onevision_hf.assets import model_folder
+from onevision_hf.eval.motion import PROFILES, SuiteSettings, TrainSettings, Trial, run_suite, trials
 from onevision_hf.eval.motion.classifier import PatchClassifier
 from onevision_hf.eval.motion.clips import Drawn, LabelledClip
 from onevision_hf.eval.motion.folder import Labelled
 from onevision_hf.eval.motion.frozen import Encoder, encode_input
-from onevision_hf.eval.motion.inputs import build, by_energy, selected
+from onevision_hf.eval.motion.inputs import build, by_energy, codec_config, selected
 from onevision_hf.eval.motion.interventions import INTERVENTIONS
-from onevision_hf.eval.motion.pool import Pool
+from onevision_hf.eval.motion.pool import Pool, energy_name
 from onevision_hf.eval.motion.settings import ClassifierSettings
+from onevision_hf.eval.motion.shots import Joined
+from onevision_hf.jobs.run_folder import digest_of
 from onevision_hf.synthetic import ClipSettings, draw_clip, encode
+from onevision_hf.synthetic.families import COLOURS, SHAPES
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,49 @@ def test_by_energy_clips_have_as_many_patches_as_the_budget_on_average_and_each_
         )
         own = np.ravel_multi_index(tuple(chosen.positions.T), (32, 4, 4))
         assert np.array_equal(kept[0][kept[0] >= 0], own)
+
+
+def test_clips_of_several_scenes_are_asked_what_was_in_each_and_what_moved_in_it(tmp_path):
+    inputs = ("codec", "codec_shots", "uniform")
+    settings = replace(ONE_TRIAL, inputs=inputs, clips=replace(TINY.clips, num_frames=64))
+    document = run_suite(settings, tmp_path, shots=True, workers=1)
+    assert list(document["families"].items())[3:5] == [
+        ("scene 4: what was in it", list(SHAPES)),
+        ("scene 1: what moved in it", list(COLOURS)),
+    ]
+    # Four whole frames show every scene, and few of the events, which last 3 to 9 of 16 frames.
+    known = document["ceilings"]["0.0625"]
+    assert all(known[f"scene {k}: what was in it"]["all"] == 1 for k in (1, 2, 3, 4))
+    assert 0.3 < np.mean([known[f"scene {k}: what moved in it"]["all"] for k in (1, 2, 3, 4)]) < 0.8
+    pool = Pool(tmp_path / "clips", settings.clips, Joined(settings.clips), {"train": 24, "test": 24})
+    budget = 1 / 8
+    first, by_shots = (
+        selected(pool, settings, Trial("scratch", name, budget, 0), "test")
+        for name in ("codec", "codec_shots")
+    )
+    assert first.shape == by_shots.shape == (24, settings.patches(budget))
+    for kept in zip(first, by_shots, strict=True):
+        one, shots = (np.bincount(own // 16, minlength=64) for own in kept)
+        assert one[0] == 16
+        assert (shots[::16] == 16).all(), "the first frame of each scene is whole"
+    item = pool.source.item("test", 0)
+    chosen = select_patches(item.file, size=64, patch_size=16, num_patches=128)
+    assert np.array_equal(by_shots[0], np.ravel_multi_index(tuple(chosen.positions.T), (64, 4, 4)))
+    with pytest.raises(ValueError, match="--shots draws its own clips"):
+        run_suite(settings, tmp_path, shots=True, grounds=tmp_path)
+
+
+def test_what_was_stored_before_there_were_shots_is_still_what_is_asked_for():
+    assert "codec_shots" not in SuiteSettings().inputs and "codec_shots" not in PROFILES["full"].inputs
+    settings = Encoder.open(str(model_folder("tiny"))).fit(SuiteSettings())
+    assert settings.clips.processor == {"camera": "median"}
+    keys = [
+        SuiteSettings().key(Trial(*trial, 1 / 16, 0))
+        for trial in (("scratch", "codec"), ("frozen", "uniform"))
+    ]
+    assert [digest_of(key)[:12] for key in keys] == ["dcdc16e1ce57", "a1a8f5e3f566"]
+    names = [energy_name(codec_config(TINY, name)) for name in ("codec", "codec_energy", "codec_published")]
+    assert names == ["648077331a94", "648077331a94", "3aa8b0ffb00c"]
 
 
 def test_what_fills_up_a_clip_is_not_read(pool):

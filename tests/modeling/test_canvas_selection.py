@@ -15,6 +15,7 @@ from transformers import AutoProcessor
 from watching import Server
 
 from onevision_hf import VideoReader, select_canvases
+from onevision_hf.modeling import video_processing_llava_onevision2
 from onevision_hf.modeling.canvas_selection import CanvasPlan, beside_keyframes, canvas_size
 from onevision_hf.modeling.codec_canvases import canvases_of
 from onevision_hf.modeling.readiness_groups import best_blocks, block_scores, merge_groups, readiness_groups
@@ -268,3 +269,40 @@ def test_a_clip_in_memory_or_on_the_net_is_selected_as_its_file(clip):
             assert torch.equal(read.patches, shown.patches) and torch.equal(read.positions, shown.positions)
             prompt = processor(text="<|video_pad|>", videos=[source], preset="ov2", max_canvases=8)
             assert torch.equal(prompt["pixel_values"], shown.patches)
+
+
+def test_canvases_are_kept_by_the_content_of_their_video(clip, tmp_path, monkeypatch):
+    """A copy is found under any name, another setting or content is chosen anew, damage in the cache too."""
+    processor = AutoProcessor.from_pretrained(PUBLISHED, canvas_cache=str(tmp_path / "kept"))
+    chosen: list = []
+    choose = video_processing_llava_onevision2.canvases_of
+    monkeypatch.setattr(
+        video_processing_llava_onevision2, "canvases_of", lambda *a, **k: chosen.append(k) or choose(*a, **k)
+    )
+    (copy := tmp_path / "copy.mp4").write_bytes(clip.read_bytes())
+
+    def read(video, **settings):
+        return processor.video_processor.read(video, **{"preset": "ov2", "max_canvases": 4, **settings})
+
+    first = read(clip)
+    for video in (clip, str(copy), copy.read_bytes()):
+        again = read(video)
+        assert np.array_equal(again.pictures, first.pictures) and again.fps == first.fps
+        assert np.array_equal(again.positions, first.positions)
+    assert len(chosen) == 1
+    [kept] = (tmp_path / "kept").iterdir()
+    for settings in ({"max_canvases": 8}, {"patch_size": 16}, {"preset": "auto"}):
+        read(clip, **settings)
+    assert len(chosen) == 4 and len(list((tmp_path / "kept").iterdir())) == 4
+    for damage in (kept.read_bytes()[:-1], b"", bytes(kept.stat().st_size)):
+        kept.write_bytes(damage)
+        assert np.array_equal(read(clip).pictures, first.pictures)
+    assert len(chosen) == 7
+    processor.save_pretrained(tmp_path / "saved")
+    assert "canvas_cache" not in (tmp_path / "saved" / "processor_config.json").read_text()
+    assert AutoProcessor.from_pretrained(tmp_path / "saved").video_processor.canvas_cache is None
+
+
+def test_settings_of_canvases_need_canvases(clip, tmp_path):
+    with pytest.raises(ValueError, match="canvas_cache cannot be followed where frames are shown"):
+        AutoProcessor.from_pretrained(PUBLISHED).video_processor.read(clip, canvas_cache=str(tmp_path))

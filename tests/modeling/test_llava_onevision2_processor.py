@@ -187,6 +187,18 @@ def test_a_published_folders_own_files_are_read(tmp_path, clip):
     )
 
 
+def test_settings_given_at_loading_count_and_unknown_ones_are_refused(tmp_path):
+    """Published folders have no file of the video processor, which would carry them."""
+    given = {"preset": "ov2", "max_canvases": 8}
+    for _ in range(2):
+        processor = AutoProcessor.from_pretrained(tmp_path if any(tmp_path.iterdir()) else PUBLISHED, **given)
+        video = processor.video_processor
+        assert (video.preset, video.max_canvases, video.target_canvas) == ("ov2", 8, 32)
+        processor.save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match=r"max_canvas.*did you mean max_canvases"):
+        AutoProcessor.from_pretrained(PUBLISHED, max_canvas=8)
+
+
 def test_answers_are_learned_from(processor):
     messages = [*user(("video", canvases()), "What?"), {"role": "assistant", "content": "Sand."}]
     found = processor.encode_dialogue(messages)

@@ -100,12 +100,14 @@ def test_an_open_reader_is_a_video_everywhere(counts, keyframes):
     )
 
 
-def test_frames_that_are_all_keyframes_cost_one_pass_over_the_file(counts, keyframes):
+@pytest.mark.parametrize(("anchors", "passes"), [("first", 1), ("shots", 2)])
+def test_frames_that_are_all_keyframes_cost_one_pass_over_the_file(anchors, passes, counts, keyframes):
+    """And one for the cuts of a short clip."""
     with VideoReader(keyframes) as reader:
         counts.clear()
-        selection = PatchifyConfig.from_dict({"fps": 2.0, "size": 56}).select(reader)
-        assert selection.picture_types == ("I",) * 12
-        assert counts["openings"] == 0 and counts["packets"] <= 1.2 * len(reader)
+        config = PatchifyConfig.from_dict({"fps": 2.0, "size": 56, "anchors": anchors})
+        assert config.select(reader).picture_types == ("I",) * 12
+        assert counts["openings"] == 0 and counts["packets"] <= 1.2 * passes * len(reader)
 
 
 def test_what_changed_since_the_keyframe_before_does_not_depend_on_what_else_is_sampled(keyframes):

@@ -51,7 +51,7 @@ def test_an_eighth_is_kept_when_nothing_is_said(clip):
         ({"size": -56}, "size must be a positive integer, not -56"),
         ({"patch_size": 0}, "patch_size must be a positive integer, not 0"),
         ({"preset": "best"}, "unknown preset 'best': choose one of auto, published"),
-        ({"anchors": "last"}, "anchors must be first, keyframes or a positive integer"),
+        ({"anchors": "last"}, "anchors must be first, keyframes, shots or a positive integer"),
         ({"signals": ("colour",)}, "signals must be some of vectors"),
         ({"signals": ("vectors",), "weights": (1.0, 2.0)}, "weights must be 1 numbers"),
         ({"normalize": "all"}, "unknown normalize 'all'"),

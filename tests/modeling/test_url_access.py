@@ -126,13 +126,17 @@ def test_every_entrance_has_a_bound_of_bytes_and_knows_which_bounds_there_are(na
             ENTRANCES[name](server, **wrong)
 
 
-def test_a_message_does_not_say_whether_this_machine_fetches_what_it_names(server):
+def test_a_message_does_not_say_what_this_machine_fetches_or_where_it_writes(server):
     server.asked.clear()
     for kind in ("image", "video"):
         conversation = asked(kind, server)
         conversation[0]["content"][0]["allow_urls"] = True
         with pytest.raises(TypeError, match=r"unknown arguments \['allow_urls'\]"):
             prompt(whole(allow_urls=False), conversation)
+    conversation = user(("video", "a.mp4"), "?")
+    conversation[0]["content"][0]["canvas_cache"] = "elsewhere"
+    with pytest.raises(TypeError, match=r"unknown arguments \['canvas_cache'\]"):
+        prompt(llava(), conversation)
     assert not server.asked
 
 

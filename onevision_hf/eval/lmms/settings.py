@@ -41,7 +41,7 @@ PUBLISHED = tuple(
 # Settings of the processor that choose patches by the codec.
 _OF_CODEC = (
     *("num_patches", "keep_ratio", "keep_energy", "preset", "signals", "weights", "normalize", "camera"),
-    *("anchors", "canvas_settings", "target_canvas", "max_canvases"),
+    *("anchors", "canvas_settings", "target_canvas", "max_canvases", "canvas_cache"),
 )
 
 

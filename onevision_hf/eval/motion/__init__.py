@@ -2,7 +2,7 @@
 
     onevision eval motion --profile small
 
-settings  ->  clips, folder (what is shown)  ->  pool (every clip read once)  ->  inputs (which patches)
+settings  ->  clips (shots, folder)  ->  pool (every clip read once)  ->  inputs (which patches)
 ->  training with classifier, or frozen with a probe  ->  trials (a result each)  ->  summary, report, figure
 
 See docs/motion-suite.md.

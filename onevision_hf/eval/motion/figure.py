@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 COLOURS = {
     "codec": "#1f5fa8",
     "codec_energy": "#13315c",
+    "codec_shots": "#0b7285",
     "codec_published": "#5aa0d8",
     "codec_bits": "#2a9d8f",
     "difference_all": "#c2571a",

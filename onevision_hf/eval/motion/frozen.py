@@ -43,7 +43,7 @@ class Encoder:
         otherwise they are resized.
         """
         config = _load(self.name)[1]
-        own, default = config.to_dict(), PatchifyConfig().to_dict()
+        own, default = config.to_dict(), PatchifyConfig().replace(anchors="first").to_dict()
         unlike = {name: own[name] for name in CHOOSES_PATCHES if own[name] != default[name]}
         processor = {**unlike, **settings.clips.processor}
         settings = replace(settings, clips=replace(settings.clips, processor=processor))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...modeling.patch_selection import Selection, select, top_patches
 from ...modeling.patchify_config import PatchifyConfig
+from ...modeling.shot_cuts import Shots
 from .clips import uniform_frames
 from .pool import Pool
 from .settings import (
@@ -96,11 +97,13 @@ def by_energy(pool: Pool, settings: SuiteSettings, budget: float) -> PatchifyCon
 def _selections(pool: Pool, config: PatchifyConfig, energies: Sequence[np.ndarray]) -> Iterator[Selection]:
     """What a config selects of each clip, of whose energies there is what `Pool.energies` gives."""
     geometry = config.layout.geometry(pool.settings.size, pool.settings.size)
-    for energy, absolute, types in zip(*energies, strict=True):
+    for energy, absolute, types, *begins in zip(*energies, strict=True):
         frames = np.arange(len(energy))
+        starts = np.flatnonzero(begins[0]) if begins else frames[:1]
         yield select(
             energy, frame_ids=frames, timestamps=frames, picture_types=types.tolist(), signal="pooled",
             geometry=geometry, budget=config.budget, absolute=absolute,
+            shots=Shots(starts.astype(float), starts),
         )  # fmt: skip
 
 

@@ -4,7 +4,8 @@ train-clips-000300-000400.npz         files, labels, ceilings, camera, energies 
 train-pixels-000300-000400.npy        (clips, T, 3, size, size) uint8
 train-9f2c81d0a7b3-000300-000400.npz  energy and absolute energy (clips, T, gh, gw) float32 and picture types
                                       (clips, T) under one `PatchifyConfig` but for its budget, when an input
-                                      needs it
+                                      needs it; where anchors are those of shots also (clips, T) which
+                                      frames are the first sampled ones of a shot
 
 More clips of the same settings go on in the same folder.
 """
@@ -23,6 +24,7 @@ from ...jobs.run_folder import atomic_files, digest_of, save_arrays
 from ...modeling.codec_signals import DEAD_ZONE, absolute_difference
 from ...modeling.frame_sampling import sample_frames
 from ...modeling.patchify_config import PatchifyConfig
+from ...modeling.shot_cuts import ShotSearch
 from ...modeling.signal_energy import frame_energies
 from ...modeling.video_reader import VideoReader, VideoReadError
 from .clips import NO_LABEL, LabelledClip, Source
@@ -139,9 +141,10 @@ class Pool:
             np.array([found[place] for found in measured], np.float32).reshape(-1, count, grid, grid)
             for place in (0, 1)
         )
-        types = np.array([own for *_, own in measured], "U1").reshape(-1, count)
-        path = self.path(split, energy_name(config), chunk)
-        save_arrays(path, energies=energies, absolute=absolute, types=types)
+        types = np.array([found[2] for found in measured], "U1").reshape(-1, count)
+        begins = np.array([found[3] for found in measured], bool).reshape(-1, count)
+        arrays = {"energies": energies, "absolute": absolute, "types": types, "begins": begins}
+        save_arrays(self.path(split, energy_name(config), chunk), **{n: arrays[n] for n in _held(config)})
 
     def read(self, split: str, name: str) -> np.ndarray:
         """An array of all clips of a split: `labels`, `ceilings`, `camera`, `difference-4`."""
@@ -151,14 +154,11 @@ class Pool:
                 parts.append(arrays[name])
         return np.concatenate([part for part in parts if len(part)])
 
-    def energies(self, split: str, config: PatchifyConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Energies and absolute energies (n, T, gh, gw), and picture types (n, T), of all clips of a split
-        under one config."""
+    def energies(self, split: str, config: PatchifyConfig) -> list[np.ndarray]:
+        """Energies and absolute energies (n, T, gh, gw), picture types (n, T), and with anchors of shots
+        whether a frame is the first of one (n, T), of all clips of a split under one config."""
         parts = [np.load(self.path(split, energy_name(config), chunk)) for chunk in self.chunks(split)]
-        energies, absolute, types = (
-            np.concatenate([part[name] for part in parts]) for name in ("energies", "absolute", "types")
-        )
-        return energies, absolute, types
+        return [np.concatenate([part[name] for part in parts]) for name in _held(config)]
 
     def pixels(self, split: str) -> list[np.ndarray]:
         """A chunk after the other, mapped and not read."""
@@ -203,7 +203,12 @@ def energy_name(config: PatchifyConfig) -> str:
     """What the energies under a config are filed by; they do not depend on its budget."""
     budget = {entry.name for entry in fields(config.budget)}
     values = {name: value for name, value in config.recorded().items() if name not in budget}
-    return digest_of(values | {"holds": ["energies", "absolute", "types"]})[:12]
+    return digest_of(values | {"holds": _held(config)})[:12]
+
+
+def _held(config: PatchifyConfig) -> list[str]:
+    """The arrays that are kept of a clip under a config."""
+    return ["energies", "absolute", "types", *(["begins"] if config.budget.anchors == "shots" else [])]
 
 
 def read_pixels(file: bytes | Path, settings: ClipSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -225,15 +230,20 @@ def read_pixels(file: bytes | Path, settings: ClipSettings) -> tuple[np.ndarray,
     return pixels, luma
 
 
-def codec_energy(file: bytes, config: PatchifyConfig) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
-    """What the codec gives of a clip: energies and absolute energies (T, gh, gw) float32, and the sampled
-    frames' picture types."""
+def codec_energy(
+    file: bytes, config: PatchifyConfig
+) -> tuple[np.ndarray, np.ndarray, Sequence[str], np.ndarray]:
+    """What the codec gives of a clip: energies and absolute energies (T, gh, gw) float32, the sampled frames'
+    picture types, and which of them (T,) are the first of a shot, where anchors are those of shots."""
     with VideoReader(file) as reader:
         # Every input shows the same pixels: preset `published` does not pad them here.
         geometry = config.layout.geometry(reader.height, reader.width)
         frame_ids = sample_frames(reader, config.sampling)
-        energy, types, _, absolute = frame_energies(reader, frame_ids, geometry, config.signals)
-        return energy, absolute, types
+        search = ShotSearch.over(reader, frame_ids) if config.budget.anchors == "shots" else None
+        energy, types, _, absolute = frame_energies(reader, frame_ids, geometry, config.signals, search)
+        begins = np.zeros(len(frame_ids) + 1, bool)
+        begins[0 if search is None else search.shots(frame_ids).seen] = True
+        return energy, absolute, types, begins[:-1]
 
 
 def difference_energy(luma: np.ndarray, block: int) -> np.ndarray:

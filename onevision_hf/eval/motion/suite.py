@@ -27,6 +27,7 @@ from .grounds import Grounds
 from .inputs import codec_config
 from .pool import Pool, energy_name
 from .settings import CEILING_FRAMES, CODEC_INPUTS, MIXTURE, SUBSETS, SuiteSettings, Trial
+from .shots import Joined
 from .summary import summarise
 from .trials import Job, run_trials
 
@@ -39,6 +40,7 @@ def run_suite(
     clips: str | Path | None = None,
     codec: str = "h264",
     grounds: str | Path | None = None,
+    shots: bool = False,
     workers: int | None = None,
     device: str | None = None,
     redo: bool = False,
@@ -53,6 +55,7 @@ def run_suite(
         clips: a folder of labelled folders instead of drawn clips; its clips are all used.
         codec: of drawn clips, a name of `synthetic.CODECS`.
         grounds: a folder of videos or pictures, the grounds of drawn clips; no file serves both splits.
+        shots: of clips of several scenes, cut one after the other, instead.
         workers: processes, each with one thread; None is one a core.
         device: where classifiers are trained: "cpu", "cuda"; None is a GPU where there is one.
         redo: empty a folder that holds other clips, instead of refusing it; finished trials stay.
@@ -60,14 +63,18 @@ def run_suite(
 
     Raises:
         ValueError: the folder holds other clips; too many clips cannot be read; a label without clips; a
-            codec or grounds for clips that are not drawn; fewer than two grounds.
+            codec, grounds or shots for clips that are not drawn; fewer than two grounds.
         VideoReadError: a ground cannot be read.
     """
     work = Path(work)
     place = pick_device(device)
     encoder = None if model is None else Encoder.open(model)
-    source: Drawn | Labelled
-    if clips is None:
+    source: Drawn | Joined | Labelled
+    if shots and clips is None and grounds is None:
+        source = Joined(settings.clips, EncodingSettings(codec))
+    elif shots:
+        raise ValueError("--shots draws its own clips: leave --clips and --grounds out")
+    elif clips is None:
         opened = None if grounds is None else Grounds.open(Path(grounds), settings.clips.seed)
         source = Drawn(settings.clips, EncodingSettings(codec), opened)
     elif grounds is None and codec == "h264":
