@@ -6,6 +6,7 @@ opened = Opened(private)                        # Linux: the kernel tells (inoti
 opened.count()                                  # since it was made or last asked
 """
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -21,10 +22,20 @@ IN_OPEN = 0x20
 
 
 class Answer:
-    """status, headers and body of an answer; `silent` sends no byte of the body until the server stops."""
+    """status, headers and body of an answer; `silent` sends no byte of the body until the server stops.
 
-    def __init__(self, body: bytes = b"", status: int = 200, silent: bool = False, **headers: str):
-        self.body, self.status, self.silent = body, status, silent
+    again: the body is sent again and again, with so many seconds after each, until nobody takes it.
+    """
+
+    def __init__(
+        self,
+        body: bytes = b"",
+        status: int = 200,
+        silent: bool = False,
+        again: float | None = None,
+        **headers: str,
+    ):
+        self.body, self.status, self.silent, self.again = body, status, silent, again
         self.headers = {"Content-Length": str(len(body))} | {
             name.replace("_", "-"): value for name, value in headers.items()
         }
@@ -59,8 +70,11 @@ class Server:
                 self.end_headers()
                 if answer.silent:
                     server._stopped.wait()
-                else:
+                    return
+                with contextlib.suppress(ConnectionError):
                     self.wfile.write(answer.body)
+                    while answer.again is not None and not server._stopped.wait(answer.again):
+                        self.wfile.write(answer.body)
 
             do_CONNECT = do_GET
 
@@ -84,7 +98,7 @@ class Server:
 
 
 class Opened:
-    """Counts how often a file is opened, by anybody."""
+    """Counts how often a file is opened, or which files of a folder are, by anybody."""
 
     def __init__(self, path: Path):
         if sys.platform != "linux":
@@ -95,16 +109,21 @@ class Opened:
             raise OSError(ctypes.get_errno(), "inotify")
 
     def count(self) -> int:
+        return len(self.names())
+
+    def names(self) -> list[str]:
+        """Of the files in the folder, one for each time; "" for the folder or file itself."""
         try:
-            data = os.read(self._handle, 1 << 16)
+            data = os.read(self._handle, 1 << 20)
         except BlockingIOError:
-            return 0
-        at = count = 0
+            return []
+        at, found = 0, []
         while at < len(data):
             _, mask, _, length = struct.unpack_from("iIII", data, at)
-            count += bool(mask & IN_OPEN)
+            if mask & IN_OPEN:
+                found.append(data[at + 16 : at + 16 + length].rstrip(b"\0").decode())
             at += 16 + length
-        return count
+        return found
 
     def close(self) -> None:
         os.close(self._handle)

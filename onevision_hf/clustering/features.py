@@ -274,11 +274,11 @@ class FeatureShards:
         return len(self.rows)
 
     def table(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
-        return pq.read_table(self.run.path / f"features-{shard:05d}.parquet", columns=columns)
+        return pq.read_table(self.run.file(f"features-{shard:05d}.parquet"), columns=columns)
 
     def has_tags(self) -> bool:
         first = next(i for i, rows in enumerate(self.rows) if rows)
-        return "tags" in pq.read_schema(self.run.path / f"features-{first:05d}.parquet").names
+        return "tags" in pq.read_schema(self.run.file(f"features-{first:05d}.parquet")).names
 
     def matrix(self, shard: int) -> np.ndarray:
         """(rows, D) float16."""

@@ -211,7 +211,7 @@ class LatentShards(ShardedExamples):
     """
 
     def __init__(self, path: str | Path):
-        run = FinishedRun(path, STAGE)
+        run = self._run = FinishedRun(path, STAGE)
         super().__init__(run.path, run.summary["rows"])
         self.settings = run.settings
         self.shape: tuple[int, ...] = tuple(run.summary["shape"])
@@ -224,5 +224,5 @@ class LatentShards(ShardedExamples):
     def __getitem__(self, number: int) -> torch.Tensor:
         """Row `number`, (C, h, w), in the stored dtype. Raises IndexError."""
         shard, row = self.place(number)
-        with safe_open(self.path / shard_name(shard), "pt") as file:
+        with safe_open(self._run.file(shard_name(shard)), "pt") as file:
             return file.get_slice("latents")[row]

@@ -140,9 +140,9 @@ class TarShards(ShardedExamples):
 
     def index(self, shard: int) -> pa.Table:
         """The columns of a shard, and where its parts lie. Raises OSError when the file is damaged."""
-        path = self.path / shard_names(self._prefix, shard)[1]
+        path = self.run.file(shard_names(self._prefix, shard)[1])
         try:
-            return _read_index(path)
+            return _read_index(path, self.run.digest)
         except pa.ArrowInvalid as error:  # whose message names no file
             raise OSError(f"{path} is damaged: {error}") from error
 
@@ -150,12 +150,13 @@ class TarShards(ShardedExamples):
         """The columns of a row, and its parts. Raises OSError when a file is damaged."""
         record = self.index(shard).slice(row, 1).to_pylist()[0]
         places = {part: (record.pop(f"{part}_offset"), record.pop(f"{part}_length")) for part in self._parts}
-        with open(self.path / shard_names(self._prefix, shard)[0], "rb") as tar:
+        with open(self.run.file(shard_names(self._prefix, shard)[0]), "rb") as tar:
             return record, {part: _read_part(tar, *place) for part, place in places.items()}
 
 
 @functools.lru_cache(maxsize=64)
-def _read_index(path: Path) -> pa.Table:
+def _read_index(path: Path, plan: str) -> pa.Table:
+    """`plan`, the digest of the run's, tells what was there before the folder was made again."""
     return pq.read_table(path)
 
 

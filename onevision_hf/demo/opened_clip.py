@@ -62,7 +62,7 @@ class OpenedClip:
     @cached_property
     def signals(self) -> tuple[dict[str, np.ndarray | str], dict[str, float]]:
         """Every signal of the clip, or why there is none, and the weights of those that were chosen."""
-        with VideoReader(self.path) as reader:
+        with VideoReader(self.path, allow_urls=False) as reader:
             return read_signals(reader, self.whole, SignalSettings(self.choices.preset, self.choices.signals))
 
     def seconds_for(self, seen: tuple[int, ...]) -> float:
@@ -70,7 +70,7 @@ class OpenedClip:
         if seen not in self.measured:
             start = time.perf_counter()
             geometry = self.whole.geometry
-            with VideoReader(self.path) as reader:
+            with VideoReader(self.path, allow_urls=False) as reader:
                 for frame in reader.frames(self.whole.frame_ids[list(seen)]):
                     frame.rgb(geometry.resized_width, geometry.resized_height)
             self.measured[seen] = time.perf_counter() - start
@@ -118,7 +118,8 @@ def open_clip(path: str, choices: Choices = Choices()) -> OpenedClip:
     """Read the clip at `path`; what was read last is remembered.
 
     Raises:
-        VideoReadError: the file cannot be read as a video. ValueError: signals that do not go together.
+        VideoReadError: the file cannot be read as a video, or is a URL: the page fetches nothing for others.
+            ValueError: signals that do not go together.
     """
     return _read(path, Path(path).stat().st_mtime_ns if Path(path).is_file() else 0, choices)
 
@@ -126,7 +127,7 @@ def open_clip(path: str, choices: Choices = Choices()) -> OpenedClip:
 @lru_cache(maxsize=REMEMBERED)
 def _read(path: str, changed: int, choices: Choices) -> OpenedClip:
     start = time.perf_counter()
-    with VideoReader(path) as reader:
+    with VideoReader(path, allow_urls=False) as reader:
         # All patches are kept, and no budget counts yet; the shots are known for one that asks.
         whole = select_patches(
             reader,

@@ -44,14 +44,14 @@ class FeatureFolder(Mapping[str, dict[str, Tensor]]):
     """
 
     def __init__(self, path: str | Path):
-        run = FinishedRun(path, STAGE)
+        run = self._run = FinishedRun(path, STAGE)
         self.path, self.settings = run.path, run.settings
         self.index: dict[str, dict[str, Any]] = json.loads((run.path / INDEX).read_text(encoding="utf-8"))
 
     def __getitem__(self, key: str) -> dict[str, Tensor]:
         entry = self.index[key]
         names = ["last_hidden_state", "patch_positions", "patch_times", "pooler_output"]
-        with safe_open(self.path / entry["shard"], "pt") as file:
+        with safe_open(self._run.file(entry["shard"]), "pt") as file:
             there = set(file.keys())
             return {name: file.get_tensor(f"{key}/{name}") for name in names if f"{key}/{name}" in there}
 

@@ -301,6 +301,21 @@ class FinishedRun:
         if not _finished(self.path, self.digest):
             raise ValueError(f"{self.path} is not finished: run {self.plan['stage']!r} again, it will go on")
         self.summary: dict[str, Any] = json.loads((self.path / SUMMARY).read_text())
+        self._plan_seen: tuple[int, int] | None = None  # of its file: inode and time of change
+
+    def file(self, name: str) -> Path:
+        """The path of a file of this run, to be read now.
+
+        Raises:
+            OSError: the folder was made again since it was opened, so what is known of it is of other files.
+        """
+        status = os.stat(self.path / PLAN)
+        seen = (status.st_ino, status.st_mtime_ns)
+        if seen != self._plan_seen:
+            if digest_of(json.loads((self.path / PLAN).read_text())) != self.digest:
+                raise OSError(f"{self.path} was made again, another way, since it was opened: open it anew")
+            self._plan_seen = seen
+        return self.path / name
 
 
 def _finished(folder: Path, digest: str) -> bool:

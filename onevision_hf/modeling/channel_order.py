@@ -6,13 +6,20 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 from transformers.image_processing_backends import TorchvisionBackend
+from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import ChannelDimension
+from transformers.processing_utils import ImagesKwargs
 
 from .known_names import KnownNames
 from .remote_file import fetch_pictures
+from .url_access import UrlAccess, UrlKwargs
 
 _CHANNELS = (1, 3, 4)
 _SCALING = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+
+
+class ImageKwargs(ImagesKwargs, UrlKwargs, total=False):
+    """What all image processors take."""
 
 
 class ChannelOrderBackend(KnownNames, TorchvisionBackend):  # type: ignore[misc]
@@ -24,9 +31,15 @@ class ChannelOrderBackend(KnownNames, TorchvisionBackend):  # type: ignore[misc]
     order, and files are read into such tensors. `input_data_format` overrides either.
     """
 
+    valid_kwargs = ImageKwargs
+
+    def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+        """transformers' own; what is on the net is fetched as the call allows."""
+        return super().preprocess(fetch_pictures(images, UrlAccess.of(kwargs, self)), *args, **kwargs)
+
     def fetch_images(self, image_url_or_urls: Any) -> Any:
         """Images of the net are fetched here: a redirect does not lead into this machine's own network."""
-        return super().fetch_images(fetch_pictures(image_url_or_urls))
+        return super().fetch_images(fetch_pictures(image_url_or_urls, UrlAccess.of({}, self)))
 
     def scaled(self, images: Tensor, settings: Mapping[str, Any]) -> Tensor:
         """Rescaled and normalised, (..., C, H, W), as the settings of these names say."""

@@ -12,6 +12,8 @@ import torch
 from .frame_sequence import open_video
 from .message_media import kind_of, medium_of
 from .prompt_media import media_parts
+from .url_access import UrlAccess
+from .written_text import ControlTokens, encode
 
 NOT_LEARNED = -100  # the label that losses of transformers pass over
 
@@ -49,7 +51,7 @@ class Dialogues:
         whole, ids, labels = "", list[int](), list[int]()
         for text, learned in self.segments(messages, plain):
             if learned and self._media_tokens.search(text):
-                raise ValueError(f"an answer holds a media token: {text!r}")
+                raise ValueError(f"an answer shows a medium: {text!r}")
             whole += text
             own = self._segment_ids(self._expand(text, waiting), first=not ids)
             ids += own
@@ -63,7 +65,8 @@ class Dialogues:
     def segments(self: Any, messages: list[dict[str, Any]], plain: bool = False) -> list[tuple[str, bool]]:
         """The conversation as text, cut where the assistant begins and ends to speak: (text, is it learned).
 
-        Media tokens are not expanded. `plain` is LLaVA's first stage: a medium, its caption and a line break,
+        Media tokens are not expanded; control tokens that stand in what was said are marked as text. `plain`
+        is LLaVA's first stage: a medium, its caption and a line break,
         without turns and without the question.
         """
         if plain:
@@ -75,14 +78,16 @@ class Dialogues:
                     f"a plain prompt is a medium and one caption, found {len(media)} media and "
                     f"{len(captions)} answers"
                 )
-            return [("".join(media), False), (captions[0] + "\n", True)]
+            caption = ControlTokens(self.tokenizer, self.chat_template).broken(captions[0])
+            return [("".join(media), False), (caption + "\n", True)]
         found: list[tuple[str, bool]] = []
         done = ""
         for number, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            before = self.apply_chat_template(messages[:number], add_generation_prompt=True)
-            after = self.apply_chat_template(messages[: number + 1])
+            marked = {"sanitize_control_tokens": True}
+            before = self.apply_chat_template(messages[:number], add_generation_prompt=True, **marked)
+            after = self.apply_chat_template(messages[: number + 1], **marked)
             if not (before.startswith(done) and after.startswith(before)):
                 raise ValueError(
                     f"the chat template writes turn {number} in another way once it is answered, so answers "
@@ -96,7 +101,8 @@ class Dialogues:
 
     def video_text(self: Any, video: Any, **kwargs: Any) -> str:
         """What stands for a video in a prompt, without times; told by the header of its file."""
-        with open_video(video) as reader:
+        urls = UrlAccess.of(self._split(kwargs)[2], self.video_processor)
+        with open_video(video, urls=urls) as reader:
             sizes = [(len(reader), reader.height, reader.width)]
         found = self._get_num_multimodal_tokens(video_sizes=sizes, **kwargs)
         return self.video_token * found["num_video_tokens"][0]
@@ -104,7 +110,7 @@ class Dialogues:
     def _segment_ids(self: Any, text: str, first: bool) -> list[int]:
         """Tokens of a piece of a conversation, cut as generation cuts: an answer begins with a token."""
         begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
-        return self.tokenizer(text, add_special_tokens=first and not begins)["input_ids"]
+        return encode(self.tokenizer, text, add_special_tokens=first and not begins)
 
 
 __all__ = ["NOT_LEARNED", "Dialogues"]

@@ -14,6 +14,7 @@ from typing import Any, overload
 import numpy as np
 
 from .remote_file import is_url, shown
+from .url_access import FETCHED, UrlAccess
 from .video_source import VideoReadError, local_path
 
 STILLS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -26,13 +27,15 @@ class FrameFiles(Sequence[np.ndarray]):
     Args:
         frames: a folder (its pictures by the numbers in their names), a pattern with one `%d` or `%03d` in
             the file's name (all numbers that are there, in order), or a list of paths, URLs, bytes, base64.
+        urls: whether URLs are fetched, and within which bounds.
 
     Raises:
         VideoReadError: there are none.
         TypeError: something else.
     """
 
-    def __init__(self, frames: Any):
+    def __init__(self, frames: Any, urls: UrlAccess = FETCHED):
+        self._urls = urls
         if isinstance(frames, str | os.PathLike):
             self.name = shown(os.fsdecode(frames))
             self._files = _listed(local_path(os.fsdecode(frames)))
@@ -58,12 +61,12 @@ class FrameFiles(Sequence[np.ndarray]):
 
     def __getitem__(self, index: int | slice) -> np.ndarray | Sequence[np.ndarray]:
         if isinstance(index, slice):
-            return FrameFiles(self._files[index])
+            return FrameFiles(self._files[index], self._urls)
         from .pictures import load_picture  # PIL, which nobody else needs
 
         source = self._files[index]
         try:
-            frame = np.asarray(load_picture(source))
+            frame = np.asarray(load_picture(source, self._urls))
         except OSError as error:
             raise VideoReadError(self.name, f"frame {index}: {error}") from error
         self._shape = self._shape or frame.shape

@@ -12,6 +12,7 @@ from .decoded_frame import DecodedFrame
 from .embedded_media import is_cell
 from .frame_files import FrameFiles, frames_of_decoder
 from .setting_names import refuse_unknown
+from .url_access import FETCHED, UrlAccess
 from .video_reader import VideoReader, VideoSource
 
 if TYPE_CHECKING:
@@ -101,7 +102,12 @@ class FrameSequence:
 
 @contextmanager
 def open_video(
-    video: Video, errors: str = "raise", *, frames: bool = False, metadata: Mapping[str, Any] | None = None
+    video: Video,
+    errors: str = "raise",
+    *,
+    frames: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+    urls: UrlAccess = FETCHED,
 ) -> Iterator[VideoReader | FrameSequence]:
     """A reader of a path, bytes or file object, or of frames that were decoded elsewhere.
 
@@ -112,6 +118,7 @@ def open_video(
         errors: `VideoReader`'s.
         frames: it is a list of pictures, a folder or a pattern of them: one clip.
         metadata: of decoded frames, see `FrameSequence`.
+        urls: whether URLs are fetched, and within which bounds.
 
     Raises:
         ValueError: metadata for a file, which has its own.
@@ -123,9 +130,10 @@ def open_video(
     if isinstance(video, VideoReader | FrameSequence):
         yield video
     elif frames:
-        yield FrameSequence(FrameFiles(video) if _are_files(video) else cast("Frames", video), metadata)
+        pictures = FrameFiles(video, urls) if _are_files(video) else cast("Frames", video)
+        yield FrameSequence(pictures, metadata)
     elif is_encoded(video):
-        with VideoReader(cast("VideoSource", video), errors=errors) as reader:
+        with VideoReader(cast("VideoSource", video), errors=errors, **vars(urls)) as reader:
             yield reader
     elif hasattr(video, "get_frames_in_range"):  # torchcodec's, made by hand
         pixels, seconds = frames_of_decoder(video)

@@ -14,16 +14,15 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_transforms import group_images_by_shape, reorder_images
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling, SizeDict
-from transformers.processing_utils import ImagesKwargs
 
-from .channel_order import ChannelOrderBackend
+from .channel_order import ChannelOrderBackend, ImageKwargs
 from .frame_geometry import FrameGeometry
 from .patch_inputs import cut_patches, grid_positions
 from .patchify_config import following_crop
 from .pretrained_settings import read_with_model_settings
 
 
-class OneVisionImageProcessorKwargs(ImagesKwargs, total=False):
+class OneVisionImageProcessorKwargs(ImageKwargs, total=False):
     """What `OneVisionImageProcessor` takes besides transformers' own names; its docstring says what they
     mean.
     """
@@ -52,7 +51,8 @@ class OneVisionImageProcessor(ChannelOrderBackend):
         do_center_crop (`bool`, defaults to `False`): the published preparation: the shorter side to `size`,
             nothing rounded, then the middle.
         crop_size (`int` or `dict`, *optional*): of the middle; a square of the shorter side by default.
-        **kwargs: transformers' own settings of images (`do_rescale`, `image_mean`, ...).
+        **kwargs: transformers' own settings of images (`do_rescale`, `image_mean`, ...), and `allow_urls`,
+            `url_timeout`, `max_url_bytes` (see `OneVisionVideoProcessor`; 256 MiB of an image by default).
 
     Returns:
         `pixel_values` (B, C, H, W) when all images come out equal. Otherwise (B, K, C*p*p) patches, zero

@@ -19,6 +19,7 @@ from .frame_geometry import whole_grid
 from .image_processing_onevision import OneVisionImageProcessor, OneVisionImageProcessorKwargs
 from .patch_inputs import cut_patches, pack_media
 from .patchify_config import SETTINGS
+from .url_access import URL_SETTINGS
 
 # `image_grid_pinpoints` of the published scripts/sft_ov_encoder.sh: (height, width) in pixels.
 PUBLISHED_SIZES = ((574, 1120), (1120, 574), (1120, 1120), (1694, 574), (574, 1694))
@@ -27,7 +28,7 @@ OF_ALL_PARTS = frozenset(
     {
         *(TextKwargs.__annotations__ | ImagesKwargs.__annotations__ | VideosKwargs.__annotations__),
         *("image_token", "video_token", "add_timestamps", "chat_template", "merge_size", "candidate_sizes"),
-        *(*SETTINGS, "packed"),
+        *(*SETTINGS, *URL_SETTINGS, "packed"),
     }
 )
 

@@ -26,7 +26,8 @@ class OpenVision3ImageProcessor(ChannelOrderBackend):
     otherwise.
 
     Args:
-        **kwargs: transformers' own settings of images (`size`, `crop_size`, `do_center_crop`, ...).
+        **kwargs: transformers' own settings of images (`size`, `crop_size`, `do_center_crop`, ...), and
+            `allow_urls`, `url_timeout`, `max_url_bytes` (see `OneVisionVideoProcessor`).
 
     Raises:
         ValueError: any other size that is not a multiple of 16, at construction where it is known by then;

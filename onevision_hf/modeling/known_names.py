@@ -3,6 +3,7 @@
 from typing import Any
 
 from .setting_names import BOOKKEEPING, HUB_ARGUMENTS, refuse_unknown
+from .url_access import URL_SETTINGS, UrlAccess
 
 # What transformers hands to `from_pretrained` besides settings; its pipelines hand over the model's too.
 _LOADING = {
@@ -30,6 +31,13 @@ class KnownNames:
     def __init__(self, **kwargs: Any):
         refuse_unknown(type(self).__name__, kwargs.keys() - BOOKKEEPING, list(self._known()))
         super().__init__(**kwargs)
+        UrlAccess.of({}, self)  # refuses what is out of range
+
+    def to_dict(self) -> dict[str, Any]:
+        """transformers' own; what URLs may do is in a file where somebody changed it."""
+        settings = super().to_dict()  # type: ignore[misc]
+        usual = [name for name in URL_SETTINGS if settings.get(name) in (None, getattr(UrlAccess, name))]
+        return {name: value for name, value in settings.items() if name not in usual}
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any], **kwargs: Any) -> Any:

@@ -28,6 +28,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .complete_weights import CompleteWeights
 from .configuration_openvision3 import OpenVision3Config
+from .tensor_inputs import check_tensors
 from .vae_openvision3 import HoldsVAE, MissingVAEError, check_latents
 
 
@@ -169,8 +170,10 @@ class OpenVision3Model(HoldsVAE, OpenVision3PreTrainedModel):
 
         Raises:
             ValueError: wrong shapes.
+            TypeError: an input that is no tensor.
             MissingVAEError: pixels without a VAE.
         """
+        check_tensors(pixel_values=pixel_values, latents=latents)
         if pixel_values is not None and latents is not None:
             raise ValueError("give pixel_values or latents, exactly one of them; found both")
         if pixel_values is not None:

@@ -22,6 +22,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .complete_weights import CompleteWeights
 from .configuration_onevision_vl import OneVisionVLConfig
+from .tensor_inputs import check_tensors
 from .vision_towers import encode_patches
 
 IMAGE_INPUTS = (
@@ -244,6 +245,7 @@ class OneVisionVLPreTrainedModel(CompleteWeights, PreTrainedModel):
             media: by the names of `MEDIA_INPUTS`.
         """
         encoded = media.pop("mm_encoder_outputs")
+        check_tensors(input_ids=input_ids, inputs_embeds=inputs_embeds, position_ids=position_ids, **media)
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("give input_ids or inputs_embeds, found neither")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .configuration_onevision import OneVisionConfig
+from .tensor_inputs import check_tensors
 
 
 class PatchInputs(NamedTuple):
@@ -55,20 +56,24 @@ def prepare_patches(
 
     Raises:
         ValueError: none or both of the pixel arguments, a shape, type or size that does not fit the model,
-            positions off the grid, an item without a real patch, packing that does not cover the patches.
-            The message names what was found and what was expected.
+            positions off the grid, an item without a real patch, padding without a mask, packing that does
+            not cover the patches. The message names what was found and what was expected.
+        TypeError: an input that is no tensor.
     """
+    check_tensors(
+        pixel_values=pixel_values,
+        visible_indices=visible_indices,
+        patch_positions=patch_positions,
+        pixel_attention_mask=pixel_attention_mask,
+        pixel_values_videos=pixel_values_videos,
+        cu_seqlens=cu_seqlens,
+    )
     if (pixel_values is None) == (pixel_values_videos is None):
         found = "both" if pixel_values is not None else "neither"
         raise ValueError(f"give either pixel_values or pixel_values_videos, found {found}")
     name = "pixel_values" if pixel_values is not None else "pixel_values_videos"
     pixels = pixel_values if pixel_values is not None else pixel_values_videos
     assert pixels is not None
-    if not isinstance(pixels, Tensor):
-        raise TypeError(
-            f"{name} is a {type(pixels).__name__}, the model takes tensors: call the processor with "
-            'return_tensors="pt"'
-        )
     if not pixels.is_floating_point():
         raise ValueError(f"{name} must be floating point (normalised pixels), got {pixels.dtype}")
 
@@ -103,6 +108,8 @@ def prepare_patches(
         patches = patches.masked_fill(~mask[..., None], 0)
         positions = positions.masked_fill(~mask[..., None], 0)
     _check_on_grid(config, positions, grid)
+    if grid is None and mask is None and cu_seqlens is None:
+        _refuse_padding(positions)
     return PatchInputs(patches, positions, mask, cu_seqlens)
 
 
@@ -269,6 +276,21 @@ def _check_on_grid(config: OneVisionConfig, positions: Tensor, grid: tuple[int, 
             raise ValueError(
                 f"patch_positions: {axis} lies in {low}..{high}, the grid allows {allowed}{source}"
             )
+
+
+def _refuse_padding(positions: Tensor) -> None:
+    """Patches have places of their own; padding repeats [0, 0, 0] at the end of a row, and would be seen."""
+    if not _values_can_be_read(positions):
+        return
+    at_origin = (positions == 0).all(dim=-1)
+    count = at_origin.sum(dim=-1)
+    padded = at_origin[:, -1] & (count > 1)
+    if bool(padded.any()):
+        row = int(padded.long().argmax())
+        raise ValueError(
+            f"row {row} of patch_positions ends like padding, it has [0, 0, 0] {int(count[row])} times, and "
+            "there is no pixel_attention_mask: pass the processor's too, model(**inputs)"
+        )
 
 
 def _bounds(values: Tensor) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ from PIL import Image, ImageOps
 
 from .embedded_media import unwrap
 from .remote_file import fetch_picture, is_url, shown
+from .url_access import FETCHED, UrlAccess
 from .video_source import local_path
 
 # What PIL raises on damaged or dangerous files.
@@ -47,8 +48,12 @@ def _check_size(picture: Image.Image) -> None:
         )
 
 
-def load_picture(source: Any) -> Image.Image:
+def load_picture(source: Any, urls: UrlAccess = FETCHED) -> Image.Image:
     """The picture that a path, a URL (`file:` and `data:` too), base64, bytes or a cell of `datasets` name.
+
+    Args:
+        source: names it.
+        urls: whether an http or https URL is fetched, and within which bounds.
 
     Raises:
         OSError: it cannot be read; the message names it.
@@ -57,7 +62,7 @@ def load_picture(source: Any) -> Image.Image:
     try:
         content, name = unwrap(source)
         if isinstance(content, str) and is_url(content):
-            content = fetch_picture(content)
+            content = fetch_picture(content, urls)
         elif isinstance(content, str | os.PathLike):
             content = local_path(os.fsdecode(content))
         elif hasattr(content, "read"):

@@ -29,6 +29,7 @@ from .message_media import Medium
 from .processing_onevision_vl import OneVisionVLProcessor
 from .prompt_media import read_picture
 from .setting_names import refuse_unknown
+from .url_access import URL_SETTINGS
 from .video_processing_llava_onevision2 import LlavaOnevision2VideoProcessor, SampledFrames
 from .video_reader import VideoReader
 
@@ -81,8 +82,7 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
         tokenizer: of the language model.
         chat_template: Jinja text; that of the tokenizer, or ChatML with media in brackets.
         timestamp_decimals: of the seconds before a frame.
-
-        **unknown: refused.
+        **urls: `allow_urls`, `url_timeout`, `max_url_bytes`, see `OneVisionVLProcessor`.
 
     Raises:
         ValueError: the tokenizer lacks a media token.
@@ -96,9 +96,9 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
         tokenizer: Any = None,
         chat_template: str | None = None,
         timestamp_decimals: int = 1,
-        **unknown: Any,
+        **urls: Any,
     ):
-        refuse_unknown(type(self).__name__, unknown, _ARGUMENTS)
+        refuse_unknown(type(self).__name__, urls, (*_ARGUMENTS, *URL_SETTINGS))
         self.timestamp_decimals = timestamp_decimals
         own = getattr(tokenizer, "chat_template", None)
         if chat_template is None and isinstance(own, str) and IMAGE_TOKEN in own:
@@ -113,6 +113,7 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
             chat_template or bracketed_template(*bracketed),
             merge_size=image_processor.merge_size,
             add_timestamps=True,
+            **urls,
         )
 
     @classmethod
@@ -162,7 +163,7 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
     def _sized(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Settings of the image processor with bounds of the pixels in its own words."""
         given = {edge: settings[name] for name, edge in BOUNDS.items() if settings.get(name)}
-        own = {name: value for name, value in settings.items() if name not in BOUNDS}
+        own = {name: value for name, value in settings.items() if name not in (*BOUNDS, *URL_SETTINGS)}
         if not given:
             return own
         size = {edge: self.image_processor.size[edge] for edge in BOUNDS.values()}
@@ -183,7 +184,8 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
     def _read_image(self, image: Any, settings: dict[str, Any]) -> Any:
         if isinstance(image, Medium):
             image, settings = image.content, _without_sides(image.laid_on(settings))
-        return ShownMedium(*self._patches([read_picture(image)], **self._sized(settings)), runs=[])
+        picture = read_picture(image, self._urls(settings))
+        return ShownMedium(*self._patches([picture], **self._sized(settings)), runs=[])
 
     def _read_video(self, video: Any, settings: dict[str, Any], **how: Any) -> Any:
         if isinstance(video, Medium):

@@ -11,6 +11,7 @@ A list of conversations gives a batch, padded on the left. Settings of `OneVisio
 `OneVisionVLVideoProcessor` go into `processor_kwargs`, flat or as `images_kwargs`, `videos_kwargs`.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -27,9 +28,11 @@ from .message_media import Medium, refuse_empty, told, with_media
 from .patch_inputs import pack_media
 from .prompt_media import is_unreadable, media_of_prompts, read_picture
 from .setting_names import refuse_unknown
+from .url_access import URL_SETTINGS, UrlAccess
 from .video_processing_onevision import check_errors, of_reader
 from .video_processing_onevision_vl import VideoPatches, pack_videos
 from .video_reader import VideoReadError
+from .written_text import ControlTokens, encode_batch, literal
 
 TEXT_SETTINGS = (
     "padding",
@@ -59,8 +62,8 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         image_token: stands for an image; must be one token of the tokenizer.
         video_token: stands for a video; must be one token of the tokenizer.
         add_timestamps: write "<1.5 seconds>" before the tokens of each frame of a video.
-
-        **unknown: refused.
+        **urls: settings of both processors that are told once: `allow_urls=False` refuses http and https,
+            `url_timeout` (seconds) and `max_url_bytes` bound them.
 
     Raises:
         ValueError: the tokenizer lacks a media token.
@@ -77,9 +80,13 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         image_token: str = IMAGE_TOKEN,
         video_token: str = VIDEO_TOKEN,
         add_timestamps: bool = False,
-        **unknown: Any,
+        **urls: Any,
     ):
-        refuse_unknown(type(self).__name__, unknown, _ARGUMENTS)
+        refuse_unknown(type(self).__name__, urls, (*_ARGUMENTS, *URL_SETTINGS))
+        UrlAccess.of(urls)  # refuses what is out of range
+        for part, name in itertools.product((image_processor, video_processor), urls):
+            if hasattr(part, name):
+                setattr(part, name, urls[name])
         self.merge_size = merge_size
         self.image_token, self.video_token = image_token, video_token
         self.add_timestamps = add_timestamps
@@ -96,15 +103,25 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
                 *self.video_processor.model_input_names]  # fmt: skip
 
     def apply_chat_template(  # type: ignore[override]
-        self, conversation: Any, *args: Any, processor_kwargs: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        conversation: Any,
+        chat_template: str | None = None,
+        *args: Any,
+        processor_kwargs: dict[str, Any] | None = None,
+        sanitize_control_tokens: bool | None = None,
+        **kwargs: Any,
     ) -> Any:
         """transformers' own, for one conversation or a list of them.
 
         Args:
             conversation: messages with `role` and `content`, or a list of such lists; a part that is a medium
                 may hold settings of its own (see `message_media`), which come before those of the call.
+            chat_template: another than the processor's.
             *args: transformers' own.
             processor_kwargs: settings of the media.
+            sanitize_control_tokens: a control token that stands in what is given (`<|im_end|>`, one of media)
+                is the text that was typed; False: it is that token. None: True with `tokenize=True`. Else the
+                prompt comes back as text, which cannot tell, unless True marks it for a call with True.
             **kwargs: transformers' own; settings of the media may also stand here.
 
         Raises:
@@ -113,8 +130,14 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         refuse_empty(conversation)
         conversation = with_media(conversation, self._settings_of_parts() if kwargs.get("tokenize") else {})
         own = {name: kwargs.pop(name) for name in list(kwargs) if name in self._settings()}
-        kwargs["processor_kwargs"] = {**own, **(processor_kwargs or {})}
-        return super().apply_chat_template(conversation, *args, **kwargs)
+        own |= processor_kwargs or {}
+        asked = own.pop("sanitize_control_tokens", sanitize_control_tokens)
+        if kwargs.get("tokenize") if asked is None else asked:
+            control = ControlTokens(self.tokenizer, f"{chat_template} {self.chat_template}")
+            conversation, args, kwargs = map(control.broken, (conversation, args, kwargs))
+            own["sanitize_control_tokens"] = True
+        kwargs["processor_kwargs"] = own
+        return super().apply_chat_template(conversation, chat_template, *args, **kwargs)
 
     def __call__(  # type: ignore[override]
         self,
@@ -127,6 +150,7 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         video_metadata: Any = None,
         errors: str = "raise",
         add_timestamps: bool | None = None,
+        sanitize_control_tokens: bool = False,
         return_tensors: str | None = "pt",
         **kwargs: Any,
     ) -> BatchFeature:
@@ -147,6 +171,8 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
                 `partial` lists (index of the prompt, what there is). Take the list out before calling the
                 model.
             add_timestamps: write times before the frames of a video; None: the processor's own setting.
+            sanitize_control_tokens: `apply_chat_template` marked what is text in the prompts. Otherwise every
+                control token in them is one: put no strangers' words there.
             return_tensors: "pt".
             kwargs: settings of the tokenizer (padding, ...) and of the media.
 
@@ -169,6 +195,8 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         prompts = [text] if isinstance(text, str) else list(text or [])
         if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
             raise ValueError(f"the prompt is empty: give text, found {text!r}")
+        if not sanitize_control_tokens:
+            prompts = [literal(prompt) for prompt in prompts]
         of_text, of_images, of_videos = self._split(kwargs)
         images_of = media_of_prompts(images, prompts, self.image_token, "image")
         videos_of = media_of_prompts(videos, prompts, self.video_token, "video", frames)
@@ -288,8 +316,14 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
             image, settings = image.content, image.laid_on(settings)
             if sides := settings.pop("resized", None):
                 settings["size"] = sides
-        found = self.image_processor(read_picture(image), return_tensors="pt", **settings)
+        found = self.image_processor(
+            read_picture(image, self._urls(settings)), return_tensors="pt", **settings
+        )
         return found["pixel_values"], found["image_patch_positions"]
+
+    def _urls(self, settings: dict[str, Any]) -> UrlAccess:
+        """Of images; not all image processors have a say."""
+        return UrlAccess.of(settings, self.image_processor, self.video_processor)
 
     def _read_video(self, video: Any, settings: dict[str, Any], **how: Any) -> VideoPatches:
         if isinstance(video, Medium):
@@ -303,13 +337,14 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         return self.video_processor.read(video, **how, **settings)
 
     def tokenized(self, prompts: list[str], settings: dict[str, Any] | None = None) -> dict[str, Any]:
-        """`input_ids` and `attention_mask` (B, L) of expanded prompts; `settings` are the tokenizer's.
+        """`input_ids` and `attention_mask` (B, L) of expanded prompts, marked as `apply_chat_template` with
+        `sanitize_control_tokens=True` marks them; `settings` are the tokenizer's.
 
         Raises ValueError: more tokens than the context, media that were cut off.
         """
         settings = {"padding": True, "padding_side": "left", **(settings or {})}
         typed = settings.pop("return_mm_token_type_ids", False)
-        found = self.tokenizer(prompts, return_tensors="pt", return_token_type_ids=False, **settings)
+        found = encode_batch(self.tokenizer, prompts, settings)
         for token, number in (
             (self.image_token, self.image_token_id),
             (self.video_token, self.video_token_id),
@@ -351,7 +386,10 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
     def _settings_of_parts(self) -> dict[str, list[str]]:
         """Names of the settings that a part of a message may hold."""
         parts = {"image": self.image_processor, "video": self.video_processor}
-        return {kind: list(part.valid_kwargs.__annotations__) for kind, part in parts.items()}
+        known = {kind: part.valid_kwargs.__annotations__ for kind, part in parts.items()}
+        # Whoever writes a message does not say what this machine fetches, or where it writes.
+        barred = (*URL_SETTINGS, "canvas_cache")
+        return {kind: [name for name in names if name not in barred] for kind, names in known.items()}
 
     def _split(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Settings of the text, of images and of videos; one that both kinds of media have goes to both."""
@@ -359,8 +397,8 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         nested = [flat.pop(f"{kind}_kwargs", None) or {} for kind in ("text", "images", "videos")]
         known: list[Any] = [
             TEXT_SETTINGS,
-            self.image_processor.valid_kwargs.__annotations__,
-            self.video_processor.valid_kwargs.__annotations__,
+            [*self.image_processor.valid_kwargs.__annotations__, *URL_SETTINGS],
+            [*self.video_processor.valid_kwargs.__annotations__, *URL_SETTINGS],
         ]
         refuse_unknown(type(self).__name__, flat, [*dict.fromkeys(name for names in known for name in names)])
         of_text, of_images, of_videos = (

@@ -11,16 +11,17 @@ from .frame_files import is_many, refuse_stills
 from .frame_sequence import FrameSequence, is_encoded, is_frames, pair_of
 from .message_media import Medium, kind_of
 from .pictures import as_rgb, load_picture
+from .url_access import FETCHED, UrlAccess
 
 
-def read_picture(image: Any) -> Any:
-    """What the image processor takes of a path, a URL, base64, bytes, a PIL image or an array, grey ones
-    included.
+def read_picture(image: Any, urls: UrlAccess = FETCHED) -> Any:
+    """What the image processor takes of a path, a URL (fetched as `urls` allows), base64, bytes, a PIL image
+    or an array, grey ones included.
 
     Raises OSError, which names the image, for one that cannot be read.
     """
     if isinstance(image, str | os.PathLike | bytes) or is_cell(image):
-        return load_picture(image)
+        return load_picture(image, urls)
     if hasattr(image, "convert"):
         return as_rgb(image)
     if getattr(image, "ndim", 3) == 2:

@@ -6,25 +6,31 @@ a public address never to one of this machine or its network.
 with open_url("https://example.org/clip.mp4") as answer:
     answer.size, answer.read(65536)         # bytes, None where the server does not say
 fetch_picture("https://example.org/a.jpg")  # the bytes of an image
+open_url(url, UrlAccess(allow_urls=False))  # RemoteError: what strangers name is not fetched
 """
 
 import base64
 import http.client
 import io
 import ipaddress
+import math
+import os
 import re
 import socket
 import ssl
+import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
+from .url_access import FETCHED, UrlAccess
+
 MAX_REDIRECTS = 5
 LONGEST_NAME = 200  # characters of it that a message shows
-# Seconds without a byte after which a server is given up.
-SILENCE = 30.0
+# Bytes a second, over so many seconds; a byte now and then would never let the silence come.
+SLOWEST = 1000
 CHUNK = 1 << 18
 # Of a video, so that an answer without an end does not fill the disk.
 MAX_BYTES = 1 << 34
@@ -65,8 +71,15 @@ class RemoteFile(io.RawIOBase):
     url: where it was found in the end. size: bytes, None where the server does not say.
     """
 
-    def __init__(self, response: http.client.HTTPResponse, connection: Any, url: str, timeout: float):
-        self._response, self._connection, self._timeout = response, connection, timeout
+    def __init__(
+        self,
+        response: http.client.HTTPResponse,
+        connection: Any,
+        url: str,
+        access: UrlAccess,
+        watch: "_Watch",
+    ):
+        self._response, self._connection, self._access, self._watch = response, connection, access, watch
         self._count = 0
         self.url, self.size = url, response.length
 
@@ -74,9 +87,9 @@ class RemoteFile(io.RawIOBase):
         """At most `count` bytes, as many as there are without waiting for more; b"" at the end.
 
         Raises:
-            RemoteError: the connection broke, ended early, or nothing came for `timeout` seconds.
+            RemoteError: the connection broke, ended early, or nothing came for `url_timeout` seconds.
         """
-        with _explained(self._timeout):
+        with _explained(self._access.url_timeout):
             data = self._response.read1(count) if count else b""
         self._count += len(data)
         if count and not data and self.size is not None and self._count < self.size:
@@ -87,25 +100,29 @@ class RemoteFile(io.RawIOBase):
         """Write all of it to `file`; returns the number of bytes.
 
         Raises:
-            RemoteError: as `read`; it is longer than 16 GiB.
+            RemoteError: as `read`; it is longer than `max_url_bytes`, or comes too slowly.
         """
-        for data in self._pieces(MAX_BYTES):
+        for data in self._pieces(self._access.max_url_bytes or MAX_BYTES):
             file.write(data)
         return self._count
 
-    def fetch(self, limit: int) -> bytes:
-        """All of it, if that is at most `limit` bytes."""
-        return b"".join(self._pieces(limit))
+    def fetch(self) -> bytes:
+        """All of a picture. Raises as `save`."""
+        return b"".join(self._pieces(self._access.max_url_bytes or MAX_PICTURE_BYTES))
 
     def _pieces(self, limit: int) -> Iterator[bytes]:
-        data = b"" if (self.size or 0) > limit else self.read(CHUNK)
-        while data:
-            yield data
-            if self._count > limit:
-                break
-            data = self.read(CHUNK)
+        seconds = self._access.url_timeout
+        least = math.ceil(SLOWEST * seconds)
+        with self._watch.expecting(least, f"fewer than {least} bytes have come in {seconds:g} s"):
+            data = b"" if (self.size or 0) > limit else self.read(CHUNK)
+            while data:
+                self._watch.came += len(data)
+                yield data
+                if self._count > limit:
+                    break
+                data = self.read(CHUNK)
         if max(self._count, self.size or 0) > limit:
-            raise RemoteError(f"is longer than {limit} bytes: fetch it yourself if it is to be trusted")
+            raise RemoteError(f"is longer than {limit} bytes (max_url_bytes)")
 
     def readable(self) -> bool:
         return True
@@ -113,10 +130,69 @@ class RemoteFile(io.RawIOBase):
     def close(self) -> None:
         self._response.close()
         self._connection.close()
+        self._watch.close()
         super().close()
 
 
-def open_url(url: str, timeout: float = SILENCE) -> RemoteFile:
+class _Watch:
+    """Cuts a connection on which too little comes. `came` counts the bytes that did."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.came = seconds, 0
+        self._handle: socket.socket | None = None
+        self._is_cut = False
+
+    def hold(self, sock: socket.socket) -> None:
+        """Watch what `sock` is connected to, whatever is wrapped around it later."""
+        self._handle = socket.socket(fileno=os.dup(sock.fileno()))
+        if self._is_cut:  # meanwhile
+            self._cut()
+
+    @contextmanager
+    def expecting(self, least: int, otherwise: str) -> Iterator[None]:
+        """Within, so many bytes must come in each `seconds`.
+
+        Args:
+            least: bytes.
+            otherwise: what the error says then.
+
+        Raises:
+            RemoteError: fewer came.
+        """
+        done = threading.Event()
+
+        def watch() -> None:
+            seen = self.came
+            while not done.wait(self.seconds):
+                if self.came - seen < least:
+                    self._cut()
+                    return
+                seen = self.came
+
+        thread = threading.Thread(target=watch, name="watch a download", daemon=True)
+        thread.start()
+        try:
+            yield
+        except RemoteError as error:
+            raise (RemoteError(otherwise) if self._is_cut else error) from error
+        finally:
+            done.set()
+            thread.join()
+        if self._is_cut:  # which looks like the end of an answer of unknown length
+            raise RemoteError(otherwise)
+
+    def _cut(self) -> None:
+        self._is_cut = True
+        if self._handle is not None:
+            with suppress(OSError):
+                self._handle.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._handle.close()
+
+
+def open_url(url: str, access: UrlAccess = FETCHED) -> RemoteFile:
     """Ask for `url` and follow redirects.
 
     The first address is the caller's own choice and may be a private one. Addresses are checked after a name
@@ -125,29 +201,40 @@ def open_url(url: str, timeout: float = SILENCE) -> RemoteFile:
 
     Args:
         url: http or https; a name and password in it are sent as basic authentication, to that host only.
-        timeout: seconds without a byte.
+        access: whether it may be fetched, and within which bounds.
 
     Raises:
-        RemoteError: no answer, one that is no file, or a redirect that leads where it must not.
+        RemoteError: URLs are not allowed, no answer, one that is no file, or a redirect that leads where it
+            must not.
     """
+    if not access.allow_urls:
+        raise RemoteError("is a URL, and none is fetched here (allow_urls=False): give the file itself")
+    timeout = access.url_timeout
     was_public, current = False, url
     for _ in range(MAX_REDIRECTS + 1):
-        with _explained(timeout):
-            parts = _parts(current)
-            connection, public = _connect(parts, was_public, timeout)
-            response = None
-            try:
-                connection.request("GET", _target(parts, connection), headers=_headers(parts))
-                response = connection.getresponse()
-            finally:
-                if response is None:
-                    connection.close()
+        watch = _Watch(timeout)
+        try:
+            with watch.expecting(1, f"the server has not answered in {timeout:g} s"), _explained(timeout):
+                parts = _parts(current)
+                connection, public = _connect(parts, was_public, timeout, watch)
+                response = None
+                try:
+                    connection.request("GET", _target(parts, connection), headers=_headers(parts))
+                    if connection.sock is not None and _proxy_of(parts):  # whose handshakes cannot be watched
+                        watch.hold(connection.sock)
+                    response = connection.getresponse()
+                finally:
+                    if response is None:
+                        connection.close()
+        except BaseException:
+            watch.close()
+            raise
         was_public = was_public or public
         moved = response.getheader("Location")
+        answer = RemoteFile(response, connection, current, access, watch)
         if response.status == 200:
-            return RemoteFile(response, connection, current, timeout)
-        response.close()
-        connection.close()
+            return answer
+        answer.close()
         if response.status not in (301, 302, 303, 307, 308) or not moved:
             raise RemoteError(f"the server answered {response.status} {response.reason}")
         with _explained(timeout):
@@ -155,28 +242,28 @@ def open_url(url: str, timeout: float = SILENCE) -> RemoteFile:
     raise RemoteError(f"over {MAX_REDIRECTS} redirects, the last one to {shown(current)}")
 
 
-def fetch_picture(url: str) -> bytes:
+def fetch_picture(url: str, access: UrlAccess = FETCHED) -> bytes:
     """The bytes of an image.
 
     Raises:
-        RemoteError: as `open_url`; over 268 million bytes; PostScript, a program that an image library has
+        RemoteError: as `open_url` and `RemoteFile.save`; PostScript, a program that an image library has
             another one run.
     """
-    with open_url(url) as answer:
-        data = answer.fetch(MAX_PICTURE_BYTES)
+    with open_url(url, access) as answer:
+        data = answer.fetch()
     if data.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
         raise RemoteError("is PostScript, a program and not a picture: convert it first")
     return data
 
 
-def fetch_pictures(images: Any) -> Any:
+def fetch_pictures(images: Any, access: UrlAccess) -> Any:
     """`images` (nested lists of anything), with data URLs in the place of http and https ones."""
     if isinstance(images, list | tuple):
-        return [fetch_pictures(image) for image in images]
+        return [fetch_pictures(image, access) for image in images]
     if not (isinstance(images, str) and is_url(images)):
         return images
     try:
-        data = fetch_picture(images)
+        data = fetch_picture(images, access)
     except RemoteError as error:
         raise RemoteError(f"{shown(images)}: {error}") from error
     return f"data:image/any;base64,{base64.b64encode(data).decode()}"
@@ -213,7 +300,7 @@ def _redirected(url: str, location: str) -> str:
     return target
 
 
-def _connect(parts: SplitResult, public_only: bool, timeout: float) -> tuple[Any, bool]:
+def _connect(parts: SplitResult, public_only: bool, timeout: float, watch: _Watch) -> tuple[Any, bool]:
     """A connection to the host, or to the proxy for it, and whether the host is a public one."""
     host = str(parts.hostname)
     secure = parts.scheme == "https"
@@ -228,6 +315,7 @@ def _connect(parts: SplitResult, public_only: bool, timeout: float) -> tuple[Any
             connection.set_tunnel(_ascii(host), port, headers=_authorization(proxy, "Proxy-Authorization"))
         return connection, public
     sock = _dial(host, port, public_only, timeout)
+    watch.hold(sock)
     public = is_public(sock.getpeername()[0])
     connection = kind(_ascii(host), port, timeout=timeout)
     try:

@@ -132,6 +132,33 @@ class RunDecoder:
         before = min(max(int(np.searchsorted(times, time)) - 1, 0), len(times) - 2)
         return float(before + (time - times[before]) / (times[before + 1] - times[before]))
 
+    @cached_property
+    def _entries(self) -> tuple[np.ndarray, np.ndarray]:
+        """(times, ranks) of the packets at which decoding can start. Leading pictures of an open GOP are
+        shown before its keyframe and need the GOP before, so it is the time of display that counts."""
+        if not self._times_tell:
+            frame_ids = np.flatnonzero(self.index.keyframe)
+            return self.index.pts[frame_ids], self.index.rank[frame_ids]
+        ranks = np.flatnonzero(self._table.keyframe)
+        ranks = ranks[np.argsort(self._table.pts[ranks])]
+        return self._table.pts[ranks], ranks
+
+    def _runs(self, wanted: np.ndarray, tail: int = 0) -> list[tuple[int, int]]:
+        """(first, last) ranks of the segments to decode: each begins with a keyframe; what lies between is
+        skipped, if it is more than `tail` packets."""
+        times, entries = self._entries
+        runs: list[tuple[int, int]] = []
+        for frame_id in wanted:
+            last = int(self.index.rank[frame_id])
+            place = int(np.searchsorted(times, self.index.pts[frame_id], side="right")) - 1
+            first = int(entries[place]) if place >= 0 else -1
+            first = first if self._first_rank <= first <= last else self._first_rank
+            if runs and first <= runs[-1][1] + 1 + tail:
+                runs[-1] = (runs[-1][0], max(last, runs[-1][1]))
+            else:
+                runs.append((first, last))
+        return runs
+
     def _demux(self, motion_vectors: bool = False) -> Demuxer:
         return Demuxer(self._file, self.max_pixels, motion_vectors, self._partial)
 

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Collection, Sequence
 
+from .url_access import URL_SETTINGS
+
 # The arguments of `from_pretrained` that say where and how to fetch files, rather than set something.
 HUB_ARGUMENTS = (
     "cache_dir",
@@ -22,6 +24,7 @@ BOOKKEEPING = frozenset(
         *("auto_map", "backend", "use_fast", "return_metadata", "return_tensors", "default_to_square"),
         *("data_format", "input_data_format", "do_convert_rgb", "do_pad", "pad_size", "device", "resample"),
         *("video_metadata", "disable_grouping", "video_mode", "whole_frames", "takes_codec_input"),
+        *URL_SETTINGS,
     }
 )
 

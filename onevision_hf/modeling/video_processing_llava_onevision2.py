@@ -10,7 +10,7 @@ processor of the folder.
 Shapes: T sampled frames, H W a frame's height and width in pixels.
 """
 
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 from transformers.video_processing_utils import BaseVideoProcessor
@@ -22,6 +22,7 @@ from .frame_sequence import FrameSequence, Video, open_video
 from .image_processing_onevision_vl import OF_ALL_PARTS
 from .known_names import KnownNames
 from .setting_names import refuse_unknown
+from .url_access import UrlAccess, UrlKwargs
 from .video_reader import VideoReader
 
 
@@ -63,7 +64,7 @@ class SampledFrames:
         return len(self.pictures)
 
 
-class LlavaOnevision2VideoProcessorKwargs(TypedDict, total=False):
+class LlavaOnevision2VideoProcessorKwargs(UrlKwargs, total=False):
     """What `LlavaOnevision2VideoProcessor` takes; its docstring says what they mean."""
 
     frame_sampling: str
@@ -106,6 +107,9 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
         canvas_settings (`str`, defaults to `"bundled"`): "bundled" or "tuned".
         target_canvas (`int`, defaults to 32): sets how many frames are looked at.
         max_canvases (`int`, *optional*): never more canvases than this.
+        allow_urls (`bool`, defaults to `True`): `False` refuses http and https, of images too.
+        url_timeout (`float`, defaults to 30): seconds that a server has to answer and may be silent.
+        max_url_bytes (`int`, *optional*): what is longer is refused.
         canvas_cache (`str`, *optional*): a folder in which canvases are kept by the content of their video
             (15 MB a video of 32 canvases), so that it is read once; not saved with the processor.
         **kwargs: these, by name.
@@ -185,17 +189,18 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
         if isinstance(video, SampledFrames):
             return video
         settings, policy = self.check_settings(**kwargs)
+        urls = UrlAccess.of(kwargs, self)
         if settings["preset"] is not None:
             how = {**_of_canvases(settings), "patch_size": patch_size, "merge_size": merge_size}
 
             def choose() -> CodecCanvases:
-                with open_video(video, errors, frames=frames, metadata=video_metadata) as reader:
+                with open_video(video, errors, frames=frames, metadata=video_metadata, urls=urls) as reader:
                     return canvases_of(reader, **how)
 
             if settings["canvas_cache"] is None or frames:
                 return choose()
             return CanvasCache(settings["canvas_cache"]).get(video, how, choose)
-        with open_video(video, errors, frames=frames, metadata=video_metadata) as reader:
+        with open_video(video, errors, frames=frames, metadata=video_metadata, urls=urls) as reader:
             numbers, seconds = self._sampled(reader, settings, policy)
             ids = np.arange(len(reader)) if isinstance(reader, FrameSequence) else numbers
             size = (reader.width, reader.height)
@@ -239,7 +244,7 @@ class LlavaOnevision2VideoProcessor(KnownNames, BaseVideoProcessor):  # type: ig
     def outlined(self, video: Video, **kwargs: Any) -> tuple[list[float], int, int]:
         """The seconds of the frames that `read` takes of a video, and their height and width, undecoded."""
         settings, policy = self.check_settings(**kwargs)
-        with open_video(video) as reader:
+        with open_video(video, urls=UrlAccess.of(kwargs, self)) as reader:
             return self._sampled(reader, settings, policy)[1].tolist(), reader.height, reader.width
 
     def _sampled(

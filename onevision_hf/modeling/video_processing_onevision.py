@@ -25,6 +25,7 @@ from .patch_selection import BudgetSettings, Placement, default_anchors
 from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig
 from .pretrained_settings import read_with_model_settings
 from .setting_names import refuse_unknown
+from .url_access import URL_SETTINGS, UrlAccess
 from .video_reader import VideoReader, VideoReadError
 
 # Of a call, besides settings.
@@ -34,7 +35,7 @@ R = TypeVar("R")
 # Every setting, and what transformers writes or asks for besides.
 OneVisionVideoProcessorKwargs: Any = TypedDict(  # type: ignore[misc]
     "OneVisionVideoProcessorKwargs",
-    dict.fromkeys((*SETTINGS, "default_to_square", "return_metadata"), Any),
+    dict.fromkeys((*SETTINGS, *URL_SETTINGS, "default_to_square", "return_metadata"), Any),
     total=False,
 )
 
@@ -96,6 +97,9 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
             number.
         return_metadata (`bool`, defaults to `False`): add `video_metadata` and `selections`, lists with an
             entry a video.
+        allow_urls (`bool`, defaults to `True`): `False` refuses http and https, for what strangers name.
+        url_timeout (`float`, defaults to 30): seconds that a server has to answer and may be silent.
+        max_url_bytes (`int`, *optional*): a longer video is refused; 16 GiB by default.
         **kwargs: these, by name.
 
     Raises:
@@ -194,7 +198,7 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
         refuse_unknown(type(self).__name__, kwargs, [*self._known(), *ARGUMENTS])
         with_metadata = kwargs.pop("return_metadata", None)
         with_metadata = self.return_metadata if with_metadata is None else with_metadata
-        config = self.patchify_config(**kwargs)
+        config, urls = self.patchify_config(**kwargs), UrlAccess.of(kwargs, self)
         clips = as_videos(videos, frames)
         given = list(
             zip(
@@ -207,7 +211,7 @@ class OneVisionVideoProcessor(KnownNames, BaseVideoProcessor):  # type: ignore[m
 
         def read(one: tuple[Any, Placement | None, Any]) -> dict[str, Any]:
             video, placement, metadata = one
-            with open_video(video, of_reader(errors), frames=frames, metadata=metadata) as reader:
+            with open_video(video, of_reader(errors), frames=frames, metadata=metadata, urls=urls) as reader:
                 return self.process_reader(reader, config, placement) | {"missing": reader.missing}
 
         results, skipped = read_each(given, read, errors)

@@ -24,6 +24,7 @@ from .patch_inputs import pack_media
 from .patch_selection import BudgetSettings, Placement, check_size, resolve_budget
 from .patchify_config import BUDGETS, SETTINGS, PatchifyConfig
 from .setting_names import refuse_unknown
+from .url_access import UrlAccess
 from .video_processing_onevision import (
     OneVisionVideoProcessor,
     OneVisionVideoProcessorKwargs,
@@ -194,7 +195,8 @@ class OneVisionVLVideoProcessor(OneVisionVideoProcessor):
         if isinstance(video, VideoPatches):
             return video
         mode = self._mode(kwargs)
-        with open_video(video, errors, frames=frames, metadata=video_metadata) as reader:
+        urls = UrlAccess.of(kwargs, self)
+        with open_video(video, errors, frames=frames, metadata=video_metadata, urls=urls) as reader:
             placement = self._select(reader, mode) if selection is None else selection
             patches, positions, _ = mode.config.patchify(reader, placement)
             timestamps = reader.timestamps[placement.frame_ids]

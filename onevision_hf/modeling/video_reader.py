@@ -20,6 +20,7 @@ import numpy as np
 from .decoded_frame import PICTURE_TYPES, DecodedFrame, orientation_of
 from .parameter_sets import ParameterSets, ParameterTrack
 from .run_decoder import FalseKeyframe, RunDecoder
+from .url_access import SILENCE, UrlAccess
 from .video_demuxer import NO_TIME, PacketIndex
 from .video_source import VideoFile, VideoReadError, VideoSource, reporting
 
@@ -43,6 +44,9 @@ class VideoReader(RunDecoder):
             (read from its start; not closed). It opens nothing but itself: playlists are refused.
         max_pixels: frames with more pixels than this are refused, against decompression bombs.
         errors: "raise", or "partial": of a truncated file, read what is there; `missing` says how much.
+        allow_urls: False refuses URLs: for what strangers name.
+        url_timeout: seconds without a byte after which a server is given up, see `UrlAccess`.
+        max_url_bytes: that are fetched; None: 16 GiB.
 
     Attributes: `index` (`PacketIndex`), `codec` (FFmpeg's name: h264, hevc, av1...), `width`, `height`
     (pixels as displayed: rotation and pixel shape applied), `coded_width`, `coded_height` (as stored; all
@@ -56,18 +60,27 @@ class VideoReader(RunDecoder):
 
     Raises:
         VideoReadError: the source cannot be opened, holds no video, is damaged, truncated, or too large.
-        ValueError: another word for `errors`.
+        ValueError: another word for `errors`, or a bound that is no positive number.
     """
 
     promised_frames: int | None = None
     _last_shown = (NO_TIME, 0)
     missing = ""
 
-    def __init__(self, source: VideoSource, *, max_pixels: int = MAX_PIXELS, errors: str = "raise"):
+    def __init__(
+        self,
+        source: VideoSource,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        errors: str = "raise",
+        allow_urls: bool = True,
+        url_timeout: float = SILENCE,
+        max_url_bytes: int | None = None,
+    ):
         if errors not in ("raise", "partial"):
             raise ValueError(f'errors must be "raise" or "partial", not {errors!r}')
         self.max_pixels, self._partial = max_pixels, errors == "partial"
-        self._file = VideoFile(source)
+        self._file = VideoFile(source, UrlAccess(allow_urls, url_timeout, max_url_bytes))
         self.name = self._file.name
         try:
             self._open()
@@ -280,10 +293,8 @@ class VideoReader(RunDecoder):
         return PacketIndex(times, index.size, index.keyframe, index.rank, index.start)
 
     def _index_of(self, ranks: np.ndarray) -> PacketIndex:
-        table = self._table
-        return PacketIndex(
-            table.pts[ranks], table.size[ranks], table.keyframe[ranks], ranks, table.start[ranks]
-        )
+        all_ = self._table
+        return PacketIndex(all_.pts[ranks], all_.size[ranks], all_.keyframe[ranks], ranks, all_.start[ranks])
 
     # -- decoding --
 
@@ -401,33 +412,6 @@ class VideoReader(RunDecoder):
         even = np.linspace(ranks[0], ranks[-1], count + 1)[1:-1]
         nearest = np.abs(ranks[starts] - even[:, None]).argmin(1)
         return np.split(wanted, np.unique(starts[nearest]))
-
-    @cached_property
-    def _entries(self) -> tuple[np.ndarray, np.ndarray]:
-        """(times, ranks) of the packets at which decoding can start. Leading pictures of an open GOP are
-        shown before its keyframe and need the GOP before, so it is the time of display that counts."""
-        if not self._times_tell:
-            frame_ids = np.flatnonzero(self.index.keyframe)
-            return self.index.pts[frame_ids], self.index.rank[frame_ids]
-        ranks = np.flatnonzero(self._table.keyframe)
-        ranks = ranks[np.argsort(self._table.pts[ranks])]
-        return self._table.pts[ranks], ranks
-
-    def _runs(self, wanted: np.ndarray, tail: int = 0) -> list[tuple[int, int]]:
-        """(first, last) ranks of the segments to decode: each begins with a keyframe; what lies between is
-        skipped, if it is more than `tail` packets."""
-        times, entries = self._entries
-        runs: list[tuple[int, int]] = []
-        for frame_id in wanted:
-            last = int(self.index.rank[frame_id])
-            place = int(np.searchsorted(times, self.index.pts[frame_id], side="right")) - 1
-            first = int(entries[place]) if place >= 0 else -1
-            first = first if self._first_rank <= first <= last else self._first_rank
-            if runs and first <= runs[-1][1] + 1 + tail:
-                runs[-1] = (runs[-1][0], max(last, runs[-1][1]))
-            else:
-                runs.append((first, last))
-        return runs
 
     def _decode(self, wanted: np.ndarray, motion_vectors: bool = False) -> Iterator[av.VideoFrame]:
         """The frames `wanted` and what they need, each with the rank of its packet as `pts`, which no

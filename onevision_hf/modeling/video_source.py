@@ -25,6 +25,7 @@ import av
 from .embedded_media import EmbeddedMediaError, unwrap
 from .mp4_boxes import claimed_samples, length_of_boxes
 from .remote_file import is_url, open_url, shown
+from .url_access import FETCHED, UrlAccess
 from .video_formats import HEAD_BYTES, explain_refusal, explain_silence, options_for
 
 VideoSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
@@ -65,6 +66,10 @@ def reporting(name: str) -> Iterator[None]:
 class VideoFile:
     """A source that can be opened again and again.
 
+    Args:
+        source: a path, a URL, bytes or a file object.
+        urls: whether a URL is fetched, and within which bounds.
+
     Raises:
         VideoReadError: no such file, a folder, empty.
         TypeError: not a video source at all.
@@ -73,7 +78,8 @@ class VideoFile:
     name: str
     size: int | None
 
-    def __init__(self, source: VideoSource):
+    def __init__(self, source: VideoSource, urls: UrlAccess = FETCHED):
+        self._urls = urls
         try:
             source, name = unwrap(source)
         except EmbeddedMediaError as error:
@@ -199,7 +205,7 @@ class VideoFile:
     def _fetch(self, url: str) -> None:
         """Into a file of its own, which goes when this does: an index reads all of a video, frames again."""
         try:
-            with open_url(url) as answer:
+            with open_url(url, self._urls) as answer:
                 handle, path = tempfile.mkstemp(prefix="onevision-")
                 weakref.finalize(self, _remove, path, os.getpid())
                 with open(handle, "wb") as file:

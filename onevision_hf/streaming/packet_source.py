@@ -19,6 +19,7 @@ import av
 
 from ..modeling.decoded_frame import orientation_of
 from ..modeling.remote_file import is_url, open_url, shown
+from ..modeling.url_access import UrlAccess
 from ..modeling.video_demuxer import padded_packet
 from ..modeling.video_formats import HEAD_BYTES, explain_refusal, options_for
 from ..modeling.video_source import READ_ERRORS, VideoFile, VideoReadError
@@ -185,7 +186,8 @@ class PacketSource:
                     f"FFmpeg does not read http here, so its options {sorted(unused)} have no effect: give "
                     "the file object of a response of your own"
                 )
-            return self._open_file(opened.enter_context(open_url(given, self._give_up_after)))
+            access = UrlAccess(url_timeout=self._give_up_after)
+            return self._open_file(opened.enter_context(open_url(given, access)))
         found = re.match(r"(\w+)://|(pipe|unix):", given)
         scheme = (found[1] or found[2]) if found else ""
         if scheme in LIVE and not os.path.exists(given):

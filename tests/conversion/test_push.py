@@ -66,6 +66,8 @@ UPLOADED = {
     "preprocessor_config.json",
     "remote_file.py",
     "setting_names.py",
+    "tensor_inputs.py",
+    "url_access.py",
     "vae_openvision3.py",
 }
 

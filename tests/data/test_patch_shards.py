@@ -99,8 +99,13 @@ def test_a_folder_of_other_settings_is_refused_and_redone_when_asked(corpus, mad
     with pytest.raises(ValueError, match=r"num_frames was 6, now 4.*--redo"):
         extract_patches(str(corpus), out, other, shard_items=4, workers=0)
     assert contents(out) == contents(made)
+    before = PatchShards(out)
+    assert (before[0].num_frames, len(before[0].times)) == (6, 6)
     extract_patches(str(corpus), out, other, shard_items=4, workers=0, redo=True)
-    assert PatchShards(out)[0].num_frames == 4
+    row = PatchShards(out)[0]
+    assert (row.num_frames, len(row.times)) == (4, 4), "no index of before beside the new arrays"
+    with pytest.raises(OSError, match="was made again, another way, since it was opened: open it anew"):
+        before[0]
     with pytest.raises(ValueError, match="was made by 'patches', expected 'pack'"):
         from onevision_hf.data.media_shards import PackedShards
 

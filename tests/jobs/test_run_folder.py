@@ -143,6 +143,18 @@ def test_a_later_stage_takes_finished_runs_of_the_right_stage_only(tmp_path):
         FinishedRun(tmp_path / "nowhere", "letters")
 
 
+def test_a_run_that_is_open_gives_no_file_of_the_one_that_took_its_place(tmp_path):
+    fill(tmp_path)
+    run = FinishedRun(tmp_path, "letters")
+    assert run.file(NAMES[0]).read_text() == "letters 0"
+    fill(tmp_path, settings={"size": 4}, redo=True)
+    with pytest.raises(OSError, match="was made again, another way, since it was opened: open it anew"):
+        run.file(NAMES[0])
+    assert FinishedRun(tmp_path, "letters").file(NAMES[0]).exists()
+    fill(tmp_path, redo=True)
+    assert run.file(NAMES[0]).exists(), "it is again what it was"
+
+
 def test_a_summary_of_an_earlier_plan_does_not_finish_a_new_one(tmp_path):
     fill(tmp_path)
     summary = (tmp_path / "summary.json").read_text()

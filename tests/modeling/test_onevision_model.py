@@ -233,7 +233,7 @@ def test_no_bound_on_time_without_a_virtual_grid():
 
 
 def test_trusted_values_are_not_read_and_give_what_checked_ones_give(model):
-    inputs = {"pixel_values_videos": PATCHES, "patch_positions": PLACES}
+    inputs = {"pixel_values_videos": PATCHES, "patch_positions": grid_positions(1, 1, 5)[None]}
     checked = model(**inputs).pooler_output
     with trusted_values():
         assert torch.equal(model(**inputs).pooler_output, checked)

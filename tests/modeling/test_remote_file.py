@@ -15,6 +15,7 @@ from watching import Answer, Server, redirect
 from onevision_hf import OneVisionImageProcessor, OpenVision3ImageProcessor
 from onevision_hf.modeling import remote_file
 from onevision_hf.modeling.remote_file import RemoteError, fetch_picture, is_public, open_url
+from onevision_hf.modeling.url_access import UrlAccess
 
 BODY = bytes(range(256)) * 3000
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -143,7 +144,7 @@ def test_a_server_that_falls_silent_is_given_up():
     silent = Answer(BODY, silent=True)
     with (
         Server({"/a": silent}) as server,
-        open_url(server.url("/a"), timeout=0.2) as answer,
+        open_url(server.url("/a"), UrlAccess(url_timeout=0.2)) as answer,
         pytest.raises(RemoteError, match=r"nothing has come for 0.2 s"),
     ):
         answer.read(100)

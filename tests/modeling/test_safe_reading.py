@@ -10,17 +10,27 @@ import io
 import socket
 import struct
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
-from clip_zoo import FRAMES, find_box, with_box
+from clip_zoo import FRAMES, Zoo, find_box, with_box
 from vl_tiny import prompt, tiny_config, tiny_processor, user
 from watching import Answer, Opened, Server, redirect
 
-from onevision_hf import CodecStream, OneVisionVideoProcessor, StreamWindow, VideoReader, VideoReadError
+from onevision_hf import (
+    CodecStream,
+    OneVisionVideoProcessor,
+    StreamWindow,
+    VideoReader,
+    VideoReadError,
+    select_patches,
+)
 from onevision_hf.modeling.video_formats import FORMATS, explain_refusal
 from onevision_hf.modeling.video_source import VideoFile
 
+VVC_FOLDER = Path(__file__).parents[1] / "fixtures" / "vvc"
+VVC = sorted(VVC_FOLDER.iterdir())
 PLAYLISTS = {
     "m3u8": (
         "is an HLS playlist",
@@ -162,6 +172,37 @@ def test_a_track_that_lies_in_another_file_is_not_looked_for(decoys, zoo, tmp_pa
         with contextlib.suppress(VideoReadError):
             list(VideoReader(source).frames([3]))
     assert decoys.untouched()
+
+
+# What a program might look for beside a clip: its index, subtitles, parts, playlists.
+BESIDE = (".idx", ".sub", ".srt", ".ass", ".vtt", ".xml", ".m3u8", ".mpd", ".ifo", ".meta", ".1")
+
+
+@pytest.mark.parametrize("name", [*Zoo.names(), *(f"vvc/{path.name}" for path in VVC)])
+def test_a_clip_of_any_container_and_codec_opens_that_file_alone(name, zoo, decoys, tmp_path, monkeypatch):
+    source = VVC_FOLDER / Path(name).name if name.startswith("vvc/") else zoo[name]
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    clip = folder / source.name
+    clip.write_bytes(source.read_bytes())
+    private = decoys.path.read_bytes()
+    decoys.opened.count()  # that was here
+    for suffix in BESIDE:
+        clip.with_suffix(suffix).write_bytes(private)
+        (folder / f"{clip.name}{suffix}").write_bytes(private)
+    decoys.server.answers[f"/{clip.name}"] = clip.read_bytes()
+    monkeypatch.chdir(folder)
+    watched = Opened(folder)
+    for given in (clip, clip.name, clip.read_bytes(), decoys.server.url(f"/{clip.name}")):
+        by_name = isinstance(given, str | Path) and "://" not in str(given)
+        watched.names()
+        with VideoReader(given) as reader:
+            list(reader.frames([0, len(reader) - 1], motion_vectors=True))
+            select_patches(reader, num_frames=2, size=56)
+        assert set(watched.names()) == ({clip.name} if by_name else set())
+    watched.close()
+    assert decoys.untouched()
+    assert decoys.server.asked == [f"/{clip.name}"]
 
 
 # -- names --

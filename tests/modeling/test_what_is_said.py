@@ -5,17 +5,25 @@ Run: python -m pytest tests/modeling/test_what_is_said.py
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from clips import moving_scene, write_clip
 from PIL import Image
+from transformers import BatchFeature
+from vl_tiny import tiny_model
 
 from onevision_hf import (
     OneVisionConfig,
+    OneVisionForImageClassification,
+    OneVisionForVideoClassification,
     OneVisionImageProcessor,
     OneVisionModel,
     OneVisionVideoProcessor,
+    OpenVision3Config,
+    OpenVision3Model,
     VideoReader,
     VideoReadError,
     select_patches,
@@ -24,6 +32,7 @@ from onevision_hf.assets import model_folder
 from onevision_hf.clustering.descriptors import describe_video
 from onevision_hf.data.items import MediaError
 from onevision_hf.modeling.frame_geometry import LayoutSettings
+from onevision_hf.modeling.patch_inputs import trusted_values
 
 
 def test_an_animated_webp_is_sound_and_cannot_be_decoded(tmp_path):
@@ -39,6 +48,54 @@ def test_arrays_are_no_input_of_the_model(tmp_path):
     inputs = OneVisionVideoProcessor(size=28, num_frames=2)(clip)
     with pytest.raises(TypeError, match=r'is a ndarray, the model takes tensors: .*return_tensors="pt"'):
         model(**inputs)
+
+
+MODELS = {
+    "encoder": lambda: OneVisionModel(OneVisionConfig.tiny()),
+    "images": lambda: OneVisionForImageClassification(OneVisionConfig.tiny()),
+    "videos": lambda: OneVisionForVideoClassification(OneVisionConfig.tiny()),
+    "openvision3": lambda: OpenVision3Model(OpenVision3Config.tiny()),
+    "multimodal": lambda: tiny_model(),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_says_what_to_do_with_what_is_no_tensor(name):
+    model, picture = MODELS[name](), np.zeros((1, 3, 28, 28), np.float32)
+    spread = r"BatchFeature with pixel_values: spread it over the arguments, model\(\*\*inputs\)"
+    for given, what_to_do in (
+        (BatchFeature({"pixel_values": torch.from_numpy(picture)}), spread),
+        ("clip.mp4", r"a str, and the model reads no media: .*model\(\*\*processor\("),
+        (Path("clip.mp4"), "Path, and the model reads no media"),
+        (Image.new("RGB", (28, 28)), "Image, and the model reads no media"),
+        (picture, r'a ndarray, the model takes tensors: .*return_tensors="pt"'),
+        ([torch.from_numpy(picture)], "a list, the model takes tensors"),
+    ):
+        for call in (lambda given=given: model(given), lambda given=given: model(pixel_values=given)):
+            with pytest.raises(TypeError, match=what_to_do):
+                call()
+
+
+@pytest.mark.parametrize("name", ["encoder", "images", "videos"])
+def test_padding_without_its_mask_is_an_error_and_nothing_else_is(name, clip):
+    model = MODELS[name]().eval()
+    processor = OneVisionVideoProcessor(size=56, num_frames=2, keep_ratio=1.0)
+    clips = [np.zeros((1, 56, 56, 3), np.uint8), str(clip)]
+    inputs = processor(clips, return_tensors="pt")
+    pictures = OneVisionImageProcessor()(
+        [Image.new("RGB", (28, 28)), Image.new("RGB", (28, 42))], return_tensors="pt"
+    )
+    for padded, row in ((inputs, 0), (pictures, 0)):
+        model(**padded)
+        bare = {key: value for key, value in padded.items() if key != "pixel_attention_mask"}
+        with pytest.raises(ValueError, match=rf"row {row} of patch_positions ends like padding, .*mask"):
+            model(**bare)
+        model(**{key: value[1:] for key, value in bare.items()})  # the longest has none
+    reverse = {key: value[1:].flip(1) for key, value in inputs.items() if key != "pixel_attention_mask"}
+    assert reverse["patch_positions"][0, -1].tolist() == [0, 0, 0]
+    model(**reverse)  # the first patch may come last
+    with trusted_values():  # a training's batches come from its own collator
+        model(**{key: value for key, value in inputs.items() if key != "pixel_attention_mask"})
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/model", "runs/cluster/model", "~/model"])

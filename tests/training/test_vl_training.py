@@ -152,9 +152,9 @@ def test_what_cannot_be_learned_is_an_error():
     processor = tiny_processor(tiny_config())
     with pytest.raises(ValueError, match="has no answer"):
         processor.encode_dialogue(user("What?"))
-    said = [{"role": "assistant", "content": "It is <|image_pad|>"}]
-    with pytest.raises(ValueError, match="an answer holds a media token"):
-        processor.encode_dialogue([*user("What?"), *said])
+    shown = [{"role": "assistant", "content": [{"type": "image", "image": np.zeros((28, 28, 3), np.uint8)}]}]
+    with pytest.raises(ValueError, match="an answer shows a medium"):
+        processor.encode_dialogue([*user("What?"), *shown])
     with pytest.raises(ValueError, match="found 0 media and 1 answers"):
         processor.encode_dialogue([*user("What?"), {"role": "assistant", "content": "x"}], plain=True)
     with pytest.raises(ValueError, match="names no image"):

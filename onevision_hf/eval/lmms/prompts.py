@@ -147,7 +147,9 @@ class PromptLoader:
 
     def _tokens(self, question: Question, messages: Any, images: list[Any], videos: list[Any]) -> Prompt:
         processor = self.processor
-        prompt = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        prompt = processor.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, sanitize_control_tokens=True
+        )
         clips = [clip for clip, _ in videos]
         for kind, own, token in (
             (IMAGE, images, processor.image_token),

@@ -22,6 +22,7 @@ from PIL import Image
 from ...data.media import BROKEN
 from ...modeling.message_media import content_of, kind_of, medium_of
 from ...modeling.prompt_media import media_parts
+from ...modeling.written_text import encode
 from ..sampler import Permutation
 
 PACK = 18  # what a key is for; with those of sampler.py all different
@@ -92,7 +93,8 @@ class Measurer:
             for kind, token in self.tokens.items()
         }
         outlined = self.processor._expand(words, texts)
-        return len(self.processor.tokenizer(outlined)["input_ids"]) + sum(left for *_, left in outlines)
+        words_and_media = encode(self.processor.tokenizer, outlined, add_special_tokens=True)
+        return len(words_and_media) + sum(left for *_, left in outlines)
 
     def _outline(self, part: dict[str, Any]) -> tuple[str, int]:
         """The text of a medium with one token in place of each run of them, and how many are left out."""
