@@ -15,6 +15,7 @@ from ov2_recorded import PUBLISHED
 from PIL import Image
 from transformers import AutoImageProcessor, AutoProcessor, AutoVideoProcessor, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.processing_utils import TextKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from vl_tiny import tiny_config, tiny_processor, user
 
@@ -417,7 +418,9 @@ def test_the_tokens_of_answers_are_marked_where_the_template_says_which_they_are
         "{% endfor %}"
     ).replace("IMAGE", f"'{processor.image_token}'")
     image = Image.fromarray(pictures(1)[0])
-    for parts_given in (("How?",), (("image", image), "How?")):
+    # Before 5.2x transformers does not ask where the text of media went, and marks amiss behind it.
+    asks = "return_text_replacement_offsets" in TextKwargs.__annotations__
+    for parts_given in (("How?",), *([(("image", image), "How?")] if asks else [])):
         turns = [*user(*parts_given), {"role": "assistant", "content": [{"type": "text", "text": "So."}]}]
         found = processor.apply_chat_template(
             turns, tokenize=True, return_dict=True, chat_template=template, return_assistant_tokens_mask=True
