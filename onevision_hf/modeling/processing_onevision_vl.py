@@ -194,8 +194,8 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
                     raise
                 skipped.append((index, str(error)))
                 continue
-            kept.append(self.expanded(prompt, own_images, own_clips, stamped, replaced := []))
-            offsets.append(replaced)
+            offsets.append([])
+            kept.append(self.expanded(prompt, own_images, own_clips, stamped, offsets[-1]))
             shown.append((prompt, own_images, own_clips))
             partial += [(index, clip.missing) for clip in own_clips if clip.missing]
         if not kept:
