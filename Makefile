@@ -53,7 +53,14 @@ $(OLDEST)/.installed: pyproject.toml | $(STAMP)
 		> $$($(OLDEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth
 	@touch $@
 
-test-oldest: $(OLDEST)/.installed  ## the encoders' tests on the oldest supported transformers
+# Flex attention, which the library compiles, is part of `slow`.
+CITIZEN := -m 'citizen and not slow' tests/citizen
+.PHONY: test-citizen
+test-citizen: $(STAMP)  ## what transformers' common tests claim, of every model and processor
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(CITIZEN)
+
+test-oldest: $(OLDEST)/.installed  ## the encoders' tests and `test-citizen` on the oldest supported transformers
+	$(OLDEST)/bin/python -m pytest $(SIDE_BY_SIDE) $(CITIZEN)
 	$(OLDEST)/bin/python -m pytest $(SIDE_BY_SIDE) tests/modeling/test_onevision_*.py tests/modeling/test_image_processing_onevision.py \
 		tests/modeling/test_openvision3_*.py tests/modeling/test_vl_model.py tests/modeling/test_vl_towers.py
 
@@ -85,7 +92,7 @@ bench-openvision3: $(STAMP)  ## OpenVision 3: the encoder, its VAE, and what cac
 wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use it there
 	$(BIN)/python tests/check_wheel.py
 
-check: lint test slow test-media test-ray test-oldest test-eval docs wheel  ## what CI runs (test-browser where Chromium is)
+check: lint test test-citizen slow test-media test-ray test-oldest test-eval docs wheel  ## what CI runs (test-browser where Chromium is)
 	@if command -v chromium >/dev/null || command -v chromium-browser >/dev/null; then $(MAKE) test-browser; \
 		else echo "NOT RUN: test-browser, for want of Chromium (apt-get install chromium)"; fi
 

@@ -27,7 +27,8 @@ PUBLISHED_SIZES = ((574, 1120), (1120, 574), (1120, 1120), (1694, 574), (574, 16
 OF_ALL_PARTS = frozenset(
     {
         *(TextKwargs.__annotations__ | ImagesKwargs.__annotations__ | VideosKwargs.__annotations__),
-        *("image_token", "video_token", "add_timestamps", "chat_template", "merge_size", "candidate_sizes"),
+        *("image_token", "video_token", "add_timestamps", "timestamp_decimals", "chat_template"),
+        *("merge_size", "candidate_sizes"),
         *(*SETTINGS, *URL_SETTINGS, "packed"),
     }
 )

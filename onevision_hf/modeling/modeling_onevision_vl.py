@@ -280,22 +280,29 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
         )
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, is_first_iteration: bool = False, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        is_first_iteration: bool = False,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """transformers' own; without media as soon as the cache holds their features.
 
         Args:
             input_ids: (B, L).
             is_first_iteration: whether a prompt is read. An assistant's first step says False too.
+            inputs_embeds: (B, L, D), instead of the prompt's tokens; transformers looks for this name.
             **kwargs: of `forward`.
         """
         inputs = super().prepare_inputs_for_generation(
-            input_ids, is_first_iteration=is_first_iteration, **kwargs
+            input_ids, is_first_iteration=is_first_iteration, inputs_embeds=inputs_embeds, **kwargs
         )
         held = kwargs.get("cache") if kwargs.get("cache") is not None else kwargs.get("past_key_values")
-        filled = held is not None and int(held.get_seq_length()) > 0
+        filled = held is not None and int(held.get_seq_length()) > 0 and kwargs.get("use_cache", True)
+        # A prompt may go on from a cache: its media are in it, unless their tokens are still to be read.
+        seen = filled and not (is_first_iteration and self._names_media(inputs.get("input_ids")))
         for name in MEDIA_INPUTS:
-            if filled and not is_first_iteration and kwargs.get("use_cache", True):
+            if seen:
                 inputs.pop(name, None)
             elif kwargs.get(name) is not None:
                 inputs[name] = kwargs[name]
@@ -305,6 +312,10 @@ class OneVisionVLForConditionalGeneration(OneVisionVLPreTrainedModel, Generation
             inputs["inputs_embeds"] = self.get_input_embeddings()(inputs.pop("input_ids"))
             inputs = {name: value for name, value in inputs.items() if name not in MEDIA_INPUTS}
         return inputs
+
+    def _names_media(self, input_ids: Tensor | None) -> bool:
+        media = (self.config.image_token_id, self.config.video_token_id)
+        return input_ids is not None and any(bool((input_ids == token).any()) for token in media)
 
     def _fit(self, encoded: Mapping[str, Any] | None) -> bool:
         """Whether features have the width of the language model's embeddings."""

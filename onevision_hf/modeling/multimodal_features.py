@@ -189,11 +189,13 @@ class OneVisionVLPreTrainedModel(CompleteWeights, PreTrainedModel):
             raise ValueError(f"{name} came without {', '.join(absent)}")
         self._check_blocks(positions)
         weight = next(self.vision_tower.parameters())
+        # Weights on disk are nowhere yet: what brings them in moves the inputs too.
+        device = patches.device if weight.is_meta else weight.device
         output = encode_patches(
             self.vision_tower,
-            patches.to(weight.device, weight.dtype),
-            positions.to(weight.device),
-            cu_seqlens.to(weight.device),
+            patches.to(device, weight.dtype),
+            positions.to(device),
+            cu_seqlens.to(device),
             self.config.vision_feature_layer,
             **states,
         )
@@ -251,7 +253,7 @@ class OneVisionVLPreTrainedModel(CompleteWeights, PreTrainedModel):
                 raise ValueError("give input_ids or inputs_embeds, found neither")
             decoding = held is not None and held.get_seq_length() > 0
             inputs_embeds = self._embed(input_ids, media, encoded, decoding, position_ids)
-        elif encoded is not None or any(value is not None for value in media.values()):
+        elif encoded or any(value is not None for value in media.values()):
             raise ValueError("media need input_ids, whose tokens say where features go; got inputs_embeds")
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             # Left padding then shifts nothing, whatever kind of positions the language model has.

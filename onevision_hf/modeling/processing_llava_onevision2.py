@@ -269,17 +269,17 @@ class LlavaOnevision2Processor(OneVisionVLProcessor):
                 texts.append(f"{stamp}{START}{self.image_token * tokens}{END}{clip.after}")
         return "".join(texts)
 
-    def _expand(self, prompt: str, texts: dict[str, Iterator[str]]) -> str:
+    @property
+    def _media_places(self) -> re.Pattern[str]:
         """A video's text takes the place of its brackets too, and its own line break that of the prompt."""
         bracketed = rf"(?:{re.escape(START)}\s*)?{re.escape(self.video_token)}(?:\s*{re.escape(END)})?(\n?)"
+        return re.compile(f"{re.escape(self.image_token)}|{bracketed}")
 
-        def put(found: re.Match[str]) -> str:
-            if found[0] == self.image_token:
-                return next(texts[self.image_token])
-            text = next(texts[self.video_token])
-            return text if text.endswith("\n") else text + found[1]
-
-        return re.sub(f"{re.escape(self.image_token)}|{bracketed}", put, prompt)
+    def _text_at(self, place: re.Match[str], texts: dict[str, Iterator[str]]) -> str:
+        if place[0] == self.image_token:
+            return next(texts[self.image_token])
+        text = next(texts[self.video_token])
+        return text if text.endswith("\n") else text + place[1]
 
     def _packed(self, shown: list[tuple[str, list[Any], list[Any]]]) -> dict[str, Tensor]:
         """All media in the order of the prompts, as images."""

@@ -43,6 +43,7 @@ TEXT_SETTINGS = (
     "pad_to_multiple_of",
     "return_offsets_mapping",
     "return_mm_token_type_ids",
+    "return_text_replacement_offsets",
 )
 _ARGUMENTS = (
     *("image_processor", "video_processor", "tokenizer", "chat_template"),
@@ -205,6 +206,7 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         stamped = self.add_timestamps if add_timestamps is None else add_timestamps
 
         kept: list[str] = []
+        offsets: list[list[dict[str, Any]]] = []
         shown: list[tuple[str, list[Any], list[Any]]] = []
         skipped: list[tuple[int, str]] = []
         partial: list[tuple[int, str]] = []
@@ -220,13 +222,17 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
                     raise
                 skipped.append((index, str(error)))
                 continue
-            kept.append(self.expanded(prompt, own_images, own_clips, stamped))
+            offsets.append([])
+            kept.append(self.expanded(prompt, own_images, own_clips, stamped, offsets[-1]))
             shown.append((prompt, own_images, own_clips))
             partial += [(index, clip.missing) for clip in own_clips if clip.missing]
         if not kept:
             raise VideoReadError(skipped[0][1], f"and none of the {len(prompts)} prompts can be read")
 
+        told_offsets = of_text.pop("return_text_replacement_offsets", False)
         data = dict(self.tokenized(kept, of_text))
+        if told_offsets:
+            data["text_replacement_offsets"] = offsets
         data |= self._packed(shown)
         if errors == "skip":
             data["skipped"] = skipped
@@ -242,7 +248,14 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         """An image, read with these settings: what `expanded` takes."""
         return self._read_image(image, self._split(kwargs)[1])
 
-    def expanded(self, prompt: str, images: list[Any], clips: list[Any], stamped: bool | None = None) -> str:
+    def expanded(
+        self,
+        prompt: str,
+        images: list[Any],
+        clips: list[Any],
+        stamped: bool | None = None,
+        replaced: list[dict[str, Any]] | None = None,
+    ) -> str:
         """A prompt with a token for every feature.
 
         Args:
@@ -250,13 +263,14 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
             images: its images, as `read_image` gives them.
             clips: its videos, as `read_video` gives them.
             stamped: write times before the frames of a video; None: the processor's own setting.
+            replaced: gets where each medium's token was and where its text is, as transformers tells it.
         """
         stamped = self.add_timestamps if stamped is None else stamped
         texts = {
             self.image_token: [self._image_text(image) for image in images],
             self.video_token: [self._video_text(clip, stamped) for clip in clips],
         }
-        return self._expand(prompt, {token: iter(own) for token, own in texts.items()})
+        return self._expand(prompt, {token: iter(own) for token, own in texts.items()}, replaced)
 
     def _get_num_multimodal_tokens(
         self, image_sizes: Any = None, video_sizes: Any = None, **kwargs: Any
@@ -279,9 +293,30 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
             ]
         return MultiModalData(**found)
 
-    def _expand(self, prompt: str, texts: dict[str, Iterator[str]]) -> str:
-        """The prompt with the text of each medium in the place of its token."""
-        return self._media_tokens.sub(lambda found: next(texts[found[0]]), prompt)
+    def _expand(
+        self, prompt: str, texts: dict[str, Iterator[str]], replaced: list[dict[str, Any]] | None = None
+    ) -> str:
+        """The prompt with the text of each medium in the place of its token; see `expanded`."""
+        longer = 0
+
+        def put(found: re.Match[str]) -> str:
+            nonlocal longer
+            text = self._text_at(found, texts)
+            start, end = found.start() + longer, found.start() + longer + len(text)
+            if replaced is not None:
+                replaced.append({"span": found.span(), "new_span": (start, end)})
+            longer = end - found.end()
+            return text
+
+        return self._media_places.sub(put, prompt)
+
+    @property
+    def _media_places(self) -> re.Pattern[str]:
+        """What the text of a medium replaces."""
+        return self._media_tokens
+
+    def _text_at(self, place: re.Match[str], texts: dict[str, Iterator[str]]) -> str:
+        return next(texts[place[0]])
 
     def _packed(self, shown: list[tuple[str, list[Any], list[Any]]]) -> dict[str, torch.Tensor]:
         """The media of prompts, each with its images and its videos, as the model takes them."""
@@ -401,6 +436,9 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
             [*self.video_processor.valid_kwargs.__annotations__, *URL_SETTINGS],
         ]
         refuse_unknown(type(self).__name__, flat, [*dict.fromkeys(name for names in known for name in names)])
+        for names, own in zip(known, nested, strict=True):
+            if twice := sorted(own.keys() & flat.keys() & set(names)):
+                raise ValueError(f"{', '.join(twice)} came twice, by itself and among the settings of a kind")
         of_text, of_images, of_videos = (
             {**{name: value for name, value in flat.items() if name in names}, **own}
             for names, own in zip(known, nested, strict=True)

@@ -201,7 +201,8 @@ class HoldsVAE(_Model):
         """
         check_vae(vae, self.config)
         self._hold_vae(vae.eval().requires_grad_(False))
-        self._place_vae(lambda tensor: tensor.to(self.device))
+        if self.device.type != "meta":  # weights that lie on disk are nowhere yet
+            self._place_vae(lambda tensor: tensor.to(self.device))
 
     def encode_pixels(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> latents (B, C, H / 8, W / 8), without gradient: what `forward`

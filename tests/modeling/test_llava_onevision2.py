@@ -163,14 +163,6 @@ def test_every_model_type_is_saved_under_both_namings_and_loads(kind, merge, tmp
     assert {value.dtype for value in half.parameters()} == {torch.bfloat16}
 
 
-def test_a_tied_head_is_not_in_the_folder_and_is_not_missing(tmp_path):
-    config = AutoConfig.for_model("llava_onevision2", **TINY, tie_word_embeddings=True)
-    AutoModelForImageTextToText.from_config(config).save_pretrained(tmp_path)
-    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
-    again = AutoModelForImageTextToText.from_pretrained(tmp_path)
-    assert again.get_output_embeddings().weight is again.get_input_embeddings().weight
-
-
 def test_a_published_folder_without_all_weights_is_refused(tmp_path):
     tiny().save_pretrained(tmp_path)
     state = load_file(tmp_path / "model.safetensors")

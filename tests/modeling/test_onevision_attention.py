@@ -160,23 +160,12 @@ def test_a_missing_kernel_is_the_librarys_own_error(model):
 
 
 @torch.no_grad()
-def test_backends_change_at_run_time(model):
-    image = torch.randn(1, 3, 28, 42)
-    expected = model(image).last_hidden_state
-    model.set_attn_implementation("eager")
-    output = model(image, output_attentions=True)
-    assert relative_difference(output.last_hidden_state, expected) <= 1e-5
-    assert [tuple(weights.shape) for weights in output.attentions] == [(1, 2, 6, 6)] * 2
-    torch.testing.assert_close(output.attentions[0].sum(-1), torch.ones(1, 2, 6))
-
-
-@torch.no_grad()
-def test_the_whole_graph_compiles(model):
+def test_the_whole_graph_of_padded_clips_compiles(model):
     compiled = torch.compile(model, fullgraph=True, backend="eager")
-    for inputs in ({"pixel_values": torch.randn(1, 3, 28, 42)}, Clips([5, 17]).padded()):
-        found, expected = compiled(**inputs), model(**inputs)
-        assert relative_difference(found.last_hidden_state, expected.last_hidden_state) <= 1e-6
-        assert relative_difference(found.pooler_output, expected.pooler_output) <= 1e-6
+    inputs = Clips([5, 17]).padded()
+    found, expected = compiled(**inputs), model(**inputs)
+    assert relative_difference(found.last_hidden_state, expected.last_hidden_state) <= 1e-6
+    assert relative_difference(found.pooler_output, expected.pooler_output) <= 1e-6
     torch._dynamo.reset()
 
 

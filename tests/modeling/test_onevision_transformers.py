@@ -10,7 +10,6 @@ import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 from torch import nn
 from transformers import (
-    AutoModel,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaOnevisionConfig,
@@ -67,36 +66,6 @@ def test_configurations_that_cannot_work_fail_at_once(options, error, message):
         OneVisionConfig.tiny(**options)
 
 
-@torch.no_grad()
-def test_outputs_come_as_object_or_tuple_and_hidden_states_by_flag(model):
-    output = model(IMAGES, output_hidden_states=True)
-    assert len(output.hidden_states) == 3
-    torch.testing.assert_close(model.layernorm_post(output.hidden_states[-1]), output.last_hidden_state)
-    states, pooled = model(IMAGES, return_dict=False)
-    assert torch.equal(states, output.last_hidden_state) and torch.equal(pooled, output.pooler_output)
-    model.config.output_hidden_states = True
-    assert len(model(IMAGES).hidden_states) == 3
-    assert model(IMAGES, output_hidden_states=False).hidden_states is None
-
-
-def gradients(model: OneVisionModel) -> dict[str, torch.Tensor]:
-    model.zero_grad()
-    model(IMAGES).pooler_output.square().sum().backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
-
-
-@pytest.mark.parametrize("use_reentrant", [False, True])
-def test_gradient_checkpointing_gives_the_same_gradients(model, use_reentrant):
-    model.train()
-    expected = copy.deepcopy(gradients(model))
-    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
-    assert all(layer.gradient_checkpointing for layer in model.encoder.layers)
-    found = gradients(model)
-    for name, gradient in expected.items():
-        assert gradient is not None, name
-        torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-6)
-
-
 def test_lora_on_queries_and_values_trains_only_its_weights(model):
     peft = pytest.importorskip("peft")
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -131,19 +100,6 @@ def test_bfloat16_keeps_rotary_tables_in_float32(model):
     expected = model(pixel_values_videos=patches, patch_positions=far).last_hidden_state
     similarity = nn.functional.cosine_similarity(found.last_hidden_state.float(), expected, dim=-1)
     assert similarity.min() > 0.995
-
-
-@torch.no_grad()
-def test_device_map_places_the_whole_model(model, tmp_path):
-    pytest.importorskip("accelerate")
-    model.save_pretrained(tmp_path)
-    placed = AutoModel.from_pretrained(tmp_path, device_map="auto").eval()
-    assert torch.equal(placed(IMAGES).pooler_output, model(IMAGES).pooler_output)
-    places = {name: "disk" if name in ("encoder", "head") else "cpu" for name, _ in model.named_children()}
-    offloaded = AutoModel.from_pretrained(
-        tmp_path, device_map=places, offload_folder=tmp_path / "offload"
-    ).eval()
-    assert torch.equal(offloaded(IMAGES).pooler_output, model(IMAGES).pooler_output)
 
 
 @torch.no_grad()

@@ -44,6 +44,19 @@ def pixels() -> torch.Tensor:
 
 
 @torch.no_grad()
+def test_weights_on_disk_leave_the_vae_where_it_is(model, pixels, tmp_path):
+    pytest.importorskip("accelerate")
+    model.save_pretrained(tmp_path / "saved")
+    on_disk = OpenVision3Model.from_pretrained(
+        tmp_path / "saved", device_map={"": "disk"}, offload_folder=tmp_path / "offload"
+    )
+    for one in (model, on_disk):
+        one.set_vae(ShuffleVAE())
+    found, expected = (one(pixel_values=pixels).pooler_output for one in (on_disk, model))
+    torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
 def test_pixels_that_a_vae_takes_to_the_recorded_latents_give_the_recorded_tokens(tmp_path):
     recorded = load_file(PUBLISHED / "reference.safetensors")
     convert("openvision3", PUBLISHED, tmp_path / "converted")

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForImageTextToText
 from vl_tiny import LANGUAGE_MODELS, tiny_config, tiny_model
 
 from onevision_hf import OneVisionVLForConditionalGeneration, OneVisionVLModel
@@ -20,18 +19,6 @@ SAVED = Path(__file__).parents[1] / "fixtures" / "onevision_vl_saved"
 def case():
     recorded = load_file(SAVED / "case.safetensors")
     return recorded.pop("logits"), recorded
-
-
-@torch.no_grad()
-def test_a_folder_of_the_first_release_loads_unchanged_with_and_without_its_head():
-    """Saved, with its logits, before there was a model without head (commit ab37920)."""
-    logits, inputs = case()
-    whole = AutoModelForImageTextToText.from_pretrained(SAVED)
-    torch.testing.assert_close(whole(**inputs).logits, logits, rtol=1e-5, atol=1e-5)
-    body = AutoModel.from_pretrained(SAVED)
-    assert type(body) is OneVisionVLModel
-    states = body(**inputs).last_hidden_state
-    torch.testing.assert_close(whole.get_output_embeddings()(states), logits, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("text", LANGUAGE_MODELS)
