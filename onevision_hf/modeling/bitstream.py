@@ -1,6 +1,7 @@
 """Bits of headers, most significant first, and the NAL units of H.264, HEVC and VVC."""
 
 import io
+import re
 from collections.abc import Callable, Container, Iterator
 
 from .coded_picture import BitstreamError
@@ -19,14 +20,17 @@ class BitReader:
     """
 
     def __init__(self, data: bytes):
-        self._value = int.from_bytes(data, "big")
-        self.left = len(data) * 8
+        self._data, self._size = data, len(data) * 8
+        self.left = self._size
 
     def bits(self, count: int) -> int:
         if count > self.left:
             raise BitstreamError("a header ends early")
+        begin = self._size - self.left
+        end = begin + count
         self.left -= count
-        return self._value >> self.left & ((1 << count) - 1)
+        # No more than the bytes they are in: a unit may have megabytes, and a header thousands of numbers.
+        return int.from_bytes(self._data[begin >> 3 : end + 7 >> 3], "big") >> (-end & 7) & ((1 << count) - 1)
 
     def flag(self) -> bool:
         return bool(self.bits(1))
@@ -50,7 +54,10 @@ class BitReader:
 
     def rest(self) -> str:
         """What was not read yet, as zeros and ones."""
-        return format(self._value & ((1 << self.left) - 1), f"0{self.left}b") if self.left else ""
+        if not self.left:
+            return ""
+        value = int.from_bytes(self._data[self._size - self.left >> 3 :], "big")
+        return format(value & ((1 << self.left) - 1), f"0{self.left}b")
 
 
 class BitWriter:
@@ -92,15 +99,7 @@ def payload_of(data: bytes) -> bytes:
 
 def prevent_emulation(payload: bytes) -> bytes:
     """The opposite: bytes in which no start code can be found."""
-    out = bytearray()
-    zeros = 0
-    for byte in payload:
-        if zeros >= 2 and byte <= 3:
-            out.append(3)
-            zeros = 0
-        out.append(byte)
-        zeros = zeros + 1 if byte == 0 else 0
-    return bytes(out)
+    return re.sub(rb"\x00\x00(?=[\x00-\x03])", b"\x00\x00\x03", payload)
 
 
 def split_annex_b(data: bytes) -> list[bytes]:
