@@ -5,9 +5,10 @@
     python tests/fuzz_codec.py --seed 7 --make 123 --keep out/fuzz     # file 123 again, and how it ends
     python tests/fuzz_codec.py --of FOLDER               # of one's own files: as they are, then damaged
 
-A file is opened, sampled, decoded, its signals are read, and the processor is called. Wrong is: the process
-dies, takes over 5 s of a core or 512 MB more than before, raises another error, or gives arrays of another
-shape than is promised. Prints the figures and what failed; status 1 if anything did. Needs fork.
+A file is decoded, its signals are read, and the processor is called with two presets. Wrong is: the process
+dies, one of the four takes over 5 s of a core, it grows by over 512 MB, raises another error, or gives arrays
+of another shape or order than is promised. Prints the figures (seconds of all four) and what failed; status 1
+if anything did. Needs fork.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +33,7 @@ from damaged_files import damaged, files_in, shrunk, sound_files
 from onevision_hf import OneVisionVideoProcessor, VideoReader, VideoReadError
 from onevision_hf.modeling.codec_signal_reader import read_codec_signals
 
-CORE_SECONDS = 5  # of the processor, over all threads
+CORE_SECONDS = 5  # of the processor for each of `READINGS`, over all threads
 WALL_SECONDS = 60  # a machine may be busy
 MEMORY = 512 << 20  # bytes of memory on top of what the parent has
 ADDRESSES = 4 << 30  # bytes of address space likewise: what is asked for and not used
@@ -44,7 +46,7 @@ class Ending(NamedTuple):
     """How reading a file ended.
 
     verdict: one of `GOOD`, or what went wrong.
-    seconds: of the processor.
+    seconds: of the processor, for all readings.
     growth: bytes of peak memory above what the child started with.
     """
 
@@ -65,7 +67,7 @@ def read_in_child(path: Path, seconds: float = CORE_SECONDS, memory: int = MEMOR
 
     Args:
         path: of the file.
-        seconds: of the processor that it may take.
+        seconds: of the processor that each reading may take.
         memory: bytes by which it may grow.
     """
     limit = _status("VmSize") + ADDRESSES
@@ -88,7 +90,7 @@ def read_in_child(path: Path, seconds: float = CORE_SECONDS, memory: int = MEMOR
     growth = max(0, usage.ru_maxrss * 1024 - int.from_bytes(resident[:], "little"))
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
-        verdict = f"took over {seconds:.0f} s of a core" if name == "SIGXCPU" else f"died of {name}"
+        verdict = "never ended" if name == "SIGXCPU" else f"died of {name}"
     elif growth > memory:
         verdict = f"grew by over {memory >> 20} MB"
     else:
@@ -97,12 +99,8 @@ def read_in_child(path: Path, seconds: float = CORE_SECONDS, memory: int = MEMOR
     return Ending(verdict, used, growth)
 
 
-def read_as_users_do(path: Path) -> None:
-    """Open, decode, read the signals, call the processor; all that comes out has the shape it should have.
-
-    Raises:
-        VideoReadError: it cannot be read. AssertionError: a shape is wrong.
-    """
+def decode(path: Path) -> None:
+    """Frames of the whole clip."""
     with VideoReader(path) as reader:
         wanted = np.unique(np.linspace(0, len(reader) - 1, 12).astype(int))
         found = []
@@ -111,6 +109,9 @@ def read_as_users_do(path: Path) -> None:
             assert frame.rgb(reader.width, reader.height).shape == (reader.height, reader.width, 3)
         assert found == wanted.tolist() and len(reader.timestamps) == len(reader)
         assert np.isfinite(reader.timestamps).all() and (np.diff(reader.timestamps) >= 0).all()
+
+
+def read_signals(path: Path) -> None:
     signals = read_codec_signals(path, num_frames=8)
     frames, (height, width) = len(signals.frame_ids), signals.picture_sizes.max(0)
     assert frames == len(signals.picture_types) == len(signals.packet_sizes) > 0
@@ -121,12 +122,15 @@ def read_as_users_do(path: Path) -> None:
     ):
         assert array is None or array.shape == (frames, -(-height // cell), -(-width // cell), *rest)
         assert array is None or not np.isinf(array).any()
-    for preset in ("auto", "published"):
-        _check_inputs(
-            OneVisionVideoProcessor()(
-                str(path), num_frames=8, size=SIZE, preset=preset, return_tensors="np", return_metadata=True
-            )
-        )
+
+
+def process(path: Path, preset: str) -> None:
+    processor = OneVisionVideoProcessor(num_frames=8, size=SIZE, preset=preset)
+    _check_inputs(processor(str(path), return_tensors="np", return_metadata=True))
+
+
+# What users do with a file. Each raises `VideoReadError`, or AssertionError where a shape is wrong.
+READINGS = (decode, read_signals, partial(process, preset="auto"), partial(process, preset="published"))
 
 
 def _check_inputs(inputs: Mapping) -> None:
@@ -170,10 +174,16 @@ def _child(path: Path, addresses: int, seconds: float) -> int:
     gc.freeze()  # a decoder of the parent that is freed here would wait for threads that only the parent has
     resource.setrlimit(resource.RLIMIT_AS, (addresses, addresses))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (round(seconds), round(seconds) + 1))
+    most = round(len(READINGS) * seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what decoders print about damage
     try:
-        read_as_users_do(path)
+        for number, reading in enumerate(READINGS):
+            begin = time.process_time()
+            reading(path)
+            if time.process_time() - begin > seconds:
+                print(f"{path.name}: reading {number} took over {seconds} s of a core", flush=True)
+                return 4
     except VideoReadError:
         return 3
     except BaseException as error:
