@@ -164,6 +164,7 @@ def fuzz(target: str, folder: Path, seconds: int, seed: int) -> None:
             f"-seed={seed}",
             f"-max_len={MAX_BYTES}",
             f"-timeout={SECONDS_OF_HANG}",
+            f"-report_slow_units={SECONDS_OF_HANG}",
             f"-rss_limit_mb={MEGABYTES}",
             f"-artifact_prefix={folder / 'found'}/",
             "-print_final_stats=1",
