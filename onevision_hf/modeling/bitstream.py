@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Iterator
 from .coded_picture import BitstreamError
 
 START_CODE = b"\x00\x00\x00\x01"
+_START_LIKE = re.compile(rb"\x00\x00(?=[\x00-\x03])")
 
 
 class BitReader:
@@ -99,7 +100,7 @@ def payload_of(data: bytes) -> bytes:
 
 def prevent_emulation(payload: bytes) -> bytes:
     """The opposite: bytes in which no start code can be found."""
-    return re.sub(rb"\x00\x00(?=[\x00-\x03])", b"\x00\x00\x03", payload)
+    return _START_LIKE.sub(b"\x00\x00\x03", payload)
 
 
 def split_annex_b(data: bytes) -> list[bytes]:
