@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from onevision_hf.modeling.av1_bitstream import RevealedAV1
 from onevision_hf.modeling.av1_headers import parse_sequence_header, split_obus
 from onevision_hf.modeling.bitstream import split_packet
@@ -239,7 +241,7 @@ def check_configs(data: bytes) -> None:
         found = json.loads(content)
         if isinstance(found, dict):
             build = OneVisionConfig if kind == 1 else OneVisionVideoProcessor
-            with suppress(ValueError, TypeError):
+            with suppress(ValueError, TypeError, StrictDataclassError):  # as transformers checks configs
                 build(**found)
             with suppress(ValueError, TypeError):
                 settings = PatchifyConfig.from_dict(found)
