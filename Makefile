@@ -116,9 +116,19 @@ codec-table: $(STAMP)  ## measure which codec gives which signal, into docs/code
 bench-vectors: $(STAMP)  ## motion vectors of each codec: error and time, beside mv-extractor and optical flow, into docs/
 	$(BIN)/python benchmarks/motion_vectors.py --write docs/painted-references.md
 
-.PHONY: fuzz-codec
-fuzz-codec: $(STAMP)  ## read 500 damaged videos, each in a process with limits
+.PHONY: fuzz fuzz-parsers reliability
+fuzz: $(STAMP)  ## read 2000 damaged videos of all codecs and containers, each in a process with limits
 	$(BIN)/python tests/fuzz_codec.py
+
+# In a folder of its own: it has no wheels for every Python that the package runs on.
+ATHERIS := .atheris
+FUZZ_SECONDS ?= 60
+fuzz-parsers: $(STAMP)  ## coverage-guided fuzzing of the parsers (FUZZ_SECONDS of each, 60 by default)
+	@test -d $(ATHERIS)/atheris || $(BIN)/python -m pip install -q --no-deps --target $(ATHERIS) atheris
+	PYTHONPATH=$(ATHERIS) $(BIN)/python scripts/fuzz_parsers.py --seconds $(FUZZ_SECONDS)
+
+reliability: $(STAMP)  ## run the tests behind each promise of docs/reliability.md, and count (an hour)
+	$(BIN)/python scripts/reliability_table.py
 
 .PHONY: bench-cluster
 bench-cluster: $(STAMP)  ## the cluster objective: shared against per_label, a dense softmax, growth, projection

@@ -1,9 +1,14 @@
 """Damages videos and reads each in a child process with limits: a result or `VideoReadError`, nothing else.
 
-    make fuzz-codec                                            # 500 files
-    python tests/fuzz_codec.py --count 2000 --seed 7 --keep out/fuzz
+    make fuzz                                                          # 2000, of all codecs and containers
+    python tests/fuzz_codec.py --count 500 --seed 7 --keep out/fuzz
+    python tests/fuzz_codec.py --seed 7 --make 123 --keep out/fuzz     # file 123 again, and how it ends
+    python tests/fuzz_codec.py --of FOLDER               # of one's own files: as they are, then damaged
 
-Prints one line of figures and the numbers of the files that failed; status 1 if there are any. Needs fork.
+A file is decoded, its signals are read, and the processor is called with two presets. Wrong is: the process
+dies, one of the four takes over 5 s of a core, it grows by over 512 MB, raises another error, or gives arrays
+of another shape or order than is promised. Prints the figures (seconds of all four) and what failed; status 1
+if anything did. Needs fork.
 """
 
 import argparse
@@ -16,169 +21,177 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from clip_zoo import Zoo, find_box
+from clip_zoo import Zoo
+from damaged_files import damaged, files_in, shrunk, sound_files
 
-from onevision_hf import OneVisionVideoProcessor, VideoReadError
+from onevision_hf import OneVisionVideoProcessor, VideoReader, VideoReadError
 from onevision_hf.modeling.codec_signal_reader import read_codec_signals
 
-SEEDS = (
-    "h264-bframes.mp4",
-    "h264-bframes.mkv",
-    "h264-bframes.avi",
-    "h264-bframes.ts",
-    "fragmented.mp4",
-    "hevc-bframes.mp4",
-    "vp8-hidden.webm",
-    "vp9-hidden.webm",
-    "av1.mkv",
-    "mpeg4.mp4",
-    "mpeg4.avi",
-    "mpeg2.mpg",
-    "mjpeg-422.mov",
-    "sound.mp4",
-)
-SECONDS = 20
-MEMORY = 1 << 30  # bytes of address space on top of what the parent has
+CORE_SECONDS = 5  # of the processor for each of `READINGS`, over all threads
+WALL_SECONDS = 60  # a machine may be busy
+MEMORY = 512 << 20  # bytes of memory on top of what the parent has
+ADDRESSES = 4 << 30  # bytes of address space likewise: what is asked for and not used
+SIZE = 56  # pixels of the shorter side
 # The ends of a child that are as they should be.
 GOOD = {0: "read", 3: "refused"}
 
 
-@dataclass(frozen=True)
-class Outcome:
-    number: int
-    seed: str
-    damage: str
+class Ending(NamedTuple):
+    """How reading a file ended.
+
+    verdict: one of `GOOD`, or what went wrong.
+    seconds: of the processor, for all readings.
+    growth: bytes of peak memory above what the child started with.
+    """
+
     verdict: str
     seconds: float
-    growth: int  # bytes of peak memory above what the child started with
+    growth: int
 
 
-def flip_bits(data: bytearray, rng: np.random.Generator) -> None:
-    for place in rng.integers(0, len(data), rng.integers(1, 40)):
-        data[place] ^= 1 << int(rng.integers(8))
+class Outcome(NamedTuple):
+    label: str  # with which `--make` makes it again
+    name: str
+    damage: str
+    ending: Ending
 
 
-def cut(data: bytearray, rng: np.random.Generator) -> None:
-    start = int(rng.integers(0, len(data)))
-    if rng.random() < 0.5:
-        del data[start:]
-    else:
-        del data[start : start + int(rng.integers(1, 4000))]
+def read_in_child(path: Path, seconds: float = CORE_SECONDS, memory: int = MEMORY) -> Ending:
+    """How reading a file in a process of its own ends.
 
-
-def swap_packets(data: bytearray, rng: np.random.Generator) -> None:
-    size = int(rng.integers(32, 600))
-    a, b = sorted(rng.integers(0, max(1, len(data) - size), 2))
-    data[a : a + size], data[b : b + size] = data[b : b + size], data[a : a + size]
-
-
-def wrong_header(data: bytearray, rng: np.random.Generator) -> None:
-    start, count = int(rng.integers(0, 512)), int(rng.integers(1, 64))
-    data[start : start + count] = rng.bytes(count)
-
-
-def giant_sizes(data: bytearray, rng: np.random.Generator) -> None:
-    """Whole 32-bit words become as large as they can be, in the index where there is one."""
-    try:
-        start, end = find_box(bytes(data), "moov")
-    except StopIteration:
-        start, end = 0, len(data)
-    for place in rng.integers(start, max(start + 1, end - 4), rng.integers(1, 4)):
-        data[place : place + 4] = [b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x00"][
-            int(rng.integers(3))
-        ]
-
-
-def loop_index(data: bytearray, rng: np.random.Generator) -> None:
-    """All chunks of an mp4 become one, or its tables count to a million; elsewhere a stretch comes again."""
-    tables = (b"stco", b"stsz", b"stts", b"stsc", b"elst", b"ctts", b"trun")
-    found = [at for name in tables if (at := data.find(name)) >= 0]
-    if not found:
-        start, size = int(rng.integers(0, len(data))), int(rng.integers(100, 4000))
-        data[start:start] = data[start : start + size] * int(rng.integers(1, 30))
-        return
-    at = found[int(rng.integers(len(found)))] + 8
-    if rng.random() < 0.5:
-        data[at + 4 : at + 64] = data[at + 4 : at + 8] * 15
-    else:
-        count = int(rng.choice([1, 1000, 10**6, 1 << 31, (1 << 32) - 1]))
-        data[at : at + 4] = count.to_bytes(4, "big")
-        if rng.random() < 0.5:
-            data[at - 4 : at] = (7).to_bytes(4, "big")  # in stsz: one size for all
-
-
-DAMAGES = (flip_bits, cut, swap_packets, wrong_header, giant_sizes, loop_index)
-
-
-def damaged(zoo: Zoo, number: int, seed: int = 0) -> tuple[str, str, bytes]:
-    """(name of the clip, what was done to it, the damaged bytes) of file `number`: always the same."""
-    rng = np.random.default_rng((seed, number))
-    name = SEEDS[number % len(SEEDS)]
-    damage = DAMAGES[number // len(SEEDS) % len(DAMAGES)]
-    data = bytearray(zoo[name].read_bytes())
-    for _ in range(int(rng.integers(1, 4))):
-        damage(data, rng)
-        if not data:
-            break
-    return name, damage.__name__, bytes(data)
-
-
-def read_in_child(path: Path, seconds: float = SECONDS, memory: int = MEMORY) -> tuple[str, float, int]:
-    """(verdict, seconds, growth of memory in bytes) of reading a file in a process of its own."""
-    limit = _status("VmSize") + memory
+    Args:
+        path: of the file.
+        seconds: of the processor that each reading may take.
+        memory: bytes by which it may grow.
+    """
+    limit = _status("VmSize") + ADDRESSES
     resident = mmap.mmap(-1, 8)  # the child's memory at its start
     start = time.monotonic()
     pid = os.fork()
     if pid == 0:
         resident[:] = _status("VmRSS").to_bytes(8, "little")
-        os._exit(_child(path, limit))
+        os._exit(_child(path, limit, seconds))
     while True:
         done, status, usage = os.wait4(pid, os.WNOHANG)
         if done:
             break
-        if time.monotonic() - start > seconds:
+        if time.monotonic() - start > WALL_SECONDS:
             os.kill(pid, signal.SIGKILL)
-            os.wait4(pid, 0)
-            return f"hung for over {seconds:.0f} s", seconds, 0
+            _, _, usage = os.wait4(pid, 0)
+            return Ending(f"hung for over {WALL_SECONDS} s", usage.ru_utime + usage.ru_stime, 0)
         time.sleep(0.002)
+    used = usage.ru_utime + usage.ru_stime
     growth = max(0, usage.ru_maxrss * 1024 - int.from_bytes(resident[:], "little"))
     if os.WIFSIGNALED(status):
-        return f"died of {signal.Signals(os.WTERMSIG(status)).name}", time.monotonic() - start, growth
-    code = os.WEXITSTATUS(status)
-    return GOOD.get(code, f"raised something else ({code})"), time.monotonic() - start, growth
+        name = signal.Signals(os.WTERMSIG(status)).name
+        verdict = "never ended" if name == "SIGXCPU" else f"died of {name}"
+    elif growth > memory:
+        verdict = f"grew by over {memory >> 20} MB"
+    else:
+        code = os.WEXITSTATUS(status)
+        verdict = GOOD.get(code, f"raised something else ({code})")
+    return Ending(verdict, used, growth)
 
 
-def run(count: int, folder: Path, seed: int = 0, clips: Path | None = None) -> list[Outcome]:
-    """Read `count` damaged files, which are left in `folder` while they fail."""
-    zoo, outcomes = Zoo(clips or folder), []
+def decode(path: Path) -> None:
+    """Frames of the whole clip."""
+    with VideoReader(path) as reader:
+        wanted = np.unique(np.linspace(0, len(reader) - 1, 12).astype(int))
+        found = []
+        for frame in reader.frames(wanted):
+            found.append(frame.frame_id)
+            assert frame.rgb(reader.width, reader.height).shape == (reader.height, reader.width, 3)
+        assert found == wanted.tolist() and len(reader.timestamps) == len(reader)
+        assert np.isfinite(reader.timestamps).all() and (np.diff(reader.timestamps) >= 0).all()
+
+
+def read_signals(path: Path) -> None:
+    signals = read_codec_signals(path, num_frames=8)
+    frames, (height, width) = len(signals.frame_ids), signals.picture_sizes.max(0)
+    assert frames == len(signals.picture_types) == len(signals.packet_sizes) > 0
+    for array, cell, rest in (
+        (signals.vectors, 4, (2,)),
+        (signals.residual, 16, ()),
+        (signals.bits, 16, ()),
+    ):
+        assert array is None or array.shape == (frames, -(-height // cell), -(-width // cell), *rest)
+        assert array is None or not np.isinf(array).any()
+
+
+def process(path: Path, preset: str) -> None:
+    processor = OneVisionVideoProcessor(num_frames=8, size=SIZE, preset=preset)
+    _check_inputs(processor(str(path), return_tensors="np", return_metadata=True))
+
+
+# What users do with a file. Each raises `VideoReadError`, or AssertionError where a shape is wrong.
+READINGS = (decode, read_signals, partial(process, preset="auto"), partial(process, preset="published"))
+
+
+def _check_inputs(inputs: Mapping) -> None:
+    (selection,) = inputs["selections"]
+    patches, positions = inputs["pixel_values_videos"], inputs["patch_positions"]
+    count, side = len(selection.positions), selection.geometry.patch_size
+    assert patches.shape == (1, count, 3 * side * side) and patches.dtype == np.float32 and count > 0
+    assert np.isfinite(patches).all() and inputs["pixel_attention_mask"].all()
+    assert positions.shape == (1, count, 3) and positions.dtype == np.int64
+    grid = (len(selection.frame_ids), selection.geometry.grid_height, selection.geometry.grid_width)
+    assert (selection.positions >= 0).all() and (selection.positions < grid).all()
+    assert len(np.unique(selection.positions, axis=0)) == count
+    assert (positions[0, :, 1:] == selection.positions[:, 1:]).all()
+    assert (positions[..., 0] >= 0).all() and (positions[..., 0] < 64).all()
+    assert selection.energy.shape == grid and (selection.energy >= 0).all()
+
+
+def run(count: int, sound: Mapping[str, Path], folder: Path, seed: int = 0) -> list[Outcome]:
+    """Read `count` damaged files, which are left in `folder` where they fail.
+
+    Args:
+        count: of files.
+        sound: what is damaged, by name.
+        folder: that files are written to.
+        seed: of the damage.
+    """
+    outcomes = []
     for number in range(count):
-        name, damage, data = damaged(zoo, number, seed)
-        path = folder / f"{number:04}-{damage}-{name}"
+        name, damage, data = damaged(sound, number, seed)
+        path = folder / f"{seed}-{number:04}-{damage}-{name}"
         path.write_bytes(data)
-        outcomes.append(Outcome(number, name, damage, *read_in_child(path)))
-        if outcomes[-1].verdict in GOOD.values():
+        outcomes.append(Outcome(f"--seed {seed} --make {number}", name, damage, read_in_child(path)))
+        _tell(outcomes[-1])
+        if outcomes[-1].ending.verdict in GOOD.values():
             path.unlink()
     return outcomes
 
 
-def _child(path: Path, memory: int) -> int:
-    """Read the file as a user would; the status says how it ended."""
+def _child(path: Path, addresses: int, seconds: float) -> int:
+    """Read the file; the status says how it ended."""
     gc.freeze()  # a decoder of the parent that is freed here would wait for threads that only the parent has
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_AS, (addresses, addresses))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    most = round(len(READINGS) * seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what decoders print about damage
     try:
-        read_codec_signals(path, num_frames=8)
-        for preset in ("auto", "published"):
-            OneVisionVideoProcessor()(str(path), num_frames=8, size=56, preset=preset, return_tensors="np")
+        for number, reading in enumerate(READINGS):
+            begin = time.process_time()
+            reading(path)
+            if time.process_time() - begin > seconds:
+                print(f"{path.name}: reading {number} took over {seconds} s of a core", flush=True)
+                return 4
     except VideoReadError:
         return 3
     except BaseException as error:
-        print(f"{path.name}: {type(error).__name__}: {error}", flush=True)
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else ""
+        print(f"{path.name}: {type(error).__name__}: {error} ({where})", flush=True)
         return 1
     return 0
 
@@ -192,28 +205,59 @@ def _status(name: str) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":")), 0)
 
 
+def _tell(outcome: Outcome) -> None:
+    if outcome.ending.verdict not in GOOD.values():
+        print(f"FAILED {outcome.label} ({outcome.damage}, {outcome.name}): {outcome.ending}", flush=True)
+
+
+def _again(sound: Mapping[str, Path], number: int, seed: int, folder: Path, shrink: bool) -> int:
+    """Make file `number`, say how it ends, and leave it in `folder`, as small as it fails likewise."""
+    name, damage, data = damaged(sound, number, seed)
+    path = folder / f"{seed}-{number:04}-{damage}-{name}"
+    path.write_bytes(data)
+    ending = read_in_child(path)
+
+    def still(shorter: bytes) -> bool:
+        path.write_bytes(shorter)
+        return read_in_child(path).verdict == ending.verdict
+
+    if shrink:
+        path.write_bytes(shrunk(data, still))
+    print(f"{path} ({path.stat().st_size} bytes): {ending}")
+    return ending.verdict not in GOOD.values()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--make", type=int, help="only this file, which is kept")
+    parser.add_argument("--shrink", action="store_true", help="with --make: leave out what can be")
+    parser.add_argument("--of", type=Path, help="folder of files to damage instead of drawn ones")
     parser.add_argument("--keep", type=Path, help="folder for the files that fail")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
+        sound = files_in(arguments.of) if arguments.of else sound_files(Zoo(Path(scratch)))
         folder = arguments.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        outcomes = run(arguments.count, folder, arguments.seed, clips=Path(scratch))
-    verdicts = Counter(outcome.verdict for outcome in outcomes)
-    failures = [outcome for outcome in outcomes if outcome.verdict not in GOOD.values()]
-    for outcome in failures:
-        print(f"FAILED {outcome.number} {outcome.seed} {outcome.damage}: {outcome.verdict}")
+        if arguments.make is not None:
+            return _again(sound, arguments.make, arguments.seed, folder, arguments.shrink)
+        outcomes = []
+        for name, path in sound.items() if arguments.of else ():
+            outcomes.append(Outcome(str(path), name, "as it is", read_in_child(path)))
+            _tell(outcomes[-1])
+        outcomes += run(arguments.count, sound, folder, arguments.seed)
+    endings = [outcome.ending for outcome in outcomes]
+    verdicts = Counter(ending.verdict for ending in endings)
     print(
-        f"{len(outcomes)} files: {', '.join(f'{count} {verdict}' for verdict, count in verdicts.items())}; "
-        f"slowest {max(o.seconds for o in outcomes):.2f} s, "
-        f"most memory {max(o.growth for o in outcomes) / 2**20:.0f} MB"
+        f"seed {arguments.seed}, {len(endings)} files of {len(sound)} sound ones: "
+        f"{', '.join(f'{count} {verdict}' for verdict, count in verdicts.items())}; "
+        f"most of a core {max(e.seconds for e in endings):.2f} s, "
+        f"most memory {max(e.growth for e in endings) / 2**20:.0f} MB"
     )
-    return 1 if failures else 0
+    return 1 if verdicts.keys() - set(GOOD.values()) else 0
 
 
 if __name__ == "__main__":

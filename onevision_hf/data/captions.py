@@ -12,7 +12,6 @@ Keys are those of `onevision latents` on the same source, so cached latents find
 """
 
 import csv
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from .sources import (
     IMAGE_EXTENSIONS,
     MediaError,
     fields_of,
+    json_of,
     open_dataset,
     open_tars,
     read_span,
@@ -284,20 +284,30 @@ class FolderPairs:
 
 def _records(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a table, each with the number of its line."""
+    number = 0
     with open(table, encoding="utf-8-sig", newline="") as file:
-        if table.suffix == ".csv":
-            reader = csv.DictReader(file)
-            yield from ((reader.line_num, row) for row in reader)
-            return
-        for number, line in enumerate(file, 1):
-            try:
-                record = json.loads(line) if line.strip() else None
-            except ValueError as error:
-                raise ValueError(f"{table}, line {number} is not JSON: {error}") from error
-            if record is not None:
-                if not isinstance(record, dict):
-                    raise ValueError(f"{table}, line {number} is no object: {line.strip()[:60]}")
-                yield number, record
+        try:
+            if table.suffix == ".csv":
+                reader = csv.DictReader(file)
+                for row in reader:
+                    number = reader.line_num
+                    yield number, row
+                return
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, _object(line, f"{table}, line {number}")
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{table} cannot be read behind line {number}: {error}") from error
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        record = json_of(line)
+    except ValueError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{where} is no object: {line.strip()[:60]}")
+    return record
 
 
 class DrawnPairs:

@@ -10,7 +10,6 @@ In LLaVA's texts `<image>` and `<video>` stand for the media, in their order; wi
 come first. Rows are small: media are paths or bytes until a sample is made of them.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 from ..modeling.message_media import content_of, kind_of
 from ..synthetic.manifest import NAME as MANIFEST
 from ..synthetic.manifest import read_manifest
-from .sources import MediaError, open_dataset, undecoded
+from .sources import MediaError, json_of, open_dataset, undecoded
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _MARKS = re.compile(r"(<image>|<video>)\n?")
@@ -73,12 +72,12 @@ def open_conversations(source: str, media_root: str = "") -> Conversations:
         if not (path / MANIFEST).is_file():
             raise ValueError(f"{source} is a folder that `onevision synth questions` did not draw")
         return Conversations(_drawn(path), root or path, path.name)
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
-            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+            records = [json_of(line) for line in text.splitlines() if line.strip()]
         else:
-            records = json.loads(text)
+            records = json_of(text)
     except ValueError as error:
         raise ValueError(f"{source} is not JSON: {error}") from error
     if not isinstance(records, list) or not records or not all(isinstance(r, dict) for r in records):

@@ -197,10 +197,22 @@ def fields_of(text: str | bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is no JSON, or no object.
     """
-    found = json.loads(text)
+    found = json_of(text)
     if not isinstance(found, dict):
         raise ValueError(f"holds a {type(found).__name__} and no object")
     return found
+
+
+def json_of(text: str | bytes) -> Any:
+    """What a text in JSON says.
+
+    Raises:
+        ValueError: it is none, or is nested so deep that Python cannot read it.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("lists or objects are nested too deep") from None
 
 
 def sample_name(member: str) -> tuple[str, str]:

@@ -21,14 +21,17 @@ class BitReader:
     """
 
     def __init__(self, data: bytes):
-        self._value = int.from_bytes(data, "big")
-        self.left = len(data) * 8
+        self._data, self._size = data, len(data) * 8
+        self.left = self._size
 
     def bits(self, count: int) -> int:
         if count > self.left:
             raise BitstreamError("a header ends early")
+        begin = self._size - self.left
+        end = begin + count
         self.left -= count
-        return self._value >> self.left & ((1 << count) - 1)
+        # No more than the bytes they are in: a unit may have megabytes, and a header thousands of numbers.
+        return int.from_bytes(self._data[begin >> 3 : end + 7 >> 3], "big") >> (-end & 7) & ((1 << count) - 1)
 
     def flag(self) -> bool:
         return bool(self.bits(1))
@@ -52,7 +55,10 @@ class BitReader:
 
     def rest(self) -> str:
         """What was not read yet, as zeros and ones."""
-        return format(self._value & ((1 << self.left) - 1), f"0{self.left}b") if self.left else ""
+        if not self.left:
+            return ""
+        value = int.from_bytes(self._data[self._size - self.left >> 3 :], "big")
+        return format(value & ((1 << self.left) - 1), f"0{self.left}b")
 
 
 class BitWriter:

@@ -2,7 +2,8 @@
 
 import math
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ _ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 # FFmpeg's bicubic with accurate_rnd, for pictures that keep their size. It keeps swscale off a shortcut that
 # repeats chroma instead of interpolating it, and to planes leaves columns unwritten (widths of 8 mod 16).
 ACCURATE = 0x4 | 0x40000
+MAX_LATE = 16  # frames that wait for one that is shown before them
 # FFmpeg's AVPictureType; S(GMC), SI, SP, BI are folded in.
 PICTURE_TYPES = {1: "I", 2: "P", 3: "B", 4: "P", 5: "I", 6: "P", 7: "B"}
 
@@ -78,6 +80,28 @@ class DecodedFrame:
     def rgb(self, width: int, height: int) -> np.ndarray:
         """The same as one picture (height, width, 3)."""
         return np.stack(self.rgb_planes(width, height), -1)
+
+
+def in_order(frames: Iterable[DecodedFrame], wanted: Sequence[int]) -> Iterator[DecodedFrame]:
+    """The wanted ones of a decoder's frames by their numbers, whatever order they come in.
+
+    Where a container's times are damaged, and the numbers with them, a decoder's own order is another.
+
+    Args:
+        frames: as they are decoded.
+        wanted: sorted numbers. A frame that comes over `MAX_LATE` wanted ones late is left out.
+    """
+    due, coming, held = deque(wanted), set(wanted), dict[int, DecodedFrame]()
+    for frame in frames:
+        if frame.frame_id in coming:
+            coming.discard(frame.frame_id)
+            held[frame.frame_id] = frame
+        while due and (due[0] in held or len(held) > MAX_LATE):
+            first = due.popleft()
+            coming.discard(first)
+            if first in held:
+                yield held.pop(first)
+    yield from (held[number] for number in due if number in held)
 
 
 def converted(frame: av.VideoFrame, **to: Any) -> av.VideoFrame:

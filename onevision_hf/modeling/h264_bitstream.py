@@ -8,10 +8,13 @@ FFmpeg's.
 from dataclasses import dataclass
 
 from .bitstream import BitReader, BitWriter, payload_of, split_annex_b
+from .coded_picture import BitstreamError
 
 SLICE, IDR_SLICE, SPS, PPS = 1, 5, 7, 8
 # Profiles whose parameter set tells of chroma format and bit depth (section 7.3.2.1.1).
 HIGH_PROFILES = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
+MAX_MACROBLOCKS = 139_264  # of a picture: level 6.2 (table A-1)
+SET_BYTES = 1 << 13  # more than a parameter set can have up to what is read of it
 
 
 @dataclass(frozen=True)
@@ -44,37 +47,46 @@ def parse_extradata(extradata: bytes) -> tuple[list[bytes], int]:
             length = int.from_bytes(extradata[place : place + 2], "big")
             units.append(extradata[place + 2 : place + 2 + length])
             place += 2 + length
-    return units, (extradata[4] & 3) + 1
+    return [unit for unit in units if unit], (extradata[4] & 3) + 1
 
 
 def parse_sequence_parameters(unit: bytes) -> SequenceParameters:
-    reader = BitReader(payload_of(unit[1:]))
+    """Of a NAL unit. Numbers are held to what the standard allows, since a grey picture is made of them.
+
+    Raises:
+        BitstreamError: it is damaged.
+    """
+    reader = BitReader(payload_of(unit[1:SET_BYTES]))
     profile = reader.bits(8)
     reader.bits(16)
-    number = reader.unsigned()
+    number = reader.unsigned(31, "sequence parameter set")
     chroma_format, bit_depth = 1, 8
     if profile in HIGH_PROFILES:
-        chroma_format = reader.unsigned()
+        chroma_format = reader.unsigned(3, "chroma format")
         if chroma_format == 3:
             reader.bits(1)
-        bit_depth = 8 + max(reader.unsigned(), reader.unsigned())
+        bit_depth = 8 + max(reader.unsigned(6, "bit depth, less 8,") for _ in range(2))
         reader.bits(1)
         if reader.bits(1):
             for index in range(12 if chroma_format == 3 else 8):
                 if reader.bits(1):
                     _skip_scaling_list(reader, 16 if index < 6 else 64)
-    frame_num_bits = reader.unsigned() + 4
-    poc_type = reader.unsigned()
+    frame_num_bits = 4 + reader.unsigned(12, "size of frame numbers, less 4,")
+    poc_type = reader.unsigned(2, "kind of picture order counts")
     poc_lsb_bits, always_zero = 0, False
     if poc_type == 0:
-        poc_lsb_bits = reader.unsigned() + 4
+        poc_lsb_bits = 4 + reader.unsigned(12, "size of picture order counts, less 4,")
     elif poc_type == 1:
         always_zero = bool(reader.bits(1))
         reader.signed(), reader.signed()
-        for _ in range(reader.unsigned()):
+        for _ in range(reader.unsigned(255, "number of pictures in a cycle")):
             reader.signed()
     reader.unsigned(), reader.bits(1)
     width, height = reader.unsigned() + 1, reader.unsigned() + 1
+    if width * height > MAX_MACROBLOCKS:
+        raise BitstreamError(
+            f"a header has pictures of {width} x {height} macroblocks; the standard allows {MAX_MACROBLOCKS}"
+        )
     return SequenceParameters(
         number,
         chroma_format,
@@ -100,8 +112,9 @@ class PictureParameters:
 
 
 def parse_picture_parameters(unit: bytes) -> PictureParameters:
-    reader = BitReader(payload_of(unit[1:]))
-    number, sequence_number = reader.unsigned(), reader.unsigned()
+    reader = BitReader(payload_of(unit[1:SET_BYTES]))
+    number = reader.unsigned(255, "picture parameter set")
+    sequence_number = reader.unsigned(31, "sequence parameter set")
     reader.bits(1)
     bottom_field_poc = bool(reader.bits(1))
     if reader.unsigned():

@@ -20,6 +20,7 @@ from .video_reader import VideoReader, VideoReadError
 CHANNELS = 3
 HELD_FRAMES = 2  # decoded frames that wait to be cut
 MOST_PLACED_BYTES = 64 << 20
+ROWS_AT_ONCE = 1 << 13  # patches whose pixels become floating point together: a frame may have 131,072
 MAX_DECODERS = 4  # each holds its own reference pictures
 
 
@@ -129,7 +130,11 @@ def cut_patches(
     patches = np.empty((len(positions), channels, p * p), np.float32)
     rows_of: dict[int, list[np.ndarray]] = {}
     for t in np.unique(positions[:, 0]):
-        rows_of.setdefault(int(placement.frame_ids[t]), []).append(np.flatnonzero(positions[:, 0] == t))
+        rows, chunks = (
+            np.flatnonzero(positions[:, 0] == t),
+            rows_of.setdefault(int(placement.frame_ids[t]), []),
+        )
+        chunks += (rows[begin : begin + ROWS_AT_ONCE] for begin in range(0, len(rows), ROWS_AT_ONCE))
 
     def cut(frame: DecodedFrame) -> None:
         width, height = geometry.resized_width, geometry.resized_height

@@ -149,7 +149,7 @@ class StandaloneDecoder:
         units = heads.slices(data)
         sequence, picture = heads.parameters_of(units)
         # The target may be output before the grey picture, so both carry a number.
-        head = padded_packet(heads.before[sequence.number])
+        head = padded_packet(heads.before(sequence))
         body = padded_packet(b"".join(START_CODE + unit for unit in units))
         head.pts, body.pts = 0, 1
         frames = [*context.decode(head), *context.decode(body), *context.decode(None)]
@@ -188,8 +188,8 @@ class StandaloneDecoder:
 class _H264Heads:
     """What comes before a packet: its parameter sets and a grey picture.
 
-    Attributes:
-        before: by the number of the sequence's parameter set, with start codes.
+    Args:
+        sets: those in force.
 
     Raises:
         UnsupportedStreamError: the sets cannot be read, or are missing.
@@ -211,8 +211,10 @@ class _H264Heads:
             raise UnsupportedStreamError(f"its parameter sets cannot be read: {error}") from error
         if not self._sequences or not self._pictures:
             raise UnsupportedStreamError("it has no parameter sets in its header")
-        free = next(number for number in range(255, -1, -1) if number not in self._pictures)
-        self.before: dict[int, bytes] = {}
+        free = (number for number in range(255, -1, -1) if number not in self._pictures)
+        self._free = next(free, None)
+        self._units = sets.units
+        self._before: dict[int, bytes] = {}
         self._refused: dict[int, str] = {}
         for number, sequence in self._sequences.items():
             if not sequence.frames_only:
@@ -221,9 +223,16 @@ class _H264Heads:
                 self._refused[number] = f"H.264 of {sequence.bit_depth} bits"
             elif sequence.chroma_format == 3:
                 self._refused[number] = "4:4:4 H.264"
-            else:
-                units = [*sets.units, *grey_picture(sequence, free)]
-                self.before[number] = b"".join(START_CODE + unit for unit in units)
+            elif self._free is None:
+                self._refused[number] = "H.264 with as many picture parameter sets as there can be"
+
+    def before(self, sequence: SequenceParameters) -> bytes:
+        """With start codes; made when it is asked for: a stream may name more sequences than it uses."""
+        if sequence.number not in self._before:
+            assert self._free is not None
+            units = [*self._units, *grey_picture(sequence, self._free)]
+            self._before[sequence.number] = b"".join(START_CODE + unit for unit in units)
+        return self._before[sequence.number]
 
     def slices(self, data: bytes) -> list[bytes]:
         """The slices of a packet."""

@@ -17,7 +17,7 @@ from functools import cached_property
 import av
 import numpy as np
 
-from .decoded_frame import PICTURE_TYPES, DecodedFrame, orientation_of
+from .decoded_frame import PICTURE_TYPES, DecodedFrame, in_order, orientation_of
 from .parameter_sets import ParameterSets, ParameterTrack
 from .run_decoder import FalseKeyframe, RunDecoder
 from .url_access import SILENCE, UrlAccess
@@ -376,12 +376,15 @@ class VideoReader(RunDecoder):
     def _frames(self, wanted: np.ndarray, motion_vectors: bool, references: bool) -> Iterator[DecodedFrame]:
         rotation, mirrored, missing = self.rotation, self.mirrored, set(wanted.tolist())
         newest = -1
-        for frame in self._decode(wanted, motion_vectors):
-            frame_id = self._id_of_rank.get(int(frame.pts or 0), -1)
-            if frame_id in missing or (references and frame_id > newest):
-                newest = frame_id
-                missing.discard(frame_id)
-                yield DecodedFrame(frame, frame_id, rotation, mirrored)
+        decoded = (
+            DecodedFrame(frame, self._id_of_rank.get(int(frame.pts or 0), -1), rotation, mirrored)
+            for frame in self._decode(wanted, motion_vectors)
+        )
+        for frame in decoded if references else in_order(decoded, wanted.tolist()):
+            if frame.frame_id in missing or (references and frame.frame_id > newest):
+                newest = frame.frame_id
+                missing.discard(newest)
+                yield frame
         if missing:
             lost = min(missing)
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -76,18 +76,14 @@ def read_values(name: str, overrides: Sequence[str], folder: Traversable) -> dic
         ConfigError: no such config, or what is no YAML.
     """
     known = sorted(path.name[:-5] for path in folder.iterdir() if path.name.endswith(".yaml"))
-    if name in known:
-        text, where = (folder / f"{name}.yaml").read_text(encoding="utf-8"), f"{name}.yaml"
-    elif Path(name).is_file():
-        text, where = Path(name).read_text(encoding="utf-8"), name
-    else:
+    file = folder / f"{name}.yaml" if name in known else Path(name)
+    if not file.is_file():
         raise ConfigError(
             f"no config {name!r}: give a file, or one of {', '.join(known)}{nearest(name, known)}"
         )
-    try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not YAML: {error}") from error
+    values = _yaml(file.read_bytes(), f"{name}.yaml is not" if name in known else f"{name} is not") or {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{name} holds {values!r:.60}, expected fields with values")
     for override in overrides:
         _apply(values, override)
     return values
@@ -105,10 +101,16 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise ConfigError(f"{key}: {part} is {inner!r}, it has no fields")
         values = inner
+    values[last] = _yaml(text, f"{override!r} is not a value in")
+
+
+def _yaml(text: str | bytes, what: str) -> Any:
+    """What a text says. Besides its own errors PyYAML lets those through of what makes the values: of a date
+    that is none, a number without digits, lists nested too deep."""
     try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{override!r} is not a YAML value: {error}") from error
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{what} YAML: {error}") from error
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:

@@ -96,7 +96,7 @@ def test_other_arguments_are_refused_with_one_line_and_status_1(media, done, cap
     assert tree(done) == before
 
 
-def test_killed_at_random_points_the_result_is_byte_for_byte_the_same(media, done, tmp_path):
+def test_killed_at_random_points_the_result_is_byte_for_byte_the_same(media, done, tmp_path, record_property):
     """SIGKILL before or after the n-th rename, again and again, until a run gets through."""
     chance, kills = random.Random(0), 0
     for attempt in itertools.count():
@@ -113,6 +113,7 @@ def test_killed_at_random_points_the_result_is_byte_for_byte_the_same(media, don
         kills += 1
         assert kills < 60
     assert kills >= 5
+    record_property("trials", kills)
     assert tree(tmp_path / "out") == tree(done)
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from onevision_hf.data.captions import open_pairs
+from onevision_hf.data.captions import FolderPairs, open_pairs
 from onevision_hf.data.items import MediaError
 from onevision_hf.data.media import open_picture
 from onevision_hf.data.sources import open_source
@@ -76,3 +76,10 @@ def test_a_large_picture_with_its_bytes_is_read(tmp_path):
     path = tmp_path / "large.jpg"
     Image.fromarray(noise).save(path, quality=5)
     assert load_picture(str(path)).size == (6000, 6000)
+
+
+def test_a_table_with_a_quote_that_never_ends_is_named(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text('file_name,caption\na.jpg,one\nb.jpg,"' + "x" * 140_000)
+    with pytest.raises(ValueError, match=r"table\.csv cannot be read behind line 2: field larger"):
+        FolderPairs(table, tmp_path, "", ())

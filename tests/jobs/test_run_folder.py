@@ -53,7 +53,7 @@ def run_and_kill(job, after):
     return os.WIFSIGNALED(status)
 
 
-def test_killed_at_every_system_call_the_result_is_the_same(tmp_path):
+def test_killed_at_every_system_call_the_result_is_the_same(tmp_path, record_property):
     fill(tmp_path / "whole")
     for after in range(1, 200):
         folder = tmp_path / f"killed-{after}"
@@ -62,19 +62,21 @@ def test_killed_at_every_system_call_the_result_is_the_same(tmp_path):
         assert tree(folder) == tree(tmp_path / "whole")
         if not killed:
             assert after > 12
+            record_property("trials", after - 1)
             return
     raise AssertionError("the job never ended by itself")
 
 
-def test_killed_while_it_empties_a_folder_it_never_keeps_an_old_shard(tmp_path):
+def test_killed_while_it_empties_a_folder_it_never_keeps_an_old_shard(tmp_path, record_property):
     fill(tmp_path / "whole", sources="s2")
-    for after in range(1, 200, 4):
+    for trials, after in enumerate(range(1, 200, 4)):
         folder = tmp_path / f"killed-{after}"
         fill(folder, sources="s1")
         killed = run_and_kill(lambda folder=folder: fill(folder, sources="s2", redo=True), after)
         fill(folder, sources="s2", redo=True)
         assert tree(folder) == tree(tmp_path / "whole")
         if not killed:
+            record_property("trials", trials)
             return
 
 

@@ -174,7 +174,9 @@ def test_a_worker_that_raises_ends_the_training_and_names_the_last_sample(option
 @pytest.mark.kills
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("size", [1, 2])
-def test_twenty_of_twenty_kills_end_the_training_and_it_ends_as_if_nothing_was(options, tmp_path, size):
+def test_twenty_of_twenty_kills_end_the_training_and_it_ends_as_if_nothing_was(
+    options, tmp_path, size, record_property
+):
     options = [*options, "max_steps=200", "save_steps=1", "save_total_limit=2"]
     rng, seconds = random.Random(size), []
     for number in range(20):
@@ -195,3 +197,4 @@ def test_twenty_of_twenty_kills_end_the_training_and_it_ends_as_if_nothing_was(o
         for name in ("killed", "whole")
     )
     assert killed == whole and len(whole) == 200
+    record_property("trials", len(seconds))

@@ -253,7 +253,9 @@ def further(out, step, process):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_and_the_run_ends_as_if_nothing_was(tmp_path):
+def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_and_the_run_ends_as_if_nothing_was(
+    tmp_path, record_property
+):
     changes = {"max_steps": 120, "save_steps": 1, "save_total_limit": 2}
     whole = start(tmp_path / "whole", **changes)
     whole[0].join(600)  # a busy machine must not fail it
@@ -276,6 +278,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_and_the_run_ends_as_if_n
             trainer(out, **changes).resume()
             assert found is not None
     assert killed == 20
+    record_property("trials", killed)
     (process,) = start(out, **changes)
     process.join(120)
     assert process.exitcode == 0

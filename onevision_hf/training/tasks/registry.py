@@ -47,7 +47,7 @@ def part_of(name: Any, part: Part) -> Any:
     Raises:
         ConfigError: there is no such task.
     """
-    if name not in TASKS:
+    if not isinstance(name, str) or name not in TASKS:
         known = list(TASKS)
         raise ConfigError(f"task is {name!r}, expected one of {', '.join(known)}{nearest(str(name), known)}")
     module, _, found = getattr(TASKS[name], part).partition(":")
