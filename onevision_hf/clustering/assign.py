@@ -252,4 +252,4 @@ class LabelShards:
         return len(self.rows)
 
     def table(self, shard: int) -> pa.Table:
-        return pq.read_table(self.run.path / f"labels-{shard:05d}.parquet")
+        return pq.read_table(self.run.file(f"labels-{shard:05d}.parquet"))
