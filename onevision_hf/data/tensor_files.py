@@ -7,6 +7,7 @@ Caches and states of unfinished runs are sealed; the shards of run folders have 
 (`jobs.digests`).
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ SEAL = "xxh3"
 
 def seal(tensors: Mapping[str, np.ndarray]) -> bytes:
     """A file of tensors with a digest of their names, dtypes, shapes and values in its metadata."""
-    whole = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
+    whole = {name: np.asarray(values, order="C") for name, values in tensors.items()}
     return save(whole, {SEAL: _digest(whole)})
 
 
@@ -72,19 +73,27 @@ def checked_rows(run: FinishedRun, shard: str, names: Mapping[str, tuple[int, in
     Raises:
         DamagedError: see `FinishedRun.file`.
     """
-    length = _integer(run.file(shard, 0, 8))
-    with open(run.file(shard, 8, 8 + length), "rb") as file:
-        header = json.loads(file.read(8 + length)[8:])
+    if not run.has_digests:
+        return run.path / shard
+    places = _places(run, shard)
     for name, of in names.items():
-        if name in header:
-            start, stop = header[name]["data_offsets"]
+        if name in places:
+            start, stop = places[name]
             if of is not None:
                 size = (stop - start) // of[1]
                 start, stop = start + of[0] * size, start + (of[0] + 1) * size
-            run.file(shard, 8 + length + start, 8 + length + stop)
+            run.file(shard, start, stop)
     return run.path / shard
 
 
-def _integer(path: Path) -> int:
-    with open(path, "rb") as file:
-        return int.from_bytes(file.read(8), "little")
+@functools.lru_cache(maxsize=64)
+def _places(run: FinishedRun, shard: str) -> dict[str, tuple[int, int]]:
+    """The first byte of each tensor in a shard, and the one after its last."""
+    with open(run.file(shard, 0, 8), "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        run.file(shard, 8, 8 + length)
+        header = json.loads(file.read(length))
+    first, header = 8 + length, {name: of for name, of in header.items() if name != "__metadata__"}
+    return {
+        name: (first + of["data_offsets"][0], first + of["data_offsets"][1]) for name, of in header.items()
+    }

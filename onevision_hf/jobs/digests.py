@@ -24,8 +24,8 @@ import xxhash
 BLOCK = 1 << 20
 DIGESTS = "digests.json"
 _CLUSTER = ("features", "dedup", "kmeans", "assign", "pack")
-# (path, its SHA-256) -> the blocks that this process has compared.
-_SEEN: dict[tuple[str, str], set[int]] = {}
+# (folder, name, SHA-256) of a file -> its blocks that this process has compared.
+_SEEN: dict[tuple[str, str, str], set[int]] = {}
 
 
 class DamagedError(OSError):
@@ -73,14 +73,16 @@ def block_digest(content: Any) -> int:
 def digests_of(path: Path) -> dict[str, Any]:
     """`bytes`, `sha256` and `blocks` of a file."""
     whole, blocks, size = hashlib.sha256(), [], 0
-    with open(path, "rb", buffering=0) as file:
+    with open(path, "rb") as file:
         while content := file.read(BLOCK):
             whole.update(content)
             blocks.append(f"{block_digest(content):016x}")
             size += len(content)
-    return {"bytes": size, "sha256": whole.hexdigest(), "blocks": "".join(blocks)}
+    none = f"{block_digest(b''):016x}"  # the one block of an empty file
+    return {"bytes": size, "sha256": whole.hexdigest(), "blocks": "".join(blocks) or none}
 
 
+@functools.lru_cache(maxsize=1024)
 def note_of(name: str) -> str:
     """The file that has the digests of the file `name`: that of its shard, if it is of one."""
     number = re.search(r"-(\d{5,})\.", name)
@@ -130,6 +132,7 @@ class FolderDigests:
 
     def __init__(self, folder: str | Path, finished: bool = True):
         self.folder = Path(folder)
+        self._place = os.path.abspath(folder)
         path = self.folder / DIGESTS
         self.table = read_note(path) if finished and path.exists() else None
 
@@ -153,18 +156,19 @@ class FolderDigests:
         path, found = self.folder / name, self._digests(name)
         if found is None:
             return path
-        if not path.is_file():
-            raise damaged(path, "it is gone", self.stage)
-        size = path.stat().st_size
-        if size != found["bytes"]:
-            raise damaged(path, f"it has {size:,} bytes and had {found['bytes']:,}", self.stage)
-        seen = _SEEN.setdefault((os.path.abspath(path), found["sha256"]), set())
-        wanted = range(start // BLOCK, -(-(size if stop is None else stop) // BLOCK))
+        size = found["bytes"]
+        seen = _SEEN.setdefault((self._place, name, found["sha256"]), set())
+        wanted = range(start // BLOCK, max(1, -(-(size if stop is None else stop) // BLOCK)))
         if left := [block for block in wanted if block not in seen]:
-            with open(path, "rb", buffering=0) as file:
+            if not path.is_file():
+                raise damaged(path, "it is gone", self.stage)
+            if (now := path.stat().st_size) != size:
+                raise damaged(path, f"it has {now:,} bytes and had {size:,}", self.stage)
+            buffer = memoryview(bytearray(min(size, BLOCK)))  # one for all: new memory costs more than XXH3
+            with open(path, "rb") as file:
                 for block in left:
                     file.seek(block * BLOCK)
-                    content = file.read(BLOCK)
+                    content = buffer[: file.readinto(buffer)]
                     if f"{block_digest(content):016x}" != found["blocks"][16 * block : 16 * block + 16]:
                         end = min(size, (block + 1) * BLOCK)
                         what = f"bytes {block * BLOCK:,} to {end - 1:,} are not what was written"
@@ -181,7 +185,7 @@ class FolderDigests:
         elif self.table is not None:
             if own not in self.table["shards"]:
                 raise damaged(self.folder / name, f"{DIGESTS} names no {own}", self.stage)
-            found = _note_of_finished(self.folder / own, self.table["shards"][own], self.stage)
+            found = _note_of_finished(str(self.folder), own, self.table["shards"][own], self.stage)
         else:
             path = self.folder / own
             found = read_note(path)["files"] if path.exists() else {}
@@ -191,7 +195,8 @@ class FolderDigests:
 
 
 @functools.lru_cache(maxsize=64)
-def _note_of_finished(path: Path, digest: str, stage: str | None) -> dict[str, Any]:
+def _note_of_finished(folder: str, own: str, digest: str, stage: str | None) -> dict[str, Any]:
+    path = Path(folder, own)
     content = read_note(path, stage)
     if content["digest"] != digest:
         raise damaged(path, f"it is not the one that {DIGESTS} names", stage)

@@ -379,8 +379,8 @@ class RunFolder:
 class FinishedRun:
     """A folder that a stage has finished, opened for reading.
 
-    Attributes: `path`, `plan`, `settings`, `summary`, and `digest`, which names it as the source of a later
-    stage.
+    Attributes: `path`, `plan`, `settings`, `summary`, `has_digests` (of its files), and `digest`, which names
+    it as the source of a later stage.
 
     Raises:
         ValueError: the folder is not of this stage, or the stage has not finished. DamagedError: what it says
@@ -393,6 +393,7 @@ class FinishedRun:
         if not (self.path / PLAN).exists():
             raise ValueError(f"{self.path} holds no {PLAN}: expected a folder made by {' or '.join(stages)}")
         self._digests = FolderDigests(self.path)
+        self.has_digests = self._digests.table is not None
         self.plan: dict[str, Any] = read_json(self.file(PLAN))
         if self.plan.get("stage") not in stages:
             raise ValueError(

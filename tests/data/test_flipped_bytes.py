@@ -9,8 +9,10 @@ from clips import moving_scene, write_clip
 
 pytest.importorskip("pyarrow", reason='needs the extra: pip install ".[train]"')
 
+import pyarrow.parquet as pq
 from corpora import SETTINGS, write_corpus
 from drawn import draw_pictures
+from safetensors.numpy import save
 
 from onevision_hf import FeatureFolder
 from onevision_hf.clustering.assign import LabelShards, assign_labels
@@ -27,7 +29,7 @@ from onevision_hf.data.patch_cache import PatchCache
 from onevision_hf.data.patch_extraction import extract_patches
 from onevision_hf.data.patch_shards import PatchShards
 from onevision_hf.data.sources import open_source
-from onevision_hf.data.tensor_files import seal
+from onevision_hf.data.tensor_files import seal, unseal
 from onevision_hf.eval.encode_folder import encode_folder
 from onevision_hf.eval.probes.feature_cache import CachedTransform
 from onevision_hf.jobs import digests
@@ -144,6 +146,29 @@ def test_no_flipped_byte_of_a_finished_folder_is_used_silently(made, tmp_path, k
                 file.write_bytes(content)
     assert errors >= trials / 4  # the rest lies where no reader looks
     assert read(kind, folder) == before
+
+
+@pytest.mark.parametrize("kind", sorted(READERS.keys() - {"cache", "tokens", "state"}))
+def test_what_was_finished_before_there_were_digests_is_read_as_it_is(made, tmp_path, kind):
+    before = read(kind, made / kind)
+    for name in {kind, "features"}:
+        shutil.copytree(made / name, tmp_path / name)
+    for file in tmp_path.glob("*/digests*.json"):
+        file.unlink()
+    for index in tmp_path.glob("*/*.index.parquet"):
+        table = pq.read_table(index)
+        pq.write_table(table.select([n for n in table.column_names if not n.endswith("_xxh3")]), index)
+    assert read(kind, tmp_path / kind) == before
+
+
+@pytest.mark.parametrize("kind", ["cache", "tokens", "state"])
+def test_files_that_were_written_before_they_were_sealed_are_read_as_they_are(made, tmp_path, kind):
+    before = read(kind, made / kind)
+    shutil.copy(made / "clip.mp4", tmp_path)
+    (tmp_path / kind).mkdir()
+    for file in (made / kind).iterdir():
+        (tmp_path / kind / file.name).write_bytes(save(unseal(file)))
+    assert read(kind, tmp_path / kind) == before
 
 
 def test_redo_makes_damaged_features_centers_and_shards_again(made, tmp_path):
