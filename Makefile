@@ -152,6 +152,10 @@ clean:  ## remove environments and outputs
 bench-clustering: $(STAMP)  ## clustering: growth of k-means and assignment, against faiss, reading rows
 	$(BIN)/python benchmarks/clustering.py
 
+.PHONY: bench-digests
+bench-digests: $(STAMP)  ## what it costs to compare finished files with their digests when they are read
+	$(BIN)/python benchmarks/digests.py
+
 .PHONY: bench-codec bench-codec-agreement
 bench-codec: $(STAMP)  ## codec patchification: time and memory against a plain decode (ONLY=beach,1080p,crop,painted,hour,memory,peer)
 	$(BIN)/python benchmarks/codec.py --only "$(ONLY)"

@@ -33,7 +33,7 @@ COMMANDS = {
     "export": "an encoder as graphs for onnxruntime or torch, without this package",
     "export-tokens": "the tokens of a unified model, for trainers of generators",
     "push": "publish a folder to a Hub repository",
-    "doctor": "what is installed and works here, and what to install for the rest",
+    "doctor": "what is installed and works here; whether run folders are still whole",
 }
 EPILOG = """\b
 begin with

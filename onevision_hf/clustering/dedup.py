@@ -82,7 +82,7 @@ def find_duplicates(
                     step(len(numbers))
         first = np.arange(len(rows))
         for name in names:
-            table = pq.read_table(run.path / name)
+            table = pq.read_table(run.file(name))
             first = join(first, table["row"].to_numpy(), table["with"].to_numpy())
         dropped = np.flatnonzero(first != np.arange(len(first)))
         with run.shard(DROPPED) as path:
@@ -177,4 +177,4 @@ def dropped_rows(dedup: str | Path | None, features: FeatureShards) -> tuple[np.
     run = FinishedRun(dedup, STAGE)
     if run.plan["sources"] != features.run.digest:
         raise ValueError(f"{dedup} is not a dedup of {features.run.path}: it was made from other features")
-    return pq.read_table(run.path / DROPPED, columns=["row"])["row"].to_numpy(), run.digest
+    return pq.read_table(run.file(DROPPED), columns=["row"])["row"].to_numpy(), run.digest

@@ -28,7 +28,7 @@ from ..data.sources import open_reader
 from ..jobs.engines import run_tasks
 from ..jobs.processes import Processes
 from ..jobs.progress import progress
-from ..jobs.run_folder import PLAN, FinishedRun, RunFolder, atomic_files, digest_of, json_lines
+from ..jobs.run_folder import PLAN, FinishedRun, RunFolder, digest_of, json_lines, shard_files
 from ..modeling.video_reader import VideoReader, VideoReadError
 from .extractors import FeatureExtractor
 from .matrix import RowFile
@@ -156,7 +156,7 @@ class ShardMaker:
         notes = [self.folder / f"{name}-{index:05d}.jsonl" for name in ("rejected", "partial")]
         files = [*notes, self.folder / f"features-{index:05d}.parquet"]
         owner = f"{socket.gethostname()}-{os.getpid()}"
-        with atomic_files(*files, owner=owner) as (rejected_path, partial_path, path):
+        with shard_files(*files, owner=owner) as (rejected_path, partial_path, path):
             table = _table(rows, plan)
             pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)
             rejected_path.write_text(json_lines(rejected))
@@ -241,8 +241,7 @@ def _table(rows: list[dict[str, Any]], plan: str) -> pa.Table:
 
 
 def _finish(run: RunFolder, names: list[str], items: int) -> None:
-    for leftover in run.path.glob(".*.tmp"):  # of workers that were killed
-        leftover.unlink(missing_ok=True)
+    run.remove(".*.tmp")  # of workers that were killed
     count = run.gather_rejected(len(names), items, "items")
     rows, dim = [], 1
     for name in names:

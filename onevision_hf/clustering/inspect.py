@@ -164,7 +164,7 @@ def inspect(
                 "Duplicates", "The least similar first: if these differ, raise the threshold.", rows
             )
 
-    rejected = (shards.run.path / "rejected.jsonl").read_text().splitlines()
+    rejected = shards.run.file("rejected.jsonl").read_text().splitlines()
     report = {
         "kind": shards.kind,
         "items": len(members.keys),

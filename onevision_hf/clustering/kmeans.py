@@ -13,11 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch.nn.functional import normalize
 
+from ..data.tensor_files import seal, unseal
+from ..jobs.digests import checked
 from ..jobs.processes import Processes
 from ..jobs.progress import progress
 from ..jobs.run_folder import FinishedRun, RunFolder, canonical_json, digest_of
@@ -28,6 +31,8 @@ from .spherical import State, lloyd, nearest, random_start, share_out
 
 STAGE = "kmeans"
 CENTERS, OBJECTIVE = "centers.safetensors", "objective.json"
+# What only an unfinished run needs.
+STATES = ("state.safetensors", "cell-*.safetensors", ".cells.tmp")
 
 
 class CenterFile:
@@ -37,9 +42,9 @@ class CenterFile:
         path = Path(path)
         if path.is_dir():
             run = FinishedRun(path, STAGE)
-            self.path, self.digest = path / CENTERS, run.digest
+            self.path, self.digest = run.file(CENTERS), run.digest
         else:
-            self.path, self.digest = path, digest_of(path.read_bytes())
+            self.path, self.digest = checked(path), digest_of(path.read_bytes())
         with safe_open(self.path, "pt") as file:
             if "centers" not in file.keys():  # noqa: SIM118 - not a mapping
                 raise ValueError(f"{self.path} holds {sorted(file.keys())}, expected `centers`")
@@ -111,7 +116,7 @@ def find_centers(
     sources = digest_of([shards.run.digest, dedup_digest])
     with processes.open_run(out, stage=STAGE, settings=settings, sources=sources, redo=redo) as run:
         if run.finished:
-            _remove_states(run)
+            run.remove(*STATES)
             return FinishedRun(out, STAGE).summary
         rows = shards.unpack(run.path / f".rows-{processes.rank}.tmp", dropped, processes.part(len(shards)))
         counts = torch.zeros(processes.world, dtype=torch.int64)
@@ -136,19 +141,11 @@ def find_centers(
             run.write(OBJECTIVE, canonical_json(history))
             run.write(CENTERS, save({"centers": centers.contiguous()}))
             objective = history["objective"][-1]
-            run.finish({"clusters": clusters, "dim": shards.dim, "items": job.total, "objective": objective})
-            _remove_states(run)
+            summary = {"clusters": clusters, "dim": shards.dim, "items": job.total, "objective": objective}
+            run.finish(summary, working=STATES)
 
         processes.finish(save_all)
         return FinishedRun(out, STAGE).summary
-
-
-def _remove_states(run: RunFolder) -> None:
-    """What only an unfinished run needs; not before it is finished, or a kill in between would cost it
-    all."""
-    for pattern in ("state.safetensors", "cell-*.safetensors", ".cells.tmp"):
-        for leftover in run.path.glob(pattern):
-            leftover.unlink(missing_ok=True)
 
 
 class _Job:
@@ -222,16 +219,18 @@ def _two_levels(
 
 
 def _save_state(state: State) -> bytes:
-    return save(
+    return seal(
         {
-            "centers": state.centers.contiguous(),
-            "objective": torch.tensor(state.objective, dtype=torch.float64),
-            "reseeded": torch.tensor(state.reseeded, dtype=torch.int64),
+            "centers": state.centers.cpu().numpy(),
+            "objective": np.array(state.objective, np.float64),
+            "reseeded": np.array(state.reseeded, np.int64),
         }
     )
 
 
 def _load_state(path: Path) -> State:
-    tensors = load_file(path)
+    tensors = unseal(path)
     objective = tensors["objective"].tolist()
-    return State(tensors["centers"], len(objective), objective, tensors["reseeded"].tolist())
+    return State(
+        torch.from_numpy(tensors["centers"]), len(objective), objective, tensors["reseeded"].tolist()
+    )

@@ -32,7 +32,9 @@ Overrides = Annotated[
 ]
 ClipErrors = Annotated[Literal["raise", "partial"], Opt(help="partial: use truncated clips too")]
 BatchErrors = Annotated[Literal["skip", "partial"], Opt(help="partial: use truncated videos too")]
-Redo = Annotated[bool, Opt("--redo", help="empty a folder that was made otherwise")]
+Redo = Annotated[
+    bool, Opt("--redo", help="empty a folder that was made otherwise; make again what is damaged")
+]
 Device = Annotated[str | None, Opt(metavar="NAME", help="cpu, cuda, ... (default: cuda if there is one)")]
 Workers = Annotated[int, Opt(metavar="N", help="threads that decode")]
 BatchSize = Annotated[int, Opt(metavar="N", help="computed at once")]

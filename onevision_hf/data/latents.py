@@ -26,6 +26,7 @@ from .decoding import decoded_batches
 from .media import open_picture
 from .sources import Item, Source
 from .tar_shards import ShardedExamples
+from .tensor_files import checked_rows
 
 STAGE = "latents"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -172,7 +173,7 @@ def fill_shards(
                     more[0].write_bytes(beside[1](keys, tensors))
     things = "pictures" if all(item.kind == "image" for item in items) else "items"
     count = run.gather_rejected(len(parts), len(items), things)
-    lengths = [len(json.loads((run.path / f"keys-{i:05d}.json").read_text())) for i in range(len(parts))]
+    lengths = [len(json.loads(run.file(f"keys-{i:05d}.json").read_text())) for i in range(len(parts))]
     return {"items": sum(lengths), "rejected": count, "shards": len(parts), "rows": lengths}
 
 
@@ -211,18 +212,19 @@ class LatentShards(ShardedExamples):
     """
 
     def __init__(self, path: str | Path):
-        run = self._run = FinishedRun(path, STAGE)
+        self._run = run = FinishedRun(path, STAGE)
         super().__init__(run.path, run.summary["rows"])
         self.settings = run.settings
         self.shape: tuple[int, ...] = tuple(run.summary["shape"])
         self.keys: list[str] = [
             key
             for index in range(run.summary["shards"])
-            for key in json.loads((run.path / f"keys-{index:05d}.json").read_text())
+            for key in json.loads(self._run.file(f"keys-{index:05d}.json").read_text())
         ]
 
     def __getitem__(self, number: int) -> torch.Tensor:
-        """Row `number`, (C, h, w), in the stored dtype. Raises IndexError."""
+        """Row `number`, (C, h, w), in the stored dtype. Raises IndexError, or DamagedError."""
         shard, row = self.place(number)
-        with safe_open(self._run.file(shard_name(shard)), "pt") as file:
+        rows = {"latents": (row, self.shard_rows[shard])}
+        with safe_open(checked_rows(self._run, shard_name(shard), rows), "pt") as file:
             return file.get_slice("latents")[row]

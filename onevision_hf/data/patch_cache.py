@@ -15,11 +15,11 @@ import os
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save
 
 from ..modeling.frame_sequence import open_video
 from ..modeling.patch_cutting import CHANNELS, STORED
 from ..modeling.patchify_config import PatchifyConfig
+from .tensor_files import seal, unseal
 
 
 class PatchCache:
@@ -46,14 +46,15 @@ class PatchCache:
 
         Raises:
             VideoReadError: it cannot be read.
+            DamagedError: the file of the cache is not what was written.
         """
         path = self._path(clip)
         try:
-            found = load_file(path)
+            found = unseal(path)
         except FileNotFoundError:
             found = self._cut(clip)
             temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_bytes(save(found))
+            temporary.write_bytes(seal(found))
             os.replace(temporary, path)
         levels = found["patches"].reshape(len(found["patches"]), CHANNELS, -1)
         patches = self.config.pixels.scale(levels).reshape(len(levels), -1)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ..jobs.engines import run_tasks
 from ..jobs.progress import progress
-from ..jobs.run_folder import PLAN, FinishedRun, RunFolder, atomic_files, json_lines
+from ..jobs.run_folder import PLAN, FinishedRun, RunFolder, atomic_files, json_lines, shard_files
 from ..modeling.patch_cutting import CHANNELS
 from ..modeling.patch_selection import Selection
 from ..modeling.patchify_config import PatchifyConfig
@@ -106,9 +106,7 @@ def extract_patches(
                 f"{len(left)} shards are not in {out} although workers wrote them, the first is "
                 f"{names[left[0]][-1]}: is the folder on a file system that all nodes share?"
             )
-        for pattern in (".*.tmp", ".trying-*.json"):  # of workers that were killed
-            for leftover in out.glob(pattern):
-                leftover.unlink(missing_ok=True)
+        run.remove(".*.tmp", ".trying-*.json")  # of workers that were killed
         _finish(run, [name[-1] for name in names], total)
         return FinishedRun(out, STAGE).summary
 
@@ -136,7 +134,7 @@ class ShardWorker:
         notes_of = [f"rejected-{index:05d}.jsonl", f"partial-{index:05d}.jsonl"]
         files = [self.folder / name for name in (*notes_of, *names)]
         notes = Deaths(self.folder / f".trying-{index:05d}.json")
-        with atomic_files(*files, owner=self._owner) as (rejected_path, partial_path, *paths):
+        with shard_files(*files, owner=self._owner) as (rejected_path, partial_path, *paths):
             writer = ShardWriter(paths, index * self.shard_items)
             for item, labels in pairs:
                 try:

@@ -1,8 +1,8 @@
 """Shards that are webdatasets with an index: any row is one seek and one read.
 
 `image-00000.tar` holds for each row a member a part (`000000012.jpg`, say) and its columns
-(`000000012.json`); `image-00000.index.parquet` has the same columns, and the byte offset and length of each
-part.
+(`000000012.json`); `image-00000.index.parquet` has the same columns, and the byte offset, length and XXH3 of
+each part.
 """
 
 import bisect
@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..jobs.digests import block_digest, damaged
 from ..jobs.run_folder import FinishedRun
 
 LAYOUT = "tar"  # in the plans of runs, since some were made when there was another
@@ -50,7 +51,7 @@ class TarShardWriter:
         self, paths: Sequence[Path], columns: Mapping[str, pa.DataType], parts: Sequence[str], first: int
     ):
         self.columns, self._index_path, self._number = columns, paths[1], first
-        places = [f"{part}_{place}" for part in parts for place in ("offset", "length")]
+        places = [f"{part}_{place}" for part in parts for place in ("offset", "length", "xxh3")]
         self._values: dict[str, list[Any]] = {name: [] for name in (*columns, *places)}
         self._tar = tarfile.open(paths[0], "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
@@ -67,6 +68,7 @@ class TarShardWriter:
             # Where this member's bytes will be: after its header of 512.
             self._values[f"{part}_offset"].append(self._tar.offset + 512)
             self._values[f"{part}_length"].append(len(content) if content is not None else -1)
+            self._values[f"{part}_xxh3"].append(block_digest(content or b""))
             if content is not None:
                 self._member(extension, content)
         self._member("json", json.dumps(record, ensure_ascii=False).encode())
@@ -82,7 +84,8 @@ class TarShardWriter:
     def close(self) -> None:
         """End the tar and write the index."""
         self._tar.close()
-        kinds = {name: self.columns.get(name, pa.int64()) for name in self._values}
+        own = {name: pa.uint64() if name.endswith("_xxh3") else pa.int64() for name in self._values}
+        kinds = own | dict(self.columns)
         table = pa.table({name: pa.array(self._values[name], kind) for name, kind in kinds.items()})
         pq.write_table(table, self._index_path)
 
@@ -149,8 +152,11 @@ class TarShards(ShardedExamples):
     def read(self, shard: int, row: int) -> tuple[dict[str, Any], dict[str, bytes | None]]:
         """The columns of a row, and its parts. Raises OSError when a file is damaged."""
         record = self.index(shard).slice(row, 1).to_pylist()[0]
-        places = {part: (record.pop(f"{part}_offset"), record.pop(f"{part}_length")) for part in self._parts}
-        with open(self.run.file(shard_names(self._prefix, shard)[0]), "rb") as tar:
+        places = {
+            part: [record.pop(f"{part}_{place}", None) for place in ("offset", "length", "xxh3")]
+            for part in self._parts
+        }
+        with open(self.run.unchanged() / shard_names(self._prefix, shard)[0], "rb") as tar:
             return record, {part: _read_part(tar, *place) for part, place in places.items()}
 
 
@@ -160,12 +166,25 @@ def _read_index(path: Path, plan: str) -> pa.Table:
     return pq.read_table(path)
 
 
-def _read_part(file: io.BufferedReader, offset: int, length: int) -> bytes | None:
-    """`length` bytes at `offset`; None for a length below zero. Raises OSError when the file ends early."""
+def _read_part(file: io.BufferedReader, offset: int, length: int, xxh3: int | None) -> bytes | None:
+    """A part of a row; None for a length below zero.
+
+    Args:
+        file: the tar.
+        offset: its first byte.
+        length: bytes.
+        xxh3: of them; None in shards that were written before there were digests.
+
+    Raises:
+        OSError: the file ends early, or the bytes are not those that were written.
+    """
     if length < 0:
         return None
     file.seek(offset)
     content = file.read(length)
     if len(content) != length:
-        raise OSError(f"{file.name} ends early: {len(content)} of {length} bytes at {offset}")
+        raise damaged(Path(file.name), f"it ends early, {len(content)} of {length} bytes at {offset}")
+    if xxh3 is not None and block_digest(content) != xxh3:
+        what = f"bytes {offset:,} to {offset + length - 1:,} are not what was written"
+        raise damaged(Path(file.name), what)
     return content

@@ -154,7 +154,7 @@ def encode_folder(
         )
         index: dict[str, dict[str, Any]] = {}
         for number in range(filled["shards"]):
-            for key, entry in json.loads((run.path / f"index-{number:05d}.json").read_text()).items():
+            for key, entry in json.loads(run.file(f"index-{number:05d}.json").read_text()).items():
                 index[key] = {"shard": shard_name(number, PREFIX), **entry}
         run.write(INDEX, canonical_json(index))
         patches = sum(entry["patches"] for entry in index.values())

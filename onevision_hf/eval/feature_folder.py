@@ -7,6 +7,7 @@
 | `features-00000.safetensors`, ... | `KEY/NAME` is the tensor NAME of the item KEY, its path in the folder |
 | `index.json` | KEY -> `shard`, `kind`, `patches`, `signal`, and `missing` of a truncated clip |
 | `rejected.jsonl` | what could not be read, with the reason |
+| `digests.json`, `digests-00000.json`, ... | digests of all files: what is read was written, or is an error |
 
 Nothing is padded: each item has its own number of patches.
 """
@@ -19,6 +20,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
+from ..data.tensor_files import checked_rows
 from ..jobs.run_folder import FinishedRun
 
 STAGE, INDEX = "encode", "index.json"
@@ -41,17 +43,19 @@ class FeatureFolder(Mapping[str, dict[str, Tensor]]):
 
     Raises:
         ValueError: it holds something else, or is not finished. KeyError: no such item.
+        DamagedError: a file is not what was written.
     """
 
     def __init__(self, path: str | Path):
-        run = self._run = FinishedRun(path, STAGE)
+        self._run = run = FinishedRun(path, STAGE)
         self.path, self.settings = run.path, run.settings
-        self.index: dict[str, dict[str, Any]] = json.loads((run.path / INDEX).read_text(encoding="utf-8"))
+        self.index: dict[str, dict[str, Any]] = json.loads(run.file(INDEX).read_text(encoding="utf-8"))
 
     def __getitem__(self, key: str) -> dict[str, Tensor]:
         entry = self.index[key]
         names = ["last_hidden_state", "patch_positions", "patch_times", "pooler_output"]
-        with safe_open(self._run.file(entry["shard"]), "pt") as file:
+        shard = checked_rows(self._run, entry["shard"], {f"{key}/{name}": None for name in names})
+        with safe_open(shard, "pt") as file:
             there = set(file.keys())
             return {name: file.get_tensor(f"{key}/{name}") for name in names if f"{key}/{name}" in there}
 

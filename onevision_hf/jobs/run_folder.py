@@ -3,7 +3,8 @@
 `plan.json` says what the folder is made of: the stage, its settings, and a digest of its sources. A shard is
 written under another name, synced to the disk and renamed, so a file under its own name is always whole. A
 job started again with the same plan does the shards that are missing; with another plan it stops and says
-what differs, or (`redo=True`) empties the folder and begins anew. `summary.json` is written last.
+what differs, or (`redo=True`) empties the folder and begins anew. With `redo` and the same plan, what is
+damaged is made again (`digests.py` says how that is known). `summary.json` is written last.
 
     with RunFolder("out", stage="features", settings={"size": 224}, sources=digest_of(paths)) as run:
         for index in run.missing([f"part-{i:05d}.parquet" for i in range(12)]):
@@ -24,6 +25,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
+from .digests import (
+    DIGESTS,
+    DamagedError,
+    FolderDigests,
+    examine,
+    note,
+    note_of,
+    of_shard,
+    read_json,
+    read_note,
+)
 
 PLAN, SUMMARY = "plan.json", "summary.json"
 
@@ -87,6 +100,25 @@ def atomic_files(*paths: Path, owner: str = "") -> Iterator[tuple[Path, ...]]:
     sync_folder(paths[-1].parent)
 
 
+@contextlib.contextmanager
+def shard_files(*paths: Path, owner: str = "") -> Iterator[tuple[Path, ...]]:
+    """`atomic_files` for the files of a shard: their digests appear before the last of them.
+
+    Args:
+        *paths: of all files of the shard.
+        owner: as of `atomic_files`.
+    """
+    own = note_of(paths[-1].name)
+    if own == DIGESTS:  # of no shard: its digests are written when the stage is finished
+        with atomic_files(*paths, owner=owner) as temporary:
+            yield temporary
+        return
+    with atomic_files(paths[-1].with_name(own), *paths, owner=owner) as (beside, *temporary):
+        yield tuple(temporary)
+        written = zip(temporary, paths, strict=True)
+        beside.write_bytes(note({path.name: file for file, path in written if file.exists()}).encode())
+
+
 def sync_folder(path: Path) -> None:
     """Have the names in a folder on the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -145,11 +177,13 @@ class RunFolder:
         stage: the name of the stage; a folder of another stage is refused.
         settings: every argument that changes the result, as JSON values.
         sources: a digest of what is read (names, sizes, times, or the plan of the stage before).
-        redo: empty a folder that was made with another plan, instead of refusing it.
+        redo: empty a folder that was made with another plan, instead of refusing it; of one with this plan,
+            remove the files that are damaged, so that they are made again.
         rank: of several processes that fill one folder together, which this is; rank 0 must open it first.
 
     Raises:
         OtherPlanError: the folder was made with another plan. ValueError: it is being written by another job.
+        DamagedError: its plan is damaged.
     """
 
     def __init__(
@@ -169,10 +203,9 @@ class RunFolder:
         busy = f"{self.path} is being written by another process; wait for it or stop it"
         self._lock = open_locked(self.path / f".lock-{rank}", "wb", busy)
         try:
-            self._match_plan(redo)
+            self._match_plan(redo and rank == 0)  # the others find what it left
             if rank == 0:
-                for leftover in self.path.glob(".*.tmp"):
-                    leftover.unlink(missing_ok=True)
+                self.remove(".*.tmp")
         except BaseException:
             self.close()
             raise
@@ -181,13 +214,16 @@ class RunFolder:
         """Match the folder to the plan: continue, begin, empty it, or refuse."""
         plan_path = self.path / PLAN
         if plan_path.exists():
-            found = json.loads(plan_path.read_text())
+            found = self._found_plan(redo)
             if found == self.plan:
+                if redo:
+                    self._remove_damaged()
                 return
             # A job that was killed while it emptied the folder left {"emptying": true}.
             if not found.get("emptying"):
                 if not redo:
                     raise OtherPlanError(self.path, _difference(found, self.plan))
+                self._unfinish()  # before the plan is another one than that of the digests
                 write_atomically(plan_path, canonical_json({"emptying": True}))
             for file in self.path.iterdir():
                 if file.is_file() and file.name != PLAN and not file.name.startswith(".lock-"):
@@ -200,6 +236,40 @@ class RunFolder:
                     "no run made it; choose an empty folder"
                 )
         write_atomically(plan_path, canonical_json(self.plan))
+
+    def _found_plan(self, redo: bool) -> dict[str, Any]:
+        """The plan in the folder. A damaged one is an error, or (`redo`) written again where it is known by
+        its digest that it was this job's."""
+        path, own = self.path / PLAN, canonical_json(self.plan)
+        digests: FolderDigests | None = None
+        try:
+            digests = FolderDigests(self.path)
+            return read_json(digests.check(PLAN))
+        except DamagedError:
+            if not redo:
+                raise
+        known = digests.table["files"][PLAN]["sha256"] if digests and digests.table else None
+        if known == hashlib.sha256(own.encode()).hexdigest():
+            write_atomically(path, own)
+        try:
+            return read_json(path)
+        except DamagedError:
+            return {}
+
+    def _remove_damaged(self) -> None:
+        """Remove the files that differ from their digests, and of a shard all others too."""
+        faults = examine(self.path).faults
+        wrong = [name for name, what in faults.items() if not what.startswith("is left over")]
+        if wrong:
+            self._unfinish()
+        paths = {path for name in wrong for path in of_shard(self.path, name)} - {self.path / PLAN}
+        # Digests last: files without any are taken for those of an older version.
+        for path in sorted(paths, key=lambda path: path.name.startswith("digests-")):
+            path.unlink(missing_ok=True)
+
+    def _unfinish(self) -> None:
+        for name in (SUMMARY, DIGESTS):
+            (self.path / name).unlink(missing_ok=True)
 
     @property
     def digest(self) -> str:
@@ -215,11 +285,15 @@ class RunFolder:
         """Path(s) to write a shard to; `companions` are further files that appear just before it.
 
         Yields one path, or a tuple (shard, *companions)."""
-        with atomic_files(*(self.path / n for n in (*companions, name))) as paths:
+        with shard_files(*(self.path / n for n in (*companions, name))) as paths:
             yield paths[0] if not companions else (paths[-1], *paths[:-1])
 
     def write(self, name: str, content: str | bytes) -> None:
         write_atomically(self.path / name, content)
+
+    def file(self, name: str) -> Path:
+        """Where a file of a finished shard lies. Raises DamagedError: it is not what was written."""
+        return FolderDigests(self.path, finished=False).check(name)
 
     def gather_rejected(self, shards: int, total: int, noun: str) -> int:
         """Join what each of the `shards` rejected (rejected-00000.jsonl, ...) into rejected.jsonl; how many
@@ -244,7 +318,7 @@ class RunFolder:
 
     def gather(self, name: str, shards: int) -> int:
         """Join the lines of NAME-00000.jsonl, ..., one of each of the `shards`, into NAME.jsonl; how many."""
-        parts = (self.path / f"{name}-{index:05d}.jsonl" for index in range(shards))
+        parts = (self.file(f"{name}-{index:05d}.jsonl") for index in range(shards))
         lines = "".join(part.read_text(encoding="utf-8") for part in parts)
         self.write(f"{name}.jsonl", lines)
         return lines.count("\n")
@@ -256,13 +330,41 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        return _finished(self.path, self.digest)
+        path = self.path / SUMMARY
+        return path.exists() and read_json(path).get("plan") == self.digest
 
-    def finish(self, summary: Mapping[str, Any]) -> dict[str, Any]:
-        """Say that every shard is there. `summary` must depend on the plan only: no times, no rates."""
+    def finish(self, summary: Mapping[str, Any], working: Sequence[str] = ()) -> dict[str, Any]:
+        """Say that every shard is there, and write the digests that are not written yet.
+
+        Args:
+            summary: must depend on the plan only: no times, no rates.
+            working: patterns of files that only an unfinished run needs; they are removed at the end.
+
+        Returns:
+            What `summary.json` holds.
+        """
         content = {"plan": self.digest, **summary}
-        self.write(SUMMARY, canonical_json(content))
+        used = {file for pattern in working for file in self.path.glob(pattern)}
+        shards: dict[str, dict[str, Path]] = {}
+        for file in sorted({*self.path.iterdir()} - used):
+            if file.is_file() and not file.name.startswith(".") and file.name not in (DIGESTS, SUMMARY):
+                shards.setdefault(note_of(file.name), {})[file.name] = file
+        rest = shards.pop(DIGESTS, {})
+        for name, of in shards.items():
+            if not (self.path / name).exists():  # shards of a run that was begun before there were digests
+                self.write(name, note(of))
+        notes = {name: read_note(self.path / name)["digest"] for name in shards}
+        with atomic_files(self.path / DIGESTS, self.path / SUMMARY) as (digests, path):
+            path.write_text(canonical_json(content), encoding="utf-8")
+            stage = self.plan["stage"]
+            digests.write_text(note({**rest, SUMMARY: path}, stage=stage, shards=notes), encoding="utf-8")
+        self.remove(*working)
         return content
+
+    def remove(self, *patterns: str) -> None:
+        for pattern in patterns:
+            for file in self.path.glob(pattern):
+                file.unlink(missing_ok=True)
 
     def close(self) -> None:
         self._lock.close()
@@ -277,20 +379,22 @@ class RunFolder:
 class FinishedRun:
     """A folder that a stage has finished, opened for reading.
 
-    Attributes: `path`, `plan`, `settings`, `summary`, and `digest`, which names it as the source of a later
-    stage.
+    Attributes: `path`, `plan`, `settings`, `summary`, `has_digests` (of its files), and `digest`, which names
+    it as the source of a later stage.
 
     Raises:
-        ValueError: the folder is not of this stage, or the stage has not finished.
+        ValueError: the folder is not of this stage, or the stage has not finished. DamagedError: what it says
+        of itself is not what was written.
     """
 
     def __init__(self, path: str | Path, stage: str | Iterable[str]):
         self.path = Path(path)
         stages = [stage] if isinstance(stage, str) else list(stage)
-        plan_path = self.path / PLAN
-        if not plan_path.exists():
+        if not (self.path / PLAN).exists():
             raise ValueError(f"{self.path} holds no {PLAN}: expected a folder made by {' or '.join(stages)}")
-        self.plan: dict[str, Any] = json.loads(plan_path.read_text())
+        self._digests = FolderDigests(self.path)
+        self.has_digests = self._digests.table is not None
+        self.plan: dict[str, Any] = read_json(self._digests.check(PLAN))
         if self.plan.get("stage") not in stages:
             raise ValueError(
                 f"{self.path} was made by {self.plan.get('stage')!r}, "
@@ -298,29 +402,33 @@ class FinishedRun:
             )
         self.settings: dict[str, Any] = self.plan["settings"]
         self.digest = digest_of(self.plan)
-        if not _finished(self.path, self.digest):
-            raise ValueError(f"{self.path} is not finished: run {self.plan['stage']!r} again, it will go on")
-        self.summary: dict[str, Any] = json.loads((self.path / SUMMARY).read_text())
         self._plan_seen: tuple[int, int] | None = None  # of its file: inode and time of change
+        is_told = (self.path / SUMMARY).exists()
+        self.summary: dict[str, Any] = read_json(self.file(SUMMARY)) if is_told else {}
+        if self.summary.get("plan") != self.digest:
+            raise ValueError(f"{self.path} is not finished: run {self.plan['stage']!r} again, it will go on")
 
-    def file(self, name: str) -> Path:
-        """The path of a file of this run, to be read now.
+    def file(self, name: str, start: int = 0, stop: int | None = None) -> Path:
+        """Where a file lies, after what is to be read of it was compared with its digests.
+
+        Args:
+            name: of the file.
+            start: the first byte that is read.
+            stop: after the last byte; None is the end.
 
         Raises:
-            OSError: the folder was made again since it was opened, so what is known of it is of other files.
+            OSError: as `unchanged`. DamagedError: it is gone, or not what was written.
         """
+        return self.unchanged() and self._digests.check(name, start, stop)
+
+    def unchanged(self) -> Path:
+        """The folder. Raises OSError if it was made again, so that what is known of it is of other files."""
         status = os.stat(self.path / PLAN)
         seen = (status.st_ino, status.st_mtime_ns)
-        if seen != self._plan_seen:
-            if digest_of(json.loads((self.path / PLAN).read_text())) != self.digest:
-                raise OSError(f"{self.path} was made again, another way, since it was opened: open it anew")
-            self._plan_seen = seen
-        return self.path / name
-
-
-def _finished(folder: Path, digest: str) -> bool:
-    path = folder / SUMMARY
-    return path.exists() and json.loads(path.read_text()).get("plan") == digest
+        if seen != self._plan_seen and digest_of(read_json(self.path / PLAN)) != self.digest:
+            raise OSError(f"{self.path} was made again, another way, since it was opened: open it anew")
+        self._plan_seen = seen
+        return self.path
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

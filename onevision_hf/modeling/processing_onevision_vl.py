@@ -26,7 +26,7 @@ from .dialogues import NOT_LEARNED, Dialogues
 from .frame_sequence import Video
 from .message_media import Medium, refuse_empty, told, with_media
 from .patch_inputs import pack_media
-from .prompt_media import is_unreadable, media_of_prompts, read_picture
+from .prompt_media import is_unreadable, media_of_prompts, read_picture, token_id
 from .setting_names import refuse_unknown
 from .url_access import URL_SETTINGS, UrlAccess
 from .video_processing_onevision import check_errors, of_reader
@@ -92,7 +92,7 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         self.image_token, self.video_token = image_token, video_token
         self.add_timestamps = add_timestamps
         self.image_token_id, self.video_token_id = (
-            _token_id(tokenizer, token) for token in (image_token, video_token)
+            token_id(tokenizer, token) for token in (image_token, video_token)
         )
         template = chat_template or chatml_template(image_token, video_token)
         super().__init__(image_processor, video_processor, tokenizer, chat_template=template)
@@ -445,19 +445,6 @@ class OneVisionVLProcessor(Dialogues, ProcessorMixin):
         )
         of_text.pop("return_tensors", None)
         return of_text, of_images, of_videos
-
-
-def _token_id(tokenizer: Any, token: str) -> int:
-    if tokenizer is None:
-        raise ValueError("a tokenizer is needed, found None")
-    number = tokenizer.convert_tokens_to_ids(token)
-    if number is None or (number == tokenizer.unk_token_id and token != tokenizer.unk_token):
-        raise ValueError(
-            f"the tokenizer has no token {token}: `onevision assemble` adds it, or "
-            f"tokenizer.add_special_tokens({{'additional_special_tokens': [{token!r}]}}) and "
-            "model.resize_token_embeddings"
-        )
-    return number
 
 
 __all__ = ["NOT_LEARNED", "OneVisionVLProcessor"]

@@ -1,4 +1,5 @@
-"""Which medium belongs to which prompt, and how pictures are read: parts of the multimodal processor."""
+"""Which medium belongs to which prompt, how pictures are read, and the numbers of media tokens: parts of the
+multimodal processor."""
 
 import os
 from itertools import pairwise
@@ -93,3 +94,17 @@ def _is_clip(media: Any, frames: bool) -> bool:
         return False
     single = all(is_encoded(one) and not is_many(one) for one in media)
     return single and not any(isinstance(one, Medium | FrameSequence) for one in media)
+
+
+def token_id(tokenizer: Any, token: str) -> int:
+    """The number of a media token. Raises ValueError where a tokenizer has none."""
+    if tokenizer is None:
+        raise ValueError("a tokenizer is needed, found None")
+    number = tokenizer.convert_tokens_to_ids(token)
+    if number is None or (number == tokenizer.unk_token_id and token != tokenizer.unk_token):
+        raise ValueError(
+            f"the tokenizer has no token {token}: `onevision assemble` adds it, or "
+            f"tokenizer.add_special_tokens({{'additional_special_tokens': [{token!r}]}}) and "
+            "model.resize_token_embeddings"
+        )
+    return number

@@ -106,6 +106,7 @@ def test_kmeans_of_shards_is_kmeans_of_their_rows_without_the_duplicates(tmp_pat
     )
     assert sorted(p.name for p in (tmp_path / "k").iterdir() if not p.name.startswith(".lock")) == [
         "centers.safetensors",
+        "digests.json",
         "objective.json",
         "plan.json",
         "summary.json",

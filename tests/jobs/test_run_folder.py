@@ -8,7 +8,7 @@ import pytest
 
 from onevision_hf.jobs.run_folder import FinishedRun, RunFolder, digest_of
 
-NAMES = [f"part-{i}.txt" for i in range(2)]
+NAMES = [f"part-{i:05d}.txt" for i in range(2)]
 
 
 def open_run(path, settings=None, sources="s1", **kwargs):
@@ -18,7 +18,7 @@ def open_run(path, settings=None, sources="s1", **kwargs):
 def fill(path, **kwargs):
     with open_run(path, **kwargs) as run:
         for index in run.missing(NAMES):
-            with run.shard(NAMES[index], f"beside-{index}.txt") as (shard, beside):
+            with run.shard(NAMES[index], f"beside-{index:05d}.txt") as (shard, beside):
                 beside.write_text(f"beside {index}")
                 shard.write_text(f"letters {index}")
         return run.finish({"parts": len(NAMES)})
@@ -77,6 +77,20 @@ def test_killed_while_it_empties_a_folder_it_never_keeps_an_old_shard(tmp_path, 
         assert tree(folder) == tree(tmp_path / "whole")
         if not killed:
             record_property("trials", trials)
+            return
+
+
+@pytest.mark.parametrize("name", [*NAMES, "plan.json", "summary.json", "digests.json", "digests-00001.json"])
+def test_killed_while_it_makes_again_what_is_damaged_nothing_damaged_is_left(tmp_path, name):
+    fill(tmp_path / "whole")
+    for after in range(1, 200, 3):
+        folder = tmp_path / f"killed-{after}"
+        fill(folder)
+        (folder / name).write_bytes((folder / name).read_bytes().replace(b"e", b"f", 1))
+        killed = run_and_kill(lambda folder=folder: fill(folder, redo=True), after)
+        fill(folder, redo=True)
+        assert tree(folder) == tree(tmp_path / "whole")
+        if not killed:
             return
 
 

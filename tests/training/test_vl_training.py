@@ -190,7 +190,7 @@ def test_lengths_without_decoding_are_those_of_the_samples(folder, tmp_path):
     processor = AutoProcessor.from_pretrained(folder / "vl")
     rows = open_conversations(str(folder / "asked.json"))
     measurer = Measurer(processor, False, {})
-    lengths = measure(rows, measurer, tmp_path / "lengths.npz")
+    lengths = measure(rows, measurer, tmp_path / "lengths.safetensors")
     found = [len(processor.encode_dialogue(rows[i].messages)["input_ids"]) for i in range(len(rows))]
     assert lengths.tolist() == found
     rows[0].messages.clear()
@@ -201,10 +201,12 @@ def test_lengths_without_decoding_are_those_of_the_samples(folder, tmp_path):
         def __call__(self, conversation):
             raise AssertionError("measured again")
 
-    assert np.array_equal(measure(rows, Never(), tmp_path / "lengths.npz"), lengths)
+    assert np.array_equal(measure(rows, Never(), tmp_path / "lengths.safetensors"), lengths)
     with pytest.raises(AssertionError, match="measured again"):
         measure(
-            rows, type("Other", (Never,), {"digest": lambda self, rows: "other"})(), tmp_path / "lengths.npz"
+            rows,
+            type("Other", (Never,), {"digest": lambda self, rows: "other"})(),
+            tmp_path / "lengths.safetensors",
         )
 
 

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from ...data.decoding import decoded_batches
 from ...data.labelled import Example
+from ...data.tensor_files import seal, unseal
 from ...jobs.processes import Processes
 from ...jobs.progress import progress
 from ...jobs.run_folder import OtherPlanError, RunFolder, atomic_files, digest_of
@@ -103,21 +101,20 @@ def _encode(batch: list[tuple[int, Sample]], files: list[Path], encoder: FrozenE
     for place, (index, _) in enumerate(batch):
         real = slice(None) if tokens.mask is None else tokens.mask[place]
         content = {
-            "tokens": tokens.states[place][real].half().cpu().contiguous(),
-            "patch_positions": tokens.positions[place][real].short().cpu().contiguous(),
+            "tokens": tokens.states[place][real].half().cpu().numpy(),
+            "patch_positions": tokens.positions[place][real].short().cpu().numpy(),
         }
         with atomic_files(files[index]) as (path,):
-            save_file(content, path)
+            path.write_bytes(seal(content))
 
 
 class CachedTransform:
     """`tokens` (L, D) float16, `patch_positions` (L, 3) int64, `labels` (1,): the same at any time."""
 
     def __call__(self, row: Example, rng: np.random.Generator | None, position: int) -> Sample:
-        with safe_open(row.media, "pt") as file:
-            tokens, positions = file.get_tensor("tokens"), file.get_tensor("patch_positions")
+        found = unseal(row.media)
         return {
-            "tokens": tokens.numpy(),
-            "patch_positions": positions.to(torch.int64).numpy(),
+            "tokens": found["tokens"],
+            "patch_positions": found["patch_positions"].astype(np.int64),
             "labels": np.asarray(row.labels, np.int64),
         }

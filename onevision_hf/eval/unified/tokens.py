@@ -118,7 +118,7 @@ def export_tokens(
             beside=("moments-{}.npz", _moments),
         )
         shards = range(filled["shards"])
-        total, mean, var = _merged([run.path / f"moments-{i:05d}.npz" for i in shards])
+        total, mean, var = _merged([run.file(f"moments-{i:05d}.npz") for i in shards])
         run.write(STAT, _saved({"mean": mean.float(), "var": var.float()}))
         # Of a channel over all positions: the mean of the variances and the variance of the means.
         centre = mean.mean((1, 2))
@@ -157,12 +157,12 @@ class TokenShards:
     def __init__(self, path: str | Path):
         run = FinishedRun(path, STAGE)
         self.path, self.settings = run.path, run.settings
-        self.classes: list[str] = json.loads((run.path / CLASSES).read_text())
-        stat = torch.load(run.path / STAT, map_location="cpu", weights_only=True)
+        self.classes: list[str] = json.loads(run.file(CLASSES).read_text())
+        stat = torch.load(run.file(STAT), map_location="cpu", weights_only=True)
         self.mean, self.var = stat["mean"], stat["var"]
         found: dict[str, list[Tensor]] = {"latents": [], "latents_flip": [], "labels": []}
         for index in range(run.summary["shards"]):
-            with safe_open(run.path / shard_name(index), "pt") as file:
+            with safe_open(run.file(shard_name(index)), "pt") as file:
                 for name in file.keys():  # noqa: SIM118 - safetensors' file is no mapping
                     found[name].append(file.get_tensor(name))
         labels = torch.cat(found["labels"])

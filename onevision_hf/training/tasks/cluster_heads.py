@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...data.labelled import open_examples
 from ...data.patch_shards import PatchShards
+from ...jobs.digests import checked
 from ...modeling.grid_pooling import GRID
 from ...modeling.patchify_config import PatchifyConfig
 from ...objectives import ClusterDiscriminationLoss, draw_together
@@ -115,7 +116,7 @@ class ClusterHeads:
                 **cluster.objective,
             )
             if head.centers is not None:
-                loss.load_centers(head.centers)
+                loss.load_centers(checked(head.centers))
             self.sharded[name] = loss
         return self.sharded
 

@@ -1,6 +1,6 @@
 """Packs of conversations: as many as a budget of tokens holds, decided once, so that pack k is always pack k.
 
-    lengths = measure(conversations, measurer, out / "lengths.npz")
+    lengths = measure(conversations, measurer, out / "lengths.safetensors")
     packs = pack(lengths, budget=8192, seed=0)      # lists of their numbers
 
 Nothing is padded. Lengths are counted without decoding: words by the tokenizer, media by their sizes, which
@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ...data.media import BROKEN
+from ...data.tensor_files import seal, unseal
 from ...modeling.message_media import content_of, kind_of, medium_of
 from ...modeling.prompt_media import media_parts
 from ...modeling.written_text import encode
@@ -127,12 +128,15 @@ def measure(conversations: Any, measurer: Measurer, cache: Path) -> np.ndarray:
 
     Returns:
         (N,) int64, 0 for one that cannot be read.
+
+    Raises:
+        DamagedError: the file is not what was written.
     """
     digest = measurer.digest(conversations)
     if cache.is_file():
-        with np.load(cache) as kept:
-            if str(kept["digest"]) == digest:
-                return kept["lengths"]
+        kept = unseal(cache)
+        if kept["digest"].tobytes() == digest.encode():
+            return kept["lengths"]
     lengths = np.zeros(len(conversations), np.int64)
     for number in range(len(conversations)):
         try:
@@ -140,8 +144,9 @@ def measure(conversations: Any, measurer: Measurer, cache: Path) -> np.ndarray:
         except BROKEN:
             continue  # the training meets it again, records it and takes another
     cache.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=cache.parent, suffix=".npz", delete=False) as file:
-        np.savez(file, digest=np.array(digest), lengths=lengths)
+    own = np.frombuffer(digest.encode(), np.uint8)
+    with tempfile.NamedTemporaryFile(dir=cache.parent, delete=False) as file:
+        file.write(seal({"digest": own, "lengths": lengths}))
     os.replace(file.name, cache)
     return lengths
 

@@ -38,7 +38,7 @@ PARTS = {
     "language_model": "llm_lr_scale",
 }
 KINDS = {"image": "pixel_values", "video": "pixel_values_videos"}
-LENGTHS = "lengths.npz"
+LENGTHS = "lengths.safetensors"
 
 
 class PackedConversations:
