@@ -122,6 +122,11 @@ PROMISES = (
         ),
     ),
     Promise(
+        "a byte that changed in a finished file (features, centers, labels, shards, caches, the plan) is named "
+        "when it is read, and by `onevision doctor --verify`",
+        ("jobs/test_digests.py", "data/test_flipped_bytes.py"),
+    ),
+    Promise(
         "a damaged checkpoint, a damaged or missing shard and a full disk are named; what was whole stays",
         (
             "training/test_training_faults.py::"
@@ -158,7 +163,7 @@ PROMISES = (
     ),
     Promise(
         "what is fetched is bounded in time and size, and leads into no private network",
-        ("modeling/test_remote_file.py",),
+        ("modeling/test_remote_file.py", "modeling/test_url_access.py"),
     ),
     Promise(
         "folders with pipes, devices and loops, and manifests that lead out of them, do no harm",
