@@ -122,8 +122,8 @@ PROMISES = (
         ),
     ),
     Promise(
-        "a byte that changed in a finished file (features, centers, labels, shards, caches, the plan) is named "
-        "when it is read, and by `onevision doctor --verify`",
+        "a byte that changed in a finished file (features, centers, labels, shards, caches, the plan) is "
+        "named when it is read, and by `onevision doctor --verify`",
         ("jobs/test_digests.py", "data/test_flipped_bytes.py"),
     ),
     Promise(
