@@ -136,7 +136,8 @@ def save_processors(folder: Path) -> None:
     from onevision_hf import OneVisionImageProcessor, OneVisionVideoProcessor
 
     square = {"size": {"shortest_edge": 64}, "do_center_crop": True, "crop_size": {"height": 64, "width": 64}}
-    OneVisionVideoProcessor(**square, patch_size=8, num_frames=64, num_patches=256).save_pretrained(folder)
+    clips = {"num_frames": 64, "num_patches": 256, "camera": "median", "anchors": "first"}
+    OneVisionVideoProcessor(**square, **clips, patch_size=8).save_pretrained(folder)
     OneVisionImageProcessor(**square, patch_size=8).save_pretrained(folder)
 
 
