@@ -84,15 +84,19 @@ def unpack(data: bytes) -> tuple[str, list[bytes]]:
     return codec, chunks or [b""]
 
 
+def _followed(codec: str, extradata: bytes, packet: bytes) -> list[bytes]:
+    """The parameter sets of H.264 or HEVC in force at a keyframe's packet behind a header."""
+    track, keyframe = ParameterTrack(codec, extradata), padded_packet(packet)
+    keyframe.is_keyframe = True
+    track.follow(1, keyframe)
+    return list(track.latest.units)
+
+
 def check_parameter_sets(data: bytes) -> None:
     """A parameter set, or a container's header; the first byte chooses the codec."""
     codec, unit = CODECS[(data[0] if data else 0) % 4], data[1:]
     if codec in ("h264", "hevc"):
-        track = ParameterTrack(codec, unit)
-        packet = padded_packet(unit)
-        packet.is_keyframe = True
-        track.follow(1, packet)
-        assert all(track.latest.units)
+        assert all(_followed(codec, unit, unit))
     if codec == "h264":
         with suppress(ValueError):
             sequence = parse_sequence_parameters(unit)
@@ -318,11 +322,7 @@ def starts(zoo: Any) -> dict[str, list[bytes]]:
 def _units(codec: str, extradata: bytes, packet: bytes) -> list[bytes]:
     """Parameter sets as single units."""
     if codec in ("h264", "hevc"):
-        track = ParameterTrack(codec, extradata)
-        first = padded_packet(packet)
-        first.is_keyframe = True
-        track.follow(0, first)
-        return list(track.latest.units)
+        return _followed(codec, extradata, packet)
     if codec == "vvc":
         with suppress(BitstreamError):
             return split_packet(packet, 4)
