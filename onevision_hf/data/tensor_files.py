@@ -71,10 +71,11 @@ def checked_rows(run: FinishedRun, shard: str, names: Mapping[str, tuple[int, in
             or None for all of it.
 
     Raises:
-        DamagedError: see `FinishedRun.file`.
+        OSError, DamagedError: see `FinishedRun.file`.
     """
+    path = run.unchanged() / shard
     if not run.has_digests:
-        return run.path / shard
+        return path
     places = _places(run, shard)
     for name, of in names.items():
         if name in places:
@@ -83,7 +84,7 @@ def checked_rows(run: FinishedRun, shard: str, names: Mapping[str, tuple[int, in
                 size = (stop - start) // of[1]
                 start, stop = start + of[0] * size, start + (of[0] + 1) * size
             run.file(shard, start, stop)
-    return run.path / shard
+    return path
 
 
 @functools.lru_cache(maxsize=64)

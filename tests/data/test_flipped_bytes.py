@@ -29,12 +29,12 @@ from onevision_hf.data.patch_cache import PatchCache
 from onevision_hf.data.patch_extraction import extract_patches
 from onevision_hf.data.patch_shards import PatchShards
 from onevision_hf.data.sources import open_source
-from onevision_hf.data.tensor_files import seal, unseal
+from onevision_hf.data.tensor_files import checked_rows, seal, unseal
 from onevision_hf.eval.encode_folder import encode_folder
 from onevision_hf.eval.probes.feature_cache import CachedTransform
 from onevision_hf.jobs import digests
 from onevision_hf.jobs.digests import DamagedError
-from onevision_hf.jobs.run_folder import RunFolder
+from onevision_hf.jobs.run_folder import FinishedRun, RunFolder
 
 PLACES = 8  # of each file
 
@@ -197,3 +197,22 @@ def test_redo_makes_damaged_features_centers_and_shards_again(made, tmp_path):
         (folder / names[kind]).write_bytes(content)
         again(folder, redo=True)
         assert {f.name: f.read_bytes() for f in folder.iterdir()} == whole, kind
+
+
+def test_tensors_of_a_run_that_was_made_again_are_not_given_for_those_of_one_without_digests(tmp_path):
+    shard = "latents-00000.safetensors"
+
+    def fill(size: int) -> None:
+        with RunFolder(tmp_path, stage="latents", settings={"size": size}, sources="a", redo=True) as run:
+            with run.shard(shard) as path:
+                path.write_bytes(save({"latents": np.full(4, size)}))
+            run.finish({})
+        for file in tmp_path.glob("digests*.json"):
+            file.unlink()
+
+    fill(1)
+    run = FinishedRun(tmp_path, "latents")
+    assert checked_rows(run, shard, {"latents": (0, 4)}) == tmp_path / shard
+    fill(2)
+    with pytest.raises(OSError, match="was made again, another way"):
+        checked_rows(run, shard, {"latents": (0, 4)})
