@@ -1,17 +1,21 @@
 """Codec input of LLaVA-OneVision-2: seconds of each step, beside codec-video-prep, and prefill.
 
     ONEVISION_CLIPS=clips python benchmarks/ov2.py
-    python benchmarks/ov2.py --clip clip.mp4 --runs 5
+    ONEVISION_PEER_PYTHON=peer/bin/python python benchmarks/ov2.py --clip clip.mp4 --runs 9
 
 Medians of wall and processor seconds for 256 frames: bits, groups (with the blocks), canvases (decoding,
-cutting), tensors. codec-video-prep's reading of bits stands beside ours where it can be imported. Then tokens
-a second of a small model's prefill with a window for each group of four canvases, against one window for all.
+cutting), tensors. codec-video-prep 0.2.5 takes its turn in each round where `ONEVISION_PEER_PYTHON` names the
+Python of an environment that has it (it wants numpy < 2, and ffprobe on the path): its bits, with pixels as
+its own path reads them, and its whole path, which ends with canvases in files. Ratios are medians of those of
+the rounds. Then tokens a second of a small model's prefill with a window for each group of four canvases,
+against one window for all.
 """
 
 import argparse
-import importlib.util
+import math
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +29,18 @@ from onevision_hf.modeling.canvas_selection import CanvasPlan
 from onevision_hf.modeling.codec_canvases import canvases_of
 
 FOLDER = Path(__file__).parents[1] / "tests" / "fixtures" / "llava_onevision2"
-PEER = "codec_video_prep"
+PEER = """
+import contextlib, io, os, sys, tempfile, time
+from codec_video_prep.api import run_preinfer
+for path in sys.stdin:
+    with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()):
+        began = time.perf_counter(), time.process_time()
+        result = run_preinfer(
+            path.strip(), out, num_sampled_frames=256, max_pixels=150_000, thread_count=os.cpu_count()
+        )
+        took = time.perf_counter() - began[0], time.process_time() - began[1]
+    print(*took, result.timings["cv_reader_fetch_bitcost"], flush=True)
+"""
 
 
 def steps(clip: str) -> Iterator[tuple[str, float, float]]:
@@ -52,14 +67,23 @@ def steps(clip: str) -> Iterator[tuple[str, float, float]]:
     yield "and tensors", *timed(lambda: processor.read_video(clip, preset="ov2"))
 
 
-def peer(clip: str) -> Iterator[tuple[str, float, float]]:
-    if importlib.util.find_spec(PEER) is None:
-        return
-    from codec_video_prep.cv_reader_fast import read_video_fast
+class Peer:
+    """codec-video-prep, in a process of its own that takes one turn after the other."""
 
-    threads = os.cpu_count() or 1
-    call = lambda: read_video_fast(clip, threads, export_bitcost=1, thread_type="slice")  # noqa: E731
-    yield "codec-video-prep, bits of all frames", *timed(call)
+    def __init__(self, python: str):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen([python, "-c", PEER], **pipes)
+
+    def turn(self, clip: str) -> Iterator[tuple[str, float, float]]:
+        assert self._process.stdin and self._process.stdout
+        print(clip, file=self._process.stdin, flush=True)
+        wall, processor, bits = map(float, self._process.stdout.readline().split())
+        yield "codec-video-prep, bits and pixels", bits, math.nan
+        yield "codec-video-prep, whole", wall, processor
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
 
 def prefill(rows: int, columns: int, canvases: int) -> Iterator[tuple[str, float]]:
@@ -105,27 +129,33 @@ def timed(call: Callable[[], object]) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clip", help="default: beach.mp4 of $ONEVISION_CLIPS")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--canvases", type=int, default=8, help="of the prefill")
     args = parser.parse_args()
     clip = args.clip or str(Path(os.environ.get("ONEVISION_CLIPS", "")) / "beach.mp4")
     if not Path(clip).is_file():
         sys.exit(f"{clip} is not there: set ONEVISION_CLIPS, or give --clip")
+    python = os.environ.get("ONEVISION_PEER_PYTHON")
+    peer = Peer(python) if python else None
     found: dict[str, list[tuple[float, float]]] = {}
-    for _ in range(args.runs):
-        for name, *seconds in (*steps(clip), *peer(clip)):
-            found.setdefault(name, []).append((seconds[0], seconds[1]))
-    medians = {
-        name: [statistics.median(column) for column in zip(*runs, strict=True)]
-        for name, runs in found.items()
-    }
-    for name, (wall, processor) in medians.items():
+    for run in range(args.runs + 1):
+        for name, *seconds in (*steps(clip), *(peer.turn(clip) if peer else ())):
+            if run:  # the first is what is imported and allocated once
+                found.setdefault(name, []).append((seconds[0], seconds[1]))
+    for name, rounds in found.items():
+        wall, processor = (statistics.median(column) for column in zip(*rounds, strict=True))
         print(f"{name:<38}{wall:8.2f} s {processor:8.2f} s of processors")
-    theirs = [wall for name, (wall, _) in medians.items() if name.startswith("codec-video-prep")]
-    if theirs:
-        print(f"{'ours / theirs, bits':<38}{medians['bits'][0] / theirs[0]:8.2f}")
+    if peer:
+        peer.end()
+        for name, ours, theirs in (
+            ("bits", "bits", "codec-video-prep, bits and pixels"),
+            ("whole", "and tensors", "codec-video-prep, whole"),
+        ):
+            pairs = zip(found[ours], found[theirs], strict=True)
+            ratio = statistics.median(own[0] / other[0] for own, other in pairs)
+            print(f"{'ours / theirs, ' + name:<38}{ratio:8.2f}")
     else:
-        print("codec-video-prep is not installed: ours stands alone")
+        print("ONEVISION_PEER_PYTHON names no Python with codec-video-prep: ours stands alone")
     for name, speed in prefill(36, 20, args.canvases):
         print(f"prefill, {name:<29}{speed:8.0f} tokens/s")
 

@@ -21,6 +21,7 @@ PER_SIDE = MACROBLOCK // FIELD_BLOCK
 LEVEL_BITS = 4.5
 PART_BITS = 2.0  # of the type and reference of each vector that is not predicted
 CODED_BITS = 8.0  # of the split and prediction modes of a coded block, where these are not known
+PRODUCT = 64**3  # multiplications of a matrix product that OpenBLAS does in one thread
 # The step of HEVC's quantiser is not known: the one of these under which the clip's total fits best is taken.
 STEPS = (6.0, 9.0, 13.0, 19.0, 28.0, 40.0)
 
@@ -68,7 +69,7 @@ def bits_of_pictures(
     blocks = macroblocks(filled)
     shape = blocks.shape[:3]
     step = np.stack([np.broadcast_to(own, shape[1:]) for own in steps]).astype(np.float32)
-    coded = _any_in_macroblocks(luma != zero[:, None, None])
+    coded = _any_in_macroblocks(filled != zero[:, None, None])
     still = np.array([picture.picture_type == "I" for picture in pictures])[:, None, None]
     if fields is None:
         intra, predicted = np.broadcast_to(still, shape), np.broadcast_to(~still, shape)
@@ -78,7 +79,7 @@ def bits_of_pictures(
         intra, predicted, overhead = intra | still, predicted & ~still, np.where(still, 0, overhead)
     estimate = np.zeros(shape, np.float32)
     here = coded & ~intra
-    difference = blocks[here].astype(np.float32) - zero[np.nonzero(here)[0], None, None]
+    difference = np.subtract(blocks[here], zero[np.nonzero(here)[0], None, None], dtype=np.float32)
     estimate[here] = residual_bits(difference, step[here], (4, 8) if fields is not None else (4, 8, 16))
     if fields is None:
         for place in np.flatnonzero(~still):
@@ -91,13 +92,10 @@ def bits_of_pictures(
 
 
 def _any_in_macroblocks(pixels: np.ndarray) -> np.ndarray:
-    """(F, H, W) bool -> (F, ceil(H / 16), ceil(W / 16)): whether any pixel is set."""
+    """(F, H, W) bool of whole macroblocks -> (F, H / 16, W / 16): whether any pixel is set."""
     count, height, width = pixels.shape
-    rows, columns = -(-height // MACROBLOCK), -(-width // MACROBLOCK)
-    whole = np.zeros((count, rows * MACROBLOCK, columns * MACROBLOCK), bool)
-    whole[:, :height, :width] = pixels
     # Eight pixels at a time, as one number.
-    words = whole.view(np.uint64).reshape(count, rows, MACROBLOCK, columns, 2)
+    words = pixels.view(np.uint64).reshape(count, height // MACROBLOCK, MACROBLOCK, width // MACROBLOCK, 2)
     return np.bitwise_or.reduce(np.bitwise_or.reduce(words, 2), -1) != 0
 
 
@@ -160,12 +158,9 @@ def intra_bits(luma: np.ndarray, here: np.ndarray, step: np.ndarray) -> np.ndarr
         block.
     """
     padded = np.pad(_filled(luma), ((0, 0), (1, 0), (1, 0)), constant_values=128)
-    offsets = np.arange(MACROBLOCK + 1)
-    window = padded[
-        here[:, 0, None, None],
-        (here[:, 1, None] * MACROBLOCK + offsets)[:, :, None],
-        (here[:, 2, None] * MACROBLOCK + offsets)[:, None],
-    ].astype(np.float32)
+    reach = (MACROBLOCK + 1, MACROBLOCK + 1)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, (1, 2))[:, ::MACROBLOCK, ::MACROBLOCK]
+    window = windows[tuple(here.T)].astype(np.float32)
     by_side = {side: _CostsOfParts(_transformed(window[:, 1:, 1:], side), step) for side in (4, 8)}
     costs = [
         _intra_costs(window, by_side[min(size, 8)], size) + mode_bits * (MACROBLOCK // size) ** 2
@@ -223,8 +218,8 @@ def _intra_costs(window: np.ndarray, parts: _CostsOfParts, size: int) -> np.ndar
     mean = mean.repeat(across, 1).repeat(across, 2)
     # The transform of what is the same in all rows lies in the first row, scaled.
     basis, scale = _cosines(side).T, np.float32(side**0.5)
-    from_above = parts.row - scale * (above.reshape(-1, side) @ basis)
-    from_left = parts.column - scale * (left.reshape(-1, side) @ basis)
+    from_above = parts.row - scale * _product(above.reshape(-1, side), basis)
+    from_left = parts.column - scale * _product(left.reshape(-1, side), basis)
     from_mean = (parts.corner - scale * scale * mean.reshape(-1))[:, None]
     edges = np.concatenate([from_above, from_left], 0)
     above_bits, left_bits = np.split(_level_bits(edges, np.tile(parts.steps, 2)), 2)
@@ -282,14 +277,27 @@ def _field_blocks(fields: np.ndarray) -> np.ndarray:
 def _transformed(blocks: np.ndarray, size: int) -> np.ndarray:
     """(N, 16, 16) -> (N * (16 / size)^2, size, size) float32: coefficients of the transform blocks."""
     count = MACROBLOCK // size
-    split = blocks.reshape(-1, count, size, count, size).transpose(0, 1, 3, 2, 4).astype(np.float32)
+    split = blocks.reshape(-1, count, size, count, size).transpose(0, 1, 3, 2, 4).astype(np.float32, "C")
     # Both directions in one product, which is many times faster than small ones.
-    return (split.reshape(-1, size * size) @ _both_ways(size)).reshape(-1, size, size)
+    return _product(split.reshape(-1, size * size), _both_ways(size)).reshape(-1, size, size)
+
+
+def _product(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """(N, K) by (K, K), in pieces that BLAS leaves to the thread that asks: those of the pool have the cores
+    already, and would wait for BLAS's."""
+    length = len(matrix)
+    piece = PRODUCT // length**2
+    whole = len(rows) // piece * piece
+    found = np.empty_like(rows)
+    np.matmul(rows[:whole].reshape(-1, piece, length), matrix, out=found[:whole].reshape(-1, piece, length))
+    np.matmul(rows[whole:], matrix, out=found[whole:])
+    return found
 
 
 def _level_bits(coefficients: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """(N, K) coefficients and (N,) steps -> (N,) bits of the levels; most are zero, and cost nothing."""
-    sizes = np.abs(coefficients)
+    """(N, K) coefficients and (N,) steps -> (N,) bits of the levels; most are zero, and cost nothing. The
+    coefficients are overwritten: new memory costs as much as what is done with it."""
+    sizes = np.abs(coefficients, out=coefficients)
     places = np.flatnonzero(sizes > step[:, None] * np.float32(0.5))
     rows = places // coefficients.shape[1]
     levels = np.maximum(np.rint(sizes.reshape(-1)[places] / step[rows]), 1)

@@ -52,17 +52,33 @@ def vectors(
         past = vectors(records, height, width, whole_pixels=whole_pixels, block=block)
         future = vectors(records, height, width, reference="future", whole_pixels=whole_pixels, block=block)
         return np.where(np.isnan(past), future, past)
-    rows, columns = -(-height // block), -(-width // block)
-    # Blocks reach over the border by less than their size: a margin takes what sticks out, and is cut off
-    # again.
-    margin = 4
-    field = np.full((rows + 2 * margin, columns + 2 * margin, 2), np.nan, np.float32)
-    inner = field[margin : margin + rows, margin : margin + columns]
-    if records is None or not len(records):
-        return inner
-    records = records[records["source"] > 0 if reference == "future" else records["source"] < 0]
+    field = np.full((1, *_grid(height, width, block), 2), np.nan, np.float32)
+    if records is not None:
+        records = records[records["source"] > 0 if reference == "future" else records["source"] < 0]
+        _write_vectors(field, records, np.zeros(len(records), np.int64), whole_pixels, block)
+    return _without_margin(field)[0]
+
+
+# Blocks reach over the border by less than their size: a margin takes what sticks out, and is cut off again.
+MARGIN = 4
+
+
+def _grid(height: int, width: int, block: int) -> tuple[int, int]:
+    """Rows and columns of a field with its margin."""
+    return -(-height // block) + 2 * MARGIN, -(-width // block) + 2 * MARGIN
+
+
+def _without_margin(fields: np.ndarray) -> np.ndarray:
+    return fields[..., MARGIN:-MARGIN, MARGIN:-MARGIN, :]
+
+
+def _write_vectors(
+    fields: np.ndarray, records: np.ndarray, field_of: np.ndarray, whole_pixels: bool, block: int
+) -> None:
+    """Write records into (F, rows, columns, 2) fields with their margins; `field_of` says into which each."""
     if not len(records):
-        return inner
+        return
+    _, rows, columns, _ = fields.shape
     values = np.empty((len(records), 2), np.float32)
     for axis, name in enumerate("xy"):
         if whole_pixels:
@@ -71,18 +87,17 @@ def vectors(
             values[:, axis] = records[f"motion_{name}"] / np.maximum(records["motion_scale"], 1)
     block_height, block_width = records["h"].astype(np.int64), records["w"].astype(np.int64)
     # `dst` is the middle of a block. Those of one shape are written together, a grid step of each at a time.
-    top = np.clip((records["dst_y"] - block_height // 2) // block, -margin, rows)
-    left = np.clip((records["dst_x"] - block_width // 2) // block, -margin, columns)
-    corner = (top + margin) * field.shape[1] + left + margin
-    flat = field.reshape(-1, 2)
+    top = np.clip((records["dst_y"] - block_height // 2) // block + MARGIN, 0, rows - MARGIN)
+    left = np.clip((records["dst_x"] - block_width // 2) // block + MARGIN, 0, columns - MARGIN)
+    corner = (field_of * rows + top) * columns + left
+    flat = fields.reshape(-1, 2)
     shapes = block_height << 8 | block_width
     for shape in np.unique(shapes):
         here = shapes == shape
         first, value = corner[here], values[here]
         for down in range(max(1, (int(shape) >> 8) // block)):
             for right in range(max(1, (int(shape) & 255) // block)):
-                flat[first + (down * field.shape[1] + right)] = value
-    return inner
+                flat[first + (down * columns + right)] = value
 
 
 def vector_energy(field: np.ndarray, camera: str = "similarity") -> np.ndarray:
@@ -203,18 +218,18 @@ def _kind(picture: StandalonePicture) -> tuple[tuple[int, ...], bool]:
 
 def _fields(pictures: Sequence[StandalonePicture]) -> np.ndarray | None:
     """(F, 1 or 2, ceil(H / 8), ceil(W / 8), 2): towards the past and, if one has any, the future."""
-    records = [picture.vectors for picture in pictures if picture.vectors is not None]
-    if not records:
+    known = [picture.vectors for picture in pictures if picture.vectors is not None]
+    if not known:
         return None
-    has_future = any((record["source"] > 0).any() for record in records)
-    ways = ("past", "future") if has_future else ("past",)
-    size = pictures[0].luma.shape
-    return np.stack(
-        [
-            np.stack([vectors(record, *size, reference=way, block=FIELD_BLOCK) for way in ways])
-            for record in records
-        ]
-    )
+    records = np.concatenate(known)
+    place = np.repeat(np.arange(len(known)), [len(own) for own in known])
+    is_future = records["source"] > 0
+    ways, here = 1 + bool(is_future.any()), records["source"] != 0
+    grid = _grid(*pictures[0].luma.shape, FIELD_BLOCK)
+    fields = np.full((len(known), ways, *grid, 2), np.nan, np.float32)
+    field_of = place * ways + is_future
+    _write_vectors(fields.reshape(-1, *grid, 2), records[here], field_of[here], False, FIELD_BLOCK)
+    return _without_margin(fields)
 
 
 def read_standalone_pictures(
