@@ -7,11 +7,13 @@ class of ours also learns here that what it saves carries its code, to load wher
 installed.
 """
 
+import gc
 import importlib
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -139,6 +141,20 @@ def public(name: str) -> Any:
     return getattr(importlib.import_module(_OURS + PUBLIC[name]), name)
 
 
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Nothing that is imported is garbage, and to look through all that torch and transformers hold takes
+    longer than our imports."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_without_collection()
 def register(auto_module: ModuleType) -> None:
     """Register all that belongs to the Auto classes of one of transformers' modules.
 

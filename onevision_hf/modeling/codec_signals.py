@@ -225,7 +225,8 @@ def _fields(pictures: Sequence[StandalonePicture]) -> np.ndarray | None:
     place = np.repeat(np.arange(len(known)), [len(own) for own in known])
     is_future = records["source"] > 0
     ways, here = 1 + bool(is_future.any()), records["source"] != 0
-    grid = _grid(*pictures[0].luma.shape, FIELD_BLOCK)
+    height, width = pictures[0].luma.shape
+    grid = _grid(height, width, FIELD_BLOCK)
     fields = np.full((len(known), ways, *grid, 2), np.nan, np.float32)
     field_of = place * ways + is_future
     _write_vectors(fields.reshape(-1, *grid, 2), records[here], field_of[here], False, FIELD_BLOCK)
