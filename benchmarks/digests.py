@@ -1,17 +1,24 @@
 """What it costs to compare finished files with their digests when they are read first.
 
     make bench-digests
-    python benchmarks/digests.py --rounds 5
+    python benchmarks/digests.py --rounds 15 --only latents
 
-A round reads everything as a process does that has read nothing yet, and once more. Of the processor time of
-one thread, out of the page cache, which is where comparing costs most, the part is told that is spent in it:
-opening the digests, reading the blocks, XXH3. Medians over the rounds. "Used" adds what the product does with
-what it read: labels are assigned, a training makes batches of the patches.
+Everything is there twice: as it is made now, and as it was before there were digests, which is read as it is.
+Both are read by turns: as by a process that has read nothing of them yet, from the disk (the kernel was told
+to drop the pages) and out of memory, its page cache; and from there once more. Told is the wall time of one
+thread without digests, and how much longer it takes with them: medians over the rounds, and the standard
+error of the latter. "Used" adds what the product does with what it read: labels are assigned, a training
+makes batches of the patches.
 """
 
 import argparse
-import functools
+import contextlib
+import os
+import random
+import shutil
 import statistics
+import struct
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,29 +27,31 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
+from safetensors.numpy import save
 
 from onevision_hf import FeatureFolder, bundled_clip
 from onevision_hf.clustering.assign import LabelShards, assign_labels
 from onevision_hf.clustering.features import FeatureShards, extract_features
 from onevision_hf.clustering.kmeans import CENTERS, CenterFile, find_centers
-from onevision_hf.data import latents as latent_shards
-from onevision_hf.data import tar_shards, tensor_files
+from onevision_hf.data import tar_shards
 from onevision_hf.data.items import Item, Source
 from onevision_hf.data.latents import LatentShards
 from onevision_hf.data.patch_cache import PatchCache
 from onevision_hf.data.patch_extraction import DEFAULT
 from onevision_hf.data.patch_shards import STAGE, PatchExample, PatchShards, ShardWriter
-from onevision_hf.eval import feature_folder
+from onevision_hf.data.tensor_files import unseal
 from onevision_hf.eval.feature_folder import INDEX
 from onevision_hf.jobs import digests
-from onevision_hf.jobs.run_folder import FinishedRun, RunFolder, canonical_json
+from onevision_hf.jobs.run_folder import RunFolder, canonical_json
 from onevision_hf.training.loader import collate
 from onevision_hf.training.patch_transform import PatchTransform
 from onevision_hf.training.tasks.cluster_config import HeadConfig
 
 DIM, ROWS, CLUSTERS = 768, 8192, 100
-CLIPS, PATCHES, SIDE = 48, 2048, 14
+CLIPS, PATCHES, SIDE, CACHED = 48, 2048, 14, 16
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where writing is no wait for a disk
 
 
 class Given:
@@ -115,49 +124,18 @@ def make_tensors(root: Path) -> None:
     cache(root)
 
 
-class Comparing:
-    """How long the functions took that compare with digests; those that call one another count once."""
-
-    def __init__(self) -> None:
-        self.seconds, self._inside = 0.0, False
-        ticks = [time.process_time() for _ in range(1001)]
-        self._tick = (ticks[-1] - ticks[0]) / 1000  # of the clock itself
-        for owner, name in (
-            (digests.FolderDigests, "__init__"),
-            (FinishedRun, "file"),
-            (latent_shards, "checked_rows"),
-            (feature_folder, "checked_rows"),
-            (tar_shards, "block_digest"),
-            (tensor_files, "_digest"),
-        ):
-            setattr(owner, name, self._timed(getattr(owner, name)))
-
-    def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def call(*args: Any, **named: Any) -> Any:
-            if self._inside:
-                return function(*args, **named)
-            self._inside, began = True, time.process_time()
-            try:
-                return function(*args, **named)
-            finally:
-                self.seconds += time.process_time() - began - self._tick
-                self._inside = False
-
-        return call
-
-    def share(self, read: Callable[[Path], None], root: Path) -> tuple[float, float]:
-        """Seconds of all that is not comparing, and comparing as a share of them."""
-        self.seconds, began = 0.0, time.process_time()
-        read(root)
-        rest = time.process_time() - began - self.seconds
-        return rest, self.seconds / rest
-
-
-def forget() -> None:
-    digests._SEEN.clear()
-    digests._note_of_finished.cache_clear()
-    tar_shards._read_index.cache_clear()
+def take_digests_out(root: Path) -> None:
+    """Leave every folder as it was before there were digests; files are links, and are not written into."""
+    for file in root.glob("*/digests*.json"):
+        file.unlink()
+    for index in root.glob("*/*.index.parquet"):
+        table = pq.read_table(index)
+        index.unlink()
+        pq.write_table(table.select([n for n in table.column_names if not n.endswith("_xxh3")]), index)
+    for file in (root / "cache").iterdir():
+        tensors = unseal(file)
+        file.unlink()
+        file.write_bytes(save(tensors))
 
 
 def features(root: Path) -> None:
@@ -172,7 +150,7 @@ def centers(root: Path) -> None:
 
 
 def assigned(root: Path) -> None:
-    with tempfile.TemporaryDirectory() as out:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as out:
         assign_labels(root / "features", out, root / "centers")
 
 
@@ -205,50 +183,122 @@ def latents(root: Path) -> None:
 
 def cache(root: Path) -> None:
     kept = PatchCache(root / "cache", DEFAULT)
-    for _ in range(8):
-        kept(str(bundled_clip()))
+    for number in range(CACHED):
+        kept(bundled_clip().read_bytes() + struct.pack(">I4sI", 12, b"free", number))  # another content
 
 
-CASES: dict[str, tuple[str, Callable[[Path], None]]] = {
-    "features: rows of parquet": ("features", features),
-    "centers": ("many centers", centers),
-    "features and centers, used: assign": ("features", assigned),
-    "labels": ("labels", labels),
-    "patch shards: rows": ("patches", patches),
-    "patch shards, used: a training's batches": ("patches", lambda root: patches(root, used=True)),
-    "encoded folder: items": ("encoded", encoded),
-    "latents: rows": ("latents", latents),
-    "patch cache: a clip": ("cache", cache),
+# What is read: the folders that it lies in, and the reading.
+CASES: dict[str, tuple[list[str], Callable[[Path], None]]] = {
+    "features: rows of parquet": (["features"], features),
+    "centers": (["many centers"], centers),
+    "features and centers, used: assign": (["features", "centers"], assigned),
+    "labels": (["labels"], labels),
+    "patch shards: rows": (["patches"], patches),
+    "patch shards, used: a training's batches": (["patches"], lambda root: patches(root, used=True)),
+    "encoded folder: items": (["encoded"], encoded),
+    "latents: rows": (["latents"], latents),
+    "patch cache: clips": (["cache"], cache),
 }
+
+
+def drop_pages(folder: Path) -> None:
+    """Have the kernel read the files of a folder from the disk when they are read next."""
+    for path in folder.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def seconds(read: Callable[[Path], None], root: Path) -> float:
+    began = time.perf_counter()
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # progress
+        read(root)
+    return time.perf_counter() - began
+
+
+def bare(folder: Path) -> None:
+    buffer = bytearray(digests.BLOCK)
+    for path in folder.iterdir():
+        with open(path, "rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def disk_speed(folder: Path) -> str:
+    """How fast a folder is read, and that it comes from the disk. Exits where pages are not dropped."""
+    size, took = sum(path.stat().st_size for path in folder.iterdir()), []
+    for _ in range(5):
+        drop_pages(folder)
+        took.append((seconds(bare, folder), seconds(bare, folder)))
+    disk, memory = (size / statistics.median(times) / 1e9 for times in zip(*took, strict=True))
+    if disk > memory / 1.5:
+        sys.exit(f"{folder}: {disk:.1f} GB/s though its pages were dropped, {memory:.1f} before: no disk?")
+    return f"bare reading: {disk:.1f} GB/s from the disk, {memory:.1f} out of the page cache"
+
+
+def measure(
+    read: Callable[[Path], None], roots: dict[str, Path], folders: list[str], rounds: int
+) -> list[str]:
+    """The cells of a case: of each way to read, the milliseconds without digests, and what they add.
+
+    Args:
+        read: what is measured.
+        roots: `plain` and `compared`, without and with digests.
+        folders: that are read there.
+        rounds: of both.
+    """
+    took: dict[str, dict[str, list[float]]] = {of: {"disk": [], "cache": [], "again": []} for of in roots}
+    order = random.Random(0)
+    for _ in range(rounds):
+        for of, root in order.sample(list(roots.items()), len(roots)):  # a disk has its rhythms
+            for folder in folders:
+                drop_pages(root / folder)
+                bare(root / folder)
+            for place in ("cache", "again", "disk"):
+                if place == "disk":
+                    for folder in folders:
+                        drop_pages(root / folder)
+                if place != "again":
+                    digests.forget()
+                took[of][place].append(seconds(read, root))
+    cells = []
+    for place in ("disk", "cache", "again"):
+        plain, compared = (np.array(took[of][place]) for of in ("plain", "compared"))
+        usual, longer = float(np.median(plain)), compared - plain
+        error = 0.93 * float(np.subtract(*np.quantile(longer, (0.75, 0.25)))) / rounds**0.5  # of a median
+        cells += [f"{usual * 1e3:.1f}", f"{np.median(longer) / usual:+.1%} ± {error / usual:.1%}"]
+    return cells
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", default="", help="part of a case's name")
+    parser.add_argument("--folder", help="on the disk that is measured; default: where temporary files lie")
     args = parser.parse_args()
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        make_clusters(root)
-        make_patches(root / "patches")
-        make_tensors(root)
-        comparing = Comparing()
-        print("| what is read | MB | reading, s | comparing, first | again in the same process |")
-        print("|---|---|---|---|---|")
-        for case, (folder, read) in CASES.items():
-            if args.only not in case:
-                continue
-            read(root)  # what is imported and allocated once
-            rounds = []
-            for _ in range(args.rounds):
-                forget()
-                rounds.append((comparing.share(read, root), comparing.share(read, root)))
-            took = statistics.median(first[0] for first, _ in rounds)
-            first, again = (statistics.median(of[place][1] for of in rounds) for place in (0, 1))
-            size = sum(file.stat().st_size for file in (root / folder).iterdir()) / 1e6
-            print(f"| {case} | {size:.0f} | {took:.3f} | {first:.1%} | {again:.1%} |", flush=True)
+    pa.set_io_thread_count(1)
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        roots = {of: Path(name, of) for of in ("compared", "plain")}
+        made = roots["compared"]
+        made.mkdir()
+        make_clusters(made)
+        make_patches(made / "patches")
+        make_tensors(made)
+        shutil.copytree(made, roots["plain"], copy_function=os.link)  # the same places of the disk
+        take_digests_out(roots["plain"])
+        print(disk_speed(roots["plain"] / "many centers"), f"; load {os.getloadavg()[0]:.1f}", sep="")
+        print("| what is read | MB | disk, ms | comparing | memory, ms | comparing | again, ms | comparing |")
+        print("|---" * 8 + "|")
+        for case, (folders, read) in CASES.items():
+            if args.only in case:
+                for root in roots.values():
+                    read(root)  # what is imported and allocated once
+                cells = measure(read, roots, folders, args.rounds)
+                files = [file for folder in folders for file in (roots["plain"] / folder).iterdir()]
+                size = sum(file.stat().st_size for file in files) / 1e6
+                print("|", " | ".join([case, f"{size:.0f}", *cells]), "|", flush=True)
 
 
 if __name__ == "__main__":

@@ -112,13 +112,13 @@ class PackedShards(TarShards):
         record, parts = self.read(shard, row)
         selection = parts["selection"]
         try:
-            chosen = load(selection) if selection is not None else None
+            chosen = load(bytes(selection)) if selection is not None else None
         except SafetensorError as error:  # whose message names no file
             name = shard_names(self.head, shard)[0]
             raise OSError(f"{self.path / name} is damaged: {error}") from error
         record["labels"] = np.asarray(record["labels"], np.int32)
         record["scores"] = np.asarray(record["scores"], np.float32)
-        return PackedExample(**record, media=parts["media"] or b"", selection=chosen)
+        return PackedExample(**record, media=bytes(parts["media"] or b""), selection=chosen)
 
     def table(self, shard: int) -> pa.Table:
         """Every column of a shard but the media and selections: labels and sizes without reading pictures."""

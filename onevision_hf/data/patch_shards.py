@@ -72,8 +72,12 @@ def _npy(array: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def _array(content: bytes) -> np.ndarray:
-    return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+def _array(content: bytearray) -> np.ndarray:
+    """What `_npy` wrote, in the same memory."""
+    file = io.BytesIO(content[:256])
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape)
 
 
 class PatchShards(TarShards):
@@ -121,5 +125,5 @@ class PatchShards(TarShards):
     def __getitem__(self, number: int) -> PatchExample:
         record, contents = self.read(*self.place(number))
         record["labels"] = np.asarray(record["labels"], np.int32)
-        arrays: dict[str, Any] = {name: _array(content or b"") for name, content in contents.items()}
+        arrays: dict[str, Any] = {name: _array(content or bytearray()) for name, content in contents.items()}
         return PatchExample(**record, **arrays)

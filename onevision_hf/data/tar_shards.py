@@ -6,7 +6,6 @@ each part.
 """
 
 import bisect
-import functools
 import io
 import itertools
 import json
@@ -19,8 +18,9 @@ from typing import Annotated, Any, get_origin, get_type_hints
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
-from ..jobs.digests import block_digest, damaged
+from ..jobs.digests import PIECE, block_digest, damaged, is_seen, remembered, see
 from ..jobs.run_folder import FinishedRun
 
 LAYOUT = "tar"  # in the plans of runs, since some were made when there was another
@@ -149,31 +149,39 @@ class TarShards(ShardedExamples):
         except pa.ArrowInvalid as error:  # whose message names no file
             raise OSError(f"{path} is damaged: {error}") from error
 
-    def read(self, shard: int, row: int) -> tuple[dict[str, Any], dict[str, bytes | None]]:
+    def read(self, shard: int, row: int) -> tuple[dict[str, Any], dict[str, bytearray | None]]:
         """The columns of a row, and its parts. Raises OSError when a file is damaged."""
         record = self.index(shard).slice(row, 1).to_pylist()[0]
         places = {
             part: [record.pop(f"{part}_{place}", None) for place in ("offset", "length", "xxh3")]
             for part in self._parts
         }
-        with open(self.run.unchanged() / shard_names(self._prefix, shard)[0], "rb") as tar:
-            return record, {part: _read_part(tar, *place) for part, place in places.items()}
+        name, own = shard_names(self._prefix, shard)[0], (self.run.digests.made, shard)
+        is_new = not is_seen(own, row)
+        with open(self.run.unchanged() / name, "rb", buffering=0) as tar:
+            contents = {
+                part: _read_part(tar, offset, length, xxh3 if is_new else None)
+                for part, (offset, length, xxh3) in places.items()
+            }
+        if is_new:
+            see(own, row)
+        return record, contents
 
 
-@functools.lru_cache(maxsize=64)
+@remembered
 def _read_index(path: Path, plan: str) -> pa.Table:
     """`plan`, the digest of the run's, tells what was there before the folder was made again."""
     return pq.read_table(path)
 
 
-def _read_part(file: io.BufferedReader, offset: int, length: int, xxh3: int | None) -> bytes | None:
+def _read_part(file: io.FileIO, offset: int, length: int, xxh3: int | None) -> bytearray | None:
     """A part of a row; None for a length below zero.
 
     Args:
         file: the tar.
         offset: its first byte.
         length: bytes.
-        xxh3: of them; None in shards that were written before there were digests.
+        xxh3: of them; None where it was compared, or not written yet when the shard was.
 
     Raises:
         OSError: the file ends early, or the bytes are not those that were written.
@@ -181,10 +189,16 @@ def _read_part(file: io.BufferedReader, offset: int, length: int, xxh3: int | No
     if length < 0:
         return None
     file.seek(offset)
-    content = file.read(length)
-    if len(content) != length:
-        raise damaged(Path(file.name), f"it ends early, {len(content)} of {length} bytes at {offset}")
-    if xxh3 is not None and block_digest(content) != xxh3:
+    size = os.fstat(file.fileno()).st_size - offset  # a damaged index may claim any length
+    content, whole, there = bytearray(max(0, min(size, length))), xxhash.xxh3_64(), 0
+    with memoryview(content) as memory:
+        while there < len(content) and (count := file.readinto(memory[there : there + PIECE])):
+            if xxh3 is not None:
+                whole.update(memory[there : there + count])
+            there += count
+    if there < length:
+        raise damaged(Path(file.name), f"it ends early, {there} of {length} bytes at {offset}")
+    if xxh3 is not None and whole.intdigest() != xxh3:
         what = f"bytes {offset:,} to {offset + length - 1:,} are not what was written"
         raise damaged(Path(file.name), what)
     return content

@@ -7,8 +7,8 @@ Caches and states of unfinished runs are sealed; the shards of run folders have 
 (`jobs.digests`).
 """
 
-import functools
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..jobs.digests import DamagedError
+from ..jobs.digests import DamagedError, FolderDigests, is_seen, remembered, see
 from ..jobs.run_folder import FinishedRun
 
 SEAL = "xxh3"
@@ -36,14 +36,18 @@ def unseal(path: str | Path) -> dict[str, np.ndarray]:
         DamagedError: they are not those that were written.
         FileNotFoundError: there is no file.
     """
+    status = os.stat(path)
+    file_now = (str(path), status.st_ino, status.st_mtime_ns, status.st_size)
     try:
         with safe_open(path, "np") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             own = (file.metadata() or {}).get(SEAL)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise _broken(path, str(error)) from None
-    if own not in (None, _digest(tensors)):
-        raise _broken(path, "its tensors are not those that were written")
+    if own is not None and not is_seen(file_now):
+        if own != _digest(tensors):
+            raise _broken(path, "its tensors are not those that were written")
+        see(file_now)
     return tensors
 
 
@@ -74,27 +78,33 @@ def checked_rows(run: FinishedRun, shard: str, names: Mapping[str, tuple[int, in
         OSError, DamagedError: see `FinishedRun.file`.
     """
     path = run.unchanged() / shard
-    if not run.has_digests:
+    if run.digests.table is None:
         return path
-    places = _places(run, shard)
+    made = run.digests.made
+    places = _places(made, shard)
     for name, of in names.items():
         if name in places:
-            start, stop = places[name]
+            number, start, stop = places[name]
             if of is not None:
-                size = (stop - start) // of[1]
-                start, stop = start + of[0] * size, start + (of[0] + 1) * size
-            run.file(shard, start, stop)
+                number, size = of[0], (stop - start) // of[1]
+                start, stop = start + number * size, start + (number + 1) * size
+            own = (made, shard, None if of is None else name)
+            if not is_seen(own, number):
+                run.digests.compare(shard, start, stop)
+                see(own, number)
     return path
 
 
-@functools.lru_cache(maxsize=64)
-def _places(run: FinishedRun, shard: str) -> dict[str, tuple[int, int]]:
-    """The first byte of each tensor in a shard, and the one after its last."""
-    with open(run.file(shard, 0, 8), "rb") as file:
+@remembered
+def _places(made: tuple[str, str | None], shard: str) -> dict[str, tuple[int, int, int]]:
+    """The number of each tensor in a shard, its first byte, and the one after its last."""
+    digests = FolderDigests(made[0])
+    with open(digests.check(shard, 0, 8), "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        run.file(shard, 8, 8 + length)
+        digests.compare(shard, 8, 8 + length)
         header = json.loads(file.read(length))
     first, header = 8 + length, {name: of for name, of in header.items() if name != "__metadata__"}
     return {
-        name: (first + of["data_offsets"][0], first + of["data_offsets"][1]) for name, of in header.items()
+        name: (number, first + of["data_offsets"][0], first + of["data_offsets"][1])
+        for number, (name, of) in enumerate(header.items())
     }

@@ -5,27 +5,62 @@ the stage is finished, has those of all other files and names the former. Of eac
 (what `onevision doctor --verify` compares), and `blocks`, the XXH3 of each MiB, which is compared when a
 process reads the block first. A folder without `digests.json` was finished before there were any.
 
+What a process has compared, be it a block, a row of a tar or a sealed file, it does not compare again
+(`see`), until it is told to `forget`.
+
     digests = FolderDigests(folder)
     digests.check("features-00007.parquet")            # its path, if all of it is what was written
 """
 
 import functools
 import hashlib
+import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import xxhash
 
+T = TypeVar("T")
 BLOCK = 1 << 20
+PIECE = 1 << 16  # read at once: it is still in the core's cache when it is compared
 DIGESTS = "digests.json"
 _CLUSTER = ("features", "dedup", "kmeans", "assign", "pack")
-# (folder, name, SHA-256) of a file -> its blocks that this process has compared.
-_SEEN: dict[tuple[str, str, str], set[int]] = {}
+# What this process has compared of each file: a bit a block or row, as corpora have 1e8 rows.
+_SEEN: dict[Hashable, int] = {}
+_CLEAR: list[Callable[[], None]] = [_SEEN.clear]
+
+
+def is_seen(file: Hashable, number: int = 0) -> bool:
+    """Whether this process has compared a block or row of a file, which is named as in `see`."""
+    return bool(_SEEN.get(file, 0) >> number & 1)
+
+
+def see(file: Hashable, number: int = 0) -> None:
+    """Remember that a block or row was compared.
+
+    Args:
+        file: its path, and what tells it from another that lies there later: a digest, or its inode and time.
+        number: of the block or row.
+    """
+    _SEEN[file] = _SEEN.get(file, 0) | 1 << number
+
+
+def forget() -> None:
+    """Compare everything again when it is read next, as another process does: for tests and measurements."""
+    for clear in _CLEAR:
+        clear()
+
+
+def remembered(function: Callable[..., T]) -> Callable[..., T]:
+    """Keep the last 64 results of a function that reads what was compared, until `forget`."""
+    kept = functools.lru_cache(maxsize=64)(function)
+    _CLEAR.append(kept.cache_clear)
+    return kept
 
 
 class DamagedError(OSError):
@@ -92,29 +127,25 @@ def note_of(name: str) -> str:
 def note(files: Mapping[str, Path], **more: Any) -> str:
     """What is written of some files, by name; the text has a digest of itself."""
     content = {"files": {name: digests_of(path) for name, path in files.items()}, **more}
-    return _text({**content, "digest": _own_digest(content)})
+    return _text({**content, "digest": hashlib.sha256(_text(content).encode()).hexdigest()})
 
 
 def read_note(path: Path, stage: str | None = None) -> dict[str, Any]:
     """What `note` wrote. Raises DamagedError."""
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        own = content.pop("digest")
+        text = path.read_bytes()
     except FileNotFoundError:
         raise damaged(path, "it is gone", stage) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise damaged(path, "it is not what was written", stage) from None
-    if own != _own_digest(content):
+    # Keys are sorted, so the digest comes first; the text without it is what it is of.
+    found = re.match(rb'{\n "digest": "(\w{64})",\n', text)
+    if not found or hashlib.sha256(b"{\n" + text[found.end() :]).hexdigest().encode() != found[1]:
         raise damaged(path, "it is not what was written", stage)
-    return {**content, "digest": own}
+    content: dict[str, Any] = json.loads(text)
+    return content
 
 
 def _text(content: Any) -> str:
     return json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-
-
-def _own_digest(content: Any) -> str:
-    return hashlib.sha256(_text(content).encode()).hexdigest()
 
 
 class FolderDigests:
@@ -124,7 +155,8 @@ class FolderDigests:
         folder: that a stage fills, or has filled.
         finished: it has; what its `digests.json` does not name is an error then.
 
-    Attributes: `table`, the content of `digests.json`; None where there is none.
+    Attributes: `table`, the content of `digests.json`; None where there is none. `made`, which names the
+    folder as it is now in `see`.
 
     Raises:
         DamagedError: `digests.json` is damaged.
@@ -132,9 +164,10 @@ class FolderDigests:
 
     def __init__(self, folder: str | Path, finished: bool = True):
         self.folder = Path(folder)
-        self._place = os.path.abspath(folder)
         path = self.folder / DIGESTS
         self.table = read_note(path) if finished and path.exists() else None
+        own: str | None = self.table["digest"] if self.table else None
+        self.made = (os.path.abspath(folder), own)
 
     @property
     def stage(self) -> str | None:
@@ -153,28 +186,36 @@ class FolderDigests:
         Raises:
             DamagedError: the file is gone, has another size, or such a block differs.
         """
-        path, found = self.folder / name, self._digests(name)
-        if found is None:
-            return path
-        size = found["bytes"]
-        seen = _SEEN.setdefault((self._place, name, found["sha256"]), set())
-        wanted = range(start // BLOCK, max(1, -(-(size if stop is None else stop) // BLOCK)))
-        if left := [block for block in wanted if block not in seen]:
-            if not path.is_file():
-                raise damaged(path, "it is gone", self.stage)
-            if (now := path.stat().st_size) != size:
-                raise damaged(path, f"it has {now:,} bytes and had {size:,}", self.stage)
-            buffer = memoryview(bytearray(min(size, BLOCK)))  # one for all: new memory costs more than XXH3
-            with open(path, "rb") as file:
-                for block in left:
-                    file.seek(block * BLOCK)
-                    content = buffer[: file.readinto(buffer)]
-                    if f"{block_digest(content):016x}" != found["blocks"][16 * block : 16 * block + 16]:
-                        end = min(size, (block + 1) * BLOCK)
-                        what = f"bytes {block * BLOCK:,} to {end - 1:,} are not what was written"
-                        raise damaged(path, what, self.stage)
-                    seen.add(block)
-        return path
+        self.compare(name, start, stop)
+        return self.folder / name
+
+    def compare(self, name: str, start: int = 0, stop: int | None = None) -> None:
+        """`check` for who knows the path."""
+        if (found := self._digests(name)) is not None:
+            stop = found["bytes"] if stop is None else min(stop, found["bytes"])
+            wanted = (1 << max(1, -(-stop // BLOCK))) - (1 << start // BLOCK)
+            own = (self.made[0], name, found["sha256"])
+            if left := wanted & ~_SEEN.get(own, 0):
+                self._compare_blocks(name, found, own, left)
+
+    def _compare_blocks(self, name: str, found: dict[str, Any], own: Hashable, left: int) -> None:
+        """Compare the blocks of a file whose bits are in `left`; `own` is the file's name in `see`."""
+        path, size = self.folder / name, found["bytes"]
+        if not path.is_file():
+            raise damaged(path, "it is gone", self.stage)
+        if (now := path.stat().st_size) != size:
+            raise damaged(path, f"it has {now:,} bytes and had {size:,}", self.stage)
+        piece = memoryview(bytearray(min(size, PIECE)))
+        with open(path, "rb", buffering=0) as file:
+            for block in range(left.bit_length()):
+                if not left >> block & 1:
+                    continue
+                file.seek(block * BLOCK)
+                if _next_block(file, piece) != found["blocks"][16 * block : 16 * block + 16]:
+                    end = min(size, (block + 1) * BLOCK)
+                    what = f"bytes {block * BLOCK:,} to {end - 1:,} are not what was written"
+                    raise damaged(path, what, self.stage)
+                see(own, block)
 
     def _digests(self, name: str) -> dict[str, Any] | None:
         """Of a file; None where there are none."""
@@ -194,7 +235,16 @@ class FolderDigests:
         return found.get(name)
 
 
-@functools.lru_cache(maxsize=64)
+def _next_block(file: io.FileIO, piece: memoryview) -> str:
+    """XXH3 of the next block of a file, which is read through the memory `piece`."""
+    whole, left = xxhash.xxh3_64(), BLOCK
+    while left and (count := file.readinto(piece[:left])):
+        whole.update(piece[:count])
+        left -= count
+    return whole.hexdigest()
+
+
+@remembered
 def _note_of_finished(folder: str, own: str, digest: str, stage: str | None) -> dict[str, Any]:
     path = Path(folder, own)
     content = read_note(path, stage)

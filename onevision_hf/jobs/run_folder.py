@@ -379,8 +379,8 @@ class RunFolder:
 class FinishedRun:
     """A folder that a stage has finished, opened for reading.
 
-    Attributes: `path`, `plan`, `settings`, `summary`, `has_digests` (of its files), and `digest`, which names
-    it as the source of a later stage.
+    Attributes: `path`, `plan`, `settings`, `summary`, `digests` (of its files), and `digest`, which names it
+    as the source of a later stage.
 
     Raises:
         ValueError: the folder is not of this stage, or the stage has not finished. DamagedError: what it says
@@ -390,11 +390,11 @@ class FinishedRun:
     def __init__(self, path: str | Path, stage: str | Iterable[str]):
         self.path = Path(path)
         stages = [stage] if isinstance(stage, str) else list(stage)
-        if not (self.path / PLAN).exists():
+        self._plan_path = os.path.join(path, PLAN)
+        if not os.path.exists(self._plan_path):
             raise ValueError(f"{self.path} holds no {PLAN}: expected a folder made by {' or '.join(stages)}")
-        self._digests = FolderDigests(self.path)
-        self.has_digests = self._digests.table is not None
-        self.plan: dict[str, Any] = read_json(self._digests.check(PLAN))
+        self.digests = FolderDigests(self.path)
+        self.plan: dict[str, Any] = read_json(self.digests.check(PLAN))
         if self.plan.get("stage") not in stages:
             raise ValueError(
                 f"{self.path} was made by {self.plan.get('stage')!r}, "
@@ -419,11 +419,11 @@ class FinishedRun:
         Raises:
             OSError: as `unchanged`. DamagedError: it is gone, or not what was written.
         """
-        return self.unchanged() and self._digests.check(name, start, stop)
+        return self.unchanged() and self.digests.check(name, start, stop)
 
     def unchanged(self) -> Path:
         """The folder. Raises OSError if it was made again, so that what is known of it is of other files."""
-        status = os.stat(self.path / PLAN)
+        status = os.stat(self._plan_path)
         seen = (status.st_ino, status.st_mtime_ns)
         if seen != self._plan_seen and digest_of(read_json(self.path / PLAN)) != self.digest:
             raise OSError(f"{self.path} was made again, another way, since it was opened: open it anew")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 MAX_BOXES = 1 << 17
 # Boxes in which FFmpeg looks for tables, wherever they lie.
 HOLD_OTHERS = frozenset(b"moov cmov moof trak traf mdia minf stbl edts dinf gmhd tref udta".split())
-MAX_INDEX_BYTES = 1 << 26  # of an index that is stored compressed
+MAX_INDEX_BYTES = 1 << 26  # of all indexes of a file that are stored compressed
 SIZES_OF_ITS_OWN = 0xF00  # flags of a run of samples that says something of each one
 
 
@@ -41,8 +41,11 @@ def claimed_samples(file: Any, size: int, is_unpacked: bool = False) -> int:
         file: seekable, with the boxes.
         size: of the file in bytes.
         is_unpacked: these boxes were compressed; a second time is not looked into.
+
+    Raises:
+        ValueError: compressed indexes unpack to more than MAX_INDEX_BYTES.
     """
-    count = 0
+    count, room = 0, MAX_INDEX_BYTES
     for box in _boxes(file, 0, size, HOLD_OTHERS):
         file.seek(box.start)
         head = file.read(12)
@@ -57,9 +60,12 @@ def claimed_samples(file: Any, size: int, is_unpacked: bool = False) -> int:
             file.seek(box.start + 4)
             packed = file.read(max(0, min(box.end, size) - box.start - 4))
             try:
-                index = zlib.decompressobj().decompress(packed, MAX_INDEX_BYTES)
+                index = zlib.decompressobj().decompress(packed, room + 1)
             except zlib.error:
                 continue
+            room -= len(index)
+            if room < 0:
+                raise ValueError(f"its compressed indexes unpack to more than {MAX_INDEX_BYTES} bytes")
             count += claimed_samples(io.BytesIO(index), len(index), is_unpacked=True)
     return count
 

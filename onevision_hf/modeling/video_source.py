@@ -127,7 +127,10 @@ class VideoFile:
         if self.size is None or self._is_checked:
             return
         with self._open() as file:
-            count = claimed_samples(file, self.size)
+            try:
+                count = claimed_samples(file, self.size)
+            except ValueError as error:
+                raise VideoReadError(self.name, str(error)) from None
         if count > MAX_SAMPLES_A_BYTE * self.size:
             raise VideoReadError(self.name, f"its index names {count} samples, and it has {self.size} bytes")
         self._is_checked = True

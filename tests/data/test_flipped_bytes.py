@@ -1,5 +1,6 @@
 """Whatever byte of whatever finished file changes, its readers say so or give what they gave before."""
 
+import os
 import shutil
 
 import numpy as np
@@ -32,8 +33,7 @@ from onevision_hf.data.sources import open_source
 from onevision_hf.data.tensor_files import checked_rows, seal, unseal
 from onevision_hf.eval.encode_folder import encode_folder
 from onevision_hf.eval.probes.feature_cache import CachedTransform
-from onevision_hf.jobs import digests
-from onevision_hf.jobs.digests import DamagedError
+from onevision_hf.jobs.digests import DamagedError, forget
 from onevision_hf.jobs.run_folder import FinishedRun, RunFolder
 
 PLACES = 8  # of each file
@@ -113,11 +113,7 @@ def plain(value):
 
 def read(kind, folder):
     """What a process that has read nothing yet gets."""
-    digests._SEEN.clear()
-    digests._note_of_finished.cache_clear()
-    from onevision_hf.data import tar_shards
-
-    tar_shards._read_index.cache_clear()
+    forget()
     return plain(READERS[kind](folder))
 
 
@@ -146,6 +142,48 @@ def test_no_flipped_byte_of_a_finished_folder_is_used_silently(made, tmp_path, k
                 file.write_bytes(content)
     assert errors >= trials / 4  # the rest lies where no reader looks
     assert read(kind, folder) == before
+
+
+TAR_PLACE = 700  # behind the header of the first member, and that of its array
+HELD = {
+    "patches": "patches-00000.tar",
+    "latents": "latents-00000.safetensors",
+    "encoded": "features-00000.safetensors",
+    "cache": "*.safetensors",
+    "tokens": "a.safetensors",
+}
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_what_a_process_has_compared_it_does_not_compare_again_until_it_forgets(made, kind):
+    [file] = (made / kind).glob(HELD[kind])
+    before, content, status = read(kind, made / kind), file.read_bytes(), file.stat()
+    place = TAR_PLACE if file.suffix == ".tar" else 9 + int.from_bytes(content[:8], "little")  # first tensor
+    try:
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert plain(READERS[kind](made / kind)) != before
+        forget()
+        with pytest.raises(DamagedError):
+            READERS[kind](made / kind)
+    finally:
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["cache", "tokens", "state"])
+def test_a_sealed_file_in_place_of_one_that_was_compared_is_compared(made, kind):
+    [file] = (made / kind).iterdir()
+    read(kind, made / kind)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    (other := file.with_name("other")).write_bytes(content)
+    os.replace(other, file)
+    try:
+        with pytest.raises(DamagedError):
+            READERS[kind](made / kind)
+    finally:
+        content[-1] ^= 1
+        file.write_bytes(content)
 
 
 @pytest.mark.parametrize("kind", sorted(READERS.keys() - {"cache", "tokens", "state"}))

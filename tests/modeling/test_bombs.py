@@ -17,6 +17,7 @@ from onevision_hf import (
     VideoReadError,
     select_patches,
 )
+from onevision_hf.modeling import mp4_boxes
 from onevision_hf.modeling.mp4_boxes import claimed_samples, length_of_boxes
 
 
@@ -61,6 +62,15 @@ def test_samples_that_are_only_claimed_are_counted_wherever_their_table_lies(tre
         packed = struct.pack(">I", len(data)) + zlib.compress(data)
         data = box(b"moov", box(b"cmov", box(b"dcom", b"zlib") + box(b"cmvd", packed)))
     assert claimed_samples(io.BytesIO(data), len(data)) == claimed
+
+
+def test_compressed_indexes_have_one_bound_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(mp4_boxes, "MAX_INDEX_BYTES", 3000)
+    packed = struct.pack(">I", 1008) + zlib.compress(box(b"free", bytes(1000)))
+    index = [box(b"moov", box(b"cmov", box(b"dcom", b"zlib") + box(b"cmvd", packed) * n)) for n in range(4)]
+    assert claimed_samples(io.BytesIO(index[2]), len(index[2])) == 0
+    with pytest.raises(VideoReadError, match="its compressed indexes unpack to more than 3000 bytes"):
+        VideoReader(index[3] + write_clip(tmp_path / "clip.mp4", noise()).read_bytes())
 
 
 @given(data=st.binary(max_size=200) | st.binary(max_size=60).map(lambda rest: b"\0\0\0\1free" + rest))
