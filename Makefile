@@ -225,7 +225,7 @@ $(VLLMENV)/.installed: pyproject.toml
 	@test -x $(VLLMENV)/bin/python || $(PYTHON) -m venv $(VLLMENV)
 	@echo "installing vLLM into $(VLLMENV) (minutes)"
 	$(VLLMENV)/bin/python -m pip install -q --disable-pip-version-check -e . $(foreach one,$(VLLM),"$(one)") \
-		pytest pytest-timeout hypothesis
+		accelerate pytest pytest-timeout hypothesis
 	@$(VLLMENV)/bin/python -c 'import torchvision' 2>/dev/null || { \
 		$(VLLMENV)/bin/python -m pip uninstall -q -y torchaudio torchcodec; \
 		echo '$(WITHOUT_KERNELS)' > $$($(VLLMENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torchvision.pth; }

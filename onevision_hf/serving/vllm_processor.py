@@ -41,7 +41,7 @@ from ..modeling.written_text import ControlTokens, encode
 
 KINDS = ("image", "video")
 # Whoever asks does not say what this machine fetches, or where it writes.
-BARRED = (*URL_SETTINGS, "canvas_cache")
+BARRED = {*URL_SETTINGS, "canvas_cache"}
 # (height, width) of pictures that are larger than processors leave them, in many shapes.
 SIDE = 448  # of blank media
 MANY = 100_000  # frames, more than are sampled
@@ -116,8 +116,10 @@ class Info(BaseProcessingInfo):
         """
         own = self.ctx.model_config.get_multimodal_config().mm_processor_kwargs or {}
         for name, value in asked.items():
-            for setting in value if isinstance(value, Mapping) else (name,):
-                if setting in BARRED and asked != own:
+            theirs = value if isinstance(value, Mapping) else {name: value}
+            mine = own if theirs is not value else own.get(name) or {}
+            for setting in BARRED & theirs.keys():
+                if setting not in mine or mine[setting] != theirs[setting]:
                     raise VLLMValidationError(
                         f"{setting} is the server's to set (--mm-processor-kwargs), found it in a request",
                         parameter="mm_processor_kwargs",
@@ -136,6 +138,7 @@ class Info(BaseProcessingInfo):
     def most_tokens(self, kind: str) -> int | None:
         """Of one medium with the server's settings; None where its content decides."""
         processor, settings = self.get_hf_processor(), self.settings()
+        settings.pop("add_timestamps", None)  # the stamps are text
         if kind == "video" and settings.get("preset"):
             return None  # how many canvases there are is known once they are chosen
         counts = []
@@ -188,6 +191,7 @@ class DummyInputs(BaseDummyInputsBuilder[Info]):
     def _frames(self, seq_len: int) -> int:
         """Of a blank video: as many as are sampled, or, where all of them are shown, as fit into a prompt."""
         processor, settings = self.info.get_hf_processor(), self.info.settings()
+        settings.pop("add_timestamps", None)
         if not self.info.is_published:
             config = processor.video_processor.patchify_config(**processor._split(settings)[2])
             return config.sampling.num_sampled(MANY)

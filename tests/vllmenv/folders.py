@@ -55,14 +55,14 @@ def of_transformers(folder: Path) -> tuple[Any, Any]:
 
 @torch.no_grad()
 def expected(
-    folder: Path, conversation: list[dict[str, Any]], **settings: Any
+    folder: Path, conversation: list[dict[str, Any]], least: int = TOKENS, **settings: Any
 ) -> tuple[list[int], list[int]]:
     """The prompt's tokens and the greedy answer's, by transformers."""
     model, processor = of_transformers(folder)
     inputs = processor.apply_chat_template(
         conversation, tokenize=True, return_dict=True, add_generation_prompt=True, processor_kwargs=settings
     )
-    output = model.generate(**inputs, max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)
+    output = model.generate(**inputs, max_new_tokens=TOKENS, min_new_tokens=least, do_sample=False)
     length = inputs["input_ids"].shape[1]
     return output[0, :length].tolist(), output[0, length:].tolist()
 

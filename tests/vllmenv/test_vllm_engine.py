@@ -142,6 +142,18 @@ def test_what_cannot_be_read_is_refused_in_one_line_and_the_engine_lives_on(serv
     assert asked(engine, conversation) == [by_transformers(served, conversation, **served.codec)]
 
 
+def test_what_the_server_set_may_stand_in_a_request_and_nothing_else_of_it(engine, monkeypatch):
+    info = engine.llm_engine.renderer.mm_processor.info
+    own = {"allow_urls": False, "videos_kwargs": {"num_frames": 4}, "add_timestamps": True}
+    monkeypatch.setattr(info.ctx.model_config.get_multimodal_config(), "mm_processor_kwargs", own)
+    assert info.settings({"allow_urls": False, "num_frames": 8})["allow_urls"] is False
+    assert info.settings()["videos_kwargs"] == {"num_frames": 4}
+    for asked in ({"allow_urls": True}, {"videos_kwargs": {"allow_urls": False}}):
+        with pytest.raises(VLLMValidationError, match="is the server's to set"):
+            info.settings(asked)
+    assert info.most_tokens("image") > 0
+
+
 def test_vllm_plans_with_the_counts_of_the_processor(served, engine):
     processor = of_transformers(served.folder)[1]
     info = engine.llm_engine.renderer.mm_processor.info

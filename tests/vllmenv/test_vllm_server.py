@@ -3,23 +3,19 @@
 Run: make test-vllm
 """
 
-import os
-import signal
-import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 import openai
 import psutil
 import pytest
 from clips import write_clip
 from folders import TOKENS, as_openai, data_url, expected, picture
+from servers import running
 from vl_tiny import user
 from watching import Server as Site
 
@@ -52,44 +48,27 @@ class Server(NamedTuple):
         return sum(one.memory_info().rss for one in [root, *root.children(recursive=True)])
 
 
-@pytest.fixture(scope="module")
-def server(served, clip: Path) -> Iterator[Server]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = served.folder / "server.log"
-    command = [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(served.folder)),
-        *("--served-model-name", "served", "--host", "127.0.0.1", "--port", str(port)),
-        *("--dtype", "float32", "--enforce-eager", "--max-model-len", "4096", "--max-num-seqs", "16"),
+@contextmanager
+def serving(folder: Path, clip: Path, *more: str, **environment: str) -> Iterator[Server]:
+    arguments = (
+        *("-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)),
+        *("--served-model-name", "served", "--dtype", "float32", "--enforce-eager"),
+        *("--max-model-len", "4096", "--max-num-seqs", "16"),
         # The cache of keys and values is soon full, so that what grows afterwards is something else.
         *("--num-gpu-blocks-override", "256", "--trust-request-mm-kwargs"),
         *("--limit-mm-per-prompt", '{"image": 4, "video": 4}'),
         *("--allowed-local-media-path", str(clip.parent)),
-    ]  # fmt: skip
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, start_new_session=True,
-            env={**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1", "MALLOC_ARENA_MAX": "2"},
-        )  # fmt: skip
-    try:
-        end = time.monotonic() + 240
-        while True:
-            assert process.poll() is None and time.monotonic() < end, log.read_text()[-4000:]
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.5)
-        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
-        yield Server(process, client, served.folder)
-    finally:
-        process.send_signal(signal.SIGTERM)  # it ends its engine
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        *more,
+    )
+    environment |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "MALLOC_ARENA_MAX": "2"}
+    with running(folder / "server.log", *arguments, **environment) as (process, client):
+        yield Server(process, client, folder)
+
+
+@pytest.fixture(scope="module")
+def server(served, clip: Path) -> Iterator[Server]:
+    with serving(served.folder, clip) as found:
+        yield found
 
 
 def test_files_base64_and_http_give_transformers_answer(served, server, clip):
@@ -139,8 +118,8 @@ def test_what_cannot_be_read_is_a_400_of_one_line_and_the_server_lives_on(served
 
 
 def test_two_hundred_at_once_are_all_answered_and_memory_stays_flat(served, server, clip, scene, tmp_path):
-    """Of ten clips, each with questions of its own. The first rounds fill caches and the allocator's pools; if
-    requests of the published folder left their patches behind, that would be 2 GiB a round."""
+    """Of ten clips, each with questions of its own. The first rounds fill caches and the allocator's pools;
+    patches that requests of the published folder left behind would be gigabytes."""
     clips = [write_clip(tmp_path / f"{i}.mp4", scene[i:]) for i in range(10)]
     asked = [user(("video", clips[i % 10]), f"Question {i}?") for i in range(REQUESTS)]
 
@@ -157,3 +136,12 @@ def test_two_hundred_at_once_are_all_answered_and_memory_stays_flat(served, serv
         own = user(("video", str(clips[i % 10])), f"Question {i}?")
         assert rounds[0][i] == expected(served.folder, own, **served.codec)
     assert grown < 128 << 20, f"{grown / 2**20:.0f} MiB more after {2 * REQUESTS} more requests"
+
+
+def test_a_language_model_split_over_two_processes_gives_the_same_answer(served, clip):
+    """The tower is in each of them whole."""
+    split = ("--tensor-parallel-size", "2", "--distributed-executor-backend", "mp")
+    conversation = user(("image", picture()), ("video", clip), "Which?")
+    paths = user(("image", picture()), ("video", str(clip)), "Which?")
+    with serving(served.folder, clip, *split, VLLM_CPU_OMP_THREADS_BIND="nobind") as server:
+        assert server.ask(conversation) == expected(served.folder, paths, **served.codec)
