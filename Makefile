@@ -92,9 +92,11 @@ bench-openvision3: $(STAMP)  ## OpenVision 3: the encoder, its VAE, and what cac
 wheel: $(STAMP)  ## build the wheel, install it into a clean environment and use it there
 	$(BIN)/python tests/check_wheel.py
 
-check: lint test test-citizen slow test-media test-ray test-oldest test-eval docs wheel  ## what CI runs (test-browser where Chromium is)
+check: lint test test-citizen slow test-media test-ray test-oldest test-eval docs wheel  ## what CI runs (test-browser and test-vllm where they can be)
 	@if command -v chromium >/dev/null || command -v chromium-browser >/dev/null; then $(MAKE) test-browser; \
 		else echo "NOT RUN: test-browser, for want of Chromium (apt-get install chromium)"; fi
+	@if $(MAKE) $(VLLMENV)/.installed; then $(MAKE) test-vllm; \
+		else echo "NOT RUN: test-vllm, for want of its environment (PIP_EXTRA_INDEX_URL: torch's wheels for processors)"; fi
 
 .PHONY: docs test-browser notebooks
 docs: $(STAMP)  ## the site, into build/site; a broken link, anchor or reference fails
