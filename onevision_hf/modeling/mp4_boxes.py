@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 MAX_BOXES = 1 << 17
 # Boxes in which FFmpeg looks for tables, wherever they lie.
 HOLD_OTHERS = frozenset(b"moov cmov moof trak traf mdia minf stbl edts dinf gmhd tref udta".split())
+PIECE = 1 << 20  # bytes that are unpacked at once
 MAX_INDEX_BYTES = 1 << 26  # of all indexes of a file that are stored compressed
 SIZES_OF_ITS_OWN = 0xF00  # flags of a run of samples that says something of each one
 
@@ -59,15 +60,26 @@ def claimed_samples(file: Any, size: int, is_unpacked: bool = False) -> int:
         elif box.kind == b"cmvd" and not is_unpacked:  # a compressed index, behind its length
             file.seek(box.start + 4)
             packed = file.read(max(0, min(box.end, size) - box.start - 4))
-            try:
-                index = zlib.decompressobj().decompress(packed, room + 1)
-            except zlib.error:
-                continue
-            room -= len(index)
+            index, unpacked = _unpacked(packed, room)
+            room -= unpacked
             if room < 0:
                 raise ValueError(f"its compressed indexes unpack to more than {MAX_INDEX_BYTES} bytes")
             count += claimed_samples(io.BytesIO(index), len(index), is_unpacked=True)
     return count
+
+
+def _unpacked(packed: bytes, room: int) -> tuple[bytes, int]:
+    """A compressed index, of which no more than a piece over `room` is unpacked, and how many bytes were. Of
+    a broken one nothing, though what came before the break was unpacked too."""
+    inflate, found = zlib.decompressobj(), bytearray()
+    try:
+        while packed and len(found) <= room:
+            found += inflate.decompress(packed, PIECE)
+            packed = inflate.unconsumed_tail
+    except zlib.error:
+        # The piece with the break may have been as long as any.
+        return b"", len(found) + PIECE
+    return bytes(found), len(found)
 
 
 def _boxes(file: Any, start: int, end: int, opened: frozenset[bytes] = frozenset()) -> Iterator[Box]:

@@ -73,6 +73,16 @@ def test_compressed_indexes_have_one_bound_together(tmp_path, monkeypatch):
         VideoReader(index[3] + write_clip(tmp_path / "clip.mp4", noise()).read_bytes())
 
 
+def test_compressed_indexes_that_break_off_count_as_far_as_they_were_unpacked():
+    inflate = zlib.compressobj()
+    head = inflate.compress(bytes(20 << 20)) + inflate.flush(zlib.Z_FULL_FLUSH)
+    packed = box(b"cmvd", struct.pack(">I", 20 << 20) + head + b"\xff" * 4)
+    index = [box(b"moov", box(b"cmov", box(b"dcom", b"zlib") + packed * count)) for count in range(5)]
+    assert claimed_samples(io.BytesIO(index[2]), len(index[2])) == 0
+    with pytest.raises(ValueError, match="its compressed indexes unpack to more than 67108864 bytes"):
+        claimed_samples(io.BytesIO(index[4]), len(index[4]))
+
+
 @given(data=st.binary(max_size=200) | st.binary(max_size=60).map(lambda rest: b"\0\0\0\1free" + rest))
 def test_garbage_claims_nothing_that_breaks_the_walk(data):
     assert claimed_samples(io.BytesIO(data), len(data)) >= 0
