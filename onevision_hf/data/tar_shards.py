@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from ..jobs.digests import PIECE, block_digest, damaged, is_seen, remembered, see
+from ..jobs.digests import PIECE, block_digest, damaged, file_now, is_seen, remembered, see
 from ..jobs.run_folder import FinishedRun
 
 LAYOUT = "tar"  # in the plans of runs, since some were made when there was another
@@ -145,7 +145,7 @@ class TarShards(ShardedExamples):
         """The columns of a shard, and where its parts lie. Raises OSError when the file is damaged."""
         path = self.run.file(shard_names(self._prefix, shard)[1])
         try:
-            return _read_index(path, self.run.digest)
+            return _read_index(path, (self.run.digest, self.run.digests.made))
         except pa.ArrowInvalid as error:  # whose message names no file
             raise OSError(f"{path} is damaged: {error}") from error
 
@@ -156,9 +156,10 @@ class TarShards(ShardedExamples):
             part: [record.pop(f"{part}_{place}", None) for place in ("offset", "length", "xxh3")]
             for part in self._parts
         }
-        name, own = shard_names(self._prefix, shard)[0], (self.run.digests.made, shard)
-        is_new = not is_seen(own, row)
+        name = shard_names(self._prefix, shard)[0]
         with open(self.run.unchanged() / name, "rb", buffering=0) as tar:
+            own = file_now(tar.name, os.fstat(tar.fileno()))
+            is_new = not is_seen(own, row)
             contents = {
                 part: _read_part(tar, offset, length, xxh3 if is_new else None)
                 for part, (offset, length, xxh3) in places.items()
@@ -169,8 +170,8 @@ class TarShards(ShardedExamples):
 
 
 @remembered
-def _read_index(path: Path, plan: str) -> pa.Table:
-    """`plan`, the digest of the run's, tells what was there before the folder was made again."""
+def _read_index(path: Path, made: Hashable) -> pa.Table:
+    """`made`, the digests of the run, tells what was there before the folder was made again."""
     return pq.read_table(path)
 
 

@@ -17,7 +17,7 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..jobs.digests import DamagedError, FolderDigests, is_seen, remembered, see
+from ..jobs.digests import DamagedError, FolderDigests, file_now, is_seen, remembered, see
 from ..jobs.run_folder import FinishedRun
 
 SEAL = "xxh3"
@@ -36,18 +36,17 @@ def unseal(path: str | Path) -> dict[str, np.ndarray]:
         DamagedError: they are not those that were written.
         FileNotFoundError: there is no file.
     """
-    status = os.stat(path)
-    file_now = (str(path), status.st_ino, status.st_mtime_ns, status.st_size)
+    now = file_now(path, os.stat(path))
     try:
         with safe_open(path, "np") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             own = (file.metadata() or {}).get(SEAL)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise _broken(path, str(error)) from None
-    if own is not None and not is_seen(file_now):
+    if own is not None and not is_seen(now):
         if own != _digest(tensors):
             raise _broken(path, "its tensors are not those that were written")
-        see(file_now)
+        see(now)
     return tensors
 
 
@@ -80,7 +79,7 @@ def checked_rows(run: FinishedRun, shard: str, names: Mapping[str, tuple[int, in
     path = run.unchanged() / shard
     if run.digests.table is None:
         return path
-    made = run.digests.made
+    made, now = run.digests.made, file_now(path, os.stat(path))
     places = _places(made, shard)
     for name, of in names.items():
         if name in places:
@@ -88,7 +87,7 @@ def checked_rows(run: FinishedRun, shard: str, names: Mapping[str, tuple[int, in
             if of is not None:
                 number, size = of[0], (stop - start) // of[1]
                 start, stop = start + number * size, start + (number + 1) * size
-            own = (made, shard, None if of is None else name)
+            own = (now, made, None if of is None else name)
             if not is_seen(own, number):
                 run.digests.compare(shard, start, stop)
                 see(own, number)

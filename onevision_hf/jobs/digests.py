@@ -32,6 +32,7 @@ DIGESTS = "digests.json"
 _CLUSTER = ("features", "dedup", "kmeans", "assign", "pack")
 # What this process has compared of each file: a bit a block or row, as corpora have 1e8 rows.
 _SEEN: dict[Hashable, int] = {}
+MOST_SEEN = 100_000  # files; beyond, a process forgets them and compares again
 _CLEAR: list[Callable[[], None]] = [_SEEN.clear]
 
 
@@ -47,11 +48,21 @@ def see(file: Hashable, number: int = 0) -> None:
         file: its path, and what tells it from another that lies there later: a digest, or its inode and time.
         number: of the block or row.
     """
+    if len(_SEEN) >= MOST_SEEN and file not in _SEEN:
+        _SEEN.clear()
     _SEEN[file] = _SEEN.get(file, 0) | 1 << number
 
 
+def file_now(path: str | Path, status: os.stat_result) -> Hashable:
+    """What names a file in `see`, and no other one that lies in its place later."""
+    return str(path), status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def forget() -> None:
-    """Compare everything again when it is read next, as another process does: for tests and measurements."""
+    """Compare everything again when it is read next, as another process does: for tests and measurements.
+
+    Canvases of `modeling.canvas_cache` are not among it.
+    """
     for clear in _CLEAR:
         clear()
 
@@ -194,16 +205,19 @@ class FolderDigests:
         if (found := self._digests(name)) is not None:
             stop = found["bytes"] if stop is None else min(stop, found["bytes"])
             wanted = (1 << max(1, -(-stop // BLOCK))) - (1 << start // BLOCK)
-            own = (self.made[0], name, found["sha256"])
+            path = self.folder / name
+            try:
+                status = os.stat(path)
+            except FileNotFoundError:
+                raise damaged(path, "it is gone", self.stage) from None
+            own = (file_now(path, status), found["sha256"])
             if left := wanted & ~_SEEN.get(own, 0):
-                self._compare_blocks(name, found, own, left)
+                self._compare_blocks(path, status.st_size, found, own, left)
 
-    def _compare_blocks(self, name: str, found: dict[str, Any], own: Hashable, left: int) -> None:
-        """Compare the blocks of a file whose bits are in `left`; `own` is the file's name in `see`."""
-        path, size = self.folder / name, found["bytes"]
-        if not path.is_file():
-            raise damaged(path, "it is gone", self.stage)
-        if (now := path.stat().st_size) != size:
+    def _compare_blocks(self, path: Path, now: int, found: dict[str, Any], own: Hashable, left: int) -> None:
+        """Compare the blocks of a file of `now` bytes whose bits are in `left`; `own` names it in `see`."""
+        size = found["bytes"]
+        if now != size:
             raise damaged(path, f"it has {now:,} bytes and had {size:,}", self.stage)
         piece = memoryview(bytearray(min(size, PIECE)))
         with open(path, "rb", buffering=0) as file:

@@ -254,3 +254,21 @@ def test_tensors_of_a_run_that_was_made_again_are_not_given_for_those_of_one_wit
     fill(2)
     with pytest.raises(OSError, match="was made again, another way"):
         checked_rows(run, shard, {"latents": (0, 4)})
+
+
+def test_a_folder_in_the_place_of_one_that_was_read_is_compared_anew(made, tmp_path):
+    """The plan is the same, the content another: what a reader holds of the former is not taken for it."""
+    for kind, names in (("patches", "*.tar"), ("latents", "*.safetensors")):
+        folder = shutil.copytree(made / kind, tmp_path / kind)
+        read = PatchShards(folder) if kind == "patches" else LatentShards(folder)
+        for number in range(len(read)):
+            read[number]
+        for path in folder.glob(names):
+            content = bytearray(path.read_bytes())
+            third = len(content) // 3
+            content[third : 2 * third] = bytes(value ^ 255 for value in content[third : 2 * third])
+            path.unlink()
+            path.write_bytes(content)
+        with pytest.raises(DamagedError, match="are not what was written"):
+            for number in range(len(read)):
+                read[number]
