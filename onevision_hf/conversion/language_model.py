@@ -70,9 +70,10 @@ def _gguf_file(place: str) -> Iterator[Path]:
 def _folder_of_package(name: str) -> Path:
     module = name.replace("-", "_")
     spec = importlib.util.find_spec(module) if module.isidentifier() else None
-    if spec is None or spec.origin is None:
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    if not places:
         raise FileNotFoundError(f"{GGUF}{name}: {name} is no file, no folder and no installed package")
-    return Path(spec.origin).parent
+    return Path(places[0])
 
 
 def _only(files: list[str], place: str) -> str:

@@ -17,7 +17,7 @@ def is_blank(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> bool:
         blue: (H, W) uint8.
     """
     planes = red, green, blue
-    means = np.array([plane.sum(dtype=np.uint32) for plane in planes]) / red.size
+    means = np.array([plane.sum(dtype=np.uint64) for plane in planes]) / red.size
     if LUMA @ means <= 8 and np.tensordot(LUMA, np.stack(planes), 1).std() <= 6:
         return True
     if all(np.ptp(plane) <= 12 for plane in planes) and all(plane.std() <= 4 for plane in planes):

@@ -77,8 +77,15 @@ def _content(medium: Any) -> Any:
     """The bytes of a file, which vLLM then tells it by; else the medium itself."""
     if isinstance(medium, MediaWithBytes):
         decoded = medium.media
-        frames = isinstance(decoded, tuple) and decoded[0] is not None  # a list of JPEGs, decoded by vLLM
-        return decoded if frames else medium.original_bytes
+        if not isinstance(decoded, tuple) or decoded[0] is None:
+            return medium.original_bytes
+        if decoded[1].get("video_backend") != "jpeg_sequence":  # which is what has no file
+            raise VLLMValidationError(
+                "a video was decoded by vLLM, as media_io_kwargs name another video_backend: the model's "
+                "processor reads the file, give its settings in mm_processor_kwargs",
+                parameter="video",
+            )
+        return decoded
     if isinstance(medium, str | os.PathLike):
         return Path(medium).read_bytes()
     return medium
@@ -227,7 +234,9 @@ class MediaProcessor(BaseMultiModalProcessor[Info]):
             text = processor.expanded(token, **single, stamped=stamped)
         except (ValueError, TypeError, OSError) as error:
             what = f"a {kind} cannot be read: " if is_unreadable(error) else ""
-            raise VLLMValidationError(f"{what}{error}".splitlines()[0], parameter=kind) from error
+            raise VLLMValidationError(
+                f"{what}{str(error) or type(error).__name__}".splitlines()[0], parameter=kind
+            ) from error
         patches, positions, windows = _packed(read, self.info.get_hf_config().frame_windows_size)
         return {
             "patches": patches.to(self.info.ctx.model_config.dtype),

@@ -105,6 +105,10 @@ def test_what_is_no_file_is_named(file, tmp_path, monkeypatch):
         FileNotFoundError, match="gguf:no-such: no-such is no file, no folder and no installed"
     ):
         load_language_model("gguf:no-such")
+    with pytest.raises(
+        FileNotFoundError, match="typing_extensions is no file"
+    ):  # a module that is no package
+        load_language_model("gguf:typing_extensions")
     with pytest.raises(ValueError, match=r"one \.gguf file is wanted there, found none"):
         load_language_model(f"gguf:{tmp_path}")
     for name in "ab":

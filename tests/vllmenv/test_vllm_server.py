@@ -124,7 +124,7 @@ def test_two_hundred_at_once_are_all_answered_and_memory_stays_flat(served, serv
     asked = [user(("video", clips[i % 10]), f"Question {i}?") for i in range(REQUESTS)]
 
     def all_at_once():
-        with ThreadPoolExecutor(50) as threads:
+        with ThreadPoolExecutor(REQUESTS) as threads:
             return list(threads.map(server.ask, asked))
 
     rounds = [all_at_once() for _ in range(3)]
