@@ -114,6 +114,10 @@ notebooks: $(STAMP)  ## run the notebooks and scripts of examples/ (part of `slo
 codec-table: $(STAMP)  ## measure which codec gives which signal, into docs/codec-signals.md
 	$(BIN)/python benchmarks/codec_table.py --write docs/codec-signals.md
 
+.PHONY: bench-gpu
+bench-gpu: $(STAMP)  ## what one GPU makes of models and trainings, 8 minutes at most, into docs/benchmarks.md
+	$(BIN)/python benchmarks/gpu.py --write docs/benchmarks.md
+
 .PHONY: bench-vectors
 bench-vectors: $(STAMP)  ## motion vectors of each codec: error and time, beside mv-extractor and optical flow, into docs/
 	$(BIN)/python benchmarks/motion_vectors.py --write docs/painted-references.md

@@ -41,10 +41,14 @@ class DenseLoss(torch.nn.Module):
         return F.cross_entropy(SCALE * logits, labels[:, 0])
 
 
-def build(kind: str, classes: int, dim: int, rate: float, columns: int) -> torch.nn.Module:
+def build(
+    kind: str, classes: int, dim: int, rate: float, columns: int, sparse_grad: bool = False
+) -> torch.nn.Module:
     if kind == "dense":
         return DenseLoss(classes, dim)
-    return ClusterDiscriminationLoss(classes, dim, sampling=kind, sample_rate=rate, labels_per_sample=columns)
+    return ClusterDiscriminationLoss(
+        classes, dim, sampling=kind, sample_rate=rate, labels_per_sample=columns, sparse_grad=sparse_grad
+    )
 
 
 def batch(classes: int, dim: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@
     python benchmarks/encoder.py --rows forward         # one row
 
 Comparisons are interleaved: A, B, A, B, ... and a ratio is the median of the ratios of neighbours, so that a
-machine which slows down for a while slows both. Rows that need a GPU say "not run" where there is none.
+machine which slows down for a while slows both. What a GPU makes of it: `benchmarks/gpu.py`.
 """
 
 import argparse
@@ -46,6 +46,17 @@ def make_patches(
         "cu_seqlens": torch.tensor([0, *lengths]).cumsum(0).int(),
     }
     return {name: value.to(device) for name, value in inputs.items()}
+
+
+def pad_packed(packed: dict[str, Tensor], lengths: list[int]) -> dict[str, Tensor]:
+    """A packed batch as rows that are padded to the longest, with their mask."""
+
+    def pad(rows: Tensor) -> Tensor:
+        return torch.nn.utils.rnn.pad_sequence(rows.split(lengths), batch_first=True)
+
+    padded = {name: pad(packed[name]) for name in ("pixel_values_videos", "patch_positions")}
+    real = torch.ones(sum(lengths), dtype=torch.bool, device=packed["patch_positions"].device)
+    return padded | {"pixel_attention_mask": pad(real)}
 
 
 def one_row(count: int, batch: int = 1, **kind) -> dict[str, Tensor]:
@@ -192,12 +203,7 @@ def forward_rows(pairs: int, size: str, count: int) -> dict[str, object]:
 def packed_rows(pairs: int, size: str, lengths: list[int]) -> dict[str, object]:
     """The same clips packed and padded."""
     model, packed = make_model(size), make_patches(lengths)
-
-    def pad(rows: Tensor) -> Tensor:
-        return torch.nn.utils.rnn.pad_sequence(rows.split(lengths), batch_first=True)
-
-    padded = {name: pad(packed[name]) for name in ("pixel_values_videos", "patch_positions")}
-    padded["pixel_attention_mask"] = pad(torch.ones(sum(lengths), dtype=torch.bool))
+    padded = pad_packed(packed, lengths)
     a, b = interleaved(lambda: model(**packed), lambda: model(**padded), pairs=pairs)
     return {
         "lengths": lengths,
@@ -311,36 +317,11 @@ def training_rows(size: str, count: int, pairs: int) -> dict[str, object]:
     }
 
 
-@torch.no_grad()
-def gpu_rows(pairs: int) -> dict[str, object]:
-    """bf16 on the large model, 4096 patches, batch 32: share of square products measured in turn with it."""
-    if not torch.cuda.is_available():
-        return {"bf16 sdpa and flash, large, 4096 patches, batch 32": "not run"}
-    kind = {"device": "cuda", "dtype": torch.bfloat16}
-    inputs, rows = one_row(4096, batch=32, **kind), {"device": torch.cuda.get_device_name()}
-    for attention in ("sdpa", "flash_attention_2"):
-        model = make_model("large", **kind)
-        try:
-            model.set_attn_implementation(attention)
-        except ImportError:
-            rows[f"share of matrix products, {attention}"] = "not run (no kernel)"
-            continue
-        ours, square = interleaved(
-            functools.partial(model, **inputs), matrix_peak(size=8192, **kind), pairs=pairs, device="cuda"
-        )
-        work = products(model.config, [4096] * 32)
-        rows[f"share of matrix products, {attention}"] = statistics.median(
-            work / t * s / (2 * 8192**3) for t, s in zip(ours, square, strict=True)
-        )
-    return rows
-
-
 ROWS: dict[str, Callable[[argparse.Namespace], dict[str, object]]] = {
     "forward": lambda a: forward_rows(a.pairs, a.size, a.patches),
     "packed": lambda a: packed_rows(max(1, a.pairs // 3), a.size, [a.patches * n // 2048 for n in LENGTHS]),
     "memory": lambda a: memory_rows(a.size, 2 * a.patches),
     "training": lambda a: training_rows(a.size, a.patches // 2, max(1, a.pairs // 3)),
-    "gpu": lambda a: gpu_rows(a.pairs),
 }
 # Eight clips of 128 to 1024 patches.
 LENGTHS = [1024, 128, 320, 512, 192, 768, 256, 384]

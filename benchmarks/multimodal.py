@@ -11,6 +11,7 @@ same budget, `dense` all. Comparisons are interleaved; a ratio is the median of 
 """
 
 import argparse
+import functools
 import json
 import resource
 import statistics
@@ -33,7 +34,12 @@ KEPT = 8  # an eighth
 WAYS = ("codec", "frames", "dense")
 CONNECTORS = ("mlp2x_gelu", "patch_merger")
 TEXT = 32  # tokens of the question
+ANSWER = 32  # tokens of an answer
 LANGUAGE: dict[str, dict[str, int]] = {
+    "tiny": {
+        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+    },
     "small": {
         "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12,
         "num_attention_heads": 12, "num_key_value_heads": 4, "head_dim": 64,
@@ -48,8 +54,9 @@ LANGUAGE: dict[str, dict[str, int]] = {
 def make_model(connector: str, llm: str, device: str) -> Any:
     torch.manual_seed(0)
     text = Qwen3Config(**LANGUAGE[llm], vocab_size=32000, max_position_embeddings=32768)
+    vision = OneVisionConfig.tiny() if llm == "tiny" else OneVisionConfig.base()
     config = OneVisionVLConfig(
-        text_config=text, vision_config=OneVisionConfig.base(), connector=connector,
+        text_config=text, vision_config=vision, connector=connector,
         image_token_id=31998, video_token_id=31999,
     )  # fmt: skip
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
@@ -150,6 +157,27 @@ def prefill(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+@torch.inference_mode()
+def decode(args: argparse.Namespace) -> dict[str, Any]:
+    """Tokens of an answer, one after the other, after prompts of each way's length."""
+    found = {}
+    for connector in CONNECTORS:
+        model, works = make_model(connector, args.llm, args.device), {}
+        for way in WAYS:
+            inputs = make_inputs(way, model.config.merge_size, args.frames, args.device)
+            cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+            works[way] = functools.partial(_answer, model, inputs["input_ids"], cache)
+        seconds = interleaved(works, args.rounds, args.device)
+        found[connector] = report(f"{ANSWER} answer tokens, {connector}", seconds, "codec")
+    return found
+
+
+def _answer(model: Any, prompt: torch.Tensor, cache: Any) -> None:
+    for _ in range(ANSWER):  # the last word of the question again and again: any token takes as long
+        model(input_ids=prompt[:, -1:], past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.crop(-ANSWER)
+
+
 def shared(args: argparse.Namespace) -> dict[str, Any]:
     """Several questions about a clip, its features computed for each or once."""
     model = make_model("patch_merger", args.llm, args.device)
@@ -211,7 +239,7 @@ def _highest(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-ROWS = {"tokens": tokens, "prefill": prefill, "shared": shared, "memory": memory}
+ROWS = {"tokens": tokens, "prefill": prefill, "decode": decode, "shared": shared, "memory": memory}
 
 
 def main() -> None:

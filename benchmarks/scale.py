@@ -79,20 +79,29 @@ def listing() -> float:
     return held / len(items)
 
 
-def training(source: Path, out: Path, steps: int) -> dict[str, float]:
-    """A tiny encoder on one process with one loading worker: samples a second, and the share of waiting."""
-    config = from_dict(
-        {
-            "out": str(out), "max_steps": steps, "dataloader_num_workers": 1, "report_to": [],
-            "device": "cpu", "logging_steps": 1,
-            "model": {"size": "tiny"}, "cluster": {"heads": {"video": HEAD | {"source": str(source)}}},
-        }
-    )  # fmt: skip
-    Trainer(config).fit()
-    # The first steps wait for the worker's start.
-    lines = [line for line in read_lines(out / "log.jsonl") if "data_wait" in line][steps // 3 :]
+def training(
+    source: Path, out: Path, steps: int, head: dict[str, Any] = HEAD, **settings: Any
+) -> dict[str, float]:
+    """Samples a second of a training, and the share of waiting; nothing is saved.
+
+    Args:
+        source: videos or patch shards.
+        out: the run's folder.
+        steps: of which the first third is not counted: it waits for the workers' start.
+        head: its batch and what it shows of a clip.
+        settings: of the config; a tiny encoder on one process with one loading worker if left out.
+    """
+    usual = {
+        "dataloader_num_workers": 1, "report_to": [], "device": "cpu", "logging_steps": 1,
+        "model": {"size": "tiny"},
+    }  # fmt: skip
+    heads = {"video": head | {"source": str(source)}}
+    # One step of the schedule is left, so that the model is not exported either.
+    run = {"out": str(out), "max_steps": steps + 1, "cluster": {"heads": heads}}
+    Trainer(from_dict(usual | settings | run), max_steps=steps, checkpoints=False).fit()
+    lines = [line for line in read_lines(out / "log.jsonl") if "data_wait" in line]
     names = ("data_wait", "samples_per_second")
-    return {name: statistics.median(line[name] for line in lines) for name in names}
+    return {name: statistics.median(line[name] for line in lines[len(lines) // 3 :]) for name in names}
 
 
 def main() -> None:
