@@ -71,7 +71,7 @@ OTHER_TORCH := .venv-torch-$(TORCH)
 $(OTHER_TORCH)/.installed: pyproject.toml | $(STAMP)
 	@test -x $(OTHER_TORCH)/bin/python || $(BIN)/python -m venv $(OTHER_TORCH)
 	$(OTHER_TORCH)/bin/python -m pip install -q --disable-pip-version-check "torch==$(TORCH)" torchvision
-	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"), "$(CURDIR)", sep="\n")' \
 		> $$($(OTHER_TORCH)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth
 	@touch $@
 
