@@ -27,6 +27,7 @@ VERSION = (1, BITS_VERSION, SIGNALS_VERSION)  # what the same settings choose of
 DIGEST = hashlib.sha256().digest_size
 # What this process has compared: path, inode, time and size, so that a file in its place is compared too.
 _SEEN: set[tuple[str, int, int, int]] = set()
+MOST_SEEN = 100_000  # files; beyond, they are forgotten and compared again
 
 
 class CanvasCache:
@@ -84,6 +85,8 @@ def _read(path: Path) -> CodecCanvases | None:
         status, content = path.stat(), path.read_bytes()
         own = (str(path), status.st_ino, status.st_mtime_ns, status.st_size)
         if own in _SEEN or hashlib.sha256(content[DIGEST:]).digest() == content[:DIGEST]:
+            if len(_SEEN) >= MOST_SEEN:
+                _SEEN.clear()
             _SEEN.add(own)
             found = load(content[DIGEST:])
             return CodecCanvases(found["pictures"], found["positions"], float(found["fps"][0]))
