@@ -222,11 +222,10 @@ def make_table(results: dict[str, dict[str, int]]) -> str:
 
 
 def write_page(results: dict[str, dict[str, int]]) -> None:
-    before, start, rest = PAGE.read_text(encoding="utf-8").partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end):
-        raise ValueError(f"{PAGE} has no place for the table")
-    PAGE.write_text(f"{before}{START}\n{make_table(results)}\n{END}{after}", encoding="utf-8")
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from codec_table import write_between_markers
+
+    write_between_markers(PAGE, make_table(results), START, END)
 
 
 def main() -> int:
